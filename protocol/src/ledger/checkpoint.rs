@@ -1,0 +1,167 @@
+//! The ledger as bytes: what a new journal segment begins after. Versioned, little endian, total
+//! on arbitrary bytes. Pending batches and sessions are not in it: neither outlives the process.
+
+use super::{AgentLedger, LaneLedger, Ledger};
+use crate::ids::{AgentId, AgentUuid, BufferId, HashSum, Lane, LaneKey};
+use crate::limits::{
+    AGENT_BUFFERS_MAX, LEDGER_HASHES_MAX, LEDGER_HOLES_MAX, NAME_BYTES_MAX, NUMBER_MAX,
+};
+use crate::ranges::{Held, HeldRanges};
+use bytes::{Buf, BufMut, TryGetError};
+
+const VERSION: u16 = 1;
+
+/// Why bytes are no checkpoint of a ledger.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// The bytes end too early.
+    #[error("ledger checkpoint cut short")]
+    Truncated,
+    /// Bytes are left over.
+    #[error("{0} bytes after the end of the ledger checkpoint")]
+    Trailing(usize),
+    /// Written by a version that this build does not know.
+    #[error("ledger checkpoint of version {0}; this build reads version {VERSION}")]
+    Version(u16),
+    /// A field holds what it may not.
+    #[error("ledger checkpoint: bad {0}")]
+    Field(&'static str),
+}
+
+impl From<TryGetError> for CheckpointError {
+    fn from(_: TryGetError) -> Self {
+        Self::Truncated
+    }
+}
+
+impl Ledger {
+    /// Appends the ledger to `out`, the same bytes for the same content.
+    pub fn write_checkpoint(&self, out: &mut Vec<u8>) {
+        out.put_u16_le(VERSION);
+        let mut agents: Vec<_> = self.agents.iter().collect();
+        agents.sort_by_key(|(id, _)| *id);
+        out.put_u32_le(agents.len() as u32);
+        for (id, agent) in agents {
+            out.put_u16_le(id.tenant().len() as u16);
+            out.put_slice(id.tenant().as_bytes());
+            out.put_slice(&id.uuid().0);
+            out.put_u32_le(agent.unfolded.len() as u32);
+            agent
+                .unfolded
+                .iter()
+                .for_each(|buffer| out.put_slice(&buffer.0));
+            out.put_u32_le(agent.lanes.len() as u32);
+            for (key, lane) in &agent.lanes {
+                write_lane(out, *key, lane);
+            }
+        }
+    }
+
+    /// The ledger in `bytes`, all of which must be used.
+    ///
+    /// # Errors
+    /// What is wrong with them; nothing of a bad checkpoint is used.
+    pub fn read_checkpoint(mut bytes: &[u8]) -> Result<Self, CheckpointError> {
+        let input = &mut bytes;
+        let version = input.try_get_u16_le()?;
+        if version != VERSION {
+            return Err(CheckpointError::Version(version));
+        }
+        let mut ledger = Self::new();
+        for _ in 0..input.try_get_u32_le()? {
+            let (id, agent) = read_agent(input)?;
+            if ledger.agents.insert(id, agent).is_some() {
+                return Err(CheckpointError::Field("agent, which is there twice"));
+            }
+        }
+        if input.has_remaining() {
+            return Err(CheckpointError::Trailing(input.remaining()));
+        }
+        Ok(ledger)
+    }
+}
+
+fn write_lane(out: &mut Vec<u8>, key: LaneKey, lane: &LaneLedger) {
+    out.put_slice(&key.buffer.0);
+    out.put_u8(key.lane.code());
+    out.put_u32_le(lane.held.iter().len() as u32);
+    for run in lane.held.iter() {
+        out.put_u64_le(run.first);
+        out.put_u64_le(run.end);
+        out.put_u128_le(run.sum.0);
+    }
+    out.put_u32_le(lane.recent.len() as u32);
+    for (number, short) in &lane.recent {
+        out.put_u64_le(*number);
+        out.put_u64_le(*short);
+    }
+}
+
+fn read_agent(input: &mut &[u8]) -> Result<(AgentId, AgentLedger), CheckpointError> {
+    let tenant_bytes = usize::from(input.try_get_u16_le()?);
+    if tenant_bytes > NAME_BYTES_MAX {
+        return Err(CheckpointError::Field("tenant"));
+    }
+    let (tenant, rest) = input
+        .split_at_checked(tenant_bytes)
+        .ok_or(CheckpointError::Truncated)?;
+    *input = rest;
+    let tenant = std::str::from_utf8(tenant).map_err(|_| CheckpointError::Field("tenant"))?;
+    let uuid = AgentUuid(read_16(input)?);
+    let id = AgentId::new(tenant, uuid).map_err(|_| CheckpointError::Field("tenant"))?;
+    let mut agent = AgentLedger::default();
+    let unfolded = input.try_get_u32_le()?;
+    if unfolded as usize > AGENT_BUFFERS_MAX {
+        return Err(CheckpointError::Field("count of buffers"));
+    }
+    for _ in 0..unfolded {
+        agent.unfolded.push(BufferId(read_16(input)?));
+    }
+    for _ in 0..input.try_get_u32_le()? {
+        let (key, lane) = read_lane(input)?;
+        if agent.lanes.insert(key, lane).is_some() {
+            return Err(CheckpointError::Field("lane, which is there twice"));
+        }
+    }
+    Ok((id, agent))
+}
+
+fn read_lane(input: &mut &[u8]) -> Result<(LaneKey, LaneLedger), CheckpointError> {
+    let buffer = BufferId(read_16(input)?);
+    let lane = Lane::from_code(input.try_get_u8()?).ok_or(CheckpointError::Field("lane"))?;
+    let mut held = HeldRanges::new();
+    let runs = input.try_get_u32_le()?;
+    if runs as usize > LEDGER_HOLES_MAX + 1 {
+        return Err(CheckpointError::Field("count of ranges"));
+    }
+    for _ in 0..runs {
+        let (first, end) = (input.try_get_u64_le()?, input.try_get_u64_le()?);
+        let sum = HashSum(input.try_get_u128_le()?);
+        if end > NUMBER_MAX || !held.insert_run(Held { first, end, sum }) {
+            return Err(CheckpointError::Field("range"));
+        }
+    }
+    let mut ledger = LaneLedger {
+        held,
+        ..LaneLedger::default()
+    };
+    let recent = input.try_get_u32_le()?;
+    if recent as usize > LEDGER_HASHES_MAX {
+        return Err(CheckpointError::Field("count of hashes"));
+    }
+    for _ in 0..recent {
+        ledger
+            .recent
+            .push_back((input.try_get_u64_le()?, input.try_get_u64_le()?));
+    }
+    Ok((LaneKey { buffer, lane }, ledger))
+}
+
+fn read_16(input: &mut &[u8]) -> Result<[u8; 16], CheckpointError> {
+    let (id, rest) = input
+        .split_first_chunk()
+        .ok_or(CheckpointError::Truncated)?;
+    let id = *id;
+    *input = rest;
+    Ok(id)
+}

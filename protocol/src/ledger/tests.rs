@@ -1,0 +1,278 @@
+//! The ledger against a plain model, its bounds, and its checkpoint.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+
+use super::*;
+use crate::ids::{AgentUuid, Lane};
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+
+fn agent(n: u8) -> AgentId {
+    AgentId::new("acme", AgentUuid([n; 16])).unwrap()
+}
+
+fn key(number: u64) -> BatchKey {
+    BatchKey {
+        buffer: BufferId::new(1, 1),
+        lane: Lane::Telemetry,
+        number,
+    }
+}
+
+fn hash(content: u64) -> BatchHash {
+    BatchHash::of(&content.to_le_bytes())
+}
+
+fn fresh(ledger: &mut Ledger, session: Session, number: u64) -> Admission {
+    match ledger.judge(session, &agent(1), key(number), hash(number)) {
+        Verdict::Fresh(admission) => admission,
+        other => panic!("{number}: {other:?}"),
+    }
+}
+
+fn hold(ledger: &mut Ledger, session: Session, number: u64) {
+    let admission = fresh(ledger, session, number);
+    ledger.commit(admission);
+}
+
+#[test]
+fn only_the_commit_makes_it_held() {
+    let mut ledger = Ledger::new();
+    let session = ledger.open_session(&agent(1), &[]);
+    let admission = fresh(&mut ledger, session, 0);
+    assert_eq!(ledger.held(&agent(1), key(0).lane_key()), []);
+    assert_eq!(
+        ledger.judge(session, &agent(1), key(0), hash(0)),
+        Verdict::Pending
+    );
+    assert_eq!(
+        ledger.judge(session, &agent(1), key(0), hash(9)),
+        Verdict::Conflict
+    );
+    ledger.abort(admission);
+    hold(&mut ledger, session, 0);
+    let again = ledger.judge(session, &agent(1), key(0), hash(0));
+    assert_eq!(again, Verdict::Replay { verified: true });
+    assert_eq!(
+        ledger.judge(session, &agent(1), key(0), hash(9)),
+        Verdict::Conflict
+    );
+}
+
+#[test]
+fn agents_and_buffers_are_apart() {
+    let mut ledger = Ledger::new();
+    let session = ledger.open_session(&agent(1), &[]);
+    hold(&mut ledger, session, 0);
+    let other = ledger.open_session(&agent(2), &[]);
+    let verdict = ledger.judge(other, &agent(2), key(0), hash(5));
+    assert!(matches!(verdict, Verdict::Fresh(_)), "{verdict:?}");
+    let next_life = BatchKey {
+        buffer: BufferId::new(2, 1),
+        ..key(0)
+    };
+    let verdict = ledger.judge(session, &agent(1), next_life, hash(6));
+    assert!(matches!(verdict, Verdict::Fresh(_)), "{verdict:?}");
+}
+
+#[test]
+fn the_newest_session_fences_the_older() {
+    let mut ledger = Ledger::new();
+    let old = ledger.open_session(&agent(1), &[]);
+    let new = ledger.open_session(&agent(1), &[]);
+    let stale = ledger.judge(old, &agent(1), key(0), hash(0));
+    assert_eq!(stale, Verdict::Stale { current: new });
+    hold(&mut ledger, new, 0);
+}
+
+#[test]
+fn holes_are_bounded_and_the_refusal_says_what_would_be_taken() {
+    let mut ledger = Ledger::new();
+    let session = ledger.open_session(&agent(1), &[]);
+    for island in 0..LEDGER_HOLES_MAX as u64 {
+        hold(&mut ledger, session, 1 + island * 2);
+    }
+    let far = LEDGER_HOLES_MAX as u64 * 2 + 7;
+    let verdict = ledger.judge(session, &agent(1), key(far), hash(far));
+    assert_eq!(verdict, Verdict::Refused(Refusal::Holes { take: 0 }));
+    hold(&mut ledger, session, 0);
+    hold(&mut ledger, session, far);
+}
+
+#[test]
+fn pending_batches_count_as_holes_too() {
+    let mut ledger = Ledger::new();
+    let session = ledger.open_session(&agent(1), &[]);
+    let waiting: Vec<_> = (0..LEDGER_HOLES_MAX as u64)
+        .map(|i| fresh(&mut ledger, session, 1 + i * 2))
+        .collect();
+    let verdict = ledger.judge(session, &agent(1), key(999), hash(999));
+    assert_eq!(verdict, Verdict::Refused(Refusal::Holes { take: 0 }));
+    waiting
+        .into_iter()
+        .for_each(|admission| ledger.commit(admission));
+}
+
+#[test]
+fn buffers_are_bounded_until_the_agent_drops_them() {
+    let mut ledger = Ledger::new();
+    let session = ledger.open_session(&agent(1), &[]);
+    for life in 0..AGENT_BUFFERS_MAX as u64 {
+        let key = BatchKey {
+            buffer: BufferId::new(life, 0),
+            ..key(0)
+        };
+        assert!(ledger.recover(&agent(1), key, hash(life)));
+    }
+    let next = BatchKey {
+        buffer: BufferId::new(9_999, 0),
+        ..key(0)
+    };
+    let verdict = ledger.judge(session, &agent(1), next, hash(1));
+    assert_eq!(verdict, Verdict::Refused(Refusal::Buffers));
+    let session = ledger.open_session(&agent(1), &[BufferId::new(3, 0)]);
+    let verdict = ledger.judge(session, &agent(1), next, hash(1));
+    assert!(matches!(verdict, Verdict::Fresh(_)), "{verdict:?}");
+    // What was dropped is still known: an image that is restored doubles nothing.
+    let old = BatchKey {
+        buffer: BufferId::new(0, 0),
+        ..key(0)
+    };
+    let verdict = ledger.judge(session, &agent(1), old, hash(0));
+    assert_eq!(verdict, Verdict::Replay { verified: false });
+}
+
+#[test]
+fn a_replay_beyond_the_kept_hashes_is_told_apart() {
+    let mut ledger = Ledger::new();
+    let session = ledger.open_session(&agent(1), &[]);
+    for number in 0..=LEDGER_HASHES_MAX as u64 {
+        hold(&mut ledger, session, number);
+    }
+    let first = ledger.judge(session, &agent(1), key(0), hash(0));
+    assert_eq!(first, Verdict::Replay { verified: false });
+    let second = ledger.judge(session, &agent(1), key(1), hash(1));
+    assert_eq!(second, Verdict::Replay { verified: true });
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Send { number: u64, content: u64 },
+    Settle { durable: bool },
+    Restart,
+    Reconnect,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => (0u64..24, 0u64..2).prop_map(|(number, salt)| Step::Send {
+            number,
+            // Mostly the honest content; now and then another.
+            content: if salt == 0 { number } else { number + 1_000 },
+        }),
+        3 => any::<bool>().prop_map(|durable| Step::Settle { durable }),
+        1 => Just(Step::Restart),
+        1 => Just(Step::Reconnect),
+    ]
+}
+
+fn round_trip(ledger: &Ledger) -> Ledger {
+    let mut bytes = Vec::new();
+    ledger.write_checkpoint(&mut bytes);
+    let back = Ledger::read_checkpoint(&bytes).unwrap();
+    let mut again = Vec::new();
+    back.write_checkpoint(&mut again);
+    assert_eq!(bytes, again);
+    back
+}
+
+proptest! {
+    /// A number is stored once, with the content committed first, whatever is sent in whatever
+    /// order, and whenever the process restarts from its checkpoint.
+    #[test]
+    fn what_is_stored_is_stored_once(steps in proptest::collection::vec(step(), 0..200)) {
+        let mut ledger = Ledger::new();
+        let mut session = ledger.open_session(&agent(1), &[]);
+        let mut stored: BTreeMap<u64, u64> = BTreeMap::new();
+        let mut pending: Vec<(u64, u64, Admission)> = Vec::new();
+        for step in steps {
+            match step {
+                Step::Send { number, content } => {
+                    let waiting = pending.iter().find(|(n, ..)| *n == number).map(|(_, c, _)| *c);
+                    match ledger.judge(session, &agent(1), key(number), hash(content)) {
+                        Verdict::Fresh(admission) => {
+                            prop_assert!(!stored.contains_key(&number) && waiting.is_none());
+                            pending.push((number, content, admission));
+                        }
+                        Verdict::Pending => prop_assert_eq!(waiting, Some(content)),
+                        Verdict::Replay { verified } => {
+                            prop_assert!(verified);
+                            prop_assert_eq!(stored.get(&number), Some(&content));
+                        }
+                        Verdict::Conflict => {
+                            let held = stored.get(&number).copied().or(waiting);
+                            prop_assert!(held.is_some_and(|held| held != content));
+                        }
+                        other => prop_assert!(false, "{:?}", other),
+                    }
+                }
+                Step::Settle { durable } => for (number, content, admission) in pending.drain(..) {
+                    if durable {
+                        ledger.commit(admission);
+                        prop_assert!(stored.insert(number, content).is_none());
+                    } else {
+                        ledger.abort(admission);
+                    }
+                },
+                Step::Restart => {
+                    for (.., admission) in pending.drain(..) {
+                        ledger.abort(admission);
+                    }
+                    ledger = round_trip(&ledger);
+                    session = ledger.open_session(&agent(1), &[key(0).buffer]);
+                }
+                Step::Reconnect => {
+                    for (.., admission) in pending.drain(..) {
+                        ledger.abort(admission);
+                    }
+                    session = ledger.open_session(&agent(1), &[key(0).buffer]);
+                }
+            }
+            let held: BTreeSet<u64> = ledger
+                .held(&agent(1), key(0).lane_key())
+                .iter()
+                .flat_map(|run| run.first..run.end)
+                .collect();
+            prop_assert_eq!(held, stored.keys().copied().collect::<BTreeSet<_>>());
+        }
+        let sum = stored.values().fold(HashSum::default(), |sum, c| sum.with(hash(*c)));
+        prop_assert_eq!(ledger.total(&agent(1)), (stored.len() as u64, sum));
+    }
+}
+
+#[test]
+fn a_damaged_checkpoint_is_refused_without_a_panic() {
+    let mut ledger = Ledger::new();
+    for n in 0..4u8 {
+        let session = ledger.open_session(&agent(n), &[]);
+        for number in [0, 1, 2, 5, 6, 9] {
+            if let Verdict::Fresh(a) = ledger.judge(session, &agent(n), key(number), hash(number)) {
+                ledger.commit(a);
+            }
+        }
+    }
+    let mut good = Vec::new();
+    ledger.write_checkpoint(&mut good);
+    for end in 0..good.len() {
+        assert!(Ledger::read_checkpoint(&good[..end]).is_err(), "{end}");
+    }
+    let mut random = 1_u64;
+    for _ in 0..100_000 {
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        let mut bad = good.clone();
+        let at = (random >> 33) as usize % bad.len();
+        bad[at] = (random >> 20) as u8;
+        let _ = Ledger::read_checkpoint(&bad);
+    }
+}

@@ -1,0 +1,92 @@
+//! Every bound of the wire and of the stored formats, in one place, related at compile time.
+//!
+//! A queue, size or count without a line here (or in the `limits.rs` of the crate that owns it) is
+//! a bug. This file holds no behaviour.
+
+/// Bytes of a sealed batch at which a lane is sealed early; what one stream carries as a rule.
+pub const BATCH_TARGET_BYTES: usize = 64 * 1024;
+/// Bytes of a sealed batch, at most: one message may decode to more than the target.
+pub const BATCH_BYTES_MAX: usize = 768 * 1024;
+/// Bytes of one frame's payload on the wire, at most.
+pub const FRAME_PAYLOAD_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of one frame on the control stream, header included, at most.
+pub const CONTROL_FRAME_BYTES_MAX: usize = 128 * 1024;
+
+/// Readings at which a lane is sealed.
+pub const BATCH_READINGS_TARGET: usize = 4_096;
+/// Readings that one message may decode to; all of them stand in one batch.
+pub const MESSAGE_READINGS_MAX: usize = 16_384;
+/// Readings in one batch, at most.
+pub const BATCH_READINGS_MAX: usize = BATCH_READINGS_TARGET + MESSAGE_READINGS_MAX;
+/// Bytes of a batch body after decompression, at most: capped before anything is allocated.
+pub const BODY_RAW_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// zstd window log that a decoder accepts, at most (128 KiB of window).
+pub const ZSTD_WINDOW_LOG_MAX: u32 = 17;
+/// Origin ranges of messages that one batch may name.
+pub const BATCH_COVERS_MAX: usize = 16;
+
+/// Bytes of a tenant, agent, device, metric or unit name, at most.
+pub const NAME_BYTES_MAX: usize = 256;
+/// Bytes of one text value, at most.
+pub const TEXT_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of all text values of one batch, at most.
+pub const BATCH_TEXT_BYTES_MAX: usize = 1024 * 1024;
+
+/// Series of one buffer, at most.
+pub const SERIES_MAX: usize = 1_000_000;
+/// Series that one batch of the lane `series` defines, at most.
+pub const SERIES_PER_BATCH_MAX: usize = 1_024;
+
+/// Holes in what a ledger holds of one lane, at most.
+pub const LEDGER_HOLES_MAX: usize = 64;
+/// Holes at which a sender opens no new island, so that what is in flight still fits the ledger.
+pub const SENDER_HOLES_MAX: usize = 40;
+/// Holes above which the backlog's share fills the smallest hole first.
+pub const SENDER_HOLES_SMALLEST_FIRST: usize = 16;
+/// Bytes that a sender must be able to skip before it opens an island for live data.
+pub const ISLAND_SKIP_BYTES_MIN: u64 = 256 * 1024;
+/// Hashes of the newest held batches that a ledger keeps for each lane.
+pub const LEDGER_HASHES_MAX: usize = 256;
+/// Buffers of one agent that are not yet folded, at most.
+pub const AGENT_BUFFERS_MAX: usize = 256;
+/// Batches of one session between judgement and commit, at most.
+pub const LEDGER_PENDING_MAX: usize = 4_096;
+
+/// Lanes that a `Hello` announces, at most (every buffer has up to five).
+pub const HELLO_LANES_MAX: usize = AGENT_BUFFERS_MAX * 5;
+/// Ranges that one `Welcome` states for one lane, at most.
+pub const WELCOME_RANGES_MAX: usize = LEDGER_HOLES_MAX + 1;
+/// Ranges that one `Ack` may carry, at most.
+pub const ACK_RANGES_MAX: usize = 256;
+/// Batches that one `Ack` covers before it is sent.
+pub const ACK_COALESCE_BATCHES: usize = 64;
+/// Microseconds that an `Ack` waits for more, at most.
+pub const ACK_COALESCE_US: i64 = 5_000;
+/// Bytes that may be sent and not yet acknowledged.
+pub const IN_FLIGHT_BYTES: u64 = 256 * 1024;
+/// Batches that may be sent and not yet acknowledged: the peer's limit of open streams.
+pub const IN_FLIGHT_BATCHES: usize = 16;
+/// Percent of the bytes sent that belong to the backlog while live data is there as well.
+pub const BACKLOG_SHARE_PERCENT: u64 = 30;
+/// Times an agent offers a batch that does not verify before it is quarantined.
+pub const VERIFY_TRIES_MAX: u8 = 3;
+
+/// Greatest batch, message or session number.
+pub const NUMBER_MAX: u64 = 1 << 62;
+
+/// Nesting of a FlatBuffers message that a verifier follows.
+pub const FLATBUFFERS_DEPTH_MAX: usize = 4;
+/// Tables in a FlatBuffers control message.
+pub const FLATBUFFERS_TABLES_MAX: usize = 2 * HELLO_LANES_MAX;
+
+const _: () = assert!(BATCH_TARGET_BYTES <= BATCH_BYTES_MAX);
+const _: () = assert!(BATCH_BYTES_MAX < FRAME_PAYLOAD_BYTES_MAX);
+const _: () = assert!(CONTROL_FRAME_BYTES_MAX <= FRAME_PAYLOAD_BYTES_MAX);
+const _: () = assert!(SENDER_HOLES_SMALLEST_FIRST < SENDER_HOLES_MAX);
+// What is in flight may open one hole each; they must fit beside those the sender counts.
+const _: () = assert!(SENDER_HOLES_MAX + IN_FLIGHT_BATCHES < LEDGER_HOLES_MAX);
+const _: () = assert!(IN_FLIGHT_BATCHES <= LEDGER_PENDING_MAX);
+const _: () = assert!(BATCH_TARGET_BYTES as u64 <= IN_FLIGHT_BYTES);
+// A Welcome that states every range of a lane fits one control frame (32 bytes a range).
+const _: () = assert!(WELCOME_RANGES_MAX * 32 <= CONTROL_FRAME_BYTES_MAX / 2);
+const _: () = assert!(1 << ZSTD_WINDOW_LOG_MAX <= BODY_RAW_BYTES_MAX);

@@ -1,0 +1,209 @@
+//! Messages come back as they went, and arbitrary bytes never panic.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use super::*;
+use crate::frame::RawFrame;
+use crate::ids::BatchHash;
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+
+fn key() -> impl Strategy<Value = LaneKey> {
+    (any::<[u8; 16]>(), 0u8..5).prop_map(|(buffer, lane)| LaneKey {
+        buffer: BufferId(buffer),
+        lane: Lane::from_code(lane).unwrap(),
+    })
+}
+
+fn batch_key() -> impl Strategy<Value = BatchKey> {
+    (key(), 0..NUMBER_MAX).prop_map(|(key, number)| BatchKey {
+        buffer: key.buffer,
+        lane: key.lane,
+        number,
+    })
+}
+
+prop_compose! {
+    fn hello()(
+        name in "[a-z0-9 ]{0,40}",
+        lanes in proptest::collection::vec((key(), 0..NUMBER_MAX, 0u64..1000, any::<bool>()), 0..20),
+    ) -> Message {
+        let lanes = lanes.into_iter().map(|(key, first, more, open)| LaneState {
+            key,
+            first: first.min(NUMBER_MAX - more),
+            end: first.min(NUMBER_MAX - more) + more,
+            open,
+        });
+        Message::Hello(Hello { name, software: "x 1".into(), lanes: lanes.collect() })
+    }
+}
+
+prop_compose! {
+    fn welcome()(
+        session in any::<u64>(),
+        log in any::<[u8; 16]>(),
+        lanes in proptest::collection::vec((key(), 0usize..60, any::<u32>()), 0..20),
+        more in any::<bool>(),
+    ) -> Message {
+        let lanes = lanes.into_iter().map(|(key, runs, series_known)| LaneHeld {
+            key,
+            ranges: (0..runs as u64)
+                .map(|i| Held {
+                    first: i * 10,
+                    end: i * 10 + 1 + i % 8,
+                    sum: HashSum::default().with(BatchHash::of(&i.to_le_bytes())),
+                })
+                .collect(),
+            series_known,
+        });
+        Message::Welcome(Welcome {
+            session: Session(session),
+            log: LogId(log),
+            lanes: lanes.collect(),
+            batch_bytes_max: 1,
+            in_flight_bytes: 2,
+            in_flight_batches: 3,
+            software: "tributary 1".into(),
+            more,
+        })
+    }
+}
+
+prop_compose! {
+    fn ack()(
+        ranges in proptest::collection::vec((key(), 0..NUMBER_MAX / 2, 0u64..99), 0..40),
+        again in proptest::collection::vec(batch_key(), 0..40),
+    ) -> Message {
+        let ranges = ranges.into_iter();
+        Message::Ack(Ack {
+            ranges: ranges.map(|(key, first, n)| AckRange { key, first, end: first + n }).collect(),
+            again: again
+                .into_iter()
+                .map(|key| Again { key, reason: AgainReason::SeriesUnknown })
+                .collect(),
+        })
+    }
+}
+
+prop_compose! {
+    fn reject()(
+        code in proptest::sample::select(RejectCode::ALL.to_vec()),
+        detail in "[a-z ]{0,99}",
+        retry_after_ms in any::<u32>(),
+        batch in proptest::option::of(batch_key()),
+    ) -> Message {
+        Message::Reject(Reject { code, detail, retry_after_ms, batch })
+    }
+}
+
+fn any_message() -> impl Strategy<Value = Message> {
+    prop_oneof![hello(), welcome(), ack(), reject()]
+}
+
+proptest! {
+    #[test]
+    fn messages_come_back(message in any_message()) {
+        let frame = RawFrame(message.encode().unwrap()).verify().unwrap();
+        prop_assert_eq!(Message::parse(&frame).unwrap(), message);
+    }
+}
+
+/// 100,000 seeded mutations behind a good checksum, so that the parser itself is reached.
+#[test]
+fn mutations_never_panic() {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = move || {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random
+    };
+    let mut refused = 0;
+    for _ in 0..1_000 {
+        let message = any_message().new_tree(&mut runner).unwrap().current();
+        let good = RawFrame(message.encode().unwrap()).verify().unwrap();
+        for _ in 0..100 {
+            let mut bytes = good.payload.to_vec();
+            for _ in 0..1 + next() % 4 {
+                let at = next() as usize % bytes.len();
+                bytes[at] = next() as u8;
+            }
+            if next().is_multiple_of(8) {
+                bytes.truncate(next() as usize % bytes.len());
+            }
+            let kind = FrameKind::ALL[next() as usize % FrameKind::ALL.len()];
+            let kind = if next().is_multiple_of(4) {
+                kind
+            } else {
+                good.kind
+            };
+            let mutated = Frame {
+                kind,
+                payload: bytes.into(),
+            };
+            refused += usize::from(Message::parse(&mutated).is_err());
+        }
+    }
+    assert!(
+        refused > 10_000,
+        "the mutations reach nothing: {refused} refused"
+    );
+}
+
+#[test]
+fn a_great_welcome_is_paged() {
+    let lane = |i: u64| LaneHeld {
+        key: LaneKey {
+            buffer: BufferId::new(i, 7),
+            lane: Lane::Telemetry,
+        },
+        ranges: (0..WELCOME_RANGES_MAX as u64)
+            .map(|r| Held {
+                first: 1 + r * 9,
+                end: 4 + r * 9,
+                sum: HashSum(u128::from(r)),
+            })
+            .collect(),
+        series_known: 1,
+    };
+    let whole = Welcome {
+        session: Session(1),
+        log: LogId([1; 16]),
+        lanes: (0..HELLO_LANES_MAX as u64).map(lane).collect(),
+        batch_bytes_max: 0,
+        in_flight_bytes: 0,
+        in_flight_batches: 0,
+        software: String::new(),
+        more: false,
+    };
+    let pages = whole.clone().pages();
+    assert!(pages.len() > 10);
+    for (i, page) in pages.iter().enumerate() {
+        assert_eq!(page.more, i + 1 < pages.len());
+        assert!(Message::Welcome(page.clone()).encode().is_ok());
+    }
+    let lanes: Vec<_> = pages.into_iter().flat_map(|page| page.lanes).collect();
+    assert_eq!(lanes, whole.lanes);
+}
+
+#[test]
+fn the_greatest_hello_fits_a_frame() {
+    let lane = |i: u64| LaneState {
+        key: LaneKey {
+            buffer: BufferId::new(i, i),
+            lane: Lane::Telemetry,
+        },
+        first: NUMBER_MAX - 2,
+        end: NUMBER_MAX - 1,
+        open: true,
+    };
+    let name = "n".repeat(NAME_BYTES_MAX);
+    let lanes = (0..HELLO_LANES_MAX as u64).map(lane).collect();
+    let hello = Message::Hello(Hello {
+        name,
+        software: "s".into(),
+        lanes,
+    });
+    let frame = RawFrame(hello.encode().unwrap()).verify().unwrap();
+    assert_eq!(Message::parse(&frame), Ok(hello));
+}
