@@ -15,6 +15,7 @@ pub mod message;
 
 pub mod ledger;
 pub mod ranges;
+pub mod session;
 
 /// Made by `cargo xtask codegen` from `schema/tributary.fbs`; never edited.
 #[allow(unsafe_code, missing_docs, clippy::all, clippy::restriction, unsafe_op_in_unsafe_fn)]

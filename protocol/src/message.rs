@@ -95,6 +95,8 @@ pub enum AgainReason {
     Damaged = 2,
     /// There was no room to judge it now.
     Busy = 3,
+    /// It would leave too many holes in its lane: send the lowest missing number first.
+    Holes = 4,
 }
 
 /// A batch that is asked for again.
@@ -115,7 +117,7 @@ pub struct Ack {
     pub again: Vec<Again>,
 }
 
-/// Why a session, or one batch of it, is refused.
+/// Why a session ends.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(u8)]
 pub enum RejectCode {
@@ -127,26 +129,23 @@ pub enum RejectCode {
     Fenced = 3,
     /// The batch is held with another hash: a clone, or a disk that lied.
     Conflict = 4,
-    /// Too many holes; the named number would be taken.
-    Holes = 5,
     /// The agent is not admitted (revoked, expired, unknown).
-    Forbidden = 6,
+    Forbidden = 5,
     /// No room now; come back.
-    Busy = 7,
+    Busy = 6,
     /// The aggregator is shutting down; come back.
-    Closing = 8,
+    Closing = 7,
     /// More buffers than a ledger keeps of one agent.
-    Buffers = 9,
+    Buffers = 8,
 }
 
 impl RejectCode {
     /// Every code.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 8] = [
         Self::Version,
         Self::Protocol,
         Self::Fenced,
         Self::Conflict,
-        Self::Holes,
         Self::Forbidden,
         Self::Busy,
         Self::Closing,
@@ -154,7 +153,7 @@ impl RejectCode {
     ];
 }
 
-/// A refusal.
+/// The end of a session, said by either end.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Reject {
     /// Why.
@@ -163,7 +162,7 @@ pub struct Reject {
     pub detail: String,
     /// Milliseconds to wait before coming back; 0: as the sender sees fit.
     pub retry_after_ms: u32,
-    /// The batch that is meant; for [`RejectCode::Holes`] the one that would be taken.
+    /// The batch that is meant, if one is.
     pub batch: Option<BatchKey>,
 }
 

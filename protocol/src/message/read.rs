@@ -193,6 +193,7 @@ fn read_ack(ack: wire::Ack<'_>) -> Result<Ack, MessageError> {
         let reason = match again.reason() {
             1 => AgainReason::SeriesUnknown,
             2 => AgainReason::Damaged,
+            4 => AgainReason::Holes,
             // A reason of a later version: asked for again all the same.
             _ => AgainReason::Busy,
         };

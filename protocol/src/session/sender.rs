@@ -1,0 +1,584 @@
+//! The agent's end of a session: what to send next, what may be forgotten.
+//!
+//! It is told what is durable in the spools, what the aggregator holds and acknowledges, and says
+//! which batch to send next: definitions of series first, then alerts, then live data with a stated
+//! share for the backlog. Batches stay in the spools; it knows their names, sizes and hashes.
+
+use super::Illegal;
+use crate::ids::{BatchHash, BatchKey, BufferId, HashSum, Lane, LaneKey, Session};
+use crate::limits::{AGENT_BUFFERS_MAX, BACKLOG_SHARE_PERCENT, IN_FLIGHT_BATCHES, IN_FLIGHT_BYTES};
+use crate::message::{Ack, AgainReason, Hello, LaneHeld, LaneState, Welcome};
+use crate::ranges::{Held, HeldRanges};
+use std::collections::{BTreeMap, BTreeSet};
+
+mod lane;
+
+use lane::LaneOut;
+
+/// Where the agent's end stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SenderState {
+    /// No connection.
+    Idle,
+    /// `Hello` is sent; `Welcome` is awaited.
+    Greeting,
+    /// Batches may be sent.
+    Sending,
+}
+
+/// What can happen to the agent's end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SenderEvent {
+    /// A connection stands.
+    Connected,
+    /// A page of `Welcome`, with more to follow.
+    WelcomePage,
+    /// The last page of `Welcome`.
+    Welcome,
+    /// An acknowledgement.
+    Ack,
+    /// The connection is gone, or was refused.
+    Lost,
+}
+
+impl SenderState {
+    /// Every state.
+    pub const ALL: [Self; 3] = [Self::Idle, Self::Greeting, Self::Sending];
+
+    /// The state after `event`.
+    ///
+    /// # Errors
+    /// [`Illegal`]: the aggregator broke the protocol.
+    pub fn on(self, event: SenderEvent) -> Result<Self, Illegal> {
+        match (self, event) {
+            (Self::Idle, SenderEvent::Connected) => Ok(Self::Greeting),
+            (Self::Greeting, SenderEvent::WelcomePage) => Ok(Self::Greeting),
+            (Self::Greeting, SenderEvent::Welcome) => Ok(Self::Sending),
+            (Self::Sending, SenderEvent::Ack) => Ok(Self::Sending),
+            (_, SenderEvent::Lost) => Ok(Self::Idle),
+            (state, event) => Err(Illegal {
+                state: state.name(),
+                event: event.name(),
+            }),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Idle => "not connected",
+            Self::Greeting => "waiting for Welcome",
+            Self::Sending => "sending",
+        }
+    }
+}
+
+impl SenderEvent {
+    /// Every event.
+    pub const ALL: [Self; 5] = [
+        Self::Connected,
+        Self::WelcomePage,
+        Self::Welcome,
+        Self::Ack,
+        Self::Lost,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Connected => "a connection",
+            Self::WelcomePage => "a page of Welcome",
+            Self::Welcome => "a Welcome",
+            Self::Ack => "an Ack",
+            Self::Lost => "a loss of the connection",
+        }
+    }
+}
+
+/// What a spool holds of one lane when the agent starts.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LaneStart {
+    /// Which lane.
+    pub key: LaneKey,
+    /// The lowest number held.
+    pub first: u64,
+    /// One past the greatest number that is durable.
+    pub end: u64,
+    /// Bytes held, about.
+    pub bytes: u64,
+    /// What was acknowledged, as far as the cursor knows.
+    pub acked: Vec<Held>,
+}
+
+/// What a cursor keeps of one lane, so that a restart sends little again.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LaneCursor {
+    /// Which lane.
+    pub key: LaneKey,
+    /// What was acknowledged.
+    pub acked: Vec<Held>,
+}
+
+/// A batch of the spool, as the sender has to know it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Outgoing {
+    /// Its name.
+    pub key: BatchKey,
+    /// Its bytes.
+    pub bytes: u64,
+    /// Its hash.
+    pub hash: BatchHash,
+    /// How many series must be known before it makes sense.
+    pub series_needed: u32,
+    /// For a batch of the lane `series`: how many series are known once it is taken.
+    pub series_after: u32,
+}
+
+/// How a batch ranks against others that are on their way.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Urgency {
+    /// Sealed before this session.
+    Backlog,
+    /// Sealed since.
+    Live,
+    /// Alerts.
+    Alert,
+    /// Definitions of series: everything else waits for them.
+    Series,
+}
+
+/// Numbers of a lane that may leave its spool.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Trim {
+    /// Which lane.
+    pub key: LaneKey,
+    /// Everything below this number is acknowledged.
+    pub below: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct InFlight {
+    bytes: u64,
+    hash: BatchHash,
+    series_needed: u32,
+    series_after: u32,
+}
+
+/// Bounds of what may be under way, as agreed with the aggregator.
+#[derive(Clone, Copy, Debug)]
+struct Window {
+    bytes: u64,
+    batches: usize,
+}
+
+/// The agent's end of a session, across connections.
+#[derive(Debug)]
+pub struct Sender {
+    state: SenderState,
+    session: Option<Session>,
+    present: BufferId,
+    lanes: BTreeMap<LaneKey, LaneOut>,
+    /// Buffers that this session's `Hello` named; others wait for the next one.
+    announced: BTreeSet<BufferId>,
+    /// Series that this session's ledger knows, by buffer.
+    series_known: BTreeMap<BufferId, u32>,
+    pages: Vec<LaneHeld>,
+    in_flight: BTreeMap<BatchKey, InFlight>,
+    in_flight_bytes: u64,
+    window: Window,
+    /// Bytes sent while both kinds were there to send.
+    contended: Contended,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Contended {
+    live: u64,
+    backlog: u64,
+}
+
+impl Contended {
+    fn backlog_is_due(self) -> bool {
+        self.backlog * 100 < (self.live + self.backlog) * BACKLOG_SHARE_PERCENT
+    }
+
+    fn count(&mut self, urgency: Urgency, bytes: u64) {
+        match urgency {
+            Urgency::Backlog => self.backlog += bytes,
+            _ => self.live += bytes,
+        }
+        // The share is of the recent past: an hour ago is forgotten.
+        if self.live + self.backlog > 64 * 1024 * 1024 {
+            self.live /= 2;
+            self.backlog /= 2;
+        }
+    }
+}
+
+impl Sender {
+    /// An agent whose storage lives as `present`, with what its spools hold.
+    pub fn new(present: BufferId, spooled: Vec<LaneStart>) -> Self {
+        let lanes = spooled
+            .into_iter()
+            .map(|start| (start.key, LaneOut::new(&start)));
+        Self {
+            state: SenderState::Idle,
+            session: None,
+            present,
+            lanes: lanes.collect(),
+            announced: BTreeSet::new(),
+            series_known: BTreeMap::new(),
+            pages: Vec::new(),
+            in_flight: BTreeMap::new(),
+            in_flight_bytes: 0,
+            window: Window {
+                bytes: IN_FLIGHT_BYTES,
+                batches: IN_FLIGHT_BATCHES,
+            },
+            contended: Contended::default(),
+        }
+    }
+
+    /// Where it stands.
+    pub fn state(&self) -> SenderState {
+        self.state
+    }
+
+    /// The session, while one is open.
+    pub fn session(&self) -> Option<Session> {
+        self.session
+    }
+
+    /// A batch became durable in its spool.
+    pub fn on_sealed(&mut self, key: BatchKey, bytes: u64) {
+        let lane_key = key.lane_key();
+        let lane = self
+            .lanes
+            .entry(lane_key)
+            .or_insert_with(|| LaneOut::empty(lane_key, key.number));
+        lane.end = lane.end.max(key.number + 1);
+        lane.bytes += bytes;
+        if key.buffer == self.present && self.state == SenderState::Sending {
+            self.announced.insert(key.buffer);
+        }
+    }
+
+    /// A connection stands: what to say first.
+    ///
+    /// # Errors
+    /// When one stood already.
+    pub fn on_connected(&mut self, name: &str, software: &str) -> Result<Hello, Illegal> {
+        self.state = self.state.on(SenderEvent::Connected)?;
+        let buffers: BTreeSet<BufferId> = self.lanes.keys().map(|key| key.buffer).collect();
+        let older = buffers.into_iter().filter(|buffer| *buffer != self.present);
+        self.announced = older.take(AGENT_BUFFERS_MAX - 1).collect();
+        self.announced.insert(self.present);
+        let lanes = self
+            .lanes
+            .iter()
+            .filter(|(key, lane)| lane.end > 0 && self.announced.contains(&key.buffer))
+            .map(|(key, lane)| LaneState {
+                key: *key,
+                first: lane.first,
+                end: lane.end,
+                open: key.buffer == self.present,
+            });
+        Ok(Hello {
+            name: name.to_owned(),
+            software: software.to_owned(),
+            lanes: lanes.collect(),
+        })
+    }
+
+    /// A page of the answer. `hash_of` looks a batch up in its spool, and is asked about batches
+    /// that the aggregator holds and that were not acknowledged here.
+    ///
+    /// # Errors
+    /// When no answer was expected.
+    pub fn on_welcome(
+        &mut self,
+        welcome: Welcome,
+        mut hash_of: impl FnMut(BatchKey) -> Option<BatchHash>,
+    ) -> Result<(), Illegal> {
+        if welcome.more {
+            self.state = self.state.on(SenderEvent::WelcomePage)?;
+            self.pages.extend(welcome.lanes);
+            return Ok(());
+        }
+        self.state = self.state.on(SenderEvent::Welcome)?;
+        self.session = Some(welcome.session);
+        self.window = Window {
+            bytes: u64::from(welcome.in_flight_bytes).clamp(1, IN_FLIGHT_BYTES),
+            batches: (welcome.in_flight_batches as usize).clamp(1, IN_FLIGHT_BATCHES),
+        };
+        let mut held = std::mem::take(&mut self.pages);
+        held.extend(welcome.lanes);
+        self.series_known.clear();
+        for lane in self.lanes.values_mut() {
+            lane.begin_session();
+        }
+        for held in held {
+            let Some(lane) = self.lanes.get_mut(&held.key) else {
+                continue;
+            };
+            if held.key.lane == Lane::Series {
+                self.series_known.insert(held.key.buffer, held.series_known);
+            }
+            lane.compare(held.key, &held.ranges, &mut hash_of);
+        }
+        for (key, lane) in &mut self.lanes {
+            lane.split_backlog(key.buffer == self.present);
+        }
+        Ok(())
+    }
+
+    /// What was judged: durable batches, and those to send again.
+    ///
+    /// # Errors
+    /// When no session is open.
+    pub fn on_ack(&mut self, ack: &Ack) -> Result<(), Illegal> {
+        self.state = self.state.on(SenderEvent::Ack)?;
+        for range in &ack.ranges {
+            let from = BatchKey {
+                number: range.first,
+                ..key_of(range.key, 0)
+            };
+            let to = BatchKey {
+                number: range.end,
+                ..key_of(range.key, 0)
+            };
+            // Only what is in flight can be judged in this session.
+            let acked: Vec<BatchKey> = self.in_flight.range(from..to).map(|(k, _)| *k).collect();
+            for key in acked {
+                self.on_durable(key);
+            }
+        }
+        for again in &ack.again {
+            self.on_again(again.key, again.reason);
+        }
+        Ok(())
+    }
+
+    fn end_flight(&mut self, key: BatchKey) -> Option<InFlight> {
+        let flight = self.in_flight.remove(&key)?;
+        self.in_flight_bytes -= flight.bytes;
+        Some(flight)
+    }
+
+    fn on_durable(&mut self, key: BatchKey) {
+        let Some(flight) = self.end_flight(key) else {
+            return;
+        };
+        if let Some(lane) = self.lanes.get_mut(&key.lane_key()) {
+            lane.settle(key.number, flight.hash);
+        }
+        if key.lane == Lane::Series {
+            let known = self.series_known.entry(key.buffer).or_default();
+            *known = (*known).max(flight.series_after);
+        }
+    }
+
+    fn on_again(&mut self, key: BatchKey, reason: AgainReason) {
+        let Some(flight) = self.end_flight(key) else {
+            return;
+        };
+        if let Some(lane) = self.lanes.get_mut(&key.lane_key()) {
+            match reason {
+                AgainReason::SeriesUnknown => lane.series_awaited = flight.series_needed,
+                AgainReason::Holes => lane.live_from = 0,
+                AgainReason::Damaged | AgainReason::Busy => {}
+            }
+        }
+        let believed = self.series_known.get(&key.buffer).copied().unwrap_or(0);
+        if reason == AgainReason::SeriesUnknown && believed >= flight.series_needed {
+            // The ledger knows less than we thought: all definitions of the buffer once more.
+            self.series_known.remove(&key.buffer);
+            let series = LaneKey {
+                buffer: key.buffer,
+                lane: Lane::Series,
+            };
+            if let Some(lane) = self.lanes.get_mut(&series) {
+                lane.settled = HeldRanges::new();
+            }
+        }
+    }
+
+    /// The connection is gone. What was in flight is sent again in the next session.
+    pub fn on_lost(&mut self) {
+        self.state = SenderState::Idle;
+        self.session = None;
+        self.pages.clear();
+        self.in_flight.clear();
+        self.in_flight_bytes = 0;
+    }
+
+    /// The batch to read from its spool and [offer](Self::offer) next, if one may be sent.
+    pub fn poll_send(&mut self) -> Option<(BatchKey, Urgency)> {
+        if self.state != SenderState::Sending
+            || self.in_flight.len() >= self.window.batches
+            || self.in_flight_bytes >= self.window.bytes
+        {
+            return None;
+        }
+        if let Some(key) = self.next(|key, _| key.lane == Lane::Series, None) {
+            return Some((key, Urgency::Series));
+        }
+        if let Some(key) = self.next(|key, _| key.lane == Lane::Alerts, None) {
+            return Some((key, Urgency::Alert));
+        }
+        let live = self.next(|key, _| is_bulk(key), Some(true));
+        let backlog = self.next(|key, _| is_bulk(key), Some(false));
+        match (live, backlog) {
+            (Some(_), Some(key)) if self.contended.backlog_is_due() => {
+                Some((key, Urgency::Backlog))
+            }
+            (Some(key), _) => Some((key, Urgency::Live)),
+            (None, backlog) => backlog.map(|key| (key, Urgency::Backlog)),
+        }
+    }
+
+    /// The lowest batch, oldest buffer first, of the lanes that `take` names.
+    fn next(
+        &self,
+        take: impl Fn(&LaneKey, &LaneOut) -> bool,
+        live: Option<bool>,
+    ) -> Option<BatchKey> {
+        let lanes = self.lanes.iter().filter(|(key, lane)| {
+            take(key, lane) && self.announced.contains(&key.buffer) && self.has_series(key, lane)
+        });
+        lanes.into_iter().find_map(|(key, lane)| {
+            let in_flight = |number| self.in_flight.contains_key(&key_of(*key, number));
+            let live = live.map(|live| (live, key.buffer == self.present));
+            lane.next(live, in_flight)
+                .map(|number| key_of(*key, number))
+        })
+    }
+
+    fn has_series(&self, key: &LaneKey, lane: &LaneOut) -> bool {
+        // Definitions overtake each other on the way; their own lane never waits.
+        key.lane == Lane::Series
+            || lane.series_awaited <= self.series_known.get(&key.buffer).copied().unwrap_or(0)
+    }
+
+    /// Whether a batch that was [asked for](Self::poll_send) is to be sent now; if so, it counts
+    /// as under way. Otherwise it waits for series that the aggregator does not know yet.
+    pub fn offer(&mut self, batch: &Outgoing, urgency: Urgency) -> bool {
+        let Some(lane) = self.lanes.get_mut(&batch.key.lane_key()) else {
+            return false;
+        };
+        let known = self
+            .series_known
+            .get(&batch.key.buffer)
+            .copied()
+            .unwrap_or(0);
+        if batch.key.lane != Lane::Series && batch.series_needed > known {
+            lane.series_awaited = batch.series_needed;
+            return false;
+        }
+        let Outgoing {
+            key,
+            bytes,
+            hash,
+            series_needed,
+            series_after,
+        } = *batch;
+        self.in_flight.insert(
+            key,
+            InFlight {
+                bytes,
+                hash,
+                series_needed,
+                series_after,
+            },
+        );
+        self.in_flight_bytes += bytes;
+        if matches!(urgency, Urgency::Live | Urgency::Backlog) {
+            self.contended.count(urgency, bytes);
+        }
+        true
+    }
+
+    /// A batch cannot be read from its spool: it is passed over until the agent starts again.
+    pub fn skip(&mut self, key: BatchKey) {
+        if let Some(lane) = self.lanes.get_mut(&key.lane_key()) {
+            lane.skipped.insert(key.number);
+        }
+    }
+
+    /// What may leave the spools since the last call. The definitions of a buffer's series go
+    /// when nothing else of the buffer is left.
+    pub fn poll_trims(&mut self) -> Vec<Trim> {
+        let mut trims = Vec::new();
+        let mut left: BTreeSet<BufferId> = BTreeSet::from([self.present]);
+        for (key, lane) in &mut self.lanes {
+            if key.lane != Lane::Series {
+                trims.extend(lane.trim().map(|below| Trim { key: *key, below }));
+            }
+            if lane.unacknowledged().0 > 0 {
+                left.insert(key.buffer);
+            }
+        }
+        let series = self
+            .lanes
+            .iter()
+            .filter(|(key, _)| key.lane == Lane::Series);
+        let gone = series.filter(|(key, _)| !left.contains(&key.buffer));
+        trims.extend(gone.map(|(key, lane)| Trim {
+            key: *key,
+            below: lane.end,
+        }));
+        self.lanes.retain(|key, _| left.contains(&key.buffer));
+        trims
+    }
+
+    /// What to keep in the cursor.
+    pub fn cursor(&self) -> Vec<LaneCursor> {
+        let lanes = self
+            .lanes
+            .iter()
+            .filter(|(key, lane)| key.lane != Lane::Series && !lane.acked.is_empty());
+        let cursor = lanes.map(|(key, lane)| LaneCursor {
+            key: *key,
+            acked: lane.acked.iter().copied().collect(),
+        });
+        cursor.collect()
+    }
+
+    /// Batches not yet acknowledged, and about how many bytes they are.
+    pub fn backlog(&self) -> (u64, u64) {
+        let lanes = self
+            .lanes
+            .iter()
+            .filter(|(key, _)| key.lane != Lane::Series);
+        lanes.fold((0, 0), |(batches, bytes), (_, lane)| {
+            let (more, more_bytes) = lane.unacknowledged();
+            (batches + more, bytes + more_bytes)
+        })
+    }
+
+    /// Whether everything that is durable here is acknowledged.
+    pub fn is_drained(&self) -> bool {
+        self.backlog().0 == 0
+    }
+
+    /// Whether buffers wait that this session's `Hello` had no room for, and nothing else is left
+    /// to do: time for a new session.
+    pub fn wants_new_session(&self) -> bool {
+        self.state == SenderState::Sending
+            && self.in_flight.is_empty()
+            && self
+                .lanes
+                .keys()
+                .any(|key| !self.announced.contains(&key.buffer))
+            && self.next(|_, _| true, None).is_none()
+    }
+}
+
+fn is_bulk(key: &LaneKey) -> bool {
+    !matches!(key.lane, Lane::Series | Lane::Alerts)
+}
+
+fn key_of(lane: LaneKey, number: u64) -> BatchKey {
+    BatchKey {
+        buffer: lane.buffer,
+        lane: lane.lane,
+        number,
+    }
+}

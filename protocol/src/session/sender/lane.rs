@@ -1,0 +1,184 @@
+//! One lane of one buffer as its sender sees it: what is held, acknowledged, settled with this
+//! session's ledger, and where live data begins. It decides nothing across lanes.
+
+use super::{BatchHash, BatchKey, HashSum, Held, HeldRanges, Lane, LaneKey, LaneStart, key_of};
+use crate::limits::{
+    ISLAND_SKIP_BYTES_MIN, SENDER_HOLES_MAX, SENDER_HOLES_SMALLEST_FIRST, WELCOME_HASHES_MAX,
+};
+use std::collections::BTreeSet;
+
+#[derive(Clone, Debug)]
+pub(super) struct LaneOut {
+    /// The lowest number held, and one past the greatest.
+    pub(super) first: u64,
+    pub(super) end: u64,
+    /// Bytes held in all, about.
+    pub(super) bytes: u64,
+    /// Acknowledged by any aggregator.
+    pub(super) acked: HeldRanges,
+    /// What this session's ledger holds, or need not get: not sent again.
+    pub(super) settled: HeldRanges,
+    /// Numbers from here on are live, those below are backlog.
+    pub(super) live_from: u64,
+    /// Series that must be known before the next batch makes sense.
+    pub(super) series_awaited: u32,
+    /// Unreadable in the spool.
+    pub(super) skipped: BTreeSet<u64>,
+    series: bool,
+}
+
+impl LaneOut {
+    pub(super) fn new(start: &LaneStart) -> Self {
+        let mut acked = HeldRanges::new();
+        for run in &start.acked {
+            acked.insert_run(*run);
+        }
+        let mut lane = Self::empty(start.key, start.first);
+        lane.end = start.end;
+        lane.bytes = start.bytes;
+        lane.acked = acked;
+        lane
+    }
+
+    pub(super) fn empty(key: LaneKey, first: u64) -> Self {
+        Self {
+            first,
+            end: first,
+            bytes: 0,
+            acked: HeldRanges::new(),
+            settled: HeldRanges::new(),
+            live_from: 0,
+            series_awaited: 0,
+            skipped: BTreeSet::new(),
+            series: key.lane == Lane::Series,
+        }
+    }
+
+    /// Another ledger may lack what an earlier one acknowledged: of series it must have all.
+    pub(super) fn begin_session(&mut self) {
+        self.settled = if self.series {
+            HeldRanges::new()
+        } else {
+            self.acked.clone()
+        };
+        self.series_awaited = 0;
+    }
+
+    /// Settles those of the ledger's runs whose sums equal our own; the rest is sent again, and the
+    /// verdict decides.
+    pub(super) fn compare(
+        &mut self,
+        key: LaneKey,
+        held: &[Held],
+        hash_of: &mut impl FnMut(BatchKey) -> Option<BatchHash>,
+    ) {
+        for run in held {
+            let Some(ours) = self.unsettled_hashes(key, run, hash_of) else {
+                continue;
+            };
+            let known = self.settled.sum_within(run.first, run.end);
+            let sum = ours
+                .iter()
+                .fold(HashSum::default(), |sum, (_, hash)| sum.with(*hash));
+            if known.map(|known| known.and(sum)) == Some(run.sum) {
+                for (number, hash) in ours {
+                    self.settle(number, hash);
+                }
+            }
+        }
+    }
+
+    /// The hashes of the run's batches that are not settled; `None` when they cannot be had.
+    fn unsettled_hashes(
+        &self,
+        key: LaneKey,
+        run: &Held,
+        hash_of: &mut impl FnMut(BatchKey) -> Option<BatchHash>,
+    ) -> Option<Vec<(u64, BatchHash)>> {
+        let missing = self.settled.missing(run.first, run.end);
+        let count: u64 = missing.iter().map(|(first, end)| end - first).sum();
+        let held_here = missing
+            .iter()
+            .all(|(first, end)| *first >= self.first && *end <= self.end);
+        if count > WELCOME_HASHES_MAX || !held_here {
+            return None;
+        }
+        let numbers = missing.into_iter().flat_map(|(first, end)| first..end);
+        numbers
+            .map(|number| Some((number, hash_of(key_of(key, number))?)))
+            .collect()
+    }
+
+    /// The ledger has this one.
+    pub(super) fn settle(&mut self, number: u64, hash: BatchHash) {
+        self.settled.insert(number, hash);
+        self.acked.insert(number, hash);
+    }
+
+    /// Decides where live data begins: at the end of what is there, if skipping the rest is worth
+    /// a hole; otherwise all is sent in its order.
+    pub(super) fn split_backlog(&mut self, present: bool) {
+        let missing = self.settled.missing(self.first, self.end);
+        let batches: u64 = missing.iter().map(|(first, end)| end - first).sum();
+        let all = (self.end - self.first).max(1);
+        let bytes = u128::from(self.bytes) * u128::from(batches) / u128::from(all);
+        let worth_a_hole = bytes > u128::from(ISLAND_SKIP_BYTES_MIN);
+        let room = self.settled.holes() < SENDER_HOLES_MAX;
+        self.live_from = match present {
+            false => u64::MAX,
+            true if worth_a_hole && room => self.end,
+            true => 0,
+        };
+    }
+
+    /// The number to send next. `live`: only live or only backlog numbers, and whether the buffer
+    /// is the present one.
+    pub(super) fn next(
+        &self,
+        live: Option<(bool, bool)>,
+        in_flight: impl Fn(u64) -> bool,
+    ) -> Option<u64> {
+        let (from, to) = match live {
+            None => (self.first, self.end),
+            Some((true, true)) => (self.first.max(self.live_from), self.end),
+            Some((true, false)) => return None,
+            Some((false, true)) => (self.first, self.end.min(self.live_from)),
+            Some((false, false)) => (self.first, self.end),
+        };
+        if from >= to {
+            return None;
+        }
+        let mut missing = self.settled.missing(from, to);
+        let backlog = matches!(live, Some((false, _)));
+        if backlog && self.settled.holes() > SENDER_HOLES_SMALLEST_FIRST {
+            missing.sort_by_key(|(first, end)| end - first);
+        }
+        let mut numbers = missing.into_iter().flat_map(|(first, end)| first..end);
+        numbers.find(|number| !in_flight(*number) && !self.skipped.contains(number))
+    }
+
+    /// How far the spool may be trimmed, if further than before.
+    pub(super) fn trim(&mut self) -> Option<u64> {
+        let below = self
+            .acked
+            .first_missing(self.first, self.end)
+            .unwrap_or(self.end);
+        if below <= self.first {
+            return None;
+        }
+        let all = self.end - self.first;
+        let left = u128::from(self.bytes) * u128::from(self.end - below) / u128::from(all.max(1));
+        self.bytes = u64::try_from(left).unwrap_or(0);
+        self.first = below;
+        Some(below)
+    }
+
+    /// Batches held and not acknowledged, and their bytes, about.
+    pub(super) fn unacknowledged(&self) -> (u64, u64) {
+        let missing = self.acked.missing(self.first, self.end);
+        let batches: u64 = missing.iter().map(|(first, end)| end - first).sum();
+        let all = u128::from((self.end - self.first).max(1));
+        let bytes = u128::from(self.bytes) * u128::from(batches) / all;
+        (batches, u64::try_from(bytes).unwrap_or(u64::MAX))
+    }
+}
