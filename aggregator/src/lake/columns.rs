@@ -1,0 +1,377 @@
+//! The lake's columns: names, types, and how rows become them. Public format, documented in
+//! DESIGN "Interfaces / Lake"; columns are only added at the end.
+//!
+//! Nothing here depends on time, place or chance: the same rows give the same columns.
+
+use super::load::{FlushPlan, GapRow, Origin, Part, PlannedRow};
+use arrow_array::builder::{
+    BooleanBuilder, Float64Builder, Int32Builder, Int64Builder, StringBuilder,
+    StringDictionaryBuilder, TimestampMicrosecondBuilder,
+};
+use arrow_array::types::Int32Type;
+use arrow_array::{Array, ArrayRef, DictionaryArray, RecordBatch, StringArray};
+use arrow_array::{BooleanArray, Float64Array, Int32Array, Int64Array, TimestampMicrosecondArray};
+use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef, TimeUnit};
+use std::sync::Arc;
+use tributary_protocol::reading::{Flags, Value};
+
+fn dictionary() -> DataType {
+    DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8))
+}
+
+fn timestamp() -> DataType {
+    DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
+}
+
+fn schema(columns: Vec<(&str, DataType, bool)>) -> SchemaRef {
+    let fields = columns
+        .into_iter()
+        .map(|(name, kind, nullable)| Field::new(name, kind, nullable));
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+}
+
+/// Columns of `readings`, `alerts` and `aggregates`. In memory, texts that repeat stand in
+/// dictionaries; in the file they are plain strings.
+pub fn readings_schema() -> SchemaRef {
+    schema(vec![
+        ("tenant", dictionary(), false),
+        ("agent", dictionary(), false),
+        ("buffer", dictionary(), false),
+        ("lane", dictionary(), false),
+        ("batch", DataType::Int64, false),
+        ("row", DataType::Int32, false),
+        ("device", dictionary(), false),
+        ("metric", dictionary(), false),
+        ("unit", dictionary(), true),
+        ("event_time", timestamp(), false),
+        ("received_time", timestamp(), false),
+        ("value_type", dictionary(), false),
+        ("value_f64", DataType::Float64, true),
+        ("value_i64", DataType::Int64, true),
+        ("value_bool", DataType::Boolean, true),
+        ("value_str", DataType::Utf8, true),
+        ("quality", DataType::Int32, false),
+        ("device_seq", DataType::Int64, true),
+        ("late", DataType::Boolean, false),
+        ("clock_suspect", DataType::Boolean, false),
+        ("maybe_repeat", DataType::Boolean, false),
+        ("no_device_time", DataType::Boolean, false),
+    ])
+}
+
+/// Columns of `gaps`: one row for each declared loss. `batch` is the number of the gap itself.
+pub fn gaps_schema() -> SchemaRef {
+    schema(vec![
+        ("tenant", DataType::Utf8, false),
+        ("agent", DataType::Utf8, false),
+        ("buffer", DataType::Utf8, false),
+        ("lane", DataType::Utf8, false),
+        ("batch", DataType::Int64, false),
+        ("first", DataType::Int64, false),
+        ("count", DataType::Int64, false),
+        ("readings", DataType::Int64, true),
+        ("event_first", timestamp(), false),
+        ("event_last", timestamp(), false),
+        ("reason", DataType::Utf8, false),
+        ("detail", DataType::Utf8, false),
+    ])
+}
+
+/// A single as a double with the same meaning and, for NaN, the same payload: the upper 23 bits of
+/// the payload. Hardware conversion would set the quiet bit of a signalling NaN.
+pub fn widen(single: f32) -> f64 {
+    if !single.is_nan() {
+        return f64::from(single);
+    }
+    let bits = single.to_bits();
+    let sign = u64::from(bits >> 31) << 63;
+    let payload = u64::from(bits & 0x007f_ffff) << 29;
+    f64::from_bits(sign | (0x7ff << 52) | payload)
+}
+
+/// The single that [`widen`] made this double from.
+pub fn narrow(double: f64) -> f32 {
+    if !double.is_nan() {
+        return double as f32;
+    }
+    let bits = double.to_bits();
+    let sign = ((bits >> 63) as u32) << 31;
+    let payload = ((bits >> 29) as u32) & 0x007f_ffff;
+    f32::from_bits(sign | 0x7f80_0000 | payload)
+}
+
+type Texts = StringDictionaryBuilder<Int32Type>;
+
+/// Builders of all columns of readings, in the schema's order of meaning.
+#[derive(Default)]
+struct ReadingColumns {
+    tenant: Texts,
+    agent: Texts,
+    buffer: Texts,
+    lane: Texts,
+    batch: Int64Builder,
+    row: Int32Builder,
+    device: Texts,
+    metric: Texts,
+    unit: Texts,
+    event_time: TimestampMicrosecondBuilder,
+    received_time: TimestampMicrosecondBuilder,
+    value_type: Texts,
+    value_f64: Float64Builder,
+    value_i64: Int64Builder,
+    value_bool: BooleanBuilder,
+    value_str: StringBuilder,
+    quality: Int32Builder,
+    device_seq: Int64Builder,
+    late: BooleanBuilder,
+    clock_suspect: BooleanBuilder,
+    maybe_repeat: BooleanBuilder,
+    no_device_time: BooleanBuilder,
+}
+
+/// Texts of one batch, made once for its many rows.
+struct OriginTexts {
+    agent: String,
+    buffer: String,
+}
+
+impl OriginTexts {
+    fn of(origin: &Origin) -> Self {
+        Self {
+            agent: origin.agent.uuid().to_string(),
+            buffer: origin.key.buffer.to_string(),
+        }
+    }
+}
+
+impl ReadingColumns {
+    fn push(
+        &mut self,
+        plan: &FlushPlan,
+        row: &PlannedRow<'_>,
+        texts: &OriginTexts,
+    ) -> Result<(), ArrowError> {
+        let origin = &row.batch.origin;
+        self.tenant.append(origin.agent.tenant())?;
+        self.agent.append(&texts.agent)?;
+        self.buffer.append(&texts.buffer)?;
+        self.lane.append(origin.key.lane.name())?;
+        self.batch.append_value(origin.key.number as i64);
+        self.row.append_value(row.row as i32);
+        let name = plan.names().get(row.series as usize);
+        let name = name.expect("a planned row names one of its plan's series");
+        self.device.append(&*name.device)?;
+        self.metric.append(&*name.metric)?;
+        self.unit
+            .append_option((!name.unit.is_empty()).then_some(&*name.unit));
+        let meta = &row.reading.meta;
+        self.event_time.append_value(meta.event_time);
+        self.received_time.append_value(meta.received_time);
+        self.value_type.append(row.reading.value_type.name())?;
+        self.push_value(row.batch.readings.value(row.reading));
+        self.quality.append_value(meta.quality);
+        self.device_seq.append_option(meta.device_seq);
+        self.late.append_value(meta.flags.has(Flags::LATE));
+        self.clock_suspect
+            .append_value(meta.flags.has(Flags::CLOCK_SUSPECT));
+        self.maybe_repeat
+            .append_value(meta.flags.has(Flags::MAYBE_REPEAT));
+        self.no_device_time
+            .append_value(meta.flags.has(Flags::NO_DEVICE_TIME));
+        Ok(())
+    }
+
+    fn push_value(&mut self, value: Value<'_>) {
+        let (mut float, mut integer, mut truth, mut text) = (None, None, None, None);
+        match value {
+            Value::F64(x) => float = Some(x),
+            Value::F32(x) => float = Some(widen(x)),
+            Value::I64(x) => integer = Some(x),
+            Value::Bool(x) => truth = Some(x),
+            Value::Str(x) => text = Some(x),
+        }
+        self.value_f64.append_option(float);
+        self.value_i64.append_option(integer);
+        self.value_bool.append_option(truth);
+        self.value_str.append_option(text);
+    }
+
+    fn finish(mut self) -> Result<RecordBatch, ArrowError> {
+        let utc = |mut builder: TimestampMicrosecondBuilder| -> ArrayRef {
+            Arc::new(builder.finish().with_timezone("UTC"))
+        };
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(self.tenant.finish()),
+            Arc::new(self.agent.finish()),
+            Arc::new(self.buffer.finish()),
+            Arc::new(self.lane.finish()),
+            Arc::new(self.batch.finish()),
+            Arc::new(self.row.finish()),
+            Arc::new(self.device.finish()),
+            Arc::new(self.metric.finish()),
+            Arc::new(self.unit.finish()),
+            utc(self.event_time),
+            utc(self.received_time),
+            Arc::new(self.value_type.finish()),
+            Arc::new(self.value_f64.finish()),
+            Arc::new(self.value_i64.finish()),
+            Arc::new(self.value_bool.finish()),
+            Arc::new(self.value_str.finish()),
+            Arc::new(self.quality.finish()),
+            Arc::new(self.device_seq.finish()),
+            Arc::new(self.late.finish()),
+            Arc::new(self.clock_suspect.finish()),
+            Arc::new(self.maybe_repeat.finish()),
+            Arc::new(self.no_device_time.finish()),
+        ];
+        RecordBatch::try_new(readings_schema(), columns)
+    }
+}
+
+/// The rows of one file of readings as columns.
+///
+/// # Errors
+/// When a column cannot hold its values, which the bounds of a flush exclude.
+pub fn readings_columns(plan: &FlushPlan, part: &Part) -> Result<RecordBatch, ArrowError> {
+    let mut columns = ReadingColumns::default();
+    let mut texts: Option<(u64, OriginTexts)> = None;
+    for row in plan.rows(part) {
+        let origin = &row.batch.origin;
+        let fresh = !matches!(&texts, Some((entry, _)) if *entry == origin.entry);
+        if fresh {
+            texts = Some((origin.entry, OriginTexts::of(origin)));
+        }
+        if let Some((_, texts)) = &texts {
+            columns.push(plan, &row, texts)?;
+        }
+    }
+    columns.finish()
+}
+
+/// Declared losses as columns.
+///
+/// # Errors
+/// When a column cannot hold its values, which the bounds of a flush exclude.
+pub fn gaps_columns(gaps: &[&(Origin, GapRow)]) -> Result<RecordBatch, ArrowError> {
+    let text = |of: &dyn Fn(&Origin, &GapRow) -> String| -> ArrayRef {
+        Arc::new(StringArray::from_iter_values(
+            gaps.iter().map(|(origin, gap)| of(origin, gap)),
+        ))
+    };
+    let number = |of: &dyn Fn(&Origin, &GapRow) -> u64| -> ArrayRef {
+        let values = gaps.iter().map(|(origin, gap)| of(origin, gap) as i64);
+        Arc::new(Int64Array::from_iter_values(values))
+    };
+    let time = |of: &dyn Fn(&GapRow) -> i64| -> ArrayRef {
+        let values = gaps.iter().map(|(_, gap)| of(gap));
+        Arc::new(TimestampMicrosecondArray::from_iter_values(values).with_timezone("UTC"))
+    };
+    let readings: Int64Array = gaps
+        .iter()
+        .map(|(_, gap)| gap.readings.map(|count| count as i64))
+        .collect();
+    let columns = vec![
+        text(&|origin, _| origin.agent.tenant().to_owned()),
+        text(&|origin, _| origin.agent.uuid().to_string()),
+        text(&|origin, _| origin.key.buffer.to_string()),
+        text(&|origin, _| origin.key.lane.name().to_owned()),
+        number(&|origin, _| origin.key.number),
+        number(&|_, gap| gap.first),
+        number(&|_, gap| gap.count),
+        Arc::new(readings) as ArrayRef,
+        time(&|gap| gap.event_first),
+        time(&|gap| gap.event_last),
+        text(&|_, gap| gap.reason.clone()),
+        text(&|_, gap| gap.detail.clone()),
+    ];
+    RecordBatch::try_new(gaps_schema(), columns)
+}
+
+/// BLAKE3 over every cell, column by column: the proof of a file's rows, whatever wrote the file.
+/// A cell is 0 when null, else 1 and its bytes (numbers little endian, texts with their length).
+pub fn digest(rows: &RecordBatch) -> String {
+    let mut hasher = Cells::default();
+    for (field, column) in rows.schema().fields().iter().zip(rows.columns()) {
+        hasher.bytes(field.name().as_bytes());
+        for row in 0..column.len() {
+            if column.is_null(row) {
+                hasher.bytes(&[0]);
+            } else {
+                hasher.bytes(&[1]);
+                cell(column.as_ref(), row, &mut hasher);
+            }
+        }
+    }
+    hasher.finish()
+}
+
+fn cell(column: &dyn Array, row: usize, hasher: &mut Cells) {
+    let any = column.as_any();
+    if let Some(texts) = any.downcast_ref::<DictionaryArray<Int32Type>>() {
+        let key = texts.keys().value(row) as usize;
+        if let Some(values) = texts.values().as_any().downcast_ref::<StringArray>() {
+            hasher.text(values.value(key));
+        }
+    } else if let Some(texts) = any.downcast_ref::<StringArray>() {
+        hasher.text(texts.value(row));
+    } else if let Some(numbers) = any.downcast_ref::<Int64Array>() {
+        hasher.bytes(&numbers.value(row).to_le_bytes());
+    } else if let Some(numbers) = any.downcast_ref::<Int32Array>() {
+        hasher.bytes(&numbers.value(row).to_le_bytes());
+    } else if let Some(times) = any.downcast_ref::<TimestampMicrosecondArray>() {
+        hasher.bytes(&times.value(row).to_le_bytes());
+    } else if let Some(numbers) = any.downcast_ref::<Float64Array>() {
+        hasher.bytes(&numbers.value(row).to_bits().to_le_bytes());
+    } else if let Some(truths) = any.downcast_ref::<BooleanArray>() {
+        hasher.bytes(&[u8::from(truths.value(row))]);
+    }
+}
+
+/// Cells on their way into a hash, many at a time.
+#[derive(Default)]
+struct Cells {
+    waiting: Vec<u8>,
+    hasher: blake3::Hasher,
+}
+
+impl Cells {
+    const BLOCK: usize = 64 * 1024;
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.waiting.extend_from_slice(bytes);
+        if self.waiting.len() >= Self::BLOCK {
+            self.hasher.update(&self.waiting);
+            self.waiting.clear();
+        }
+    }
+
+    fn text(&mut self, text: &str) {
+        self.bytes(&(text.len() as u64).to_le_bytes());
+        self.bytes(text.as_bytes());
+    }
+
+    fn finish(mut self) -> String {
+        self.hasher.update(&self.waiting);
+        self.hasher.finalize().to_hex().to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_single_survives_as_a_double(bits in any::<u32>()) {
+            prop_assert_eq!(narrow(widen(f32::from_bits(bits))).to_bits(), bits);
+        }
+    }
+
+    #[test]
+    fn a_signalling_nan_stays_one() {
+        for bits in [0x7f80_0001_u32, 0xff80_0001, 0x7fc0_0000, 0xffff_ffff] {
+            assert_eq!(narrow(widen(f32::from_bits(bits))).to_bits(), bits);
+        }
+    }
+}

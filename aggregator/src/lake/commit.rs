@@ -1,0 +1,336 @@
+//! The three steps of a flush on an object store, and what is found there after a crash.
+//!
+//! It decides nothing about rows: what is written comes as bytes, where progress stands comes from
+//! [`markers`](super::markers).
+
+use super::file::{EncodedFile, footer};
+use super::markers::{
+    Done, FileEntry, Intent, MARKER_VERSION, MarkerName, Progress, done_path, folder, intent_path,
+    parse, progress,
+};
+use super::{LakeError, file::LaneSum, file::Span, load::Sums};
+use crate::limits::{DONE_MARKERS_MAX, MARKER_BYTES_MAX};
+use bytes::Bytes;
+use futures_util::TryStreamExt;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tributary_protocol::ids::{HashSum, LogId};
+
+/// A file of a flush, with its path below the lake.
+#[derive(Clone, PartialEq, Debug)]
+pub struct PlannedFile {
+    /// Where it goes.
+    pub path: String,
+    /// What it holds.
+    pub file: EncodedFile,
+}
+
+/// A lake, as one journal writes it.
+#[derive(Debug)]
+pub struct LakeStore {
+    store: Arc<dyn ObjectStore>,
+    /// The lake's folder when it is on this machine: its directories are fsynced.
+    local: Option<PathBuf>,
+    log: LogId,
+    /// Folders whose whole way up is known to be durable.
+    durable_folders: HashSet<PathBuf>,
+}
+
+impl LakeStore {
+    /// The lake in `store`, which lies at `local` if it is on this machine.
+    pub fn new(store: Arc<dyn ObjectStore>, local: Option<PathBuf>, log: LogId) -> Self {
+        Self {
+            store,
+            local,
+            log,
+            durable_folders: HashSet::new(),
+        }
+    }
+
+    /// The journal that this lake is written from.
+    pub fn log(&self) -> LogId {
+        self.log
+    }
+
+    /// How far the lake has come, and the intent that waits to be redone.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or a marker is not ours.
+    pub async fn progress(&self) -> Result<(Progress, Option<Intent>), LakeError> {
+        let prefix = folder(self.log);
+        let listed: Vec<_> = self
+            .store
+            .list(Some(&Path::from(prefix.as_str())))
+            .try_collect()
+            .await
+            .map_err(|source| store_error(&prefix, source))?;
+        let names = listed
+            .iter()
+            .filter_map(|object| object.location.filename());
+        let names: Vec<MarkerName> = names.filter_map(MarkerName::parse).collect();
+        let found = progress(&names);
+        if !found.open {
+            return Ok((found, None));
+        }
+        let path = intent_path(self.log, found.position);
+        let intent: Intent = parse(&path, &self.read(&path).await?, self.log)?;
+        if intent.first != found.position || intent.end <= intent.first {
+            let reason = format!("it names the entries {}..{}", intent.first, intent.end);
+            return Err(LakeError::Marker { path, reason });
+        }
+        Ok((found, Some(intent)))
+    }
+
+    /// Step 1: fixes the end of the flush. Nothing of it is visible before.
+    ///
+    /// # Errors
+    /// [`LakeError::Fenced`] when somebody else has fixed another one.
+    pub async fn begin(&mut self, span: Span, files: &[PlannedFile]) -> Result<(), LakeError> {
+        let entry = |planned: &PlannedFile| FileEntry {
+            path: planned.path.clone(),
+            rows: planned.file.rows,
+            digest: planned.file.digest.clone(),
+        };
+        let intent = Intent {
+            version: MARKER_VERSION,
+            log: self.log.to_string(),
+            first: span.first,
+            end: span.end,
+            software: env!("CARGO_PKG_VERSION").to_owned(),
+            files: files.iter().map(entry).collect(),
+        };
+        let path = intent_path(self.log, span.first);
+        let bytes = marker_bytes(&intent);
+        if !self.create(&path, bytes.clone()).await? && self.read(&path).await? != bytes {
+            return Err(LakeError::Fenced { path });
+        }
+        self.make_folder_durable(&path)
+    }
+
+    /// Step 2: puts the files. What an earlier try of this flush left is taken if it is equal.
+    ///
+    /// # Errors
+    /// When the store fails, or holds something else that may not be replaced.
+    pub async fn put(&mut self, files: Vec<PlannedFile>) -> Result<(), LakeError> {
+        for PlannedFile { path, file } in files {
+            if !self.create(&path, file.bytes.clone()).await? {
+                self.reconcile(&path, &file).await?;
+            }
+            self.make_folder_durable(&path)?;
+        }
+        Ok(())
+    }
+
+    /// Removes what the interrupted try of another version put and this one does not.
+    ///
+    /// # Errors
+    /// When the store fails, or the lake is remote, where nothing is ever removed.
+    pub async fn drop_other_files(
+        &self,
+        intent: &Intent,
+        files: &[PlannedFile],
+    ) -> Result<(), LakeError> {
+        for entry in &intent.files {
+            if files.iter().any(|planned| planned.path == entry.path) {
+                continue;
+            }
+            if self.local.is_none() {
+                return Err(LakeError::Fenced {
+                    path: entry.path.clone(),
+                });
+            }
+            self.delete(&entry.path).await?;
+        }
+        Ok(())
+    }
+
+    /// Step 3: the flush counts.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn finish(&mut self, span: Span, sums: &Sums, files: u64) -> Result<(), LakeError> {
+        let total = sums
+            .values()
+            .fold(HashSum::default(), |sum, lane| sum.and(lane.hash_sum));
+        let done = Done {
+            version: MARKER_VERSION,
+            log: self.log.to_string(),
+            first: span.first,
+            end: span.end,
+            batches: sums.values().map(|lane| lane.batches).sum(),
+            rows: sums.values().map(|lane| lane.rows).sum(),
+            hash_sum: format!("{:032x}", total.0),
+            lanes: LaneSum::all(sums),
+            files,
+        };
+        let path = done_path(self.log, span.first, span.end);
+        let bytes = marker_bytes(&done);
+        if !self.create(&path, bytes.clone()).await? && self.read(&path).await? != bytes {
+            return Err(LakeError::Fenced { path });
+        }
+        self.make_folder_durable(&path)?;
+        // The intent has said all it had to; what stops before or fails here is left to `tidy`.
+        if let Err(error) = self.delete(&intent_path(self.log, span.first)).await {
+            tracing::warn!(%error, "an intent that is done could not be removed");
+        }
+        Ok(())
+    }
+
+    /// Removes markers that no longer say anything, and folds a long chain into one marker.
+    ///
+    /// # Errors
+    /// When the store fails; nothing is lost then.
+    pub async fn tidy(&mut self, found: &Progress) -> Result<(), LakeError> {
+        for name in &found.obsolete {
+            let path = match *name {
+                MarkerName::Intent(first) => intent_path(self.log, first),
+                MarkerName::Done(first, end) => done_path(self.log, first, end),
+            };
+            self.delete(&path).await?;
+        }
+        if found.chain.len() < DONE_MARKERS_MAX {
+            return Ok(());
+        }
+        let mut folded: Option<Done> = None;
+        for (first, end) in &found.chain {
+            let path = done_path(self.log, *first, *end);
+            let next: Done = parse(&path, &self.read(&path).await?, self.log)?;
+            folded = Some(match folded {
+                None => next,
+                Some(before) => before.fold(&next).ok_or_else(|| LakeError::Marker {
+                    path,
+                    reason: format!("it does not go on at entry {}", before.end),
+                })?,
+            });
+        }
+        let Some(folded) = folded else { return Ok(()) };
+        let path = done_path(self.log, folded.first, folded.end);
+        self.create(&path, marker_bytes(&folded)).await?;
+        self.make_folder_durable(&path)?;
+        for (first, end) in found
+            .chain
+            .iter()
+            .filter(|step| **step != (folded.first, folded.end))
+        {
+            self.delete(&done_path(self.log, *first, *end)).await?;
+        }
+        Ok(())
+    }
+
+    /// Something lies where this file goes. Equal bytes are this file. On this machine anything
+    /// else is replaced: the flush does not count yet, so nobody relies on it. Elsewhere a whole
+    /// file with equal rows is taken, for its bytes may differ between versions of Parquet.
+    async fn reconcile(&self, path: &str, file: &EncodedFile) -> Result<(), LakeError> {
+        let there = self.read_file(path).await?;
+        if there == file.bytes {
+            return Ok(());
+        }
+        if self.local.is_some() {
+            let location = Path::from(path);
+            let payload = PutPayload::from(file.bytes.clone());
+            let put = self.store.put(&location, payload).await;
+            return put.map(|_| ()).map_err(|source| store_error(path, source));
+        }
+        if footer(path, &there)?.digest == file.digest {
+            return Ok(());
+        }
+        Err(LakeError::Fenced {
+            path: path.to_owned(),
+        })
+    }
+
+    /// Puts an object that must not be there; whether it was not.
+    async fn create(&self, path: &str, bytes: Bytes) -> Result<bool, LakeError> {
+        let location = Path::from(path);
+        let options = PutMode::Create.into();
+        match self
+            .store
+            .put_opts(&location, PutPayload::from(bytes), options)
+            .await
+        {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
+            Err(source) => Err(store_error(path, source)),
+        }
+    }
+
+    /// A marker's bytes.
+    async fn read(&self, path: &str) -> Result<Bytes, LakeError> {
+        let location = Path::from(path);
+        let wrong = |source| store_error(path, source);
+        let size = self.store.head(&location).await.map_err(wrong)?.size;
+        if size > MARKER_BYTES_MAX {
+            let reason = format!("{size} bytes; at most {MARKER_BYTES_MAX} are read");
+            return Err(LakeError::Marker {
+                path: path.to_owned(),
+                reason,
+            });
+        }
+        self.read_file(path).await
+    }
+
+    async fn read_file(&self, path: &str) -> Result<Bytes, LakeError> {
+        let wrong = |source| store_error(path, source);
+        let found = self.store.get(&Path::from(path)).await.map_err(wrong)?;
+        found.bytes().await.map_err(wrong)
+    }
+
+    async fn delete(&self, path: &str) -> Result<(), LakeError> {
+        match self.store.delete(&Path::from(path)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(source) => Err(store_error(path, source)),
+        }
+    }
+
+    /// The store fsyncs what it writes and the folders that it makes, but not a folder that a
+    /// killed process made before, nor the entry of an object that was there already.
+    fn make_folder_durable(&mut self, path: &str) -> Result<(), LakeError> {
+        let Some(root) = self.local.clone() else {
+            return Ok(());
+        };
+        let mut at = root.join(path);
+        at.pop();
+        if self.durable_folders.contains(&at) {
+            // The way up is durable; the new entry was synced when it was made.
+            return Ok(());
+        }
+        let deepest = at.clone();
+        while at.starts_with(&root) {
+            std::fs::File::open(&at)
+                .and_then(|folder| folder.sync_all())
+                .map_err(|error| {
+                    let source = Box::new(error);
+                    store_error(
+                        path,
+                        object_store::Error::Generic {
+                            store: "local",
+                            source,
+                        },
+                    )
+                })?;
+            if !at.pop() {
+                break;
+            }
+        }
+        if self.durable_folders.len() >= 4 * crate::limits::FLUSH_PARTITIONS_MAX {
+            self.durable_folders.clear();
+        }
+        self.durable_folders.insert(deepest);
+        Ok(())
+    }
+}
+
+fn marker_bytes(marker: &impl serde::Serialize) -> Bytes {
+    let text = serde_json::to_vec(marker).expect("a marker has only strings and numbers");
+    Bytes::from(text)
+}
+
+fn store_error(path: &str, source: object_store::Error) -> LakeError {
+    LakeError::Store {
+        path: path.to_owned(),
+        source,
+    }
+}

@@ -1,0 +1,521 @@
+//! The lake's loop: reads the durable part of the journal from where the lake stands, flushes by
+//! size, by age or on request, and redoes what was interrupted.
+//!
+//! It runs on a thread of its own, because decoding, sorting and encoding are work, not waiting.
+//! It never writes to the journal, and acknowledges nothing.
+
+use super::columns::{gaps_columns, readings_columns};
+use super::commit::{LakeStore, PlannedFile};
+use super::file::{Span, encode};
+use super::load::{Content, FlushPlan, GapRow, Load, Names, Offer, Origin, Sums};
+use super::markers::{Intent, Progress};
+use super::partition::Hour;
+use super::{LakeError, Table};
+use crate::limits::{DONE_MARKERS_MAX, FLUSH_REQUESTS_MAX, FLUSH_RETRY_MS};
+use bytes::Bytes;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tributary_protocol::ids::LogId;
+
+/// One journal entry, decoded.
+#[derive(Debug, PartialEq)]
+pub enum Item {
+    /// A batch.
+    Batch(Box<(Origin, Content)>),
+    /// An entry that brings nothing to the lake: a control record, or one that is damaged.
+    Nothing(u64),
+}
+
+impl Item {
+    fn entry(&self) -> u64 {
+        match self {
+            Self::Batch(batch) => batch.0.entry,
+            Self::Nothing(entry) => *entry,
+        }
+    }
+}
+
+/// The durable part of one journal.
+pub trait Feed: Send {
+    /// The first entry that is still there.
+    fn first(&self) -> u64;
+    /// One past the last durable entry.
+    fn end(&self) -> u64;
+    /// Some of the entries from `from` on, in order, at least one if there is one below the end.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    fn read(&mut self, from: u64, items: &mut VecDeque<Item>) -> Result<(), LakeError>;
+}
+
+/// How a lake is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LakeConfig {
+    /// How long an entry waits for its flush, at most.
+    pub flush_interval: Duration,
+}
+
+/// What is known about a lake from outside.
+#[derive(Debug, Default)]
+pub struct LakeStatus {
+    position: AtomicU64,
+    rows: AtomicU64,
+    files: AtomicU64,
+    flushes: AtomicU64,
+    refused: AtomicU64,
+    trouble: Mutex<Option<String>>,
+}
+
+impl LakeStatus {
+    /// Every journal entry below is in the lake.
+    pub fn position(&self) -> u64 {
+        self.position.load(Ordering::Acquire)
+    }
+
+    /// Rows of readings written since the start.
+    pub fn rows(&self) -> u64 {
+        self.rows.load(Ordering::Relaxed)
+    }
+
+    /// Files written since the start.
+    pub fn files(&self) -> u64 {
+        self.files.load(Ordering::Relaxed)
+    }
+
+    /// Flushes finished since the start.
+    pub fn flushes(&self) -> u64 {
+        self.flushes.load(Ordering::Relaxed)
+    }
+
+    /// Batches that could not be written as rows since the start; they lie in `rejected/`.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Why the lake does not get on, if so.
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn set_trouble(&self, trouble: Option<String>) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+}
+
+type Reply = oneshot::Sender<Result<u64, String>>;
+
+/// The way to ask a running lake for something.
+#[derive(Clone, Debug)]
+pub struct LakeHandle {
+    requests: mpsc::Sender<Reply>,
+    status: Arc<LakeStatus>,
+}
+
+/// The receiving end of [`LakeHandle`].
+pub type LakeRequests = mpsc::Receiver<Reply>;
+
+impl LakeHandle {
+    /// A handle, and what the lake needs of it.
+    pub fn new() -> (Self, LakeRequests) {
+        let (requests, receiver) = mpsc::channel(FLUSH_REQUESTS_MAX);
+        (
+            Self {
+                requests,
+                status: Arc::default(),
+            },
+            receiver,
+        )
+    }
+
+    /// What is known about the lake.
+    pub fn status(&self) -> &Arc<LakeStatus> {
+        &self.status
+    }
+
+    /// Writes everything that is durable now; gives the position that the lake has reached.
+    ///
+    /// # Errors
+    /// Why it could not be written, or that the lake has ended.
+    pub async fn flush(&self) -> Result<u64, String> {
+        let (reply, answer) = oneshot::channel();
+        let ended = || "the lake has ended".to_owned();
+        self.requests.send(reply).await.map_err(|_| ended())?;
+        answer.await.map_err(|_| ended())?
+    }
+}
+
+/// A flush whose bytes are made: whatever fails from here on is tried again with the same bytes.
+struct Commit {
+    span: Span,
+    files: Vec<PlannedFile>,
+    sums: Sums,
+    refused: u64,
+}
+
+/// A lake and the journal it is written from.
+pub struct Lake {
+    config: LakeConfig,
+    store: LakeStore,
+    feed: Box<dyn Feed>,
+    names: Box<dyn Names>,
+    progress: Progress,
+    load: Load,
+    waiting: VecDeque<Item>,
+    commit: Option<Commit>,
+    since: Option<Instant>,
+    status: Arc<LakeStatus>,
+}
+
+enum Event {
+    /// More is durable, or it is time.
+    Again,
+    Request(Reply),
+    Stop,
+}
+
+impl Lake {
+    /// Opens a lake: finds out where it stands, and redoes the flush that was interrupted.
+    ///
+    /// # Errors
+    /// When the store fails, or lake and journal do not fit together.
+    pub async fn open(
+        config: LakeConfig,
+        store: LakeStore,
+        feed: Box<dyn Feed>,
+        names: Box<dyn Names>,
+        handle: &LakeHandle,
+    ) -> Result<Self, LakeError> {
+        let (progress, intent) = store.progress().await?;
+        let position = progress.position;
+        let needed = intent.as_ref().map_or(position, |intent| intent.end);
+        if needed > feed.end() {
+            let (log, journal) = (store.log(), feed.end());
+            return Err(LakeError::RolledBack {
+                log,
+                lake: needed,
+                journal,
+            });
+        }
+        if position < feed.first() {
+            return Err(LakeError::Trimmed {
+                needed: position,
+                first: feed.first(),
+            });
+        }
+        let mut lake = Self {
+            config,
+            store,
+            feed,
+            names,
+            load: Load::new(position),
+            progress,
+            waiting: VecDeque::new(),
+            commit: None,
+            since: None,
+            status: Arc::clone(handle.status()),
+        };
+        lake.status.position.store(position, Ordering::Release);
+        if let Some(intent) = intent {
+            lake.redo(&intent).await?;
+        }
+        lake.store.tidy(&lake.progress).await?;
+        Ok(lake)
+    }
+
+    /// Redoes exactly the entries of an intent.
+    async fn redo(&mut self, intent: &Intent) -> Result<(), LakeError> {
+        let mut load = Load::new(intent.first);
+        while load.end() < intent.end {
+            let item = self.next_item(load.end(), intent.end)?;
+            match item {
+                Some(Item::Batch(batch)) => load.take(batch.0, batch.1, &*self.names),
+                Some(Item::Nothing(entry)) => load.pass(entry),
+                None => load.pass(intent.end - 1),
+            }
+        }
+        self.prepare(load)?;
+        if let Some(commit) = &self.commit {
+            self.store.drop_other_files(intent, &commit.files).await?;
+            // The intent of another version names other digests: it stays as it is.
+        }
+        self.write(true).await
+    }
+
+    /// The next entry at or after `from` and below `end`.
+    fn next_item(&mut self, from: u64, end: u64) -> Result<Option<Item>, LakeError> {
+        if self.waiting.is_empty() && from < end {
+            self.feed.read(from, &mut self.waiting)?;
+        }
+        match self.waiting.front() {
+            Some(item) if item.entry() < end => Ok(self.waiting.pop_front()),
+            _ => Ok(None),
+        }
+    }
+
+    /// Reads until the flush is due or nothing more is durable below `end`; whether it is due.
+    fn fill(&mut self, end: u64) -> Result<bool, LakeError> {
+        while !self.load.is_due() {
+            let Some(item) = self.next_item(self.load.end(), end)? else {
+                return Ok(false);
+            };
+            match item {
+                Item::Nothing(entry) => self.load.pass(entry),
+                Item::Batch(batch) => {
+                    let (origin, content) = *batch;
+                    if let Offer::Full(back) = self.load.offer(origin, content, &*self.names) {
+                        self.waiting.push_front(Item::Batch(back));
+                        return Ok(true);
+                    }
+                }
+            }
+            self.since.get_or_insert_with(Instant::now);
+        }
+        Ok(true)
+    }
+
+    /// Makes the bytes of a flush.
+    fn prepare(&mut self, load: Load) -> Result<(), LakeError> {
+        let plan = load.plan();
+        let span = Span {
+            log: self.store.log(),
+            first: plan.first(),
+            end: plan.end(),
+        };
+        let files = files_of(span, &plan)?;
+        let refused = plan.refused().len() as u64;
+        self.commit = Some(Commit {
+            span,
+            files,
+            sums: plan.sums().clone(),
+            refused,
+        });
+        Ok(())
+    }
+
+    /// Writes what was prepared, in three steps; `redo` when its intent is there already.
+    async fn write(&mut self, redo: bool) -> Result<(), LakeError> {
+        let Some(commit) = &self.commit else {
+            return Ok(());
+        };
+        let span = commit.span;
+        let count = commit.files.len() as u64;
+        if !redo {
+            self.store.begin(span, &commit.files).await?;
+        }
+        self.store.put(commit.files.clone()).await?;
+        self.store.finish(span, &commit.sums, count).await?;
+        let rows: u64 = commit.sums.values().map(|sum| sum.rows).sum();
+        self.status.rows.fetch_add(rows, Ordering::Relaxed);
+        self.status.files.fetch_add(count, Ordering::Relaxed);
+        self.status
+            .refused
+            .fetch_add(commit.refused, Ordering::Relaxed);
+        self.status.flushes.fetch_add(1, Ordering::Relaxed);
+        self.status.position.store(span.end, Ordering::Release);
+        metrics::counter!("tributary_aggregator_lake_rows_total").increment(rows);
+        metrics::counter!("tributary_aggregator_lake_files_total").increment(count);
+        self.commit = None;
+        self.since = None;
+        self.load = Load::new(span.end);
+        self.progress.chain.push((span.first, span.end));
+        self.progress.position = span.end;
+        Ok(())
+    }
+
+    /// Flushes what was read, if anything was.
+    async fn flush(&mut self) -> Result<(), LakeError> {
+        if self.commit.is_none() {
+            if self.load.is_empty() {
+                return Ok(());
+            }
+            let load = std::mem::replace(&mut self.load, Load::new(0));
+            self.prepare(load)?;
+        }
+        self.write(false).await?;
+        if self.progress.chain.len() >= DONE_MARKERS_MAX {
+            self.store.tidy(&self.progress).await?;
+            self.progress = self.store.progress().await?.0;
+        }
+        Ok(())
+    }
+
+    /// Everything that is durable at this moment.
+    async fn flush_all(&mut self) -> Result<u64, LakeError> {
+        let end = self.feed.end();
+        while self.progress.position < end {
+            if self.commit.is_none() {
+                self.fill(end)?;
+                if self.load.is_empty() {
+                    // Entries that are damaged at the very end give nothing to read.
+                    self.load.pass(end - 1);
+                }
+            }
+            self.flush().await?;
+        }
+        Ok(self.progress.position)
+    }
+
+    /// One round: reads, and flushes what is due.
+    async fn round(&mut self) -> Result<(), LakeError> {
+        loop {
+            let due = self.commit.is_some() || self.fill(self.feed.end())? || self.is_old();
+            if !due {
+                return Ok(());
+            }
+            self.flush().await?;
+        }
+    }
+
+    fn is_old(&self) -> bool {
+        self.since
+            .is_some_and(|since| since.elapsed() >= self.config.flush_interval)
+    }
+
+    /// Runs until `stop`, then writes everything that is durable and ends.
+    ///
+    /// # Errors
+    /// What the last flush met.
+    pub async fn run(
+        mut self,
+        mut durable: watch::Receiver<u64>,
+        mut requests: LakeRequests,
+        stop: CancellationToken,
+    ) -> Result<u64, LakeError> {
+        let mut failed = false;
+        loop {
+            if !failed {
+                let result = self.round().await;
+                failed = !self.note(result);
+            }
+            let deadline = self.deadline(failed);
+            match next_event(deadline, failed, &mut durable, &mut requests, &stop).await {
+                Event::Again => failed = false,
+                Event::Request(reply) => {
+                    let result = self.flush_all().await;
+                    let answer = result.as_ref().map(|at| *at).map_err(ToString::to_string);
+                    failed = !self.note(result.map(|_| ()));
+                    // Whoever asked may have gone.
+                    let _ = reply.send(answer);
+                }
+                Event::Stop => return self.flush_all().await,
+            }
+        }
+    }
+
+    /// Keeps what went wrong for whoever looks; whether all is well.
+    fn note(&self, result: Result<(), LakeError>) -> bool {
+        match result {
+            Ok(()) => {
+                self.status.set_trouble(None);
+                true
+            }
+            Err(error) => {
+                if self.status.trouble().as_deref() != Some(&error.to_string()) {
+                    tracing::error!(%error, "the lake does not get on");
+                }
+                metrics::counter!("tributary_aggregator_lake_errors_total").increment(1);
+                self.status.set_trouble(Some(error.to_string()));
+                false
+            }
+        }
+    }
+
+    fn deadline(&self, failed: bool) -> Instant {
+        match (failed, self.since) {
+            (true, _) => Instant::now() + Duration::from_millis(FLUSH_RETRY_MS),
+            (false, Some(since)) => since + self.config.flush_interval,
+            (false, None) => Instant::now() + self.config.flush_interval,
+        }
+    }
+}
+
+/// The only place where the lake waits. Cancel safe: a watch keeps its value, a channel its
+/// requests, a token stays cancelled, and a deadline is computed anew.
+async fn next_event(
+    deadline: Instant,
+    failed: bool,
+    durable: &mut watch::Receiver<u64>,
+    requests: &mut LakeRequests,
+    stop: &CancellationToken,
+) -> Event {
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => Event::Stop,
+        Some(reply) = requests.recv() => Event::Request(reply),
+        Ok(()) = durable.changed(), if !failed => Event::Again,
+        () = tokio::time::sleep_until(deadline) => Event::Again,
+    }
+}
+
+/// Encodes every file of a plan.
+fn files_of(span: Span, plan: &FlushPlan) -> Result<Vec<PlannedFile>, LakeError> {
+    let mut files = Vec::new();
+    let path = |table: Table, hour: Hour| {
+        let (log, first, end) = (span.log, span.first, span.end);
+        format!(
+            "{}/{hour}/{log}-{first:020}-{end:020}.parquet",
+            table.name()
+        )
+    };
+    for part in plan.parts() {
+        let rows = readings_columns(plan, part)?;
+        let file = encode(span, part.table, &rows, &plan.sums_of(part))?;
+        files.push(PlannedFile {
+            path: path(part.table, part.hour),
+            file,
+        });
+    }
+    let mut gaps: BTreeMap<Hour, Vec<&(Origin, GapRow)>> = BTreeMap::new();
+    for gap in plan.gaps() {
+        gaps.entry(Hour::of(gap.1.event_first))
+            .or_default()
+            .push(gap);
+    }
+    for (hour, gaps) in gaps {
+        let sums = super::load::sums_of_gaps(&gaps);
+        let file = encode(span, Table::Gaps, &gaps_columns(&gaps)?, &sums)?;
+        files.push(PlannedFile {
+            path: path(Table::Gaps, hour),
+            file,
+        });
+    }
+    for (origin, reason) in plan.refused() {
+        files.extend(rejected_files(span.log, origin, reason));
+    }
+    Ok(files)
+}
+
+/// What cannot be written as rows is kept as it came, with the reason beside it.
+fn rejected_files(log: LogId, origin: &Origin, reason: &str) -> [PlannedFile; 2] {
+    let name = format!("rejected/{log}-{:020}", origin.entry);
+    let note = serde_json::json!({
+        "agent": origin.agent.to_string(),
+        "batch": origin.key.to_string(),
+        "hash": origin.hash.to_string(),
+        "reason": reason,
+    });
+    let kept = |ending: &str, bytes: Bytes| {
+        let digest = tributary_protocol::ids::BatchHash::of(&bytes).to_string();
+        let file = super::file::EncodedFile {
+            bytes,
+            rows: 0,
+            digest,
+        };
+        PlannedFile {
+            path: format!("{name}.{ending}"),
+            file,
+        }
+    };
+    [
+        kept("batch", origin.sealed.clone()),
+        kept("json", Bytes::from(note.to_string())),
+    ]
+}

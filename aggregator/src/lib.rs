@@ -1,0 +1,10 @@
+//! Tributary's aggregator: takes sealed batches from agents, keeps each exactly once in its
+//! journal, acknowledges what is durable, and writes it into sinks.
+//!
+//! The modules stand in the order in which a batch travels. This crate never knows the agent: it
+//! sees sealed batches and what a session says about them.
+#![forbid(unsafe_code)]
+
+pub mod limits;
+
+pub mod lake;

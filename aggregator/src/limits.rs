@@ -1,0 +1,122 @@
+//! Every bound of the aggregator, in one place, related at compile time.
+//!
+//! Bounds of the wire and of stored formats are in `tributary_protocol::limits`. No behaviour here.
+
+use tributary_journal::limits::{ENTRY_BYTES_MAX, ENTRY_HEADER_BYTES_MAX, FRAME_BYTES_MAX};
+use tributary_protocol::limits::{BATCH_BYTES_MAX, BATCH_READINGS_MAX, IN_FLIGHT_BATCHES};
+
+// --- ingest ---------------------------------------------------------------------------------
+
+/// Bytes that one connection may have received and not yet read.
+pub const RECEIVE_WINDOW_BYTES: u32 = 1024 * 1024;
+/// Bytes that one stream may have received and not yet read.
+pub const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+/// Streams of batches that one agent may have open.
+pub const UNI_STREAMS_MAX: u32 = 16;
+/// Bidirectional streams that one agent may have open: control, and one spare.
+pub const BIDI_STREAMS_MAX: u32 = 2;
+/// Connections that wait to be accepted.
+pub const INCOMING_MAX: usize = 1_024;
+/// Bytes buffered for one connection that waits to be accepted.
+pub const INCOMING_BUFFER_BYTES: u64 = 64 * 1024;
+/// Bytes buffered for all connections that wait to be accepted.
+pub const INCOMING_BUFFER_TOTAL_BYTES: u64 = 16 * 1024 * 1024;
+/// Handshakes in progress above which a newcomer must first prove its address (Retry).
+pub const HANDSHAKES_BEFORE_RETRY: usize = 256;
+/// Connections at the same time, at most (each holds about 64 KiB while idle).
+pub const CONNECTIONS_MAX: usize = 20_000;
+/// Bytes of one handshake that arrive out of order.
+pub const CRYPTO_BUFFER_BYTES: usize = 16 * 1024;
+/// Seconds a handshake may take, `Hello` included.
+pub const HANDSHAKE_SECONDS_MAX: u64 = 10;
+/// Seconds without a packet after which a connection is given up.
+pub const IDLE_SECONDS_MAX: u64 = 60;
+/// Seconds that one batch may take from its first byte to its last.
+pub const STREAM_SECONDS_MAX: u64 = 30;
+/// Bytes of batches that are being read, verified or committed, over all agents together.
+pub const BATCHES_HELD_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes a second that one agent may send, on average.
+pub const AGENT_BYTES_PER_SECOND: u64 = 32 * 1024 * 1024;
+/// Bytes that one agent may send at once after a pause.
+pub const AGENT_BURST_BYTES: u64 = 64 * 1024 * 1024;
+/// Bytes of the UDP socket's buffers; the system's default loses packets at 100 connections.
+pub const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes of a certificate that is read for its identity.
+pub const CERTIFICATE_BYTES_MAX: usize = 16 * 1024;
+
+// --- keeper ---------------------------------------------------------------------------------
+
+/// Batches between ingest and keeper.
+pub const KEEPER_QUEUE_MAX: usize = 1_024;
+/// Outcomes between keeper and one connection; more than can be in flight on it.
+pub const OUTCOME_QUEUE_MAX: usize = 4 * IN_FLIGHT_BATCHES;
+/// Batches in one group commit.
+pub const COMMIT_BATCHES_MAX: usize = 512;
+/// Bytes of sealed batches in one group commit: one frame of the journal.
+pub const COMMIT_BYTES_MAX: usize = 1536 * 1024;
+/// Bytes that a journal record adds to its batch, at most.
+pub const RECORD_HEADER_BYTES_MAX: usize = 512;
+/// Bytes of batches that did not verify or that conflict, kept for a look.
+pub const QUARANTINE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Files in quarantine.
+pub const QUARANTINE_FILES_MAX: usize = 1_024;
+/// Batches that failed to verify and whose tries are counted.
+pub const VERIFY_TRIES_HELD_MAX: usize = 4_096;
+/// Milliseconds after a failed append until the next one.
+pub const APPEND_RETRY_MS: u64 = 500;
+/// Bytes that a checkpoint of ledger and books may have.
+pub const CHECKPOINT_BYTES_MAX: usize = 512 * 1024 * 1024;
+/// Bytes read from the journal at once during a replay.
+pub const REPLAY_READ_BYTES: usize = 4 * 1024 * 1024;
+/// Series whose latest value is kept for a look.
+pub const LATEST_SERIES_MAX: usize = 100_000;
+/// Agents whose name and last sight are kept for a look.
+pub const AGENTS_SEEN_MAX: usize = 100_000;
+
+// --- lake -----------------------------------------------------------------------------------
+
+/// Rows at which a flush of the lake begins.
+pub const FLUSH_ROWS: usize = 256 * 1024;
+/// Bytes of decoded readings at which a flush of the lake begins.
+pub const FLUSH_BYTES: usize = 64 * 1024 * 1024;
+/// Journal entries in one flush.
+pub const FLUSH_ENTRIES_MAX: u64 = 65_536;
+/// Partitions (hours of one table) that one flush writes.
+pub const FLUSH_PARTITIONS_MAX: usize = 48;
+/// Rows of one row group.
+pub const ROW_GROUP_ROWS: usize = 128 * 1024;
+/// Bytes read from the journal at once.
+pub const LAKE_READ_BYTES: usize = 1024 * 1024;
+/// Done markers that are kept before they are folded into one.
+pub const DONE_MARKERS_MAX: usize = 256;
+/// Bytes of an intent or a done marker that is read.
+pub const MARKER_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Milliseconds after a failed flush until the next try.
+pub const FLUSH_RETRY_MS: u64 = 1_000;
+/// Requests to flush that wait.
+pub const FLUSH_REQUESTS_MAX: usize = 64;
+
+// --- http, config ---------------------------------------------------------------------------
+
+/// Agents that `/api/v1/status` lists.
+pub const STATUS_AGENTS_MAX: usize = 1_000;
+/// Lanes that `/api/v1/status` lists for one agent, newest buffers first.
+pub const STATUS_LANES_MAX: usize = 64;
+/// Bytes of a configuration file.
+pub const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
+/// Seconds that a drain may take before the process ends without it.
+pub const DRAIN_SECONDS_MAX: u64 = 30;
+
+const _: () = assert!(UNI_STREAMS_MAX as usize == IN_FLIGHT_BATCHES);
+const _: () = assert!(BATCH_BYTES_MAX <= RECEIVE_WINDOW_BYTES as usize);
+const _: () = assert!(STREAM_WINDOW_BYTES <= RECEIVE_WINDOW_BYTES);
+const _: () = assert!(BATCH_BYTES_MAX < COMMIT_BYTES_MAX);
+const _: () = assert!(BATCH_BYTES_MAX + RECORD_HEADER_BYTES_MAX <= ENTRY_BYTES_MAX);
+const _: () = assert!(
+    COMMIT_BYTES_MAX + COMMIT_BATCHES_MAX * (RECORD_HEADER_BYTES_MAX + ENTRY_HEADER_BYTES_MAX)
+        <= FRAME_BYTES_MAX
+);
+const _: () = assert!(COMMIT_BATCHES_MAX <= KEEPER_QUEUE_MAX);
+const _: () = assert!(BATCH_READINGS_MAX <= FLUSH_ROWS);
+const _: () = assert!(BATCH_BYTES_MAX < LAKE_READ_BYTES);
+const _: () = assert!(FLUSH_PARTITIONS_MAX >= 2);

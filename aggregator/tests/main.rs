@@ -1,0 +1,6 @@
+//! The aggregator against crashes, repeats and abusive peers: one binary, a module a fear.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+
+mod lake;
+mod lake_plan;
+mod made;
