@@ -1,0 +1,1 @@
+//! Flipped bits, failing syncs, recycled segments, and arbitrary bytes.

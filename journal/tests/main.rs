@@ -1,0 +1,12 @@
+//! The storage crate against a disk that breaks: one binary, a module for each fear.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::expect_used
+)]
+
+mod common;
+mod log_basics;
+mod log_crash;
+mod log_damage;
