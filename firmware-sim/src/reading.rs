@@ -80,6 +80,8 @@ pub struct Reading {
 
 /// Milliseconds since 1970 from which an integer without a unit cannot be taken for seconds.
 const PLAIN_MS_MIN: i64 = 1_000_000_000_000;
+/// Milliseconds since 1970 from which such an integer could be taken for microseconds.
+const PLAIN_MS_END: i64 = 100_000_000_000_000;
 
 impl Reading {
     /// Appends the payload: `{"value":…,"ts":…,"seq":…,"unit":…}`.
@@ -96,7 +98,7 @@ impl Reading {
             (None, Value::Text(text)) => append_json_text(out, text),
         }
         let ms = self.time_us.div_euclid(1_000);
-        if self.time_us.rem_euclid(1_000) == 0 && ms >= PLAIN_MS_MIN {
+        if self.time_us.rem_euclid(1_000) == 0 && (PLAIN_MS_MIN..PLAIN_MS_END).contains(&ms) {
             append(out, format_args!(",\"ts\":{ms}"));
         } else {
             append(
@@ -122,18 +124,20 @@ fn append_json_text(out: &mut Vec<u8>, text: &str) {
     serde_json::to_writer(&mut *out, text).expect("a text is always JSON, and a Vec takes it");
 }
 
-/// What the agent's rule makes of a JSON number: an integer where there is neither a point nor an
-/// exponent and it fits, else a double.
+/// What the pipeline promises to make of a JSON number: an integer where there is neither a point
+/// nor an exponent and it fits (but `-0` is a double), else the nearest double. An integer that
+/// neither holds exactly stays the text of its digits. `None` when it is beyond a double.
 pub fn parse_json_number(text: &str) -> Option<Value> {
-    if !text.contains(['.', 'e', 'E'])
-        && let Ok(whole) = text.parse::<i64>()
-    {
+    let is_integer = !text.contains(['.', 'e', 'E']) && text != "-0";
+    if is_integer && let Ok(whole) = text.parse::<i64>() {
         return Some(Value::I64(whole));
     }
-    text.parse::<f64>()
-        .ok()
-        .filter(|x| x.is_finite())
-        .map(Value::F64)
+    let nearest = text.parse::<f64>().ok().filter(|x| x.is_finite())?;
+    // Without exponent a double prints as its exact decimal expansion.
+    if is_integer && format!("{nearest:.0}") != text {
+        return Some(Value::Text(text.into()));
+    }
+    Some(Value::F64(nearest))
 }
 
 /// Counts of a run, as its summary and its JSON show them.
@@ -211,6 +215,13 @@ mod tests {
             Some(Value::F64(2f64.powi(63)))
         );
         assert_eq!(parse_json_number("1e999"), None);
+        assert_eq!(
+            parse_json_number("9223372036854775809")
+                .unwrap()
+                .to_string(),
+            r#"str "9223372036854775809""#
+        );
+        assert_eq!(parse_json_number("-0"), Some(Value::F64(-0.0)));
         assert_eq!(parse_json_number("pump"), None);
     }
 

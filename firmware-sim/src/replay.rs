@@ -7,7 +7,7 @@ pub mod time;
 
 use crate::limits::{CSV_COLUMNS_MAX, CSV_LINE_BYTES_MAX, TEXT_BYTES_MAX};
 use crate::reading::{Reading, Series, Value, parse_json_number};
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
@@ -36,7 +36,8 @@ pub enum ReplayError {
     /// The device's name cannot be part of a topic.
     #[error(
         "`{0}` is not a usable device name: it becomes levels of an MQTT topic, so it must not be \
-         empty, hold `+`, `#` or control characters; choose one with --device"
+         empty, hold `+`, `#` or control characters, or begin with `$` or `tributary/`; choose one \
+         with --device"
     )]
     Device(String),
 }
@@ -76,7 +77,8 @@ impl Replay {
             .file_stem()
             .map(|stem| stem.to_string_lossy().into_owned());
         let device = device.map(str::to_owned).or(stem).unwrap_or_default();
-        if device.is_empty() || !fits_topic(&device) {
+        let is_reserved = device.starts_with('$') || device.starts_with("tributary/");
+        if device.is_empty() || is_reserved || !fits_topic(&device) {
             return Err(ReplayError::Device(device));
         }
         let mut rows = Rows::open(path)?;
@@ -196,7 +198,11 @@ impl Rows {
                  commas"
             )));
         }
+        let mut seen = HashSet::new();
         for name in &rows.metrics {
+            if !seen.insert(name) {
+                return Err(rows.wrong(format!("two columns are named `{name}`")));
+            }
             if name.is_empty() || name.contains('/') || !fits_topic(name) {
                 return Err(rows.wrong(format!(
                     "the column `{name}` cannot be the last level of a topic: name it without \
@@ -337,8 +343,9 @@ fn value_of(cell: String) -> Option<(Value, Option<Box<str>>)> {
     if is_json_number(&cell)
         && let Some(value) = parse_json_number(&cell)
     {
-        // Only a double is written again as it stands: `-0` is the integer 0 and goes as such.
-        let written = matches!(value, Value::F64(_)).then(|| cell.into_boxed_str());
+        // An integer prints as it was written; the rest goes out in its own words.
+        let written = !matches!(value, Value::I64(_));
+        let written = written.then(|| cell.into_boxed_str());
         return Some((value, written));
     }
     // `+1`, `.5`, `1.`: numbers to people, but not to JSON.
@@ -440,7 +447,7 @@ mod tests {
         let rows = [
             (".5", Value::F64(0.5)),
             ("1.", Value::F64(1.0)),
-            ("-0", Value::I64(0)),
+            ("-0", Value::F64(-0.0)),
             ("-0.0", Value::F64(-0.0)),
             ("007", Value::Text("007".into())),
             ("NaN", Value::Text("NaN".into())),
@@ -471,6 +478,7 @@ mod tests {
                 3,
                 "`yesterday`",
             ),
+            ("t,v,v\n", 1, "two columns"),
             ("t,v\n2020-01-01 00:00:00,1,2\n", 2, "3 columns"),
             ("t,v\n2020-01-01 00:00:00,\"1\n", 2, "quote"),
         ] {

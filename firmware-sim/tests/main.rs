@@ -1,0 +1,8 @@
+//! The simulator against a real socket, and the verifier against real Parquet files.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+
+mod client;
+mod commands;
+mod lake;
+mod server;
+mod verify;

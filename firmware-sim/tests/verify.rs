@@ -1,0 +1,257 @@
+//! Every way a lake can differ from the truth is found, named, and ends with exit code 1.
+
+use crate::lake::{Row, STARTED_MS, Site, write};
+use std::process::Command;
+use tributary_sim::reading::Value;
+use tributary_sim::verify::{self, Report};
+
+/// The report of the library; the command must agree with it about the exit code.
+fn verified(site: &Site) -> Report {
+    let report = verify::compare(&site.lake(), &site.truth()).unwrap();
+    let status = Command::new(env!("CARGO_BIN_EXE_tributary-sim"))
+        .args(["verify", "--json", "--lake"])
+        .arg(site.lake())
+        .arg("--truth")
+        .arg(site.truth())
+        .output()
+        .unwrap();
+    let printed = String::from_utf8(status.stdout).unwrap();
+    let last: serde_json::Value = serde_json::from_str(printed.lines().last().unwrap()).unwrap();
+    assert_eq!(last, serde_json::to_value(&report).unwrap());
+    assert_eq!(status.status.code(), Some(i32::from(!report.is_clean())));
+    report
+}
+
+/// (lost, duplicates, changed, foreign), and how many files could not be read.
+fn found(report: &Report) -> ((u64, u64, u64, u64), usize) {
+    let counts = (
+        report.lost,
+        report.duplicates,
+        report.changed,
+        report.foreign,
+    );
+    (counts, report.unreadable.len())
+}
+
+#[test]
+fn a_lake_that_agrees_is_clean() {
+    let site = Site::new();
+    site.write();
+    let report = verified(&site);
+    assert!(report.is_clean());
+    assert_eq!(found(&report), ((0, 0, 0, 0), 0));
+    assert_eq!((report.published, report.acknowledged), (1_000, 990));
+    assert_eq!(
+        (report.delivered, report.unacknowledged_delivered),
+        (1_000, 10)
+    );
+    assert_eq!((report.files, report.rows), (2, 1_000));
+    let below = verify::compare(&site.lake().join("readings"), &site.truth()).unwrap();
+    assert_eq!(below, report, "the folder `readings` will do as well");
+}
+
+#[test]
+fn what_was_not_acknowledged_may_be_missing() {
+    let site = Site::new();
+    site.write();
+    write(&site.hour().join("b.parquet"), &site.rows()[600..990]);
+    let report = verified(&site);
+    assert!(report.is_clean());
+    assert_eq!(
+        (report.delivered, report.unacknowledged_delivered),
+        (990, 0)
+    );
+}
+
+#[test]
+fn a_doubled_row_is_found() {
+    let site = Site::new();
+    site.write();
+    write(&site.hour().join("d.parquet"), &site.rows()[42..43]);
+    let report = verified(&site);
+    assert_eq!(found(&report), ((0, 1, 0, 0), 0));
+    assert_eq!(report.delivered, 1_000);
+    let words = &report.examples.duplicates[0];
+    assert!(words.contains("plant-1/pump-0002 temperature seq 8") && words.contains("d.parquet"));
+}
+
+#[test]
+fn a_second_copy_with_another_value_is_a_duplicate_too() {
+    let site = Site::new();
+    site.write();
+    let copy = Row {
+        value: Value::F64(1.0),
+        ..site.rows()[0].clone()
+    };
+    write(&site.hour().join("d.parquet"), &[copy]);
+    assert_eq!(found(&verified(&site)), ((0, 1, 1, 0), 0));
+}
+
+#[test]
+fn a_deleted_file_is_found() {
+    let site = Site::new();
+    site.write();
+    std::fs::remove_file(site.hour().join("a.parquet")).unwrap();
+    let report = verified(&site);
+    assert_eq!(found(&report), ((600, 0, 0, 0), 0));
+    assert_eq!(report.examples.lost.len(), 10);
+    assert!(report.examples.lost[0].starts_with("plant-1/pump-0000 temperature seq 0 at 2023-"));
+}
+
+#[test]
+fn a_deleted_lake_is_found_and_a_folder_that_never_was_is_an_error() {
+    let site = Site::new();
+    site.write();
+    std::fs::remove_dir_all(site.lake().join("readings")).unwrap();
+    std::fs::remove_dir_all(site.lake().join("alerts")).unwrap();
+    assert_eq!(found(&verified(&site)), ((990, 0, 0, 0), 0));
+    std::fs::remove_dir_all(site.lake()).unwrap();
+    let error = verify::compare(&site.lake(), &site.truth()).unwrap_err();
+    assert!(error.to_string().contains("lake"), "{error}");
+}
+
+#[test]
+fn every_changed_bit_type_and_time_is_found() {
+    let changes: [(usize, fn(&mut Row)); 8] = [
+        (0, |row| row.value = Value::F64(f64::from_bits(1))),
+        (4, |row| row.value = Value::F64(0.0)), // was -0.0
+        (1, |row| row.value = Value::I64(-101)),
+        (1, |row| row.value = Value::F64(-100.0)),
+        (2, |row| row.value = Value::Bool(false)),
+        (3, |row| row.value = Value::Text("Running".into())),
+        (3, |row| row.value = Value::Text("idle".into())),
+        (0, |row| row.time_us += 1),
+    ];
+    for (place, change) in changes {
+        let site = Site::new();
+        site.write();
+        let mut rows = site.rows();
+        change(&mut rows[place]);
+        write(&site.hour().join("a.parquet"), &rows[..600]);
+        let report = verified(&site);
+        assert_eq!(found(&report), ((0, 0, 1, 0), 0), "{:?}", rows[place]);
+        assert_eq!(report.delivered, 999);
+        assert!(report.examples.changed[0].contains("published: "));
+    }
+}
+
+#[test]
+fn a_corrupted_file_is_found_by_name() {
+    let site = Site::new();
+    site.write();
+    let path = site.hour().join("a.parquet");
+    let whole = std::fs::read(&path).unwrap();
+    for spoil in [
+        |bytes: &mut Vec<u8>| bytes.truncate(bytes.len() - 5),
+        |bytes: &mut Vec<u8>| bytes.clear(),
+        |bytes: &mut Vec<u8>| bytes[4..2_000].fill(0xa5),
+    ] {
+        let mut bytes = whole.clone();
+        spoil(&mut bytes);
+        std::fs::write(&path, &bytes).unwrap();
+        let report = verified(&site);
+        assert!(!report.is_clean());
+        assert_eq!(report.unreadable.len(), 1);
+        assert_eq!(report.unreadable[0].file, path);
+    }
+}
+
+/// Whatever bit of a file is flipped: it is found, or it stands where no reading is told from.
+#[test]
+fn a_flipped_bit_never_makes_a_wrong_reading_pass() {
+    let site = Site::new();
+    site.write();
+    let path = site.hour().join("a.parquet");
+    let whole = std::fs::read(&path).unwrap();
+    let mut noticed = 0;
+    let mut tried = 0;
+    for at in (0..whole.len()).step_by(97) {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1 << (at % 8);
+        std::fs::write(&path, &bytes).unwrap();
+        let report = verify::compare(&site.lake(), &site.truth()).unwrap();
+        tried += 1;
+        noticed += u32::from(!report.is_clean());
+        assert!(
+            !report.is_clean() || report.delivered == 1_000,
+            "flipped at {at}"
+        );
+    }
+    assert!(noticed * 3 > tried, "{noticed} of {tried}");
+}
+
+#[test]
+fn a_file_without_a_column_or_in_other_units_is_unreadable() {
+    use arrow_array::{RecordBatch, StringArray};
+    let site = Site::new();
+    site.write();
+    let devices: StringArray = ["plant-1/pump-0000"].into_iter().map(Some).collect();
+    let column = std::sync::Arc::new(devices) as arrow_array::ArrayRef;
+    let batch = RecordBatch::try_from_iter([("device", column)]).unwrap();
+    let file = std::fs::File::create(site.hour().join("d.parquet")).unwrap();
+    let mut writer = parquet::arrow::ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    let report = verified(&site);
+    assert_eq!(found(&report), ((0, 0, 0, 0), 1));
+    assert_eq!(report.unreadable[0].why, "there is no column `metric`");
+}
+
+#[test]
+fn foreign_rows_are_told_from_those_of_others_and_of_older_runs() {
+    let site = Site::new();
+    site.write();
+    let row = site.rows()[0].clone();
+    let late_us = STARTED_MS * 1_000 + 60_000_000;
+    let older_us = STARTED_MS * 1_000 - 1;
+    let foreign = [
+        Row {
+            seq: Some(200),
+            ..row.clone()
+        },
+        Row {
+            seq: None,
+            ..row.clone()
+        },
+        Row {
+            seq: Some(-1),
+            ..row.clone()
+        },
+        Row {
+            metric: "pressure".into(),
+            ..row.clone()
+        },
+    ];
+    let fine = [
+        Row {
+            device: "plant-1/pump-0005".into(),
+            ..row.clone()
+        },
+        Row {
+            seq: Some(777),
+            received_us: older_us,
+            ..row.clone()
+        },
+        Row {
+            time_us: late_us,
+            received_us: older_us,
+            ..row.clone()
+        },
+    ];
+    write(&site.hour().join("d.parquet"), &fine);
+    let report = verified(&site);
+    assert!(report.is_clean());
+    assert_eq!((report.others, report.earlier), (1, 2));
+    write(&site.hour().join("e.parquet"), &foreign);
+    assert_eq!(found(&verified(&site)), ((0, 0, 0, 4), 0));
+}
+
+#[test]
+fn a_truth_without_its_end_is_used_as_far_as_it_goes() {
+    let site = Site::new();
+    site.write();
+    let bytes = std::fs::read(site.truth()).unwrap();
+    std::fs::write(site.truth(), &bytes[..bytes.len() - 3]).unwrap();
+    let report = verified(&site);
+    assert!(report.truth_tail.unwrap().contains("torn"));
+}
