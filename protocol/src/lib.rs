@@ -10,6 +10,10 @@ pub mod ids;
 pub mod limits;
 pub mod reading;
 
+pub mod series;
+
+pub mod batch;
+
 pub mod frame;
 pub mod message;
 

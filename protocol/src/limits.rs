@@ -25,6 +25,9 @@ pub const ZSTD_WINDOW_LOG_MAX: u32 = 17;
 /// Origin ranges of messages that one batch may name.
 pub const BATCH_COVERS_MAX: usize = 16;
 
+/// Bytes of the words that explain a gap, at most.
+pub const GAP_DETAIL_BYTES_MAX: usize = 1_024;
+
 /// Bytes of a tenant, agent, device, metric or unit name, at most.
 pub const NAME_BYTES_MAX: usize = 256;
 /// Bytes of one text value, at most.
@@ -92,3 +95,5 @@ const _: () = assert!(BATCH_TARGET_BYTES as u64 <= IN_FLIGHT_BYTES);
 // A Welcome that states every range of a lane fits one control frame (32 bytes a range).
 const _: () = assert!(WELCOME_RANGES_MAX * 32 <= CONTROL_FRAME_BYTES_MAX / 2);
 const _: () = assert!(1 << ZSTD_WINDOW_LOG_MAX <= BODY_RAW_BYTES_MAX);
+// A head tells the rows of a batch in 16 bits.
+const _: () = assert!(BATCH_READINGS_MAX <= u16::MAX as usize);

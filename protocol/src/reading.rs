@@ -165,6 +165,16 @@ impl Readings {
         Self::default()
     }
 
+    /// A block of these rows, whose texts are named by their place in `texts`.
+    pub(crate) fn from_parts(rows: Vec<Row>, texts: Vec<Box<str>>) -> Self {
+        let text_bytes = texts.iter().map(|text| text.len()).sum();
+        Self {
+            rows,
+            texts,
+            text_bytes,
+        }
+    }
+
     /// Adds one reading at the end.
     ///
     /// # Errors
@@ -251,6 +261,12 @@ impl Readings {
             ValueType::Bool => Value::Bool(row.bits != 0),
             ValueType::Str => Value::Str(self.text(row.bits)),
         }
+    }
+
+    /// Forgets the readings from the `len`th on. Texts that only they used stay until the block is
+    /// [cleared](Self::clear).
+    pub fn truncate(&mut self, len: usize) {
+        self.rows.truncate(len);
     }
 
     /// Forgets all readings, and keeps the room for the rows.

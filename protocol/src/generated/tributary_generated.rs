@@ -409,27 +409,25 @@ impl<'a> Cover {
 // struct BatchHead, aligned to 8
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq)]
-pub struct BatchHead(pub [u8; 64]);
+pub struct BatchHead(pub [u8; 48]);
 impl Default for BatchHead { 
   fn default() -> Self { 
-    Self([0; 64])
+    Self([0; 48])
   }
 }
 impl ::core::fmt::Debug for BatchHead {
   fn fmt(&self, f: &mut ::core::fmt::Formatter) -> ::core::fmt::Result {
     f.debug_struct("BatchHead")
       .field("buffer", &self.buffer())
-      .field("number", &self.number())
       .field("event_first", &self.event_first())
       .field("event_span", &self.event_span())
-      .field("sealed_at", &self.sealed_at())
-      .field("rows", &self.rows())
-      .field("raw_bytes", &self.raw_bytes())
+      .field("sealed_after", &self.sealed_after())
+      .field("number", &self.number())
       .field("series_needed", &self.series_needed())
+      .field("raw_bytes", &self.raw_bytes())
+      .field("rows", &self.rows())
       .field("lane", &self.lane())
-      .field("kind", &self.kind())
-      .field("codec", &self.codec())
-      .field("flags", &self.flags())
+      .field("form", &self.form())
       .finish()
   }
 }
@@ -475,31 +473,27 @@ impl<'a> BatchHead {
   #[allow(clippy::too_many_arguments)]
   pub fn new(
     buffer: &Id128,
-    number: u64,
     event_first: i64,
-    event_span: u64,
-    sealed_at: i64,
-    rows: u32,
-    raw_bytes: u32,
+    event_span: u32,
+    sealed_after: u32,
+    number: u32,
     series_needed: u32,
+    raw_bytes: u32,
+    rows: u16,
     lane: u8,
-    kind: u8,
-    codec: u8,
-    flags: u8,
+    form: u8,
   ) -> Self {
-    let mut s = Self([0; 64]);
+    let mut s = Self([0; 48]);
     s.set_buffer(buffer);
-    s.set_number(number);
     s.set_event_first(event_first);
     s.set_event_span(event_span);
-    s.set_sealed_at(sealed_at);
-    s.set_rows(rows);
-    s.set_raw_bytes(raw_bytes);
+    s.set_sealed_after(sealed_after);
+    s.set_number(number);
     s.set_series_needed(series_needed);
+    s.set_raw_bytes(raw_bytes);
+    s.set_rows(rows);
     s.set_lane(lane);
-    s.set_kind(kind);
-    s.set_codec(codec);
-    s.set_flags(flags);
+    s.set_form(form);
     s
   }
 
@@ -515,35 +509,6 @@ impl<'a> BatchHead {
     self.0[0..0 + 16].copy_from_slice(&x.0)
   }
 
-  pub fn number(&self) -> u64 {
-    let mut mem = ::core::mem::MaybeUninit::<<u64 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
-    // Safety:
-    // Created from a valid Table for this object
-    // Which contains a valid value in this slot
-    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
-      ::core::ptr::copy_nonoverlapping(
-        self.0[16..].as_ptr(),
-        mem.as_mut_ptr() as *mut u8,
-        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
-      );
-      mem.assume_init()
-    })
-  }
-
-  pub fn set_number(&mut self, x: u64) {
-    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
-    // Safety:
-    // Created from a valid Table for this object
-    // Which contains a valid value in this slot
-    unsafe {
-      ::core::ptr::copy_nonoverlapping(
-        &x_le as *const _ as *const u8,
-        self.0[16..].as_mut_ptr(),
-        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
-      );
-    }
-  }
-
   pub fn event_first(&self) -> i64 {
     let mut mem = ::core::mem::MaybeUninit::<<i64 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
     // Safety:
@@ -551,7 +516,7 @@ impl<'a> BatchHead {
     // Which contains a valid value in this slot
     ::flatbuffers::EndianScalar::from_little_endian(unsafe {
       ::core::ptr::copy_nonoverlapping(
-        self.0[24..].as_ptr(),
+        self.0[16..].as_ptr(),
         mem.as_mut_ptr() as *mut u8,
         ::core::mem::size_of::<<i64 as ::flatbuffers::EndianScalar>::Scalar>(),
       );
@@ -567,14 +532,72 @@ impl<'a> BatchHead {
     unsafe {
       ::core::ptr::copy_nonoverlapping(
         &x_le as *const _ as *const u8,
-        self.0[24..].as_mut_ptr(),
+        self.0[16..].as_mut_ptr(),
         ::core::mem::size_of::<<i64 as ::flatbuffers::EndianScalar>::Scalar>(),
       );
     }
   }
 
-  pub fn event_span(&self) -> u64 {
-    let mut mem = ::core::mem::MaybeUninit::<<u64 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
+  pub fn event_span(&self) -> u32 {
+    let mut mem = ::core::mem::MaybeUninit::<<u32 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        self.0[24..].as_ptr(),
+        mem.as_mut_ptr() as *mut u8,
+        ::core::mem::size_of::<<u32 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+      mem.assume_init()
+    })
+  }
+
+  pub fn set_event_span(&mut self, x: u32) {
+    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        &x_le as *const _ as *const u8,
+        self.0[24..].as_mut_ptr(),
+        ::core::mem::size_of::<<u32 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+    }
+  }
+
+  pub fn sealed_after(&self) -> u32 {
+    let mut mem = ::core::mem::MaybeUninit::<<u32 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        self.0[28..].as_ptr(),
+        mem.as_mut_ptr() as *mut u8,
+        ::core::mem::size_of::<<u32 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+      mem.assume_init()
+    })
+  }
+
+  pub fn set_sealed_after(&mut self, x: u32) {
+    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        &x_le as *const _ as *const u8,
+        self.0[28..].as_mut_ptr(),
+        ::core::mem::size_of::<<u32 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+    }
+  }
+
+  pub fn number(&self) -> u32 {
+    let mut mem = ::core::mem::MaybeUninit::<<u32 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
     // Safety:
     // Created from a valid Table for this object
     // Which contains a valid value in this slot
@@ -582,13 +605,13 @@ impl<'a> BatchHead {
       ::core::ptr::copy_nonoverlapping(
         self.0[32..].as_ptr(),
         mem.as_mut_ptr() as *mut u8,
-        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+        ::core::mem::size_of::<<u32 as ::flatbuffers::EndianScalar>::Scalar>(),
       );
       mem.assume_init()
     })
   }
 
-  pub fn set_event_span(&mut self, x: u64) {
+  pub fn set_number(&mut self, x: u32) {
     let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
     // Safety:
     // Created from a valid Table for this object
@@ -597,93 +620,6 @@ impl<'a> BatchHead {
       ::core::ptr::copy_nonoverlapping(
         &x_le as *const _ as *const u8,
         self.0[32..].as_mut_ptr(),
-        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
-      );
-    }
-  }
-
-  pub fn sealed_at(&self) -> i64 {
-    let mut mem = ::core::mem::MaybeUninit::<<i64 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
-    // Safety:
-    // Created from a valid Table for this object
-    // Which contains a valid value in this slot
-    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
-      ::core::ptr::copy_nonoverlapping(
-        self.0[40..].as_ptr(),
-        mem.as_mut_ptr() as *mut u8,
-        ::core::mem::size_of::<<i64 as ::flatbuffers::EndianScalar>::Scalar>(),
-      );
-      mem.assume_init()
-    })
-  }
-
-  pub fn set_sealed_at(&mut self, x: i64) {
-    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
-    // Safety:
-    // Created from a valid Table for this object
-    // Which contains a valid value in this slot
-    unsafe {
-      ::core::ptr::copy_nonoverlapping(
-        &x_le as *const _ as *const u8,
-        self.0[40..].as_mut_ptr(),
-        ::core::mem::size_of::<<i64 as ::flatbuffers::EndianScalar>::Scalar>(),
-      );
-    }
-  }
-
-  pub fn rows(&self) -> u32 {
-    let mut mem = ::core::mem::MaybeUninit::<<u32 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
-    // Safety:
-    // Created from a valid Table for this object
-    // Which contains a valid value in this slot
-    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
-      ::core::ptr::copy_nonoverlapping(
-        self.0[48..].as_ptr(),
-        mem.as_mut_ptr() as *mut u8,
-        ::core::mem::size_of::<<u32 as ::flatbuffers::EndianScalar>::Scalar>(),
-      );
-      mem.assume_init()
-    })
-  }
-
-  pub fn set_rows(&mut self, x: u32) {
-    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
-    // Safety:
-    // Created from a valid Table for this object
-    // Which contains a valid value in this slot
-    unsafe {
-      ::core::ptr::copy_nonoverlapping(
-        &x_le as *const _ as *const u8,
-        self.0[48..].as_mut_ptr(),
-        ::core::mem::size_of::<<u32 as ::flatbuffers::EndianScalar>::Scalar>(),
-      );
-    }
-  }
-
-  pub fn raw_bytes(&self) -> u32 {
-    let mut mem = ::core::mem::MaybeUninit::<<u32 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
-    // Safety:
-    // Created from a valid Table for this object
-    // Which contains a valid value in this slot
-    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
-      ::core::ptr::copy_nonoverlapping(
-        self.0[52..].as_ptr(),
-        mem.as_mut_ptr() as *mut u8,
-        ::core::mem::size_of::<<u32 as ::flatbuffers::EndianScalar>::Scalar>(),
-      );
-      mem.assume_init()
-    })
-  }
-
-  pub fn set_raw_bytes(&mut self, x: u32) {
-    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
-    // Safety:
-    // Created from a valid Table for this object
-    // Which contains a valid value in this slot
-    unsafe {
-      ::core::ptr::copy_nonoverlapping(
-        &x_le as *const _ as *const u8,
-        self.0[52..].as_mut_ptr(),
         ::core::mem::size_of::<<u32 as ::flatbuffers::EndianScalar>::Scalar>(),
       );
     }
@@ -696,7 +632,7 @@ impl<'a> BatchHead {
     // Which contains a valid value in this slot
     ::flatbuffers::EndianScalar::from_little_endian(unsafe {
       ::core::ptr::copy_nonoverlapping(
-        self.0[56..].as_ptr(),
+        self.0[36..].as_ptr(),
         mem.as_mut_ptr() as *mut u8,
         ::core::mem::size_of::<<u32 as ::flatbuffers::EndianScalar>::Scalar>(),
       );
@@ -712,8 +648,66 @@ impl<'a> BatchHead {
     unsafe {
       ::core::ptr::copy_nonoverlapping(
         &x_le as *const _ as *const u8,
-        self.0[56..].as_mut_ptr(),
+        self.0[36..].as_mut_ptr(),
         ::core::mem::size_of::<<u32 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+    }
+  }
+
+  pub fn raw_bytes(&self) -> u32 {
+    let mut mem = ::core::mem::MaybeUninit::<<u32 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        self.0[40..].as_ptr(),
+        mem.as_mut_ptr() as *mut u8,
+        ::core::mem::size_of::<<u32 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+      mem.assume_init()
+    })
+  }
+
+  pub fn set_raw_bytes(&mut self, x: u32) {
+    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        &x_le as *const _ as *const u8,
+        self.0[40..].as_mut_ptr(),
+        ::core::mem::size_of::<<u32 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+    }
+  }
+
+  pub fn rows(&self) -> u16 {
+    let mut mem = ::core::mem::MaybeUninit::<<u16 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        self.0[44..].as_ptr(),
+        mem.as_mut_ptr() as *mut u8,
+        ::core::mem::size_of::<<u16 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+      mem.assume_init()
+    })
+  }
+
+  pub fn set_rows(&mut self, x: u16) {
+    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        &x_le as *const _ as *const u8,
+        self.0[44..].as_mut_ptr(),
+        ::core::mem::size_of::<<u16 as ::flatbuffers::EndianScalar>::Scalar>(),
       );
     }
   }
@@ -725,7 +719,7 @@ impl<'a> BatchHead {
     // Which contains a valid value in this slot
     ::flatbuffers::EndianScalar::from_little_endian(unsafe {
       ::core::ptr::copy_nonoverlapping(
-        self.0[60..].as_ptr(),
+        self.0[46..].as_ptr(),
         mem.as_mut_ptr() as *mut u8,
         ::core::mem::size_of::<<u8 as ::flatbuffers::EndianScalar>::Scalar>(),
       );
@@ -741,20 +735,20 @@ impl<'a> BatchHead {
     unsafe {
       ::core::ptr::copy_nonoverlapping(
         &x_le as *const _ as *const u8,
-        self.0[60..].as_mut_ptr(),
+        self.0[46..].as_mut_ptr(),
         ::core::mem::size_of::<<u8 as ::flatbuffers::EndianScalar>::Scalar>(),
       );
     }
   }
 
-  pub fn kind(&self) -> u8 {
+  pub fn form(&self) -> u8 {
     let mut mem = ::core::mem::MaybeUninit::<<u8 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
     // Safety:
     // Created from a valid Table for this object
     // Which contains a valid value in this slot
     ::flatbuffers::EndianScalar::from_little_endian(unsafe {
       ::core::ptr::copy_nonoverlapping(
-        self.0[61..].as_ptr(),
+        self.0[47..].as_ptr(),
         mem.as_mut_ptr() as *mut u8,
         ::core::mem::size_of::<<u8 as ::flatbuffers::EndianScalar>::Scalar>(),
       );
@@ -762,7 +756,7 @@ impl<'a> BatchHead {
     })
   }
 
-  pub fn set_kind(&mut self, x: u8) {
+  pub fn set_form(&mut self, x: u8) {
     let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
     // Safety:
     // Created from a valid Table for this object
@@ -770,65 +764,7 @@ impl<'a> BatchHead {
     unsafe {
       ::core::ptr::copy_nonoverlapping(
         &x_le as *const _ as *const u8,
-        self.0[61..].as_mut_ptr(),
-        ::core::mem::size_of::<<u8 as ::flatbuffers::EndianScalar>::Scalar>(),
-      );
-    }
-  }
-
-  pub fn codec(&self) -> u8 {
-    let mut mem = ::core::mem::MaybeUninit::<<u8 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
-    // Safety:
-    // Created from a valid Table for this object
-    // Which contains a valid value in this slot
-    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
-      ::core::ptr::copy_nonoverlapping(
-        self.0[62..].as_ptr(),
-        mem.as_mut_ptr() as *mut u8,
-        ::core::mem::size_of::<<u8 as ::flatbuffers::EndianScalar>::Scalar>(),
-      );
-      mem.assume_init()
-    })
-  }
-
-  pub fn set_codec(&mut self, x: u8) {
-    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
-    // Safety:
-    // Created from a valid Table for this object
-    // Which contains a valid value in this slot
-    unsafe {
-      ::core::ptr::copy_nonoverlapping(
-        &x_le as *const _ as *const u8,
-        self.0[62..].as_mut_ptr(),
-        ::core::mem::size_of::<<u8 as ::flatbuffers::EndianScalar>::Scalar>(),
-      );
-    }
-  }
-
-  pub fn flags(&self) -> u8 {
-    let mut mem = ::core::mem::MaybeUninit::<<u8 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
-    // Safety:
-    // Created from a valid Table for this object
-    // Which contains a valid value in this slot
-    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
-      ::core::ptr::copy_nonoverlapping(
-        self.0[63..].as_ptr(),
-        mem.as_mut_ptr() as *mut u8,
-        ::core::mem::size_of::<<u8 as ::flatbuffers::EndianScalar>::Scalar>(),
-      );
-      mem.assume_init()
-    })
-  }
-
-  pub fn set_flags(&mut self, x: u8) {
-    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
-    // Safety:
-    // Created from a valid Table for this object
-    // Which contains a valid value in this slot
-    unsafe {
-      ::core::ptr::copy_nonoverlapping(
-        &x_le as *const _ as *const u8,
-        self.0[63..].as_mut_ptr(),
+        self.0[47..].as_mut_ptr(),
         ::core::mem::size_of::<<u8 as ::flatbuffers::EndianScalar>::Scalar>(),
       );
     }
@@ -1472,10 +1408,8 @@ impl<'a> Gap<'a> {
   pub const VT_FIRST: ::flatbuffers::VOffsetT = 4;
   pub const VT_COUNT: ::flatbuffers::VOffsetT = 6;
   pub const VT_READINGS: ::flatbuffers::VOffsetT = 8;
-  pub const VT_EVENT_FIRST: ::flatbuffers::VOffsetT = 10;
-  pub const VT_EVENT_LAST: ::flatbuffers::VOffsetT = 12;
-  pub const VT_REASON: ::flatbuffers::VOffsetT = 14;
-  pub const VT_DETAIL: ::flatbuffers::VOffsetT = 16;
+  pub const VT_REASON: ::flatbuffers::VOffsetT = 10;
+  pub const VT_DETAIL: ::flatbuffers::VOffsetT = 12;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1487,8 +1421,6 @@ impl<'a> Gap<'a> {
     args: &'args GapArgs<'args>
   ) -> ::flatbuffers::WIPOffset<Gap<'bldr>> {
     let mut builder = GapBuilder::new(_fbb);
-    builder.add_event_last(args.event_last);
-    builder.add_event_first(args.event_first);
     if let Some(x) = args.readings { builder.add_readings(x); }
     builder.add_count(args.count);
     builder.add_first(args.first);
@@ -1520,20 +1452,6 @@ impl<'a> Gap<'a> {
     unsafe { self._tab.get::<u64>(Gap::VT_READINGS, None)}
   }
   #[inline]
-  pub fn event_first(&self) -> i64 {
-    // Safety:
-    // Created from valid Table for this object
-    // which contains a valid value in this slot
-    unsafe { self._tab.get::<i64>(Gap::VT_EVENT_FIRST, Some(0)).unwrap()}
-  }
-  #[inline]
-  pub fn event_last(&self) -> i64 {
-    // Safety:
-    // Created from valid Table for this object
-    // which contains a valid value in this slot
-    unsafe { self._tab.get::<i64>(Gap::VT_EVENT_LAST, Some(0)).unwrap()}
-  }
-  #[inline]
   pub fn reason(&self) -> u8 {
     // Safety:
     // Created from valid Table for this object
@@ -1558,8 +1476,6 @@ impl ::flatbuffers::Verifiable for Gap<'_> {
      .visit_field::<u64>("first", Self::VT_FIRST, false)?
      .visit_field::<u64>("count", Self::VT_COUNT, false)?
      .visit_field::<u64>("readings", Self::VT_READINGS, false)?
-     .visit_field::<i64>("event_first", Self::VT_EVENT_FIRST, false)?
-     .visit_field::<i64>("event_last", Self::VT_EVENT_LAST, false)?
      .visit_field::<u8>("reason", Self::VT_REASON, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("detail", Self::VT_DETAIL, false)?
      .finish();
@@ -1570,8 +1486,6 @@ pub struct GapArgs<'a> {
     pub first: u64,
     pub count: u64,
     pub readings: Option<u64>,
-    pub event_first: i64,
-    pub event_last: i64,
     pub reason: u8,
     pub detail: Option<::flatbuffers::WIPOffset<&'a str>>,
 }
@@ -1582,8 +1496,6 @@ impl<'a> Default for GapArgs<'a> {
       first: 0,
       count: 0,
       readings: None,
-      event_first: 0,
-      event_last: 0,
       reason: 0,
       detail: None,
     }
@@ -1606,14 +1518,6 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> GapBuilder<'a, 'b, A> {
   #[inline]
   pub fn add_readings(&mut self, readings: u64) {
     self.fbb_.push_slot_always::<u64>(Gap::VT_READINGS, readings);
-  }
-  #[inline]
-  pub fn add_event_first(&mut self, event_first: i64) {
-    self.fbb_.push_slot::<i64>(Gap::VT_EVENT_FIRST, event_first, 0);
-  }
-  #[inline]
-  pub fn add_event_last(&mut self, event_last: i64) {
-    self.fbb_.push_slot::<i64>(Gap::VT_EVENT_LAST, event_last, 0);
   }
   #[inline]
   pub fn add_reason(&mut self, reason: u8) {
@@ -1644,8 +1548,6 @@ impl ::core::fmt::Debug for Gap<'_> {
       ds.field("first", &self.first());
       ds.field("count", &self.count());
       ds.field("readings", &self.readings());
-      ds.field("event_first", &self.event_first());
-      ds.field("event_last", &self.event_last());
       ds.field("reason", &self.reason());
       ds.field("detail", &self.detail());
       ds.finish()
@@ -1668,9 +1570,12 @@ impl<'a> ::flatbuffers::Follow<'a> for Batch<'a> {
 
 impl<'a> Batch<'a> {
   pub const VT_HEAD: ::flatbuffers::VOffsetT = 4;
-  pub const VT_COVERS: ::flatbuffers::VOffsetT = 6;
-  pub const VT_BODY: ::flatbuffers::VOffsetT = 8;
+  pub const VT_BODY: ::flatbuffers::VOffsetT = 6;
+  pub const VT_COVERS: ::flatbuffers::VOffsetT = 8;
   pub const VT_GAP: ::flatbuffers::VOffsetT = 10;
+  pub const VT_EVENT_SPAN_HIGH: ::flatbuffers::VOffsetT = 12;
+  pub const VT_SEALED_AFTER_HIGH: ::flatbuffers::VOffsetT = 14;
+  pub const VT_NUMBER_HIGH: ::flatbuffers::VOffsetT = 16;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1682,9 +1587,12 @@ impl<'a> Batch<'a> {
     args: &'args BatchArgs<'args>
   ) -> ::flatbuffers::WIPOffset<Batch<'bldr>> {
     let mut builder = BatchBuilder::new(_fbb);
+    builder.add_number_high(args.number_high);
+    builder.add_sealed_after_high(args.sealed_after_high);
+    builder.add_event_span_high(args.event_span_high);
     if let Some(x) = args.gap { builder.add_gap(x); }
-    if let Some(x) = args.body { builder.add_body(x); }
     if let Some(x) = args.covers { builder.add_covers(x); }
+    if let Some(x) = args.body { builder.add_body(x); }
     if let Some(x) = args.head { builder.add_head(x); }
     builder.finish()
   }
@@ -1698,13 +1606,6 @@ impl<'a> Batch<'a> {
     unsafe { self._tab.get::<BatchHead>(Batch::VT_HEAD, None).unwrap()}
   }
   #[inline]
-  pub fn covers(&self) -> Option<::flatbuffers::Vector<'a, Cover>> {
-    // Safety:
-    // Created from valid Table for this object
-    // which contains a valid value in this slot
-    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, Cover>>>(Batch::VT_COVERS, None)}
-  }
-  #[inline]
   pub fn body(&self) -> Option<::flatbuffers::Vector<'a, u8>> {
     // Safety:
     // Created from valid Table for this object
@@ -1712,11 +1613,39 @@ impl<'a> Batch<'a> {
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u8>>>(Batch::VT_BODY, None)}
   }
   #[inline]
+  pub fn covers(&self) -> Option<::flatbuffers::Vector<'a, Cover>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, Cover>>>(Batch::VT_COVERS, None)}
+  }
+  #[inline]
   pub fn gap(&self) -> Option<Gap<'a>> {
     // Safety:
     // Created from valid Table for this object
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<Gap>>(Batch::VT_GAP, None)}
+  }
+  #[inline]
+  pub fn event_span_high(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(Batch::VT_EVENT_SPAN_HIGH, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn sealed_after_high(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(Batch::VT_SEALED_AFTER_HIGH, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn number_high(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(Batch::VT_NUMBER_HIGH, Some(0)).unwrap()}
   }
 }
 
@@ -1727,27 +1656,36 @@ impl ::flatbuffers::Verifiable for Batch<'_> {
   ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
     v.visit_table(pos)?
      .visit_field::<BatchHead>("head", Self::VT_HEAD, true)?
-     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, Cover>>>("covers", Self::VT_COVERS, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("body", Self::VT_BODY, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, Cover>>>("covers", Self::VT_COVERS, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<Gap>>("gap", Self::VT_GAP, false)?
+     .visit_field::<u32>("event_span_high", Self::VT_EVENT_SPAN_HIGH, false)?
+     .visit_field::<u32>("sealed_after_high", Self::VT_SEALED_AFTER_HIGH, false)?
+     .visit_field::<u32>("number_high", Self::VT_NUMBER_HIGH, false)?
      .finish();
     Ok(())
   }
 }
 pub struct BatchArgs<'a> {
     pub head: Option<&'a BatchHead>,
-    pub covers: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, Cover>>>,
     pub body: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
+    pub covers: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, Cover>>>,
     pub gap: Option<::flatbuffers::WIPOffset<Gap<'a>>>,
+    pub event_span_high: u32,
+    pub sealed_after_high: u32,
+    pub number_high: u32,
 }
 impl<'a> Default for BatchArgs<'a> {
   #[inline]
   fn default() -> Self {
     BatchArgs {
       head: None, // required field
-      covers: None,
       body: None,
+      covers: None,
       gap: None,
+      event_span_high: 0,
+      sealed_after_high: 0,
+      number_high: 0,
     }
   }
 }
@@ -1762,16 +1700,28 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> BatchBuilder<'a, 'b, A> {
     self.fbb_.push_slot_always::<&BatchHead>(Batch::VT_HEAD, head);
   }
   #[inline]
-  pub fn add_covers(&mut self, covers: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , Cover>>) {
-    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Batch::VT_COVERS, covers);
-  }
-  #[inline]
   pub fn add_body(&mut self, body: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u8>>) {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Batch::VT_BODY, body);
   }
   #[inline]
+  pub fn add_covers(&mut self, covers: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , Cover>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Batch::VT_COVERS, covers);
+  }
+  #[inline]
   pub fn add_gap(&mut self, gap: ::flatbuffers::WIPOffset<Gap<'b >>) {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<Gap>>(Batch::VT_GAP, gap);
+  }
+  #[inline]
+  pub fn add_event_span_high(&mut self, event_span_high: u32) {
+    self.fbb_.push_slot::<u32>(Batch::VT_EVENT_SPAN_HIGH, event_span_high, 0);
+  }
+  #[inline]
+  pub fn add_sealed_after_high(&mut self, sealed_after_high: u32) {
+    self.fbb_.push_slot::<u32>(Batch::VT_SEALED_AFTER_HIGH, sealed_after_high, 0);
+  }
+  #[inline]
+  pub fn add_number_high(&mut self, number_high: u32) {
+    self.fbb_.push_slot::<u32>(Batch::VT_NUMBER_HIGH, number_high, 0);
   }
   #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> BatchBuilder<'a, 'b, A> {
@@ -1793,9 +1743,12 @@ impl ::core::fmt::Debug for Batch<'_> {
   fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
     let mut ds = f.debug_struct("Batch");
       ds.field("head", &self.head());
-      ds.field("covers", &self.covers());
       ds.field("body", &self.body());
+      ds.field("covers", &self.covers());
       ds.field("gap", &self.gap());
+      ds.field("event_span_high", &self.event_span_high());
+      ds.field("sealed_after_high", &self.sealed_after_high());
+      ds.field("number_high", &self.number_high());
       ds.finish()
   }
 }

@@ -1,0 +1,460 @@
+//! The columns of event time and received time.
+//!
+//! Event times are counted in ticks from the batch's first one. Where few distinct times are shared
+//! by many rows they are listed once, and rows name their place in the list. Either way a row costs
+//! what differs from a clock that is learned along the run. Received times are told as a delay
+//! after the event time. Nothing here reads a value.
+
+use super::distinct::Distinct;
+use super::order::Run;
+use super::symbols::{Flaw, SymbolReader, SymbolWriter, cost};
+use crate::reading::Row;
+
+/// Microseconds of the ticks that times may be counted in, greatest first.
+const TICKS: [u64; 3] = [1_000_000, 1_000, 1];
+
+/// How received times are told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Delay {
+    /// The same delay for all rows.
+    Constant,
+    /// Each row's delay against the least one.
+    FromLeast,
+    /// Each row's delay against the one before.
+    FromLast,
+}
+
+/// Foretells the next time of a run, in ticks: the step before, or a grid in phase with the run.
+#[derive(Clone, Copy, Default)]
+struct Clock {
+    last: i64,
+    step: i64,
+    /// Place and period of the grid, in 1/256 tick.
+    grid: i64,
+    period: i64,
+    step_cost: i64,
+    grid_cost: i64,
+}
+
+impl Clock {
+    /// A clock at its first time, with the pace of the run before.
+    fn start(first: i64, before: &Self) -> Self {
+        Self {
+            last: first,
+            step: before.period >> 8,
+            grid: first.wrapping_shl(8),
+            period: before.period,
+            step_cost: 0,
+            grid_cost: 0,
+        }
+    }
+
+    fn by_step(&self) -> i64 {
+        self.last.wrapping_add(self.step)
+    }
+
+    fn by_grid(&self) -> i64 {
+        self.grid.wrapping_add(self.period).wrapping_add(128) >> 8
+    }
+
+    #[inline]
+    fn next(&self) -> i64 {
+        if self.grid_cost <= self.step_cost {
+            self.by_grid()
+        } else {
+            self.by_step()
+        }
+    }
+
+    /// Learns the time that came.
+    #[inline]
+    fn learn(&mut self, time: i64) {
+        let step_cost = i64::from(cost(time.wrapping_sub(self.by_step())));
+        let grid_cost = i64::from(cost(time.wrapping_sub(self.by_grid())));
+        self.step_cost += (step_cost << 4) - (self.step_cost >> 4);
+        self.grid_cost += (grid_cost << 4) - (self.grid_cost >> 4);
+        self.step = time.wrapping_sub(self.last);
+        self.last = time;
+        let place = time.wrapping_shl(8);
+        let off = place.wrapping_sub(self.grid.wrapping_add(self.period));
+        if off.unsigned_abs() > (self.period.unsigned_abs() >> 2).saturating_add(1024) {
+            self.grid = place;
+            self.period = self.step.wrapping_shl(8);
+        } else {
+            self.grid = self.grid.wrapping_add(self.period).wrapping_add(off >> 2);
+            self.period = self.period.wrapping_add(off >> 7);
+        }
+    }
+}
+
+/// What is known of all times of a batch before any is written.
+#[derive(Clone, Copy)]
+struct Shape {
+    tick: usize,
+    listed: bool,
+    delay: Delay,
+    delay_tick: usize,
+}
+
+impl Shape {
+    fn code(self) -> u64 {
+        let codes = [
+            (self.tick, 3),
+            (usize::from(self.listed), 2),
+            (self.delay as usize, 3),
+        ];
+        let low = codes
+            .iter()
+            .rev()
+            .fold(self.delay_tick, |all, (code, of)| all * of + code);
+        low as u64
+    }
+
+    fn from_code(code: usize) -> Self {
+        let (tick, rest) = (code % 3, code / 3);
+        let (listed, rest) = (rest % 2 == 1, rest / 2);
+        let delay = match rest % 3 {
+            0 => Delay::Constant,
+            1 => Delay::FromLeast,
+            _ => Delay::FromLast,
+        };
+        Self {
+            tick,
+            listed,
+            delay,
+            delay_tick: (rest / 3) % 3,
+        }
+    }
+
+    const CODES: usize = 3 * 2 * 3 * 3;
+}
+
+fn tick_of(index: usize) -> u64 {
+    TICKS.get(index).copied().unwrap_or(1)
+}
+
+/// What one run's times are told against: the run before.
+#[derive(Clone, Copy)]
+struct Pace {
+    first: i64,
+    clock: Clock,
+}
+
+impl Pace {
+    /// Before the first run. Ranks mostly go up by one.
+    fn new(listed: bool) -> Self {
+        let period = if listed { 1 << 8 } else { 0 };
+        Self {
+            first: 0,
+            clock: Clock {
+                period,
+                ..Clock::default()
+            },
+        }
+    }
+
+    fn start(&mut self, first: i64) {
+        self.first = first;
+        self.clock = Clock::start(first, &self.clock);
+    }
+}
+
+/// Finds the row of the run before that has the same event time: of the same message, mostly.
+struct Twins<'a> {
+    /// Times of the run before that are not yet passed, and where they begin.
+    before: &'a [u64],
+    at: usize,
+}
+
+impl<'a> Twins<'a> {
+    fn new(times: &'a [u64], before: Option<&Run>) -> Self {
+        let (start, end) = before.map_or((0, 0), |run| (run.start, run.end));
+        Self {
+            before: times.get(start..end).unwrap_or_default(),
+            at: start,
+        }
+    }
+
+    #[inline]
+    fn of(&mut self, time: u64) -> Option<usize> {
+        while let Some((first, rest)) = self.before.split_first() {
+            if *first > time {
+                return None;
+            }
+            self.before = rest;
+            self.at += 1;
+            if *first == time {
+                return Some(self.at - 1);
+            }
+        }
+        None
+    }
+}
+
+/// Writes the columns of time.
+#[derive(Default)]
+pub(super) struct TimeWriter {
+    /// Event times: ticks after the batch's first one, or ranks in the list.
+    times: Vec<u64>,
+    /// Delays, against the least one, in ticks.
+    delays: Vec<u64>,
+    distinct: Distinct,
+}
+
+impl TimeWriter {
+    /// Writes the times of `rows`, which are in order; marks the runs whose clock was right all
+    /// along with `steady` in their byte of `marks`.
+    pub fn write(
+        &mut self,
+        rows: &[Row],
+        runs: &[Run],
+        first: i64,
+        steady: u8,
+        marks: &mut [u8],
+        out: &mut SymbolWriter,
+    ) {
+        self.times.clear();
+        self.times.extend(
+            rows.iter()
+                .map(|row| row.meta.event_time.wrapping_sub(first) as u64),
+        );
+        let tick = divide(&mut self.times);
+        let listed = self.distinct.find(&self.times, rows.len() / 2);
+        let (delay, delay_tick, least) = self.survey_delays(rows);
+        out.put(
+            Shape {
+                tick,
+                listed,
+                delay,
+                delay_tick,
+            }
+            .code(),
+        );
+        out.put_signed(least);
+        if listed {
+            self.distinct.rank(&mut self.times);
+            self.write_list(out);
+        }
+        let mut pace = Pace::new(listed);
+        for (run, mark) in runs.iter().zip(marks) {
+            if self.write_run(run, &mut pace, out) {
+                *mark |= steady;
+            }
+        }
+        if delay != Delay::Constant {
+            self.write_delays(runs, delay, out);
+        }
+    }
+
+    /// How delays are best told, their tick, and the least one.
+    fn survey_delays(&mut self, rows: &[Row]) -> (Delay, usize, i64) {
+        let delay = |row: &Row| row.meta.received_time.wrapping_sub(row.meta.event_time);
+        let least = rows.iter().map(delay).min().unwrap_or(0);
+        self.delays.clear();
+        self.delays
+            .extend(rows.iter().map(|row| delay(row).wrapping_sub(least) as u64));
+        if self.delays.iter().all(|delay| *delay == 0) {
+            return (Delay::Constant, 0, least);
+        }
+        let tick = divide(&mut self.delays);
+        let from_least: u32 = self
+            .delays
+            .iter()
+            .map(|delay| 64 - delay.leading_zeros())
+            .sum();
+        let pairs = self.delays.iter().zip(self.delays.iter().skip(1));
+        let from_last: u32 = pairs.map(|(a, b)| cost(b.wrapping_sub(*a) as i64)).sum();
+        let best = if from_last < from_least {
+            Delay::FromLast
+        } else {
+            Delay::FromLeast
+        };
+        (best, tick, least)
+    }
+
+    fn write_list(&self, out: &mut SymbolWriter) {
+        out.put(self.distinct.levels.len() as u64);
+        let mut clock = Clock::default();
+        for time in self.distinct.levels.iter().skip(1) {
+            out.put_signed((*time as i64).wrapping_sub(clock.next()));
+            clock.learn(*time as i64);
+        }
+    }
+
+    /// Whether the clock was right for every row after the first; nothing is written for them then.
+    fn write_run(&self, run: &Run, pace: &mut Pace, out: &mut SymbolWriter) -> bool {
+        let times = self.times.get(run.start..run.end).unwrap_or_default();
+        let Some((first, rest)) = times.split_first() else {
+            return true;
+        };
+        out.put_signed((*first as i64).wrapping_sub(pace.first));
+        pace.start(*first as i64);
+        let written = out.tokens.len();
+        let mut wrong = 0;
+        for time in rest {
+            let off = (*time as i64).wrapping_sub(pace.clock.next());
+            wrong |= off;
+            out.put_signed(off);
+            pace.clock.learn(*time as i64);
+        }
+        if wrong == 0 {
+            out.tokens.truncate(written);
+        }
+        wrong == 0
+    }
+
+    fn write_delays(&self, runs: &[Run], delay: Delay, out: &mut SymbolWriter) {
+        let mut last = 0;
+        let mut before = None;
+        for run in runs {
+            let mut twins = Twins::new(&self.times, before);
+            let times = self.times.get(run.start..run.end).unwrap_or_default();
+            let delays = self.delays.get(run.start..run.end).unwrap_or_default();
+            for (time, now) in times.iter().zip(delays) {
+                let twin = twins.of(*time).and_then(|at| self.delays.get(at));
+                match (twin, delay) {
+                    (Some(twin), _) => out.put_signed(now.wrapping_sub(*twin) as i64),
+                    (None, Delay::FromLast) => out.put_signed(now.wrapping_sub(last) as i64),
+                    (None, _) => out.put(*now),
+                }
+                last = *now;
+            }
+            before = Some(run);
+        }
+    }
+}
+
+/// Divides all by the greatest tick that divides them, and gives its index.
+fn divide(numbers: &mut [u64]) -> usize {
+    // Constant divisors: the compiler multiplies instead.
+    if numbers.iter().all(|u| u.is_multiple_of(1_000_000)) {
+        numbers.iter_mut().for_each(|u| *u /= 1_000_000);
+        0
+    } else if numbers.iter().all(|u| u.is_multiple_of(1_000)) {
+        numbers.iter_mut().for_each(|u| *u /= 1_000);
+        1
+    } else {
+        2
+    }
+}
+
+/// Reads the columns of time.
+#[derive(Default)]
+pub(super) struct TimeReader {
+    times: Vec<u64>,
+    delays: Vec<u64>,
+    list: Vec<u64>,
+}
+
+impl TimeReader {
+    /// Fills in event time and received time of `rows`, as many as the runs have together.
+    pub fn read(
+        &mut self,
+        rows: &mut [Row],
+        runs: &[Run],
+        first: i64,
+        steady: u8,
+        marks: &[u8],
+        from: &mut SymbolReader<'_>,
+    ) -> Result<(), Flaw> {
+        from.column = "event time";
+        let shape = Shape::from_code(from.get_max(Shape::CODES - 1)?);
+        let least = from.get_signed()?;
+        self.list.clear();
+        if shape.listed {
+            self.read_list(rows.len(), from)?;
+        }
+        self.times.clear();
+        let mut pace = Pace::new(shape.listed);
+        for (run, mark) in runs.iter().zip(marks) {
+            self.read_run(run, mark & steady != 0, &mut pace, from)?;
+        }
+        let tick = tick_of(shape.tick);
+        for (row, time) in rows.iter_mut().zip(&self.times) {
+            let ticks = if shape.listed {
+                self.listed(*time, from)?
+            } else {
+                *time
+            };
+            row.meta.event_time = first.wrapping_add(ticks.wrapping_mul(tick) as i64);
+        }
+        from.column = "received time";
+        self.delays.clear();
+        if shape.delay == Delay::Constant {
+            self.delays.resize(rows.len(), 0);
+        } else {
+            self.read_delays(runs, shape.delay, from)?;
+        }
+        let tick = tick_of(shape.delay_tick);
+        for (row, delay) in rows.iter_mut().zip(&self.delays) {
+            let delay = least.wrapping_add(delay.wrapping_mul(tick) as i64);
+            row.meta.received_time = row.meta.event_time.wrapping_add(delay);
+        }
+        Ok(())
+    }
+
+    fn read_list(&mut self, most: usize, from: &mut SymbolReader<'_>) -> Result<(), Flaw> {
+        let count = from.get_max(most)?;
+        self.list.push(0);
+        let mut clock = Clock::default();
+        for _ in 1..count {
+            let time = clock.next().wrapping_add(from.get_signed()?);
+            clock.learn(time);
+            self.list.push(time as u64);
+        }
+        Ok(())
+    }
+
+    fn listed(&self, rank: u64, from: &SymbolReader<'_>) -> Result<u64, Flaw> {
+        match usize::try_from(rank)
+            .ok()
+            .and_then(|rank| self.list.get(rank))
+        {
+            Some(time) => Ok(*time),
+            None => from.flaw("names a time beyond its list"),
+        }
+    }
+
+    fn read_run(
+        &mut self,
+        run: &Run,
+        steady: bool,
+        pace: &mut Pace,
+        from: &mut SymbolReader<'_>,
+    ) -> Result<(), Flaw> {
+        let first = pace.first.wrapping_add(from.get_signed()?);
+        pace.start(first);
+        self.times.push(first as u64);
+        for _ in 1..run.len() {
+            let off = if steady { 0 } else { from.get_signed()? };
+            let time = pace.clock.next().wrapping_add(off);
+            pace.clock.learn(time);
+            self.times.push(time as u64);
+        }
+        Ok(())
+    }
+
+    fn read_delays(
+        &mut self,
+        runs: &[Run],
+        delay: Delay,
+        from: &mut SymbolReader<'_>,
+    ) -> Result<(), Flaw> {
+        let mut last = 0u64;
+        let mut before = None;
+        for run in runs {
+            let mut twins = Twins::new(&self.times, before);
+            for time in self.times.get(run.start..run.end).unwrap_or_default() {
+                let twin = twins.of(*time).and_then(|at| self.delays.get(at));
+                last = match (twin, delay) {
+                    (Some(twin), _) => twin.wrapping_add(from.get_signed()? as u64),
+                    (None, Delay::FromLast) => last.wrapping_add(from.get_signed()? as u64),
+                    (None, _) => from.get()?,
+                };
+                self.delays.push(last);
+            }
+            before = Some(run);
+        }
+        Ok(())
+    }
+}
