@@ -33,6 +33,10 @@ pub const OUTGOING_BYTES_MAX: usize = 64 * 1024;
 pub const READ_BYTES: usize = 16 * 1024;
 /// Bytes of an oversized MQTT 3.1.1 publication that its dead letter keeps.
 pub const TOO_LARGE_HEAD_BYTES: usize = 1_024;
+/// Bytes that unfinished packets of all connections may hold together.
+pub const UNFINISHED_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Time that a closing connection is given to take the last words.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Keep alive that a client is told to use at most, in seconds (MQTT 5).
 pub const SERVER_KEEP_ALIVE_S: u16 = 600;
 /// Default of `rate_limit_messages_per_s`, for each client.
@@ -50,12 +54,14 @@ pub const RECORD_BYTES_MAX: usize = PACKET_BYTES_MAX + RECORD_HEAD_BYTES_MAX;
 pub const WAL_QUEUE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Batches of messages that wait for the commit thread: one for each connection, and some.
 pub const WAL_QUEUE_BATCHES_MAX: usize = 2 * CONNECTIONS_MAX;
-/// Bytes of records at which a frame closes.
-pub const FRAME_TARGET_BYTES: usize = 64 * 1024;
-/// Messages at which a frame closes.
-pub const FRAME_TARGET_MESSAGES: usize = 4_096;
-/// Bytes of records of one frame: what one batch of messages may add to the target.
-pub const FRAME_BYTES_MAX: usize = FRAME_TARGET_BYTES + 2 * UNACKED_BYTES_MAX + RECORD_BYTES_MAX;
+/// Bytes of records at which a frame closes, however young it is.
+pub const FRAME_TARGET_BYTES: usize = tributary_journal::limits::FRAME_BYTES;
+/// Bytes of waiting records that one frame takes along when it closes, if it has more than one
+/// batch.
+pub const FRAME_TAKE_BYTES: usize = 512 * 1024;
+/// Bytes of the batch that one read of one connection may give: a packet's end, a read behind it,
+/// and what a record is longer than its packet (at most 23 bytes for one of at least 7).
+pub const BATCH_BYTES_MAX: usize = PACKET_BYTES_MAX + 5 * READ_BYTES + RECORD_HEAD_BYTES_MAX;
 /// Committed frames that wait for the next stage.
 pub const COMMITTED_FRAMES_MAX: usize = 16;
 /// First and greatest wait between two tries to write a frame that storage refused.
@@ -79,9 +85,43 @@ pub const CONFIG_ERRORS_MAX: usize = 32;
 /// Endpoints of the uplink.
 pub const ENDPOINTS_MAX: usize = 16;
 
+// --- marks ---
+
+/// Newest messages of a device that a repeat is recognised by.
+pub const DEVICE_MARKS: usize = 64;
+/// Newest messages of a session that a repeat is recognised by: twice the receive maximum.
+pub const SESSION_MARKS: usize = 2 * RECEIVE_MAX;
+/// Devices whose marks are kept; beyond, one not seen lately is forgotten.
+pub const MARKED_DEVICES_MAX: usize = 100_000;
+/// Sessions whose marks are kept.
+pub const MARKED_SESSIONS_MAX: usize = CONNECTIONS_MAX;
+
+// --- seal, spool ---
+
+/// Microseconds from a lane's first reading until it is sealed, while connected.
+pub const SEAL_DELAY_US: i64 = 1_000_000;
+/// Bytes of the spool's segments.
+pub const SPOOL_SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
+/// Bytes of the write-ahead log's segments.
+pub const WAL_SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
+/// Bytes of the lane `series` in the spool: definitions are small and few.
+pub const SERIES_SPOOL_BYTES: u64 = 64 * 1024 * 1024;
+/// Bytes of dead letters that are kept; beyond, the oldest go.
+pub const DEAD_LETTER_BYTES: u64 = 64 * 1024 * 1024;
+/// Bytes of the write-ahead log between two checkpoints, at least.
+pub const CHECKPOINT_WAL_BYTES: u64 = 16 * 1024 * 1024;
+/// How many bytes of the write-ahead log one byte of checkpoint costs, at least.
+pub const CHECKPOINT_SHARE: u64 = 10;
+/// Bytes of the cursor's slots: 256 lanes with some ranges each.
+pub const CURSOR_SLOT_BYTES: u32 = 256 * 1024;
+
 const _: () = assert!(CONNECT_BYTES_MAX <= PACKET_BYTES_MAX);
 const _: () = assert!(READ_BYTES <= UNACKED_BYTES_MAX);
 const _: () = assert!(TOO_LARGE_HEAD_BYTES <= READ_BYTES);
 // A text value never exceeds what a reading holds only because it is checked: a payload may.
 const _: () = assert!(TEXT_BYTES_MAX < PACKET_BYTES_MAX);
-const _: () = assert!(FRAME_BYTES_MAX < 1024 * 1024);
+// Whatever waits fits one frame, and so does any single record.
+const _: () =
+    assert!(FRAME_TAKE_BYTES + BATCH_BYTES_MAX <= tributary_journal::limits::FRAME_BYTES_MAX);
+const _: () = assert!(RECORD_BYTES_MAX <= tributary_journal::limits::ENTRY_BYTES_MAX);
+const _: () = assert!(BATCH_BYTES_MAX < WAL_QUEUE_BYTES_MAX);

@@ -1,0 +1,15 @@
+//! Where readings come in: our own MQTT listener. Nothing here looks into a payload.
+//!
+//! [`listener`] owns sockets and tasks and decides nothing; [`connection`] decides everything for
+//! one client, and is told bytes, times and what is durable; `codec` knows MQTT's packets. The
+//! user's own broker, as a source, comes beside it.
+
+mod codec;
+mod connection;
+mod intake;
+pub mod listener;
+mod rate;
+mod registry;
+
+pub use codec::Fault;
+pub use listener::{Listener, ListenerConfig, ListenerError};

@@ -1,0 +1,136 @@
+//! MQTT 3.1.1 and 5 as a server needs it: packets from bytes, and answers to bytes.
+//!
+//! Reading is our own and borrows from the input: rumqttc's reader takes an owned, refcounted copy
+//! of each packet and a `String` of each topic, refuses passwords that are no UTF-8 and MQTT 5
+//! DISCONNECTs without a body, and passes U+0000. So bytes from a socket never reach it, and no
+//! fault in it can end this process. Writing goes through rumqttc's packet types. The tests hold
+//! both readers against each other.
+//!
+//! Section numbers are those of the OASIS standards; `[3.1.1]` and `[5]` where they differ.
+
+mod connect;
+mod cursor;
+mod packet;
+mod properties;
+mod write;
+
+pub(super) use connect::{Connect, Refusal, read_connect};
+pub(super) use packet::{Packet, Publish, read_packet, read_publish};
+pub(super) use write::{Answer, write};
+
+use crate::limits::PACKET_BYTES_MAX;
+
+/// The two versions of MQTT that are spoken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Version {
+    /// MQTT 3.1.1, protocol level 4.
+    V4,
+    /// MQTT 5, protocol level 5.
+    V5,
+}
+
+/// What is wrong with what a client sent. MQTT 5 is told by the code, 3.1.1 by the closed socket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Fault {
+    /// Bytes that are no packet.
+    #[error("malformed packet: {0}")]
+    Malformed(&'static str),
+    /// A packet that may not stand here, or says what it may not say.
+    #[error("protocol error: {0}")]
+    Protocol(&'static str),
+    /// A topic that nobody may publish to.
+    #[error("topic name invalid: {0}")]
+    TopicName(&'static str),
+    /// A filter that is none.
+    #[error("topic filter invalid: {0}")]
+    TopicFilter(&'static str),
+    /// More unacknowledged publications than were announced.
+    #[error("receive maximum exceeded")]
+    ReceiveMaximum,
+    /// An alias where none was granted.
+    #[error("topic alias used, though the maximum is 0")]
+    TopicAlias,
+    /// A packet beyond the announced size.
+    #[error("packet of {0} bytes; at most {PACKET_BYTES_MAX} are taken")]
+    TooLarge(usize),
+    /// A quality of service beyond the announced one.
+    #[error("QoS {0} is not supported: publish with QoS 0 or 1")]
+    Qos(u8),
+}
+
+impl Fault {
+    /// The MQTT 5 reason code (section 2.4).
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Malformed(_) => 0x81,
+            Self::Protocol(_) => 0x82,
+            Self::TopicFilter(_) => 0x8f,
+            Self::TopicName(_) => 0x90,
+            Self::ReceiveMaximum => 0x93,
+            Self::TopicAlias => 0x94,
+            Self::TooLarge(_) => 0x95,
+            Self::Qos(_) => 0x9b,
+        }
+    }
+
+    /// A short stable word, as in metrics.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Malformed(_) => "malformed",
+            Self::Protocol(_) => "protocol_error",
+            Self::TopicName(_) => "topic_name",
+            Self::TopicFilter(_) => "topic_filter",
+            Self::ReceiveMaximum => "receive_maximum",
+            Self::TopicAlias => "topic_alias",
+            Self::TooLarge(_) => "packet_too_large",
+            Self::Qos(_) => "qos",
+        }
+    }
+}
+
+/// The fixed header of a packet (section 2.1.1 \[5\], 2.2 \[3.1.1\]).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Header {
+    /// Type and flags.
+    pub first: u8,
+    /// Bytes of the fixed header itself.
+    pub head: usize,
+    /// Bytes behind the fixed header.
+    pub body: usize,
+}
+
+impl Header {
+    /// The packet's type.
+    pub fn kind(self) -> u8 {
+        self.first >> 4
+    }
+
+    /// The packet's flags.
+    pub fn flags(self) -> u8 {
+        self.first & 0x0f
+    }
+
+    /// Bytes of the whole packet.
+    pub fn whole(self) -> usize {
+        self.head + self.body
+    }
+}
+
+/// The fixed header that `bytes` begins with; `None` when it is not all there yet.
+pub(super) fn read_header(bytes: &[u8]) -> Result<Option<Header>, Fault> {
+    let Some((first, rest)) = bytes.split_first() else {
+        return Ok(None);
+    };
+    match cursor::variable_length(rest)? {
+        Some((body, length)) => Ok(Some(Header {
+            first: *first,
+            head: 1 + length,
+            body,
+        })),
+        None => Ok(None),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+pub(super) mod tests;

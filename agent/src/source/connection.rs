@@ -1,0 +1,557 @@
+//! One client's connection, as decisions: it is told bytes, the time and what is durable, and
+//! says what to append, what to send and when to ask again. It owns no socket, clock or task.
+//!
+//! A publication is acknowledged once everything that its client published up to it is durable,
+//! in the order of receipt. Sessions are not kept: there is nothing that could be delivered later.
+
+use super::codec::{
+    self, Answer, Connect, Fault, Header, Packet, Publish, Refusal, Version, read_connect,
+    read_header, read_packet,
+};
+use super::intake::Skipping;
+use super::rate::Bucket;
+use crate::limits::{
+    CONNECT_BYTES_MAX, CONNECT_TIMEOUT, OUTGOING_BYTES_MAX, PACKET_BYTES_MAX, RECEIVE_MAX,
+    SERVER_KEEP_ALIVE_S, UNACKED_BYTES_MAX, UNACKED_MESSAGES_MAX,
+};
+use crate::wal::{Batch, Message, Qos, TooLarge};
+use bytes::BytesMut;
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// Publications that an idle connection keeps room for.
+const UNACKED_IDLE: usize = 4;
+
+/// What happened since it was last asked, for the metrics.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Tally {
+    pub messages: u64,
+    pub payload_bytes: u64,
+    pub acknowledged: u64,
+    pub refused_topic: u64,
+    pub too_large: u64,
+    pub wills: u64,
+    pub subscriptions_refused: u64,
+}
+
+/// When bytes came: for deadlines, and as the received time of what they hold.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Now {
+    pub instant: Instant,
+    /// µs since 1970, UTC, at millisecond resolution.
+    pub unix_us: i64,
+}
+
+/// What the server wants of a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Order {
+    /// Another connection came with the same client identifier.
+    TakenOver,
+    /// The process ends: what was taken in is still acknowledged.
+    ShutDown,
+    /// Too much memory is held by unfinished packets.
+    Busy,
+}
+
+/// A publication that is not yet acknowledged.
+#[derive(Clone, Copy, Debug)]
+struct Unacked {
+    /// The client's message number that must be durable first.
+    upto: u64,
+    bytes: u32,
+    /// 0 with QoS 0: nothing to answer.
+    packet_id: u16,
+    code: u8,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    /// CONNECT is awaited.
+    New,
+    Open,
+    /// Nothing is read any more; it ends when all is acknowledged.
+    Draining,
+    /// It ends when what is to be sent is sent; the word says why.
+    Over(&'static str),
+}
+
+/// One client's connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    number: u64,
+    epoch: u64,
+    phase: Phase,
+    version: Version,
+    session: u64,
+    arrived: Option<Box<str>>,
+    /// The beginning of a packet whose end has not come.
+    tail: Vec<u8>,
+    skipping: Option<Box<Skipping>>,
+    unacked: VecDeque<Unacked>,
+    unacked_bytes: usize,
+    in_flight: usize,
+    appended: u64,
+    durable: u64,
+    out: BytesMut,
+    heard: Instant,
+    keep_alive: Option<Duration>,
+    rate: Bucket,
+    reasons: bool,
+    answer_bytes_max: usize,
+    tally: Tally,
+}
+
+impl Connection {
+    /// The connection `number` of this process, whose start `epoch` tells apart from others.
+    pub(super) fn new(number: u64, epoch: u64, messages_per_s: u32, now: Instant) -> Self {
+        Self {
+            number,
+            epoch,
+            phase: Phase::New,
+            version: Version::V4,
+            session: 0,
+            arrived: None,
+            tail: Vec::new(),
+            skipping: None,
+            unacked: VecDeque::new(),
+            unacked_bytes: 0,
+            in_flight: 0,
+            appended: 0,
+            durable: 0,
+            out: BytesMut::new(),
+            heard: now,
+            keep_alive: None,
+            rate: Bucket::new(messages_per_s, now),
+            reasons: true,
+            answer_bytes_max: usize::MAX,
+            tally: Tally::default(),
+        }
+    }
+
+    /// Takes bytes from the client; what is to be made durable is added to `batch`.
+    pub(super) fn handle_bytes(&mut self, bytes: &[u8], now: Now, batch: &mut Batch) {
+        if self.phase != Phase::New {
+            self.heard = now.instant;
+        }
+        let before = self.appended;
+        if self.tail.is_empty() {
+            let used = self.consume(bytes, now, batch);
+            self.tail
+                .extend_from_slice(bytes.get(used..).unwrap_or_default());
+        } else {
+            let mut held = std::mem::take(&mut self.tail);
+            held.extend_from_slice(bytes);
+            let used = self.consume(&held, now, batch);
+            if used < held.len() {
+                held.drain(..used);
+                self.tail = held;
+            }
+        }
+        if matches!(self.phase, Phase::Over(_)) {
+            self.tail = Vec::new();
+        }
+        self.rate.take((self.appended - before) as u32, now.instant);
+        self.release();
+    }
+
+    /// Everything up to the client's message `upto` is durable.
+    pub(super) fn handle_durable(&mut self, upto: u64, now: Instant) {
+        let was_full = self.is_full();
+        self.durable = self.durable.max(upto);
+        self.release();
+        if was_full {
+            self.resume(now);
+        }
+    }
+
+    /// The client was not listened to until now: its silence does not count.
+    pub(super) fn resume(&mut self, now: Instant) {
+        self.heard = self.heard.max(now);
+    }
+
+    /// The client closed its end.
+    pub(super) fn handle_end(&mut self) {
+        self.over("closed_by_client");
+    }
+
+    /// The server wants something.
+    pub(super) fn handle_order(&mut self, order: Order) {
+        match order {
+            Order::TakenOver => self.end(0x8e, "taken_over"),
+            Order::Busy => self.end(0x97, "memory"),
+            Order::ShutDown if self.phase == Phase::Open => {
+                self.phase = Phase::Draining;
+                self.tail = Vec::new();
+                self.release();
+            }
+            Order::ShutDown => self.over("shutdown"),
+        }
+    }
+
+    /// A time from [`poll_timeout`](Self::poll_timeout) has come, or any other.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        match self.phase {
+            Phase::New if now >= self.heard_deadline(CONNECT_TIMEOUT) => self.over("no_connect"),
+            Phase::Open => {
+                let limit = self.keep_alive.filter(|_| !self.is_full());
+                if limit.is_some_and(|limit| now >= self.heard_deadline(limit)) {
+                    self.end(0x8d, "keep_alive");
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn heard_deadline(&self, limit: Duration) -> Instant {
+        self.heard + limit
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is to be called, or reading to be tried again.
+    pub(super) fn poll_timeout(&self, now: Instant) -> Option<Instant> {
+        match self.phase {
+            Phase::New => Some(self.heard_deadline(CONNECT_TIMEOUT)),
+            Phase::Open if self.is_full() => None,
+            Phase::Open => {
+                let silent = self.keep_alive.map(|limit| self.heard_deadline(limit));
+                let blocked = self.rate.blocked_until(now);
+                silent.into_iter().chain(blocked).min()
+            }
+            Phase::Draining | Phase::Over(_) => None,
+        }
+    }
+
+    /// Whether the client should be listened to.
+    pub(super) fn wants_read(&self, now: Instant) -> bool {
+        let reading = matches!(self.phase, Phase::New | Phase::Open);
+        reading && !self.is_full() && self.rate.blocked_until(now).is_none()
+    }
+
+    /// Whether as much is on its way to the disk, or to the client, as may be.
+    fn is_full(&self) -> bool {
+        self.unacked_bytes >= UNACKED_BYTES_MAX
+            || self.unacked.len() >= UNACKED_MESSAGES_MAX
+            || self.out.len() >= OUTGOING_BYTES_MAX
+    }
+
+    /// What is to be sent; the sender takes off what it has sent.
+    pub(super) fn outgoing(&mut self) -> &mut BytesMut {
+        &mut self.out
+    }
+
+    /// Why it is over; the socket closes once what is outgoing is sent.
+    pub(super) fn is_over(&self) -> Option<&'static str> {
+        match self.phase {
+            Phase::Over(reason) => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// The identifier of a client that was just let in, once.
+    pub(super) fn take_arrival(&mut self) -> Option<Box<str>> {
+        self.arrived.take()
+    }
+
+    /// What was counted, once.
+    pub(super) fn take_tally(&mut self) -> Tally {
+        std::mem::take(&mut self.tally)
+    }
+
+    /// The number of the last message that was handed over.
+    pub(super) fn appended(&self) -> u64 {
+        self.appended
+    }
+
+    /// Bytes of memory that an unfinished packet holds.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.tail.capacity()
+    }
+
+    /// Takes whole packets off the front of `bytes`; gives how many bytes they were.
+    fn consume(&mut self, bytes: &[u8], now: Now, batch: &mut Batch) -> usize {
+        let mut used = 0;
+        while let Some(rest) = bytes.get(used..).filter(|rest| !rest.is_empty()) {
+            if !matches!(self.phase, Phase::New | Phase::Open) {
+                return bytes.len();
+            }
+            match self.step(rest, now, batch) {
+                Ok(Some(taken)) => used += taken,
+                Ok(None) => break,
+                Err(fault) => self.end(fault.code(), fault.reason()),
+            }
+        }
+        used
+    }
+
+    /// Takes one packet, or a piece of one that is skipped; `None` when more must come.
+    fn step(&mut self, rest: &[u8], now: Now, batch: &mut Batch) -> Result<Option<usize>, Fault> {
+        if let Some(skipping) = &mut self.skipping {
+            let taken = skipping.take(rest);
+            if skipping.is_whole() {
+                self.finish_skipping(now, batch)?;
+            }
+            return Ok(Some(taken));
+        }
+        let Some(header) = read_header(rest)? else {
+            return Ok(None);
+        };
+        if self.phase == Phase::New {
+            if header.kind() != 1 {
+                return Err(Fault::Protocol("the first packet is not CONNECT"));
+            }
+            if header.whole() > CONNECT_BYTES_MAX {
+                return Err(Fault::TooLarge(header.whole()));
+            }
+        } else if header.whole() > PACKET_BYTES_MAX {
+            return self.begin_skipping(header).map(Some);
+        }
+        let Some(body) = rest.get(header.head..header.whole()) else {
+            return Ok(None);
+        };
+        match self.phase {
+            Phase::New => self.connect(header, body, now),
+            _ => self.packet(header, body, now, batch)?,
+        }
+        Ok(Some(header.whole()))
+    }
+
+    /// MQTT 5 was told the limit; 3.1.1 could not be, and would send the same again for ever.
+    fn begin_skipping(&mut self, header: Header) -> Result<usize, Fault> {
+        let qos = (header.flags() >> 1) & 3;
+        if self.version == Version::V5 || header.kind() != 3 || qos > 1 {
+            return Err(Fault::TooLarge(header.whole()));
+        }
+        self.skipping = Some(Box::new(Skipping::new(header)));
+        Ok(header.head)
+    }
+
+    fn finish_skipping(&mut self, now: Now, batch: &mut Batch) -> Result<(), Fault> {
+        let Some(skipped) = self.skipping.take() else {
+            return Ok(());
+        };
+        let (publish, payload_bytes) = skipped.finish()?;
+        self.tally.too_large += 1;
+        if self.refuses(&publish) {
+            return Ok(());
+        }
+        let message = self.message(&publish, now)?;
+        batch.too_large(&TooLarge {
+            message,
+            payload_bytes,
+        });
+        self.appended += 1;
+        self.await_durable(&publish, message.record_bytes(), 0);
+        Ok(())
+    }
+
+    fn connect(&mut self, header: Header, body: &[u8], now: Now) {
+        match read_connect(header.flags(), body) {
+            Ok(connect) => self.let_in(&connect, now.instant),
+            Err(refusal) => self.refuse(refusal),
+        }
+    }
+
+    fn let_in(&mut self, connect: &Connect<'_>, now: Instant) {
+        self.heard = now;
+        self.version = connect.version;
+        self.phase = Phase::Open;
+        self.reasons = !connect.no_problem_information;
+        self.answer_bytes_max = connect
+            .packet_bytes_max
+            .map_or(usize::MAX, |max| max as usize);
+        self.tally.wills += u64::from(connect.will);
+        let assigned = connect
+            .client_id
+            .is_empty()
+            .then(|| format!("tributary-{:x}-{:x}", self.epoch, self.number));
+        let client_id = assigned.as_deref().unwrap_or(connect.client_id);
+        self.session = Message::session_of(client_id);
+        self.arrived = Some(client_id.into());
+        let wanted = connect.keep_alive_s;
+        let capped = connect.version == Version::V5 && !(1..=SERVER_KEEP_ALIVE_S).contains(&wanted);
+        let keep_alive_s = if capped { SERVER_KEEP_ALIVE_S } else { wanted };
+        // Section 3.1.2.10: one and a half times the keep alive; 0 turns it off.
+        self.keep_alive =
+            (keep_alive_s > 0).then(|| Duration::from_millis(u64::from(keep_alive_s) * 1_500));
+        self.answer(&Answer::Welcome {
+            assigned: assigned.as_deref(),
+            keep_alive_s: capped.then_some(keep_alive_s),
+            session_ends: connect.session_expiry_s > 0,
+        });
+    }
+
+    fn refuse(&mut self, refusal: Refusal) {
+        let (version, code, reason) = match refusal {
+            Refusal::Level { newer } => {
+                let version = if newer { Version::V5 } else { Version::V4 };
+                (Some(version), 0x84, "protocol_version")
+            }
+            Refusal::ClientId(version) => (Some(version), 0x85, "client_id"),
+            Refusal::Authentication => (Some(Version::V5), 0x8c, "authentication"),
+            // Section 3.1.4 [3.1.1]: a malformed CONNECT gets no CONNACK.
+            Refusal::Fault(version, fault) => (
+                version.filter(|v| *v == Version::V5),
+                fault.code(),
+                fault.reason(),
+            ),
+        };
+        if let Some(version) = version {
+            self.version = version;
+            self.answer(&Answer::Refused { code });
+        }
+        self.over(reason);
+    }
+
+    fn packet(
+        &mut self,
+        header: Header,
+        body: &[u8],
+        now: Now,
+        batch: &mut Batch,
+    ) -> Result<(), Fault> {
+        match read_packet(self.version, header, body)? {
+            Packet::Publish(publish) => self.publish(&publish, now, batch)?,
+            Packet::Subscribe { packet_id, filters } => {
+                self.tally.subscriptions_refused += filters.len() as u64;
+                let codes = filters
+                    .iter()
+                    .map(|filter| subscription_code(filter))
+                    .collect();
+                let reason = self.reasons.then_some("an ingest endpoint, not a broker");
+                self.answer(&Answer::SubAck {
+                    packet_id,
+                    codes,
+                    reason,
+                });
+            }
+            Packet::Unsubscribe { packet_id, filters } => {
+                self.answer(&Answer::UnsubAck { packet_id, filters });
+            }
+            Packet::PingReq => self.answer(&Answer::Pong),
+            Packet::Disconnect => self.over("disconnected"),
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self, publish: &Publish<'_>, now: Now, batch: &mut Batch) -> Result<(), Fault> {
+        if publish.qos > 0 && self.version == Version::V5 && self.in_flight >= RECEIVE_MAX {
+            return Err(Fault::ReceiveMaximum);
+        }
+        let message = self.message(publish, now)?;
+        if self.refuses(publish) {
+            return Ok(());
+        }
+        batch.message(&message);
+        self.appended += 1;
+        self.tally.messages += 1;
+        self.tally.payload_bytes += publish.payload.len() as u64;
+        self.await_durable(publish, message.record_bytes(), 0);
+        Ok(())
+    }
+
+    /// Our own topics are not for clients. 3.1.1 cannot be told, and must not try again.
+    fn refuses(&mut self, publish: &Publish<'_>) -> bool {
+        let own = publish.topic.strip_prefix("tributary");
+        let refused = own.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        if refused {
+            self.tally.refused_topic += 1;
+            self.await_durable(publish, 0, 0x87);
+        }
+        refused
+    }
+
+    fn message<'a>(&self, publish: &Publish<'a>, now: Now) -> Result<Message<'a>, Fault> {
+        let qos = Qos::from_code(publish.qos).filter(|qos| *qos < Qos::ExactlyOnce);
+        Ok(Message {
+            session: self.session,
+            qos: qos.ok_or(Fault::Qos(publish.qos))?,
+            dup: publish.dup,
+            retain: publish.retain,
+            v5: self.version == Version::V5,
+            packet_id: publish.packet_id,
+            received_time: now.unix_us,
+            topic: publish.topic,
+            payload: publish.payload,
+        })
+    }
+
+    fn await_durable(&mut self, publish: &Publish<'_>, bytes: usize, code: u8) {
+        self.in_flight += usize::from(publish.qos > 0);
+        self.unacked_bytes += bytes;
+        let (upto, packet_id, bytes) = (self.appended, publish.packet_id, bytes as u32);
+        self.unacked.push_back(Unacked {
+            upto,
+            bytes,
+            packet_id,
+            code,
+        });
+    }
+
+    /// Answers what has become durable.
+    fn release(&mut self) {
+        while let Some(first) = self.unacked.front().copied() {
+            if first.upto > self.durable {
+                break;
+            }
+            self.unacked.pop_front();
+            self.unacked_bytes -= first.bytes as usize;
+            if first.packet_id != 0 {
+                self.in_flight -= 1;
+                self.tally.acknowledged += u64::from(first.code == 0);
+                self.answer(&Answer::PubAck {
+                    packet_id: first.packet_id,
+                    code: first.code,
+                });
+            }
+        }
+        if self.unacked.is_empty() {
+            // An idle connection holds no room for a burst.
+            self.unacked.shrink_to(UNACKED_IDLE);
+            if self.phase == Phase::Draining {
+                self.end(0x8b, "shutdown");
+            }
+        }
+    }
+
+    fn answer(&mut self, answer: &Answer<'_>) {
+        if matches!(self.phase, Phase::Over(_)) {
+            return;
+        }
+        let before = self.out.len();
+        codec::write(self.version, answer, &mut self.out);
+        if self.out.len() - before > self.answer_bytes_max {
+            // Section 3.1.2.11.4 [5]: what the client cannot take is not sent.
+            self.out.truncate(before);
+        }
+    }
+
+    /// Ends the connection with a word to the client, where it speaks MQTT 5 and was let in.
+    fn end(&mut self, code: u8, reason: &'static str) {
+        if !matches!(self.phase, Phase::New | Phase::Over(_)) {
+            self.answer(&Answer::Disconnect { code });
+        }
+        self.over(reason);
+    }
+
+    fn over(&mut self, reason: &'static str) {
+        if self.is_over().is_none() {
+            self.phase = Phase::Over(reason);
+        }
+        self.tail = Vec::new();
+        self.skipping = None;
+    }
+}
+
+/// Why there is nothing to subscribe to (section 3.9.3 \[5\]); 3.1.1 gets 0x80 for each.
+fn subscription_code(filter: &str) -> u8 {
+    if filter.starts_with("$share/") {
+        0x9e
+    } else if filter.starts_with("tributary/") {
+        0x87
+    } else {
+        0x83
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+mod tests;

@@ -1,0 +1,419 @@
+//! The connection told bytes, times and what is durable, and what it then says and does.
+
+use super::*;
+use crate::limits::TOO_LARGE_HEAD_BYTES;
+use crate::source::codec::tests::{connect, mutate, next, publish};
+use crate::wal::Record;
+use Version::{V4, V5};
+
+struct Client {
+    core: Connection,
+    start: Instant,
+    batch: Batch,
+}
+
+impl Client {
+    fn new() -> Self {
+        let start = Instant::now();
+        Self {
+            core: Connection::new(7, 0xabc, 1_000, start),
+            start,
+            batch: Batch::new(),
+        }
+    }
+
+    fn connected(version: Version) -> Self {
+        let mut client = Self::new();
+        client.send(&connect(version, "me", 10));
+        assert_eq!(client.core.take_arrival().as_deref(), Some("me"));
+        let answer = client.said();
+        assert_eq!(answer[..1], [0x20], "CONNACK: {answer:02x?}");
+        assert_eq!(answer[3], 0, "let in");
+        client
+    }
+
+    fn at(&self, ms: u64) -> Instant {
+        self.start + Duration::from_millis(ms)
+    }
+
+    fn send(&mut self, bytes: &[u8]) {
+        let now = Now {
+            instant: self.start,
+            unix_us: 1_000,
+        };
+        self.core.handle_bytes(bytes, now, &mut self.batch);
+    }
+
+    fn said(&mut self) -> Vec<u8> {
+        self.core.outgoing().split().to_vec()
+    }
+
+    fn over(&self) -> &'static str {
+        self.core.is_over().unwrap_or("not over")
+    }
+
+    /// The records so far: topic and payload.
+    fn records(&self) -> Vec<(String, Vec<u8>)> {
+        let records = self
+            .batch
+            .iter()
+            .map(|(kind, bytes)| match Record::parse(kind, bytes) {
+                Ok(Record::Message(m)) => (m.topic.to_owned(), m.payload.to_vec()),
+                Ok(Record::TooLarge(l)) => (
+                    format!("{}:{}", l.message.topic, l.payload_bytes),
+                    l.message.payload.to_vec(),
+                ),
+                other => panic!("{other:?}"),
+            });
+        records.collect()
+    }
+}
+
+#[test]
+fn a_publication_is_acknowledged_when_it_is_durable_and_in_order() {
+    for version in [V4, V5] {
+        let mut client = Client::connected(version);
+        let mut bytes = publish(version, 1, 1, "a/x", b"1");
+        bytes.extend(publish(version, 0, 0, "a/y", b"2"));
+        bytes.extend(publish(version, 1, 2, "a/z", b"3"));
+        client.send(&bytes);
+        assert_eq!(client.core.appended(), 3);
+        assert_eq!(client.said(), [0; 0], "nothing before it is durable");
+        client.core.handle_durable(1, client.start);
+        assert_eq!(client.said(), [0x40, 2, 0, 1]);
+        client.core.handle_durable(2, client.start);
+        assert_eq!(client.said(), [0; 0], "QoS 0 has no answer");
+        client.core.handle_durable(3, client.start);
+        assert_eq!(client.said(), [0x40, 2, 0, 2]);
+        let topics: Vec<_> = client
+            .records()
+            .into_iter()
+            .map(|(topic, _)| topic)
+            .collect();
+        assert_eq!(topics, ["a/x", "a/y", "a/z"]);
+    }
+}
+
+#[test]
+fn it_makes_no_difference_how_the_bytes_are_cut() {
+    for version in [V4, V5] {
+        let mut bytes = connect(version, "me", 10);
+        for i in 1..20u16 {
+            bytes.extend(publish(
+                version,
+                1,
+                i,
+                "plant/pump",
+                format!("{i}").as_bytes(),
+            ));
+        }
+        let mut whole = Client::new();
+        whole.send(&bytes);
+        for step in [1, 2, 3, 7, 50] {
+            let mut cut = Client::new();
+            bytes.chunks(step).for_each(|chunk| cut.send(chunk));
+            assert_eq!(cut.records(), whole.records());
+            assert_eq!(cut.core.held_bytes(), 0, "an idle connection holds nothing");
+        }
+        assert_eq!(whole.records().len(), 19);
+    }
+}
+
+#[test]
+fn refusals_by_version() {
+    let publish_to = |version, topic: &str| {
+        let mut client = Client::connected(version);
+        let mut bytes = publish(version, 1, 5, "a", b"1");
+        bytes.extend(publish(version, 1, 6, topic, b"2"));
+        client.send(&bytes);
+        assert_eq!(client.records().len(), 1, "only the first is kept");
+        assert_eq!(client.said(), [0; 0], "answers keep their order");
+        client.core.handle_durable(1, client.start);
+        (client.said(), client.core.take_tally().refused_topic)
+    };
+    for topic in ["tributary", "tributary/alerts/x"] {
+        let (said, count) = publish_to(V5, topic);
+        assert_eq!(
+            (said.as_slice(), count),
+            (&[0x40, 2, 0, 5, 0x40, 4, 0, 6, 0x87, 0][..], 1)
+        );
+        let (said, count) = publish_to(V4, topic);
+        assert_eq!(
+            (said.as_slice(), count),
+            (&[0x40, 2, 0, 5, 0x40, 2, 0, 6][..], 1)
+        );
+    }
+    let mut client = Client::connected(V5);
+    client.send(&publish(V5, 1, 6, "tributaryx", b"2"));
+    assert_eq!(client.records().len(), 1);
+
+    for (version, said) in [(V4, &[][..]), (V5, &[0xe0, 2, 0x9b, 0])] {
+        let mut client = Client::connected(version);
+        client.send(&publish(version, 2, 1, "a", b"1"));
+        assert_eq!((client.said().as_slice(), client.over()), (said, "qos"));
+        assert!(client.batch.is_empty());
+    }
+}
+
+#[test]
+fn subscriptions_are_refused_with_the_best_reason() {
+    let packet = |filters: &[&[u8]], v5: bool| {
+        let mut body = vec![0, 9];
+        body.extend(v5.then_some(0));
+        for filter in filters {
+            body.extend([0, filter.len() as u8]);
+            body.extend(*filter);
+            body.push(0);
+        }
+        [&[0x82, body.len() as u8], body.as_slice()].concat()
+    };
+    let filters: &[&[u8]] = &[b"a/#", b"tributary/alerts/#", b"$share/g/a"];
+    let mut client = Client::connected(V4);
+    client.send(&packet(filters, false));
+    assert_eq!(client.said(), [0x90, 5, 0, 9, 0x80, 0x80, 0x80]);
+    let mut client = Client::connected(V5);
+    client.send(&packet(filters, true));
+    let said = client.said();
+    assert!(said.ends_with(&[0x83, 0x87, 0x9e]), "{said:02x?}");
+    assert!(String::from_utf8_lossy(&said).contains("not a broker"));
+    assert_eq!(client.over(), "not over");
+    client.send(&[0xc0, 0]);
+    assert_eq!(client.said(), [0xd0, 0]);
+}
+
+#[test]
+fn whoever_is_not_let_in_hears_why() {
+    let body = |level: u8, flags: u8, rest: &[u8]| {
+        let body = [&[0, 4], b"MQTT".as_slice(), &[level, flags, 0, 60], rest].concat();
+        [&[0x10, body.len() as u8], body.as_slice()].concat()
+    };
+    let table: &[(Vec<u8>, &[u8], &str)] = &[
+        (body(3, 2, b"\0\x01a"), &[0x20, 2, 0, 1], "protocol_version"),
+        (
+            body(6, 2, b"\0\x01a"),
+            &[0x20, 3, 0, 0x84, 0],
+            "protocol_version",
+        ),
+        (body(4, 0, b"\0\0"), &[0x20, 2, 0, 2], "client_id"),
+        (
+            body(5, 2, b"\x04\x15\0\x01k\0\0"),
+            &[0x20, 3, 0, 0x8c, 0],
+            "authentication",
+        ),
+        (body(5, 3, b"\0\0\0"), &[0x20, 3, 0, 0x81, 0], "malformed"),
+        (body(4, 3, b"\0\0"), &[], "malformed"),
+        (b"GET / HTTP/1.1\r\n\r\n".to_vec(), &[], "protocol_error"),
+        (vec![0xc0, 0], &[], "protocol_error"),
+        (vec![0x10, 0xff, 0xff, 0xff, 0x7f], &[], "packet_too_large"),
+        (vec![0x10, 0xff, 0xff, 0xff, 0xff], &[], "malformed"),
+    ];
+    for (bytes, said, reason) in table {
+        let mut client = Client::new();
+        client.send(bytes);
+        assert_eq!(
+            (client.said().as_slice(), client.over()),
+            (*said, *reason),
+            "{bytes:02x?}"
+        );
+    }
+    // No name: one is given, and an MQTT 5 client is told.
+    let mut client = Client::new();
+    client.send(&body(5, 2, b"\0\0\0"));
+    assert_eq!(
+        client.core.take_arrival().as_deref(),
+        Some("tributary-abc-7")
+    );
+    assert!(String::from_utf8_lossy(&client.said()).contains("tributary-abc-7"));
+}
+
+#[test]
+fn silence_ends_a_connection_and_only_silence() {
+    let mut client = Client::new();
+    client.send(&connect(V5, "me", 10)[..9]);
+    assert_eq!(
+        client.core.poll_timeout(client.start),
+        Some(client.at(5_000))
+    );
+    client.core.handle_timeout(client.at(4_999));
+    assert_eq!(client.over(), "not over");
+    client.core.handle_timeout(client.at(5_000));
+    assert_eq!(client.over(), "no_connect");
+
+    let mut client = Client::connected(V5);
+    assert_eq!(
+        client.core.poll_timeout(client.start),
+        Some(client.at(15_000))
+    );
+    client.core.handle_timeout(client.at(14_999));
+    assert_eq!(client.over(), "not over");
+    client.core.handle_timeout(client.at(15_000));
+    assert_eq!(
+        (client.said().as_slice(), client.over()),
+        (&[0xe0, 2, 0x8d, 0][..], "keep_alive")
+    );
+
+    // MQTT 5 without a keep alive gets ours; 3.1.1 cannot be told and has none.
+    let mut client = Client::new();
+    client.send(&connect(V5, "me", 0));
+    assert_eq!(
+        client.core.poll_timeout(client.start),
+        Some(client.at(900_000))
+    );
+    assert!(client.said().ends_with(&[0x13, 2, 88]));
+    let mut client = Client::new();
+    client.send(&connect(V4, "me", 0));
+    assert_eq!(client.core.poll_timeout(client.start), None);
+}
+
+/// A connection that never finishes CONNECT cannot stretch its time byte by byte.
+#[test]
+fn a_slow_connect_has_one_deadline() {
+    let mut client = Client::new();
+    let bytes = connect(V4, "me", 10);
+    let now = Now {
+        instant: client.at(4_000),
+        unix_us: 0,
+    };
+    client
+        .core
+        .handle_bytes(&bytes[..5], now, &mut client.batch);
+    assert_eq!(
+        client.core.poll_timeout(now.instant),
+        Some(client.at(5_000))
+    );
+}
+
+#[test]
+fn what_is_in_flight_is_bounded() {
+    let mut client = Client::connected(V5);
+    for i in 1..=64 {
+        client.send(&publish(V5, 1, i, "a", b"1"));
+    }
+    assert_eq!(client.over(), "not over");
+    client.send(&publish(V5, 1, 65, "a", b"1"));
+    assert_eq!(
+        (client.said().as_slice(), client.over()),
+        (&[0xe0, 2, 0x93, 0][..], "receive_maximum")
+    );
+    assert_eq!(client.batch.records(), 64);
+
+    // Bytes on their way to the disk stop the reading, and the silence meanwhile is ours.
+    let mut client = Client::connected(V4);
+    let big = vec![b'x'; 200_000];
+    client.send(&publish(V4, 1, 1, "a", &big));
+    assert!(client.core.wants_read(client.start));
+    client.send(&publish(V4, 1, 2, "a", &big));
+    assert!(!client.core.wants_read(client.start));
+    assert_eq!(client.core.poll_timeout(client.start), None);
+    client.core.handle_timeout(client.at(1_000_000));
+    assert_eq!(client.over(), "not over");
+    client.core.handle_durable(1, client.at(1_000_000));
+    assert!(client.core.wants_read(client.at(1_000_000)));
+    assert_eq!(
+        client.core.poll_timeout(client.at(1_000_000)),
+        Some(client.at(1_015_000))
+    );
+}
+
+#[test]
+fn a_rate_beyond_the_limit_waits_and_loses_nothing() {
+    let mut client = Client::connected(V4);
+    let burst: Vec<u8> = (0..1_100)
+        .flat_map(|_| publish(V4, 0, 0, "a", b"1"))
+        .collect();
+    client.send(&burst);
+    assert_eq!(client.records().len(), 1_100);
+    assert!(!client.core.wants_read(client.start));
+    assert_eq!(client.core.poll_timeout(client.start), Some(client.at(101)));
+    assert!(client.core.wants_read(client.at(102)));
+}
+
+#[test]
+fn too_large_is_told_or_becomes_a_dead_letter() {
+    let payload: Vec<u8> = (0..300_000u32).map(|i| i as u8).collect();
+    let mut client = Client::connected(V5);
+    client.send(&publish(V5, 1, 1, "a", &payload)[..10]);
+    assert_eq!(
+        (client.said().as_slice(), client.over()),
+        (&[0xe0, 2, 0x95, 0][..], "packet_too_large")
+    );
+
+    for qos in [0, 1] {
+        for step in [13, 16_384, 400_000] {
+            let mut client = Client::connected(V4);
+            let mut bytes = publish(V4, qos, u16::from(qos) * 3, "plant/cam", &payload);
+            bytes.extend(publish(V4, 1, 4, "b", b"next"));
+            for chunk in bytes.chunks(step) {
+                client.send(chunk);
+                assert!(client.core.held_bytes() < 100, "it is read past, not held");
+            }
+            let records = client.records();
+            assert_eq!(records[0].0, "plant/cam:300000");
+            assert_eq!(records[0].1, payload[..TOO_LARGE_HEAD_BYTES]);
+            assert_eq!(records[1], ("b".into(), b"next".to_vec()));
+            client.core.handle_durable(2, client.start);
+            let acks: &[u8] = if qos == 1 {
+                &[0x40, 2, 0, 3, 0x40, 2, 0, 4]
+            } else {
+                &[0x40, 2, 0, 4]
+            };
+            assert_eq!(client.said(), acks);
+            assert_eq!(client.core.take_tally().too_large, 1);
+        }
+    }
+}
+
+#[test]
+fn orders_end_it_with_their_reason() {
+    let mut client = Client::connected(V5);
+    client.core.handle_order(Order::TakenOver);
+    assert_eq!(
+        (client.said().as_slice(), client.over()),
+        (&[0xe0, 2, 0x8e, 0][..], "taken_over")
+    );
+    let mut client = Client::connected(V4);
+    client.core.handle_order(Order::TakenOver);
+    assert_eq!(
+        (client.said().as_slice(), client.over()),
+        (&[][..], "taken_over")
+    );
+
+    // A shutdown first acknowledges what was taken in, and takes nothing more.
+    let mut client = Client::connected(V5);
+    client.send(&publish(V5, 1, 1, "a", b"1"));
+    client.core.handle_order(Order::ShutDown);
+    assert!(!client.core.wants_read(client.start));
+    assert_eq!(client.over(), "not over");
+    client.core.handle_durable(1, client.start);
+    assert_eq!(client.said(), [0x40, 2, 0, 1, 0xe0, 2, 0x8b, 0]);
+    assert_eq!(client.over(), "shutdown");
+}
+
+#[test]
+fn twenty_thousand_broken_conversations_panic_nowhere() {
+    let mut state = 99;
+    let mut endings = std::collections::BTreeMap::new();
+    for round in 0..20_000usize {
+        let version = [V4, V5][round % 2];
+        let mut bytes = connect(version, "me", 10);
+        if round % 3 == 0 {
+            mutate(&mut bytes, &mut state);
+        }
+        let mut rest = publish(version, 1, 1, "a/b", b"1");
+        rest.extend([0xc0, 0]);
+        rest.extend(publish(version, 0, 0, "a/c", b"2"));
+        mutate(&mut rest, &mut state);
+        bytes.extend(rest);
+        let mut client = Client::new();
+        for chunk in bytes.chunks(1 + next(&mut state) as usize % 40) {
+            client.send(chunk);
+        }
+        client
+            .core
+            .handle_durable(client.core.appended(), client.start);
+        assert!(client.core.held_bytes() < 1_024);
+        assert_eq!(u64::from(client.batch.records()), client.core.appended());
+        *endings.entry(client.over()).or_insert(0) += 1;
+    }
+    assert!(endings.len() > 4, "{endings:?}");
+}

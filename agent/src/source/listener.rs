@@ -1,0 +1,418 @@
+//! The MQTT listener's sockets and tasks: one task a connection, no decision in any of them.
+
+use super::connection::{Connection, Now, Order, Tally};
+use super::registry::{Registry, Signal};
+use crate::limits::{
+    CLOSE_TIMEOUT, CONNECTIONS_MAX, READ_BYTES, UNFINISHED_BYTES_MAX, WRITE_TIMEOUT,
+};
+use crate::wal::{Batch, Queue};
+use bytes::Buf;
+use metrics::{Counter, counter, gauge};
+use std::cell::RefCell;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Where to listen, and how much to take.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ListenerConfig {
+    /// The address; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// Messages a second that one client may publish.
+    pub rate_limit_messages_per_s: u32,
+}
+
+/// Why the listener cannot listen.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenerError {
+    /// Somebody else has the port.
+    #[error(
+        "MQTT: {address} is in use: another broker or agent runs here; stop it, or set \
+         `address` in [source.listener] to another port"
+    )]
+    InUse {
+        /// The address that was wanted.
+        address: SocketAddr,
+    },
+    /// The address cannot be used.
+    #[error("MQTT: cannot listen on {address}: {source}; see `address` in [source.listener]")]
+    Bind {
+        /// The address that was wanted.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+/// A bound listener, not yet accepting.
+#[derive(Debug)]
+pub struct Listener {
+    socket: TcpListener,
+    shared: Arc<Shared>,
+}
+
+/// What all connections share.
+#[derive(Debug)]
+struct Shared {
+    queue: Queue,
+    registry: Registry,
+    epoch: u64,
+    messages_per_s: u32,
+    /// Bytes that unfinished packets hold.
+    unfinished: AtomicUsize,
+    counters: Counters,
+}
+
+impl Listener {
+    /// Binds the address. Messages go to `queue`.
+    ///
+    /// # Errors
+    /// [`ListenerError`] names the address and what to do.
+    pub async fn bind(config: &ListenerConfig, queue: Queue) -> Result<Self, ListenerError> {
+        let address = config.address;
+        let socket = TcpListener::bind(address)
+            .await
+            .map_err(|source| match source.kind() {
+                io::ErrorKind::AddrInUse => ListenerError::InUse { address },
+                _ => ListenerError::Bind { address, source },
+            })?;
+        let shared = Arc::new(Shared {
+            queue,
+            registry: Registry::default(),
+            epoch: unix_us() as u64,
+            messages_per_s: config.rate_limit_messages_per_s,
+            unfinished: AtomicUsize::new(0),
+            counters: Counters::new(),
+        });
+        Ok(Self { socket, shared })
+    }
+
+    /// The address that is bound.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// Serves clients until `stop`; then reads nothing more, acknowledges what becomes durable,
+    /// and returns when every connection has ended. Its caller bounds that wait, and ends the
+    /// write-ahead log behind it.
+    pub async fn run(self, stop: CancellationToken) {
+        let tasks = TaskTracker::new();
+        let mut number = 0u64;
+        loop {
+            let accepted = tokio::select! {
+                // Both are cancel safe: an accepted socket is returned or not yet accepted.
+                () = stop.cancelled() => break,
+                accepted = self.socket.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    number += 1;
+                    self.admit(stream, number, &tasks);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    // Out of file descriptors: the backlog keeps who waits.
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+        drop(self.socket);
+        self.shared.registry.shut_down();
+        tasks.close();
+        tasks.wait().await;
+    }
+
+    fn admit(&self, stream: TcpStream, number: u64, tasks: &TaskTracker) {
+        counter!("tributary_agent_mqtt_connections_total").increment(1);
+        let Some(signal) = self.shared.registry.enter(number, CONNECTIONS_MAX) else {
+            counter!("tributary_agent_mqtt_closed_total", "reason" => "too_many").increment(1);
+            return;
+        };
+        let shared = Arc::clone(&self.shared);
+        tasks.spawn(async move {
+            let now = Instant::now().into_std();
+            let core = Connection::new(number, shared.epoch, shared.messages_per_s, now);
+            gauge!("tributary_agent_mqtt_connections").increment(1);
+            let mut task = Task {
+                stream,
+                number,
+                core,
+                signal,
+                shared,
+                client: None,
+                batch: None,
+                held: 0,
+            };
+            let reason = task.serve().await;
+            task.shared
+                .unfinished
+                .fetch_sub(task.held, Ordering::Relaxed);
+            task.shared.registry.leave(number, task.client.as_deref());
+            gauge!("tributary_agent_mqtt_connections").decrement(1);
+            counter!("tributary_agent_mqtt_closed_total", "reason" => reason).increment(1);
+        });
+    }
+}
+
+/// One connection's socket beside its core.
+struct Task {
+    stream: TcpStream,
+    number: u64,
+    core: Connection,
+    signal: Arc<Signal>,
+    shared: Arc<Shared>,
+    client: Option<Box<str>>,
+    /// What waits for room in the queue; nothing is read meanwhile.
+    batch: Option<Batch>,
+    /// The core's unfinished bytes, as they are counted in `Shared`.
+    held: usize,
+}
+
+/// What a connection's task waits for.
+enum Event {
+    Readable,
+    Writable,
+    Told,
+    Room(Option<crate::wal::Room>),
+    Timeout,
+    Stalled,
+}
+
+impl Task {
+    async fn serve(&mut self) -> &'static str {
+        loop {
+            if let Err(error) = self.flush() {
+                return broken(&error);
+            }
+            if let Some(reason) = self.core.is_over() {
+                self.last_words().await;
+                return reason;
+            }
+            match self.next_event().await {
+                Event::Stalled => return "stalled",
+                event => {
+                    if let Err(error) = self.apply(event) {
+                        return broken(&error);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Cancel safe, each branch by itself: readiness stays, [`Signal::told`] keeps what was told,
+    /// and room that was not granted was not taken.
+    async fn next_event(&mut self) -> Event {
+        let now = Instant::now();
+        let reads = self.batch.is_none() && self.core.wants_read(now.into_std());
+        let writes = !self.core.outgoing().is_empty();
+        let stalled = writes.then(|| now + WRITE_TIMEOUT);
+        let due = self
+            .core
+            .poll_timeout(now.into_std())
+            .map(Instant::from_std);
+        let due = due.filter(|_| self.batch.is_none());
+        let wake = due.into_iter().chain(stalled).min();
+        let bytes = self.batch.as_ref().map_or(0, Batch::len_bytes);
+        tokio::select! {
+            biased;
+            () = self.signal.told() => Event::Told,
+            room = self.shared.queue.room(bytes), if self.batch.is_some() => Event::Room(room),
+            _ = self.stream.readable(), if reads => Event::Readable,
+            _ = self.stream.writable(), if writes => Event::Writable,
+            () = sleep_until(wake), if wake.is_some() => {
+                if due == wake { Event::Timeout } else { Event::Stalled }
+            }
+        }
+    }
+
+    fn apply(&mut self, event: Event) -> io::Result<()> {
+        let now = Instant::now().into_std();
+        match event {
+            Event::Readable => self.read()?,
+            Event::Told => {
+                self.core.handle_durable(self.signal.durable_upto(), now);
+                if let Some(order) = self.signal.take_order() {
+                    // What waits for room was never acknowledged: whoever sent it sends it again.
+                    self.batch = None;
+                    self.core.handle_order(order);
+                }
+            }
+            Event::Room(room) => {
+                match (room, self.batch.take()) {
+                    (Some(room), Some(batch)) => self.shared.queue.push(batch, room),
+                    _ => self.core.handle_order(Order::ShutDown),
+                }
+                self.core.resume(now);
+            }
+            Event::Timeout => self.core.handle_timeout(now),
+            Event::Writable | Event::Stalled => {}
+        }
+        self.shared.counters.add(self.core.take_tally());
+        Ok(())
+    }
+
+    /// One read, and everything that follows from it.
+    fn read(&mut self) -> io::Result<()> {
+        thread_local! {
+            // One a thread instead of one a connection: an idle connection holds none.
+            static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
+        }
+        SCRATCH.with_borrow_mut(|scratch| {
+            let length = match self.stream.try_read(scratch) {
+                Ok(0) => {
+                    self.core.handle_end();
+                    return Ok(());
+                }
+                Ok(length) => length,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            };
+            let now = Now {
+                instant: Instant::now().into_std(),
+                unix_us: unix_us(),
+            };
+            let mut batch = Batch::new();
+            self.core
+                .handle_bytes(scratch.get(..length).unwrap_or_default(), now, &mut batch);
+            self.after_read(batch);
+            Ok(())
+        })
+    }
+
+    fn after_read(&mut self, mut batch: Batch) {
+        if let Some(client) = self.core.take_arrival() {
+            if self.shared.registry.name(self.number, &client) {
+                counter!("tributary_agent_mqtt_takeovers_total").increment(1);
+            }
+            self.client = Some(client);
+        }
+        self.count_unfinished();
+        if batch.is_empty() {
+            return;
+        }
+        batch.tell(self.signal.clone(), self.core.appended());
+        match self.shared.queue.try_room(batch.len_bytes()) {
+            Some(room) => self.shared.queue.push(batch, room),
+            None => self.batch = Some(batch),
+        }
+    }
+
+    /// Keeps the sum of what unfinished packets hold; beyond its bound, who holds much ends.
+    fn count_unfinished(&mut self) {
+        let held = self.core.held_bytes();
+        if held == self.held {
+            return;
+        }
+        let all = &self.shared.unfinished;
+        all.fetch_add(held, Ordering::Relaxed);
+        let sum = all.fetch_sub(self.held, Ordering::Relaxed) - self.held;
+        self.held = held;
+        if sum > UNFINISHED_BYTES_MAX && held > READ_BYTES {
+            self.core.handle_order(Order::Busy);
+        }
+    }
+
+    /// Sends what the socket takes.
+    fn flush(&mut self) -> io::Result<()> {
+        let out = self.core.outgoing();
+        while !out.is_empty() {
+            match self.stream.try_write(out) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(sent) => out.advance(sent),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        // An idle connection holds no buffer.
+        *out = bytes::BytesMut::new();
+        Ok(())
+    }
+
+    /// Sends what is left, for a while: the connection is over.
+    async fn last_words(&mut self) {
+        let sent = tokio::time::timeout(CLOSE_TIMEOUT, async {
+            while !self.core.outgoing().is_empty() {
+                self.stream.writable().await?;
+                self.flush()?;
+            }
+            io::Result::Ok(())
+        });
+        // Whether the peer still took them changes nothing: the socket closes now.
+        let _ = sent.await;
+    }
+}
+
+async fn sleep_until(wake: Option<Instant>) {
+    if let Some(wake) = wake {
+        tokio::time::sleep_until(wake).await;
+    }
+}
+
+fn broken(error: &io::Error) -> &'static str {
+    tracing::debug!(%error, "an MQTT connection broke");
+    "broken"
+}
+
+/// Now, by the wall clock: µs since 1970, UTC, at millisecond resolution, so that equal stamps
+/// of one read compress.
+fn unix_us() -> i64 {
+    match SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(since) => i64::try_from(since.as_millis() * 1_000).unwrap_or(i64::MAX),
+        Err(before) => -i64::try_from(before.duration().as_millis() * 1_000).unwrap_or(i64::MAX),
+    }
+}
+
+/// Counters that are added to for each read: looked up once.
+struct Counters {
+    messages: Counter,
+    payload_bytes: Counter,
+    acknowledged: Counter,
+    refused_topic: Counter,
+    too_large: Counter,
+    wills: Counter,
+    subscriptions_refused: Counter,
+}
+
+impl std::fmt::Debug for Counters {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Counters")
+    }
+}
+
+impl Counters {
+    fn new() -> Self {
+        Self {
+            messages: counter!("tributary_agent_mqtt_messages_total"),
+            payload_bytes: counter!("tributary_agent_mqtt_payload_bytes_total"),
+            acknowledged: counter!("tributary_agent_mqtt_acknowledged_total"),
+            refused_topic: counter!("tributary_agent_mqtt_refused_topic_total"),
+            too_large: counter!("tributary_agent_mqtt_too_large_total"),
+            wills: counter!("tributary_agent_mqtt_wills_ignored_total"),
+            subscriptions_refused: counter!("tributary_agent_mqtt_subscriptions_refused_total"),
+        }
+    }
+
+    fn add(&self, tally: Tally) {
+        let pairs = [
+            (&self.messages, tally.messages),
+            (&self.payload_bytes, tally.payload_bytes),
+            (&self.acknowledged, tally.acknowledged),
+            (&self.refused_topic, tally.refused_topic),
+            (&self.too_large, tally.too_large),
+            (&self.wills, tally.wills),
+            (&self.subscriptions_refused, tally.subscriptions_refused),
+        ];
+        for (counter, count) in pairs.into_iter().filter(|(_, count)| *count > 0) {
+            counter.increment(count);
+        }
+    }
+}

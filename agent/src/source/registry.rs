@@ -1,0 +1,128 @@
+//! Who is connected: to end the older of two connections with one client identifier, and all of
+//! them at the end. Holds no socket.
+
+use super::connection::Order;
+use crate::wal::Durable;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+
+/// What others tell a connection's task.
+#[derive(Debug, Default)]
+pub(super) struct Signal {
+    durable: AtomicU64,
+    order: AtomicU8,
+    notify: Notify,
+}
+
+impl Signal {
+    /// How far the connection's messages are durable.
+    pub(super) fn durable_upto(&self) -> u64 {
+        self.durable.load(Ordering::Acquire)
+    }
+
+    /// Gives an order; the first one holds.
+    fn order(&self, order: Order) {
+        let code = match order {
+            Order::TakenOver => 1,
+            Order::ShutDown => 2,
+            Order::Busy => 3,
+        };
+        let _ = self
+            .order
+            .compare_exchange(0, code, Ordering::AcqRel, Ordering::Acquire);
+        self.notify.notify_one();
+    }
+
+    /// The order that was given, until it is taken.
+    pub(super) fn take_order(&self) -> Option<Order> {
+        match self.order.swap(0, Ordering::AcqRel) {
+            1 => Some(Order::TakenOver),
+            2 => Some(Order::ShutDown),
+            3 => Some(Order::Busy),
+            _ => None,
+        }
+    }
+
+    /// Waits until something is told. Cancel safe: what was told stays.
+    pub(super) async fn told(&self) {
+        self.notify.notified().await;
+    }
+}
+
+impl Durable for Signal {
+    fn durable(&self, upto: u64) {
+        self.durable.fetch_max(upto, Ordering::AcqRel);
+        self.notify.notify_one();
+    }
+}
+
+/// Everybody who is connected.
+#[derive(Debug, Default)]
+pub(super) struct Registry {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    connections: HashMap<u64, Arc<Signal>>,
+    clients: HashMap<Box<str>, u64>,
+    shut_down: bool,
+}
+
+impl Registry {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A connection was accepted; `None` when there are `most` already.
+    pub(super) fn enter(&self, number: u64, most: usize) -> Option<Arc<Signal>> {
+        let mut inner = self.lock();
+        if inner.connections.len() >= most {
+            return None;
+        }
+        let signal = Arc::new(Signal::default());
+        if inner.shut_down {
+            signal.order(Order::ShutDown);
+        }
+        inner.connections.insert(number, Arc::clone(&signal));
+        Some(signal)
+    }
+
+    /// Its client said who it is; an older connection of the same client ends. Whether there was
+    /// one.
+    pub(super) fn name(&self, number: u64, client: &str) -> bool {
+        let mut inner = self.lock();
+        let older = inner
+            .clients
+            .insert(client.into(), number)
+            .filter(|older| *older != number);
+        let signal = older.and_then(|older| inner.connections.get(&older));
+        if let Some(signal) = signal {
+            signal.order(Order::TakenOver);
+        }
+        signal.is_some()
+    }
+
+    /// A connection has ended.
+    pub(super) fn leave(&self, number: u64, client: Option<&str>) {
+        let mut inner = self.lock();
+        inner.connections.remove(&number);
+        if let Some(client) = client
+            && inner.clients.get(client) == Some(&number)
+        {
+            inner.clients.remove(client);
+        }
+    }
+
+    /// Everybody shall end, and whoever still comes.
+    pub(super) fn shut_down(&self) {
+        let mut inner = self.lock();
+        inner.shut_down = true;
+        inner
+            .connections
+            .values()
+            .for_each(|signal| signal.order(Order::ShutDown));
+    }
+}

@@ -1,0 +1,17 @@
+//! The write-ahead log: messages as they came, durable before they are acknowledged.
+//!
+//! [`Batch`]es of records come from the sources over a queue bounded by bytes; one thread writes
+//! them as frames, one `fdatasync` each; after it, and in log order, the sources hear that their
+//! batch is durable, and the frame goes to the next stage. Nothing here knows what a payload means.
+
+mod batch;
+mod queue;
+mod record;
+mod replay;
+mod stage;
+
+pub use batch::{Batch, Durable};
+pub use queue::{Queue, Room};
+pub use record::{KINDS, Message, Qos, Record, RecordError, RecordKind, TooLarge};
+pub use replay::{Replay, Replayed};
+pub use stage::{Append, CommittedFrame, StorageState, Wal, WalConfig, WalError};

@@ -1,0 +1,187 @@
+//! The queue from sources to the commit thread: bounded by bytes, and silent while it fills.
+//!
+//! The bytes stay taken until the frame with them is durable, so that what waits here, and what
+//! the commit thread holds, is bounded together. A push wakes the thread only when the thread
+//! said that it would do something about it.
+
+use super::batch::Batch;
+use crate::limits::{WAL_QUEUE_BATCHES_MAX, WAL_QUEUE_BYTES_MAX};
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// What the smallest batch counts for, so that the number of batches is bounded, too.
+const BATCH_BYTES_MIN: usize = WAL_QUEUE_BYTES_MAX / WAL_QUEUE_BATCHES_MAX;
+
+/// Room in the queue, taken until it is dropped.
+#[derive(Debug)]
+pub struct Room(#[allow(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
+
+/// The sources' end; clone it for each.
+#[derive(Clone, Debug)]
+pub struct Queue {
+    shared: Arc<Shared>,
+    room: Arc<Semaphore>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: VecDeque<(Batch, Room)>,
+    bytes: usize,
+    /// Bytes at which the thread is woken; `None` while it does not wait.
+    wake_at: Option<usize>,
+    closed: bool,
+}
+
+impl Queue {
+    /// A queue, and the commit thread's end of it.
+    pub(super) fn new() -> (Self, Intake) {
+        let shared = Arc::new(Shared::default());
+        let room = Arc::new(Semaphore::new(WAL_QUEUE_BYTES_MAX));
+        (
+            Self {
+                shared: Arc::clone(&shared),
+                room,
+            },
+            Intake { shared },
+        )
+    }
+
+    fn permits(bytes: usize) -> u32 {
+        bytes.clamp(BATCH_BYTES_MIN, WAL_QUEUE_BYTES_MAX) as u32
+    }
+
+    /// Room for a batch of `bytes`, if there is some now.
+    pub fn try_room(&self, bytes: usize) -> Option<Room> {
+        let permits = Arc::clone(&self.room).try_acquire_many_owned(Self::permits(bytes));
+        permits.ok().map(Room)
+    }
+
+    /// Room for a batch of `bytes`. Cancel safe; waits while storage takes nothing. `None` when
+    /// the log is closed for good.
+    pub async fn room(&self, bytes: usize) -> Option<Room> {
+        let permits = Arc::clone(&self.room).acquire_many_owned(Self::permits(bytes));
+        permits.await.ok().map(Room)
+    }
+
+    /// Hands a batch to the commit thread.
+    pub fn push(&self, batch: Batch, room: Room) {
+        let mut state = self.shared.lock();
+        state.bytes += batch.len_bytes();
+        state.waiting.push_back((batch, room));
+        if state.wake_at.is_some_and(|bytes| state.bytes >= bytes) {
+            state.wake_at = None;
+            drop(state);
+            self.shared.changed.notify_one();
+        }
+    }
+
+    /// Lets the commit thread end once it has written what is here.
+    pub fn close(&self) {
+        self.shared.lock().closed = true;
+        self.shared.changed.notify_one();
+    }
+
+    /// Wakes every source that waits for room, for good: nothing will be taken any more.
+    pub(super) fn refuse(&self) {
+        self.room.close();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it holds the lock; if it did, the state is still whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The commit thread's end.
+#[derive(Debug)]
+pub(super) struct Intake {
+    shared: Arc<Shared>,
+}
+
+/// Why the thread was woken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Woken {
+    /// There may be something.
+    Batches,
+    /// Nothing, and nothing will come.
+    Closed,
+}
+
+impl Intake {
+    /// Waits until `bytes` wait here, the time is over, or the queue is closed; then moves
+    /// batches to `out` until it holds `most` bytes (at least one batch, if there is one).
+    pub(super) fn take(
+        &self,
+        bytes: usize,
+        timeout: Option<Duration>,
+        most: usize,
+        out: &mut Vec<(Batch, Room)>,
+    ) -> Woken {
+        let mut state = self.shared.lock();
+        if state.bytes < bytes && !state.closed {
+            state.wake_at = Some(bytes);
+            state = self.wait(state, timeout);
+            state.wake_at = None;
+        }
+        let mut moved = 0;
+        while let Some((next, _)) = state.waiting.front() {
+            if moved > 0 && moved + next.len_bytes() > most {
+                break;
+            }
+            moved += next.len_bytes();
+            out.extend(state.waiting.pop_front());
+        }
+        state.bytes -= moved;
+        if state.closed && out.is_empty() {
+            Woken::Closed
+        } else {
+            Woken::Batches
+        }
+    }
+
+    fn wait<'a>(
+        &self,
+        state: MutexGuard<'a, State>,
+        timeout: Option<Duration>,
+    ) -> MutexGuard<'a, State> {
+        let idle = |state: &mut State| state.wake_at.is_some() && !state.closed;
+        match timeout {
+            None => self
+                .shared
+                .changed
+                .wait_while(state, idle)
+                .unwrap_or_else(PoisonError::into_inner),
+            Some(timeout) => {
+                let waited = self.shared.changed.wait_timeout_while(state, timeout, idle);
+                waited.unwrap_or_else(PoisonError::into_inner).0
+            }
+        }
+    }
+}
+
+impl Intake {
+    /// Whether no batch will be pushed any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.shared.lock().closed
+    }
+
+    /// Waits for this time, or until the queue is closed; whether it is.
+    pub(super) fn wait_closed(&self, time: Duration) -> bool {
+        let state = self.shared.lock();
+        let waited = self
+            .shared
+            .changed
+            .wait_timeout_while(state, time, |state| !state.closed);
+        waited.unwrap_or_else(PoisonError::into_inner).0.closed
+    }
+}

@@ -1,0 +1,367 @@
+//! What one entry of the write-ahead log holds: its kinds, its bytes, and a reader that takes
+//! anything and panics at nothing.
+//!
+//! The kind is the entry's kind in the log. Kind `message` (1), version 1, little endian:
+//!
+//! | at | bytes | field |
+//! |---|---|---|
+//! | 0 | 1 | version: 1 |
+//! | 1 | 1 | bits 0-1 QoS, 2 DUP, 3 retain, 4 MQTT 5; the others 0 |
+//! | 2 | 2 | packet id; 0 with QoS 0 |
+//! | 4 | 8 | received time, µs since 1970, UTC |
+//! | 12 | 8 | session: [`session_of`](Message::session_of) the client |
+//! | 20 | 2 | length of the topic |
+//! | 22 | | topic, then payload until the end |
+//!
+//! Kind `too_large` (2) has 4 more bytes behind the length of the topic: the bytes that the
+//! payload had; what stands behind the topic is its head.
+//!
+//! Kinds are never used again for something else. A later version of a kind may only add behind
+//! what is there, or raise the version byte; a greater version is an error that says so.
+
+use crate::limits::{RECORD_HEAD_BYTES_MAX, TOPIC_BYTES_MAX};
+
+/// Declares [`RecordKind`], its codes and its names once.
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $name:ident = $code:literal, $text:literal;)*) => {
+        /// What kind of entry it is.
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        #[repr(u8)]
+        pub enum RecordKind { $($(#[$doc])* $name = $code,)* }
+
+        /// Every kind with its code and name, as documents and tools show it.
+        pub const KINDS: &[(RecordKind, u8, &str)] =
+            &[$((RecordKind::$name, $code, $text),)*];
+    };
+}
+
+kinds! {
+    /// A message as it came.
+    Message = 1, "message";
+    /// A publication beyond the packet limit: its head, for the dead letters.
+    TooLarge = 2, "too_large";
+    /// A QoS 2 message was released by its sender.
+    PubRel = 3, "pubrel";
+    /// Another configuration holds from here on.
+    Configuration = 4, "configuration";
+    /// What the clock said, where it jumped.
+    Clock = 5, "clock";
+    /// Time passed without a message.
+    Tick = 6, "tick";
+    /// Messages that were refused though acknowledged.
+    Refused = 7, "refused";
+    /// A waveform was asked for.
+    Capture = 8, "capture";
+}
+
+impl RecordKind {
+    /// The kind's code in the log.
+    pub fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// The kind with this code.
+    pub fn from_code(code: u8) -> Option<Self> {
+        KINDS
+            .iter()
+            .find(|(_, known, _)| *known == code)
+            .map(|(kind, _, _)| *kind)
+    }
+}
+
+const VERSION: u8 = 1;
+const HEAD_BYTES: usize = 22;
+const TOO_LARGE_HEAD_BYTES: usize = HEAD_BYTES + 4;
+const _: () = assert!(TOO_LARGE_HEAD_BYTES <= RECORD_HEAD_BYTES_MAX);
+const _: () = assert!(TOPIC_BYTES_MAX <= u16::MAX as usize);
+
+/// How often a message was to be delivered.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(u8)]
+pub enum Qos {
+    /// QoS 0.
+    AtMostOnce = 0,
+    /// QoS 1.
+    AtLeastOnce = 1,
+    /// QoS 2.
+    ExactlyOnce = 2,
+}
+
+impl Qos {
+    /// The QoS with this number.
+    pub fn from_code(code: u8) -> Option<Self> {
+        [Self::AtMostOnce, Self::AtLeastOnce, Self::ExactlyOnce]
+            .get(usize::from(code))
+            .copied()
+    }
+}
+
+/// A message as it came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Message<'a> {
+    /// Whose: [`Message::session_of`] the client's identifier.
+    pub session: u64,
+    /// How it was published.
+    pub qos: Qos,
+    /// Whether the sender said it may be a second delivery.
+    pub dup: bool,
+    /// Whether the sender asked for it to be retained.
+    pub retain: bool,
+    /// Whether it came over MQTT 5.
+    pub v5: bool,
+    /// Its packet id; 0 with QoS 0.
+    pub packet_id: u16,
+    /// When it was received: µs since 1970, UTC.
+    pub received_time: i64,
+    /// What it was published to.
+    pub topic: &'a str,
+    /// What was published.
+    pub payload: &'a [u8],
+}
+
+impl Message<'_> {
+    /// The session of the client with this identifier.
+    pub fn session_of(client_id: &str) -> u64 {
+        crate::decode::message_hash(client_id, b"")
+    }
+
+    /// Appends the record's bytes to `out`.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        write_head(self, out);
+        out.extend_from_slice(self.topic.as_bytes());
+        out.extend_from_slice(self.payload);
+    }
+
+    /// Bytes of the record.
+    pub fn record_bytes(&self) -> usize {
+        HEAD_BYTES + self.topic.len() + self.payload.len()
+    }
+}
+
+/// The head of a publication that was beyond the packet limit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TooLarge<'a> {
+    /// The message, with only the head of its payload.
+    pub message: Message<'a>,
+    /// Bytes that the payload had.
+    pub payload_bytes: u32,
+}
+
+impl TooLarge<'_> {
+    /// Appends the record's bytes to `out`.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        write_head(&self.message, out);
+        out.extend_from_slice(&self.payload_bytes.to_le_bytes());
+        out.extend_from_slice(self.message.topic.as_bytes());
+        out.extend_from_slice(self.message.payload);
+    }
+}
+
+fn write_head(message: &Message<'_>, out: &mut Vec<u8>) {
+    debug_assert!(
+        message.topic.len() <= TOPIC_BYTES_MAX,
+        "MQTT's length field holds no more"
+    );
+    let flags = message.qos as u8
+        | u8::from(message.dup) << 2
+        | u8::from(message.retain) << 3
+        | u8::from(message.v5) << 4;
+    out.extend_from_slice(&[VERSION, flags]);
+    out.extend_from_slice(&message.packet_id.to_le_bytes());
+    out.extend_from_slice(&message.received_time.to_le_bytes());
+    out.extend_from_slice(&message.session.to_le_bytes());
+    out.extend_from_slice(&(message.topic.len() as u16).to_le_bytes());
+}
+
+/// Why bytes are no record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum RecordError {
+    /// A kind that this version does not know.
+    #[error("a record of kind {0}, which this version does not know: was a newer one here?")]
+    Kind(u8),
+    /// A version that this one does not know.
+    #[error("a record of version {0}; this version reads {VERSION}: was a newer one here?")]
+    Version(u8),
+    /// Bytes that end within a field.
+    #[error("a record of {0} bytes, which ends within a field")]
+    Short(usize),
+    /// A field that holds what it cannot.
+    #[error("a record whose {0} cannot be")]
+    Field(&'static str),
+}
+
+/// An entry of the log, read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Record<'a> {
+    /// A message.
+    Message(Message<'a>),
+    /// A publication beyond the packet limit.
+    TooLarge(TooLarge<'a>),
+    /// A control record, whose bytes belong to the stage that wrote it.
+    Control(RecordKind, &'a [u8]),
+}
+
+impl<'a> Record<'a> {
+    /// Reads an entry.
+    ///
+    /// # Errors
+    /// [`RecordError`] when the bytes are no record of that kind.
+    pub fn parse(kind: u8, bytes: &'a [u8]) -> Result<Self, RecordError> {
+        match RecordKind::from_code(kind).ok_or(RecordError::Kind(kind))? {
+            RecordKind::Message => {
+                let (head, rest) = read_head(bytes)?;
+                head.message(rest, bytes.len()).map(Record::Message)
+            }
+            RecordKind::TooLarge => {
+                let (head, rest) = read_head(bytes)?;
+                let short = RecordError::Short(bytes.len());
+                let (payload_bytes, rest) = rest.split_first_chunk().ok_or(short)?;
+                let message = head.message(rest, bytes.len())?;
+                let payload_bytes = u32::from_le_bytes(*payload_bytes);
+                Ok(Record::TooLarge(TooLarge {
+                    message,
+                    payload_bytes,
+                }))
+            }
+            control => Ok(Record::Control(control, bytes)),
+        }
+    }
+}
+
+/// The fixed fields.
+struct Head {
+    flags: u8,
+    qos: Qos,
+    packet_id: u16,
+    received_time: i64,
+    session: u64,
+    topic_bytes: u16,
+}
+
+fn read_head(bytes: &[u8]) -> Result<(Head, &[u8]), RecordError> {
+    let (head, rest) = bytes
+        .split_first_chunk::<HEAD_BYTES>()
+        .ok_or(RecordError::Short(bytes.len()))?;
+    let [version, flags, p0, p1, times @ .., t0, t1] = *head;
+    if version != VERSION {
+        return Err(RecordError::Version(version));
+    }
+    let qos = Qos::from_code(flags & 3).ok_or(RecordError::Field("QoS"))?;
+    if flags >> 5 != 0 {
+        return Err(RecordError::Field("flags"));
+    }
+    // A [u8; 16]: received time, then session.
+    let both = u128::from_le_bytes(times);
+    let head = Head {
+        flags,
+        qos,
+        packet_id: u16::from_le_bytes([p0, p1]),
+        received_time: both as u64 as i64,
+        session: (both >> 64) as u64,
+        topic_bytes: u16::from_le_bytes([t0, t1]),
+    };
+    Ok((head, rest))
+}
+
+impl Head {
+    fn message(self, rest: &[u8], record_bytes: usize) -> Result<Message<'_>, RecordError> {
+        let (topic, payload) = rest
+            .split_at_checked(usize::from(self.topic_bytes))
+            .ok_or(RecordError::Short(record_bytes))?;
+        let topic = std::str::from_utf8(topic).map_err(|_| RecordError::Field("topic"))?;
+        Ok(Message {
+            session: self.session,
+            qos: self.qos,
+            dup: self.flags & 4 != 0,
+            retain: self.flags & 8 != 0,
+            v5: self.flags & 16 != 0,
+            packet_id: self.packet_id,
+            received_time: self.received_time,
+            topic,
+            payload,
+        })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const MESSAGE: Message<'static> = Message {
+        session: 0x1122_3344_5566_7788,
+        qos: Qos::AtLeastOnce,
+        dup: true,
+        retain: false,
+        v5: true,
+        packet_id: 0x0102,
+        received_time: 0x0102_0304_0506_0708,
+        topic: "a/b",
+        payload: b"21.5",
+    };
+
+    #[test]
+    fn the_bytes_on_disk_are_these() {
+        let mut bytes = Vec::new();
+        MESSAGE.write(&mut bytes);
+        assert_eq!(bytes.len(), MESSAGE.record_bytes());
+        assert_eq!(
+            bytes,
+            [
+                &[1, 0b1_0101, 2, 1, 8, 7, 6, 5, 4, 3, 2, 1][..],
+                &[0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11, 3, 0],
+                b"a/b21.5",
+            ]
+            .concat()
+        );
+        assert_eq!(Record::parse(1, &bytes), Ok(Record::Message(MESSAGE)));
+    }
+
+    #[test]
+    fn a_head_of_a_large_one_comes_back() {
+        let large = TooLarge {
+            message: MESSAGE,
+            payload_bytes: 300_000,
+        };
+        let mut bytes = Vec::new();
+        large.write(&mut bytes);
+        assert_eq!(Record::parse(2, &bytes), Ok(Record::TooLarge(large)));
+    }
+
+    #[test]
+    fn what_is_no_record_says_why() {
+        let mut good = Vec::new();
+        MESSAGE.write(&mut good);
+        let with = |at: usize, byte: u8| {
+            let mut bytes = good.clone();
+            bytes[at] = byte;
+            Record::parse(1, &bytes).unwrap_err()
+        };
+        assert_eq!(Record::parse(0, &good), Err(RecordError::Kind(0)));
+        assert_eq!(Record::parse(9, &good), Err(RecordError::Kind(9)));
+        assert_eq!(with(0, 2), RecordError::Version(2));
+        assert_eq!(with(1, 3), RecordError::Field("QoS"));
+        assert_eq!(with(1, 0x20), RecordError::Field("flags"));
+        assert_eq!(with(20, 8), RecordError::Short(29));
+        assert_eq!(with(22, 0xff), RecordError::Field("topic"));
+        for length in 0..25 {
+            assert!(Record::parse(1, &good[..length]).is_err(), "{length}");
+        }
+        assert_eq!(
+            Record::parse(6, b"x"),
+            Ok(Record::Control(RecordKind::Tick, b"x"))
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(kind in 0u8..12, bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+            if let Ok(Record::Message(message)) = Record::parse(kind, &bytes) {
+                let mut again = Vec::new();
+                message.write(&mut again);
+                prop_assert_eq!(again, bytes);
+            }
+        }
+    }
+}

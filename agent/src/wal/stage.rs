@@ -1,0 +1,250 @@
+//! The commit thread: what waits becomes a frame, the frame becomes durable, everybody hears.
+//!
+//! When storage refuses a frame, the same frame is tried again until it is taken: nothing new is
+//! accepted meanwhile, nothing is acknowledged, and the state says why.
+
+use super::batch::Batch;
+use super::queue::{Intake, Queue, Room, Woken};
+use crate::limits::{COMMIT_RETRY, COMMITTED_FRAMES_MAX, FRAME_TAKE_BYTES, FRAME_TARGET_BYTES};
+use metrics::{counter, gauge, histogram};
+use std::io;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, watch};
+use tributary_journal::{Appended, Frame, LifeId, LogError, LogWriter};
+
+/// When frames close.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WalConfig {
+    /// How long the oldest message waits for more, at most; zero: not at all.
+    pub max_delay: Duration,
+}
+
+/// Whether messages can be made durable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum StorageState {
+    /// They can.
+    #[default]
+    Ok,
+    /// The log's quota or the disk is full: nothing is acknowledged until there is room.
+    Full,
+    /// The disk fails: nothing is acknowledged.
+    Failed,
+}
+
+/// What takes frames: the log's writer, or what stands for it in a test.
+pub trait Append: Send + 'static {
+    /// Makes a frame durable. After an error nothing of it is, and it may come again.
+    ///
+    /// # Errors
+    /// What the log says.
+    fn append(&mut self, frame: &Frame) -> Result<Appended, LogError>;
+}
+
+impl Append for LogWriter {
+    fn append(&mut self, frame: &Frame) -> Result<Appended, LogError> {
+        Self::append(self, frame)
+    }
+}
+
+/// Messages that are durable, in log order, for the next stage.
+#[derive(Debug)]
+pub struct CommittedFrame {
+    /// The life of the log.
+    pub life: LifeId,
+    /// The number of the first record.
+    pub first: u64,
+    /// How many records there are.
+    pub count: u32,
+    batches: Vec<Batch>,
+}
+
+impl CommittedFrame {
+    /// Every record with its number, kind and bytes; [`Record::parse`](super::Record::parse)
+    /// reads them.
+    pub fn records(&self) -> impl Iterator<Item = (u64, u8, &[u8])> {
+        let records = self.batches.iter().flat_map(Batch::iter);
+        (self.first..)
+            .zip(records)
+            .map(|(number, (kind, bytes))| (number, kind, bytes))
+    }
+}
+
+/// Why the stage could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum WalError {
+    /// The operating system gave no thread.
+    #[error("no thread for the write-ahead log: {0}")]
+    Thread(#[source] io::Error),
+}
+
+/// The running stage.
+#[derive(Debug)]
+pub struct Wal {
+    /// Where sources hand in batches. [`Queue::close`] ends the stage.
+    pub queue: Queue,
+    /// What is durable, in log order; ends when the stage does.
+    pub committed: mpsc::Receiver<CommittedFrame>,
+    /// Whether messages can be made durable.
+    pub state: watch::Receiver<StorageState>,
+    /// Ends with the stage, and gives the writer back.
+    pub thread: JoinHandle<()>,
+}
+
+impl Wal {
+    /// Starts the stage on a log that is open and replayed.
+    ///
+    /// # Errors
+    /// [`WalError::Thread`].
+    pub fn start(writer: impl Append, config: WalConfig) -> Result<Self, WalError> {
+        let (queue, intake) = Queue::new();
+        let (frames, committed) = mpsc::channel(COMMITTED_FRAMES_MAX);
+        let (state, state_receiver) = watch::channel(StorageState::Ok);
+        let stage = Stage {
+            writer,
+            config,
+            intake,
+            frames,
+            state,
+            frame: Frame::new(),
+        };
+        let refusing = queue.clone();
+        let thread = thread::Builder::new()
+            .name("wal".into())
+            .spawn(move || {
+                stage.run();
+                refusing.refuse();
+            })
+            .map_err(WalError::Thread)?;
+        Ok(Self {
+            queue,
+            committed,
+            state: state_receiver,
+            thread,
+        })
+    }
+}
+
+struct Stage<W> {
+    writer: W,
+    config: WalConfig,
+    intake: Intake,
+    frames: mpsc::Sender<CommittedFrame>,
+    state: watch::Sender<StorageState>,
+    frame: Frame,
+}
+
+impl<W: Append> Stage<W> {
+    fn run(mut self) {
+        loop {
+            let mut held = Vec::new();
+            if self.gather(&mut held) == Woken::Closed {
+                return;
+            }
+            if held.is_empty() {
+                continue;
+            }
+            self.fill(&held);
+            let Some(appended) = self.commit() else {
+                return;
+            };
+            // Acknowledged first: the next stage may be slow, and owes the sender nothing.
+            held.iter().for_each(|(batch, _)| batch.acknowledge());
+            let batches = held.into_iter().map(|(batch, _)| batch).collect();
+            let Appended { life, first, count } = appended;
+            if self
+                .frames
+                .blocking_send(CommittedFrame {
+                    life,
+                    first,
+                    count,
+                    batches,
+                })
+                .is_err()
+            {
+                return;
+            }
+        }
+    }
+
+    /// Waits for batches, and then for more of them until the frame should close.
+    fn gather(&self, held: &mut Vec<(Batch, Room)>) -> Woken {
+        let woken = self.intake.take(1, None, FRAME_TAKE_BYTES, held);
+        let begun = Instant::now();
+        let bytes = |held: &[(Batch, Room)]| -> usize {
+            held.iter().map(|(batch, _)| batch.len_bytes()).sum()
+        };
+        loop {
+            let missing = FRAME_TARGET_BYTES.saturating_sub(bytes(held));
+            let left = self.config.max_delay.saturating_sub(begun.elapsed());
+            if missing == 0 || left.is_zero() || held.is_empty() {
+                return woken;
+            }
+            let most = FRAME_TAKE_BYTES.saturating_sub(bytes(held));
+            let before = held.len();
+            self.intake.take(missing, Some(left), most, held);
+            if held.len() == before && self.intake.is_closed() {
+                return woken;
+            }
+        }
+    }
+
+    fn fill(&mut self, held: &[(Batch, Room)]) {
+        self.frame.clear();
+        for (kind, bytes) in held.iter().flat_map(|(batch, _)| batch.iter()) {
+            self.frame
+                .push(kind, bytes)
+                .expect("limits.rs: whatever is taken fits one frame");
+        }
+    }
+
+    /// Makes the frame durable, however often it takes. `None` when the stage was closed while
+    /// storage took nothing: what is in the frame was never acknowledged.
+    fn commit(&mut self) -> Option<Appended> {
+        let mut wait = COMMIT_RETRY.0;
+        loop {
+            let begun = Instant::now();
+            match self.writer.append(&self.frame) {
+                Ok(appended) => {
+                    self.count(begun.elapsed());
+                    self.publish(StorageState::Ok);
+                    return Some(appended);
+                }
+                Err(error) => {
+                    let full = error.is_full();
+                    let state = if full {
+                        StorageState::Full
+                    } else {
+                        StorageState::Failed
+                    };
+                    if self.publish(state) {
+                        tracing::error!(%error, "nothing is acknowledged until this is mended");
+                    }
+                    counter!("tributary_agent_wal_refused_total").increment(1);
+                    if self.intake.wait_closed(wait) {
+                        return None;
+                    }
+                    wait = (wait * 2).min(COMMIT_RETRY.1);
+                }
+            }
+        }
+    }
+
+    fn count(&self, took: Duration) {
+        counter!("tributary_agent_wal_commits_total").increment(1);
+        counter!("tributary_agent_wal_records_total").increment(u64::from(self.frame.count()));
+        counter!("tributary_agent_wal_bytes_total").increment(self.frame.len_bytes() as u64);
+        histogram!("tributary_agent_wal_commit_seconds").record(took);
+    }
+
+    /// Says how storage is; whether that is news.
+    fn publish(&self, state: StorageState) -> bool {
+        let news = self
+            .state
+            .send_if_modified(|now| std::mem::replace(now, state) != state);
+        if news {
+            gauge!("tributary_agent_wal_storage_ok").set(u8::from(state == StorageState::Ok));
+        }
+        news
+    }
+}
