@@ -6,4 +6,8 @@
 
 pub mod limits;
 
+pub mod source;
+
+pub mod wal;
+
 pub mod decode;
