@@ -71,6 +71,8 @@ pub const STATE_VALUE_BYTES_MAX: usize = 2 * 1024;
 pub const STATE_PENDING_MAX: usize = 65_536;
 /// Bytes of the state database's file above which it is set aside at open: it never shrinks.
 pub const STATE_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Bytes of that file up to which opening reads all of it once, to find damage early.
+pub const STATE_VERIFY_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Databases set aside that are kept, at most.
 pub const STATE_SET_ASIDE_MAX: usize = 2;
 

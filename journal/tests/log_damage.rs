@@ -1,1 +1,380 @@
 //! Flipped bits, failing syncs, recycled segments, and arbitrary bytes.
+
+use crate::common::*;
+use std::path::PathBuf;
+use tributary_journal::{
+    Disk, LogError, LogReader, LogWriter, Open, SegmentInfo, SimDisk, Survival,
+};
+
+/// Where the frames of `append_many(_, _, 300)` stand: header, kind, two length bytes, padding.
+const FRAME: u64 = (24 + 3 + 300_u64).next_multiple_of(8);
+const FRAMES_AT: u64 = 4096;
+
+/// A small generator of test data: xorshift64* (Vigna 2016).
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Self {
+        Self(seed | 1)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+}
+
+/// Reads all there is, and lists what was reported as damaged.
+fn read_around(reader: &LogReader, life: tributary_journal::LifeId) -> (Vec<u64>, Vec<u64>) {
+    let (mut good, mut bad) = (Vec::new(), Vec::new());
+    let span = reader
+        .lives()
+        .into_iter()
+        .find(|span| span.life == life)
+        .unwrap();
+    let mut next = span.first;
+    while next < span.end {
+        let mut out = Vec::new();
+        match reader.read(life, next, 2000, &mut out) {
+            Ok(()) => {
+                next = out.last().unwrap().number + 1;
+                for entry in &out {
+                    assert_eq!(entry.bytes[..8], entry.number.to_le_bytes());
+                }
+                good.extend(out.iter().map(|entry| entry.number));
+            }
+            Err(LogError::Damaged { numbers, .. }) => {
+                assert_eq!(numbers.start, next);
+                bad.extend(numbers.clone());
+                next = numbers.end;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    (good, bad)
+}
+
+fn newest(reader: &LogReader) -> SegmentInfo {
+    reader.segments().pop().unwrap()
+}
+
+/// Twenty frames in the newest segment.
+fn twenty() -> (SimDisk, PathBuf) {
+    let disk = SimDisk::new(3);
+    let mut log = open(&disk, Open::NewLife(life(1)));
+    append_many(&mut log.writer, 20, 300);
+    (disk.clone(), newest(&log.reader).path)
+}
+
+#[test]
+fn a_flip_in_any_frame_of_the_newest_segment_is_damage_and_costs_that_frame_alone() {
+    for hurt in 0..20_u64 {
+        for place in 0..FRAME - 8 {
+            let (disk, path) = twenty();
+            disk.flip_bit(&path, FRAMES_AT + hurt * FRAME + place, (place % 8) as u8);
+            let disk = disk.crash(Survival::All);
+            let log = open(&disk, Open::NewLife(life(2)));
+            let (good, bad) = read_around(&log.reader, life(1));
+            if hurt == 19 {
+                // Nothing behind it: it cannot be told from a frame that was being written.
+                assert_eq!((good.len(), bad.len()), (19, 0));
+                assert!(log.recovery.damage.is_empty());
+                continue;
+            }
+            assert_eq!(bad, [hurt], "place {place}");
+            assert_eq!(good.len(), 19);
+            let damage = &log.recovery.damage[0];
+            assert_eq!(
+                (damage.numbers.clone(), damage.bytes),
+                (hurt..hurt + 1, FRAME)
+            );
+            assert_eq!(log.recovery.torn_bytes, 0);
+            let aside = disk.list(&dir().join("quarantine")).unwrap();
+            assert_eq!(aside.len(), 1);
+            let copy = disk
+                .contents(&dir().join("quarantine").join(&aside[0]))
+                .unwrap();
+            assert_eq!(copy.len() as u64, FRAME);
+            if place % 40 != 0 {
+                continue;
+            }
+            // It is reported again, copied once, and older segments are still never appended to.
+            let again = open(&disk, Open::NewLife(life(3)));
+            assert_eq!(again.recovery.damage, log.recovery.damage);
+            assert_eq!(disk.list(&dir().join("quarantine")).unwrap().len(), 1);
+        }
+    }
+}
+
+#[test]
+fn the_header_of_a_later_frame_proves_that_the_one_before_was_durable() {
+    let (disk, path) = twenty();
+    for hurt in [18, 19] {
+        disk.flip_bit(&path, FRAMES_AT + hurt * FRAME + 100, 1);
+    }
+    for _ in 0..2 {
+        let log = open(
+            &disk.crash(Survival::All),
+            Open::SameLife { if_empty: life(1) },
+        );
+        assert_eq!(log.recovery.damage[0].numbers, 18..19);
+        assert_eq!(log.recovery.torn_bytes, FRAME);
+        assert_eq!(
+            log.writer.next_number(),
+            19,
+            "18 was acknowledged: it is not given again"
+        );
+    }
+}
+
+#[test]
+fn damage_in_a_sealed_segment_is_found_by_reading_and_costs_no_more() {
+    let disk = SimDisk::new(3);
+    let mut log = open(&disk, Open::NewLife(life(1)));
+    append_many(&mut log.writer, 100, 300);
+    let second = log.reader.segments()[1].clone();
+    disk.flip_bit(&second.path, FRAMES_AT + 3 * FRAME + 99, 5);
+    let last = second.end - second.first - 1;
+    disk.flip_bit(&second.path, FRAMES_AT + last * FRAME + 99, 5);
+    let expected = vec![second.first + 3, second.end - 1];
+    assert_eq!(read_around(&log.reader, life(1)).1, expected);
+    let log = open(&disk.crash(Survival::All), Open::NewLife(life(2)));
+    assert!(
+        log.recovery.damage.is_empty(),
+        "sealed segments are not scanned at open"
+    );
+    let (good, bad) = read_around(&log.reader, life(1));
+    assert_eq!((good.len(), bad), (98, expected));
+    // Reading from behind the damage does not stumble over it.
+    let mut out = Vec::new();
+    log.reader
+        .clone()
+        .read(life(1), second.first + 4, 1, &mut out)
+        .unwrap();
+    assert_eq!(out[0].number, second.first + 4);
+}
+
+#[test]
+fn a_segment_without_header_costs_its_numbers_and_they_are_not_given_again() {
+    for which in [0, 1, 2] {
+        let disk = SimDisk::new(3);
+        let same = Open::SameLife { if_empty: life(1) };
+        let mut log = open(&disk, same);
+        append_many(&mut log.writer, 90, 300);
+        let segments = log.reader.segments();
+        assert_eq!(segments.len(), 3);
+        let hurt = segments[which].clone();
+        disk.flip_bit(&hurt.path, 33, 0);
+        disk.flip_bit(&hurt.path, 2048 + 33, 0);
+        let mut disk = disk.crash(Survival::All);
+        for _ in 0..3 {
+            let mut log = open(&disk, same);
+            assert!(log.writer.next_number() >= 90);
+            let (good, bad) = read_around(&log.reader, life(1));
+            assert!(good.iter().all(|number| !bad.contains(number)));
+            let lost = hurt.first..hurt.end;
+            assert!(good.iter().all(|number| !lost.contains(number)));
+            let kept = 90 - (hurt.end - hurt.first);
+            assert!(
+                good.len() as u64 >= kept,
+                "{which}: {} of {kept}",
+                good.len()
+            );
+            append_many(&mut log.writer, 1, 300);
+            disk = disk.crash(Survival::Nothing);
+        }
+        assert_eq!(disk.list(&dir().join("quarantine")).unwrap().len(), 1);
+    }
+}
+
+#[test]
+fn a_failed_sync_moves_the_frame_with_its_number_and_nothing_is_doubled() {
+    for survival in [Survival::Nothing, Survival::RandomHalf(5), Survival::All] {
+        for before in [0, 1, 5] {
+            let disk = SimDisk::new(3);
+            let mut log = open(&disk, Open::NewLife(life(1)));
+            append_many(&mut log.writer, before, 300);
+            disk.fail_next_sync();
+            append_many(&mut log.writer, 1, 300);
+            append_many(&mut log.writer, 3, 300);
+            let log = open(&disk.crash(survival), Open::NewLife(life(2)));
+            assert_numbered(&read_all(&log.reader, life(1), 0, 999), 0, before + 4);
+            assert!(log.recovery.damage.is_empty());
+        }
+    }
+}
+
+#[test]
+fn when_the_new_segment_fails_too_nothing_counts_until_it_is_appended_again() {
+    for survival in [Survival::Nothing, Survival::RandomHalf(9), Survival::All] {
+        let disk = SimDisk::new(3);
+        let mut log = open(&disk, Open::NewLife(life(1)));
+        append_many(&mut log.writer, 2, 300);
+        for _ in 0..5 {
+            disk.fail_syncs(2);
+            let refused = log
+                .writer
+                .append(&frame(&[b"refused, and never to be seen"]));
+            assert!(matches!(refused, Err(LogError::Io { .. })));
+            assert_eq!(log.reader.end(life(1)), Some(2), "readers do not see it");
+        }
+        disk.fail_syncs(0);
+        append_many(&mut log.writer, 2, 300);
+        let log = open(&disk.crash(survival), Open::NewLife(life(2)));
+        assert_numbered(&read_all(&log.reader, life(1), 0, 999), 0, 4);
+    }
+}
+
+/// Fills a life with frames of one size, trims it, and lets the next life use its blocks again.
+#[test]
+fn recycled_segments_never_bring_back_old_frames() {
+    for crash_after in 0..40 {
+        for survival in [
+            Survival::Nothing,
+            Survival::RandomHalf(crash_after),
+            Survival::All,
+        ] {
+            let disk = SimDisk::new(crash_after);
+            let mut log = open(&disk, Open::NewLife(life(1)));
+            append_many(&mut log.writer, 80, 300);
+            // Without room the writer takes what trimming hands it.
+            disk.set_full(true);
+            let fill = |writer: &mut LogWriter| loop {
+                let next = writer.next_number();
+                if writer.append(&frame(&[&entry(next, 300)])).is_err() {
+                    break;
+                }
+            };
+            fill(&mut log.writer);
+            let next = log.writer.next_number();
+            log.writer
+                .append_reserved(&frame(&[&entry(next, 300)]))
+                .unwrap();
+            let end = log.writer.next_number();
+            let names = |disk: &SimDisk| disk.list(dir()).unwrap();
+            let before = names(&disk);
+            log.reader.trim(life(1), end).unwrap();
+            assert!(
+                names(&disk).iter().any(|name| name.ends_with(".spare")),
+                "{before:?}"
+            );
+            drop(log);
+            // A new life, with frames of the same size at the same places.
+            let mut log = open(&disk, Open::NewLife(life(2)));
+            disk.power_off_after(crash_after);
+            let mut acked = 0;
+            while log
+                .writer
+                .append_reserved(&frame(&[&entry(acked, 300)]))
+                .is_ok()
+            {
+                acked += 1;
+            }
+            let disk = disk.crash(survival);
+            let log = open(&disk, Open::NewLife(life(3)));
+            let end = log.reader.end(life(2)).unwrap_or(0);
+            assert!(end == acked || end == acked + 1, "{end} of {acked}");
+            if end > 0 {
+                assert_numbered(&read_all(&log.reader, life(2), 0, 999), 0, end);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_frame_of_another_segment_is_void_however_valid() {
+    let (disk, path) = twenty();
+    let bytes = disk.contents(&path).unwrap();
+    let mut log = open(&disk, Open::NewLife(life(2)));
+    append_many(&mut log.writer, 3, 300);
+    let target = newest(&log.reader).path;
+    // Old frames stand exactly where the next ones of this segment would.
+    let mut forged = disk.contents(&target).unwrap();
+    let from = (FRAMES_AT + 3 * FRAME) as usize;
+    let until = (FRAMES_AT + 20 * FRAME) as usize;
+    forged[from..until].copy_from_slice(&bytes[from..until]);
+    disk.put(&target, &forged);
+    let log = open(&disk, Open::NewLife(life(3)));
+    assert_eq!(log.reader.end(life(2)), Some(3));
+    assert!(log.recovery.damage.is_empty());
+}
+
+/// A hundred thousand mutations of good bytes: opening and reading never panic, never give an
+/// entry that was not written, and never refuse for damage.
+#[test]
+fn recovery_is_total_on_arbitrary_bytes() {
+    let (disk, path) = twenty();
+    let good = disk.contents(&path).unwrap();
+    let disk = SimDisk::new(1);
+    let mut random = Random::new(0x7219_5eed);
+    for round in 0..100_000_u32 {
+        let mut bytes = good.clone();
+        mutate(&mut bytes, &mut random);
+        disk.put(&path, &bytes);
+        let opened = try_open(&disk, config(), Open::SameLife { if_empty: life(1) });
+        let log = match opened {
+            Ok(log) => log,
+            Err(LogError::NewerVersion { .. } | LogError::Foreign { .. }) => continue,
+            Err(error) => panic!("round {round}: {error}"),
+        };
+        if log.reader.end(life(1)).is_some() {
+            let span = log.reader.lives()[0];
+            let mut out = Vec::new();
+            let _ = log.reader.read(life(1), span.first, 1 << 20, &mut out);
+            for entry in out {
+                assert_eq!(
+                    entry.bytes[..8],
+                    entry.number.to_le_bytes(),
+                    "round {round}"
+                );
+            }
+        }
+        if round % 64 == 0 {
+            clean(&disk);
+        }
+        for name in disk.list(dir()).unwrap() {
+            disk.remove(&dir().join(name)).unwrap();
+        }
+    }
+}
+
+fn clean(disk: &SimDisk) {
+    let quarantine = dir().join("quarantine");
+    for name in disk.list(&quarantine).unwrap_or_default() {
+        disk.remove(&quarantine.join(name)).unwrap();
+    }
+    disk.sync_dir(&quarantine).unwrap();
+    disk.sync_dir(dir()).unwrap();
+}
+
+fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
+    let used = FRAMES_AT + 21 * FRAME;
+    for _ in 0..=random.below(4) {
+        let at = random.below(used) as usize;
+        let span = random.below(600) as usize;
+        if at >= bytes.len() {
+            continue;
+        }
+        let end = (at + span).min(bytes.len());
+        match random.below(6) {
+            0 => bytes[at] ^= 1 << random.below(8),
+            1 => bytes[at] = random.next() as u8,
+            2 => bytes[at..end].fill(0),
+            3 => bytes[at..end]
+                .iter_mut()
+                .for_each(|byte| *byte = random.next() as u8),
+            4 => bytes.truncate(at),
+            _ => {
+                let from = random.below(bytes.len() as u64) as usize;
+                let span = span.min(bytes.len() - from).min(bytes.len() - at);
+                bytes.copy_within(from..from + span, at);
+            }
+        }
+    }
+}

@@ -5,8 +5,12 @@
     clippy::panic,
     clippy::expect_used
 )]
+#![allow(missing_docs)]
 
+mod checkpoints;
 mod common;
+mod cursors;
 mod log_basics;
 mod log_crash;
 mod log_damage;
+mod state;

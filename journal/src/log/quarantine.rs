@@ -22,6 +22,29 @@ fn has_room(disk: &dyn Disk, dir: &Path, bytes: u64) -> io::Result<bool> {
     Ok(names.len() < QUARANTINE_FILES_MAX && held <= QUARANTINE_BYTES_MAX)
 }
 
+/// Hands the bytes to `piece` with their place, until it says true.
+fn in_pieces(
+    file: &dyn DiskFile,
+    at: u64,
+    bytes: u64,
+    mut piece: impl FnMut(u64, &[u8]) -> io::Result<bool>,
+) -> io::Result<bool> {
+    let mut buffer = vec![0; READ_BYTES];
+    let mut done = 0;
+    while done < bytes {
+        let wanted = usize::try_from(bytes - done).map_or(READ_BYTES, |n| n.min(READ_BYTES));
+        let read = file.read_at(buffer.get_mut(..wanted).unwrap_or_default(), at + done)?;
+        if read == 0 {
+            break;
+        }
+        if piece(done, buffer.get(..read).unwrap_or_default())? {
+            return Ok(true);
+        }
+        done += read as u64;
+    }
+    Ok(false)
+}
+
 /// Copies `bytes` bytes at `at` of a segment to `quarantine/<segment>-<offset>.bad`, once.
 pub(crate) fn copy(
     disk: &dyn Disk,
@@ -38,17 +61,16 @@ pub(crate) fn copy(
         if disk.open(&path).is_ok() || !has_room(disk, &dir, bytes)? {
             return Ok(());
         }
-        let copy = disk.create(&path, bytes)?;
-        let mut done = 0;
-        while done < bytes {
-            let mut buffer = vec![0; READ_BYTES.min((bytes - done) as usize)];
-            let read = file.read_at(&mut buffer, at + done)?;
-            if read == 0 {
-                break;
-            }
-            copy.write_at(buffer.get(..read).unwrap_or_default(), done)?;
-            done += read as u64;
+        if !in_pieces(file, at, bytes, |_, piece| {
+            Ok(piece.iter().any(|byte| *byte != 0))
+        })? {
+            // Nothing was ever written there: what is missing is a whole segment.
+            return Ok(());
         }
+        let copy = disk.create(&path, bytes)?;
+        in_pieces(file, at, bytes, |done, piece| {
+            copy.write_at(piece, done).map(|()| false)
+        })?;
         copy.sync_data()?;
         disk.sync_dir(&dir)
     };

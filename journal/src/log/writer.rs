@@ -118,7 +118,7 @@ impl LogWriter {
         }
         let active = self.active.as_ref();
         if active.is_none_or(|active| active.at + bytes > active.bytes) {
-            self.roll(room)?;
+            self.roll_or_retry(room)?;
         }
         if let Err(error) = self.write(frame) {
             let log = self.shared.dir.display();
@@ -174,6 +174,18 @@ impl LogWriter {
             }
         }
         appended
+    }
+
+    /// Begins a segment, on another file if the first one fails.
+    fn roll_or_retry(&mut self, room: Room) -> Result<(), LogError> {
+        match self.roll(room) {
+            Err(error @ LogError::Io { .. }) => {
+                let log = self.shared.dir.display();
+                tracing::error!(%log, %error, "a segment could not be begun; trying another");
+                self.roll(Room::UseLast)
+            }
+            decided => decided,
+        }
     }
 
     /// Begins a segment at the next number. Its header and its name are durable before this

@@ -1,0 +1,297 @@
+//! Whole states that replace each other: written aside, made durable, then named; the last two
+//! valid ones are kept.
+//!
+//! A checkpoint says nothing about logs: where it stands in one is in its body. Nothing here
+//! decides when one is due.
+
+use crate::bytes_at::{Field, put, u16_at, u32_at, u64_at};
+use crate::disk::{Disk, DiskFile};
+use crate::limits::{CHECKPOINT_BYTES_MAX, CHECKPOINTS_KEPT, READ_BYTES};
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// How a checkpoint begins.
+pub const MAGIC: [u8; 8] = *b"TRIBCKP\n";
+/// The version that this code writes, and the newest that it reads.
+pub const VERSION: u16 = 1;
+/// Bytes before the body.
+pub const HEADER_BYTES: usize = 40;
+/// A checkpoint's header; the last checksum is over all fields before it.
+pub const HEADER: [Field; 7] = [
+    Field::new("checkpoint_magic", 0, 8),
+    Field::new("checkpoint_version", 8, 2),
+    Field::new("checkpoint_flags", 10, 2),
+    Field::new("body_crc32c", 12, 4),
+    Field::new("checkpoint_sequence", 16, 8),
+    Field::new("body_bytes", 24, 8),
+    Field::new("header_crc32c", 32, 4),
+];
+
+/// A valid checkpoint.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Checkpoint {
+    /// Grows by at least one from each to the next.
+    pub sequence: u64,
+    /// The caller's bytes.
+    pub body: Vec<u8>,
+}
+
+/// Why a checkpoint could not be written or looked for; those before it are still there.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// The body is too long.
+    #[error("a checkpoint of {0} bytes: at most {CHECKPOINT_BYTES_MAX} fit")]
+    TooLong(u64),
+    /// The name cannot be part of a file name.
+    #[error("`{0}` names no checkpoint: expected letters, digits and `_`")]
+    Name(String),
+    /// The disk failed.
+    #[error("{doing} checkpoint {}: {source}", path.display())]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// The checkpoints of one name in one directory.
+pub struct Checkpoints {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    name: String,
+    /// All that are there, valid or not.
+    sequences: BTreeSet<u64>,
+    /// Those among them that are known to be valid.
+    valid: BTreeSet<u64>,
+    next: u64,
+}
+
+impl std::fmt::Debug for Checkpoints {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            dir,
+            name,
+            sequences,
+            ..
+        } = self;
+        f.debug_struct("Checkpoints")
+            .field("dir", dir)
+            .field("name", name)
+            .field("sequences", sequences)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Checkpoints {
+    /// Opens the checkpoints called `name` in `dir`, which is made when it is missing, and clears
+    /// away what an interrupted write left.
+    ///
+    /// # Errors
+    /// When the disk fails. Whether a checkpoint is damaged is not looked at yet.
+    pub fn open(disk: Arc<dyn Disk>, dir: &Path, name: &str) -> Result<Self, CheckpointError> {
+        let usable = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        if name.is_empty() || !name.chars().all(usable) {
+            return Err(CheckpointError::Name(name.to_owned()));
+        }
+        let failed = |source| CheckpointError::Io {
+            doing: "looking for",
+            path: dir.to_owned(),
+            source,
+        };
+        disk.create_dir_all(dir).map_err(failed)?;
+        let mut opened = Self {
+            disk,
+            dir: dir.to_owned(),
+            name: name.to_owned(),
+            sequences: BTreeSet::new(),
+            valid: BTreeSet::new(),
+            next: 1,
+        };
+        for file in opened.disk.list(dir).map_err(failed)? {
+            if let Some(sequence) = opened.parse(&file, ".ckpt") {
+                opened.sequences.insert(sequence);
+                opened.next = opened.next.max(sequence.saturating_add(1));
+            } else if opened.parse(&file, ".tmp").is_some() {
+                opened.disk.remove(&dir.join(file)).map_err(failed)?;
+            }
+        }
+        Ok(opened)
+    }
+
+    fn parse(&self, file: &str, suffix: &str) -> Option<u64> {
+        let rest = file.strip_prefix(&self.name)?.strip_prefix('-')?;
+        let digits = rest.strip_suffix(suffix)?;
+        (digits.len() == 20).then(|| digits.parse().ok())?
+    }
+
+    fn path(&self, sequence: u64, suffix: &str) -> PathBuf {
+        self.dir
+            .join(format!("{}-{sequence:020}{suffix}", self.name))
+    }
+
+    /// Writes a checkpoint, durably, and removes all but the last two valid ones.
+    ///
+    /// # Errors
+    /// When the body is too long or the disk fails; the checkpoints before are untouched then.
+    pub fn write(&mut self, body: &[u8]) -> Result<u64, CheckpointError> {
+        self.write_parts(&[body])
+    }
+
+    /// As [`write`](Self::write); the body is the parts, one after the other.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn write_parts(&mut self, parts: &[&[u8]]) -> Result<u64, CheckpointError> {
+        let bytes: u64 = parts.iter().map(|part| part.len() as u64).sum();
+        if bytes > CHECKPOINT_BYTES_MAX {
+            return Err(CheckpointError::TooLong(bytes));
+        }
+        let sequence = self.next;
+        self.next += 1;
+        let temporary = self.path(sequence, ".tmp");
+        let path = self.path(sequence, ".ckpt");
+        let written = || {
+            let file = self.disk.create(&temporary, HEADER_BYTES as u64 + bytes)?;
+            file.write_at(&encode_header(sequence, bytes, parts), 0)?;
+            let mut at = HEADER_BYTES as u64;
+            for part in parts {
+                file.write_at(part, at)?;
+                at += part.len() as u64;
+            }
+            file.sync_data()?;
+            self.disk.rename(&temporary, &path)?;
+            self.disk.sync_dir(&self.dir)
+        };
+        if let Err(source) = written() {
+            // Of no use to anybody; if that fails too, the next open removes it.
+            let _ = self.disk.remove(&temporary);
+            return Err(CheckpointError::Io {
+                doing: "writing",
+                path,
+                source,
+            });
+        }
+        self.sequences.insert(sequence);
+        self.valid.insert(sequence);
+        self.prune();
+        Ok(sequence)
+    }
+
+    /// Removes what stands below the last two valid ones. What cannot be removed stays until the
+    /// next time.
+    fn prune(&mut self) {
+        let mut valid = 0;
+        for sequence in self.sequences.clone().into_iter().rev() {
+            if valid == CHECKPOINTS_KEPT {
+                match self.disk.remove(&self.path(sequence, ".ckpt")) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        let path = self.path(sequence, ".ckpt");
+                        tracing::warn!(path = %path.display(), %error, "could not be removed");
+                        continue;
+                    }
+                    _ => {}
+                }
+                self.sequences.remove(&sequence);
+                self.valid.remove(&sequence);
+            } else if self.valid.contains(&sequence) || self.verify(sequence) {
+                self.valid.insert(sequence);
+                valid += 1;
+            }
+        }
+    }
+
+    /// Whether the checkpoint is whole, without holding it.
+    fn verify(&self, sequence: u64) -> bool {
+        self.read(sequence, |_| {}).is_some()
+    }
+
+    /// The valid checkpoints, newest first. Whoever needs only the newest takes
+    /// [`newest`](Self::newest): this holds all of them in memory.
+    pub fn valid(&self) -> Vec<Checkpoint> {
+        self.sequences
+            .iter()
+            .rev()
+            .filter_map(|sequence| self.load(*sequence))
+            .collect()
+    }
+
+    /// The newest valid checkpoint.
+    pub fn newest(&self) -> Option<Checkpoint> {
+        self.sequences
+            .iter()
+            .rev()
+            .find_map(|sequence| self.load(*sequence))
+    }
+
+    /// The checkpoint with this sequence, if it is there and valid.
+    pub fn load(&self, sequence: u64) -> Option<Checkpoint> {
+        let mut body = Vec::new();
+        self.read(sequence, |piece| body.extend_from_slice(piece))?;
+        Some(Checkpoint { sequence, body })
+    }
+
+    /// Reads the body in pieces; `None`, perhaps after some pieces, when it is not valid.
+    fn read(&self, sequence: u64, mut piece: impl FnMut(&[u8])) -> Option<()> {
+        let path = self.path(sequence, ".ckpt");
+        let file = self.disk.open(&path).ok();
+        let whole = file.and_then(|file| read_valid(&*file, sequence, &mut piece));
+        if whole.is_none() {
+            tracing::warn!(path = %path.display(), "this checkpoint is damaged: not used");
+        }
+        whole
+    }
+}
+
+fn read_valid(file: &dyn DiskFile, sequence: u64, piece: &mut impl FnMut(&[u8])) -> Option<()> {
+    let mut header = vec![0; HEADER_BYTES];
+    if file.read_at(&mut header, 0).ok()? != HEADER_BYTES {
+        return None;
+    }
+    let (body_bytes, body_crc) = decode_header(&header, sequence)?;
+    if file.len().ok()? != HEADER_BYTES as u64 + body_bytes {
+        return None;
+    }
+    let mut buffer = vec![0; READ_BYTES];
+    let (mut crc, mut done) = (0, 0);
+    while done < body_bytes {
+        let wanted = usize::try_from(body_bytes - done).map_or(READ_BYTES, |n| n.min(READ_BYTES));
+        let buffer = buffer.get_mut(..wanted)?;
+        if file.read_at(buffer, HEADER_BYTES as u64 + done).ok()? != wanted {
+            return None;
+        }
+        crc = crc32c::crc32c_append(crc, buffer);
+        piece(buffer);
+        done += wanted as u64;
+    }
+    (crc == body_crc).then_some(())
+}
+
+fn encode_header(sequence: u64, body_bytes: u64, parts: &[&[u8]]) -> Vec<u8> {
+    let crc = parts
+        .iter()
+        .fold(0, |crc, part| crc32c::crc32c_append(crc, part));
+    let mut header = vec![0; HEADER_BYTES];
+    put(&mut header, 0, &MAGIC);
+    put(&mut header, 8, &VERSION.to_le_bytes());
+    put(&mut header, 12, &crc.to_le_bytes());
+    put(&mut header, 16, &sequence.to_le_bytes());
+    put(&mut header, 24, &body_bytes.to_le_bytes());
+    let crc = header.get(..32).map_or(0, crc32c::crc32c);
+    put(&mut header, 32, &crc.to_le_bytes());
+    header
+}
+
+/// Bytes and checksum of the body.
+fn decode_header(header: &[u8], sequence: u64) -> Option<(u64, u32)> {
+    let good = header.starts_with(&MAGIC)
+        && crc32c::crc32c(header.get(..32)?) == u32_at(header, 32)?
+        && u16_at(header, 8)? <= VERSION
+        && u64_at(header, 16)? == sequence;
+    let body_bytes = u64_at(header, 24)?;
+    (good && body_bytes <= CHECKPOINT_BYTES_MAX).then_some((body_bytes, u32_at(header, 12)?))
+}

@@ -1,0 +1,142 @@
+//! Checkpoints: always a whole one, and the last two valid ones.
+
+use std::path::Path;
+use std::sync::Arc;
+use tributary_journal::{CheckpointError, Checkpoints, Disk, OsDisk, SimDisk, Survival};
+
+const DIR: &str = "/data/checkpoints";
+
+fn open(disk: &SimDisk) -> Checkpoints {
+    Checkpoints::open(Arc::new(disk.clone()), Path::new(DIR), "ledger").unwrap()
+}
+
+fn body(n: u64) -> Vec<u8> {
+    n.to_le_bytes().repeat(1000 * n as usize + 1)
+}
+
+/// Which bodies are there, newest first.
+fn found(disk: &SimDisk) -> Vec<u64> {
+    let checkpoints = open(disk);
+    let all = checkpoints.valid();
+    assert_eq!(checkpoints.newest(), all.first().cloned());
+    let number = |bytes: &[u8]| u64::from_le_bytes(bytes[..8].try_into().unwrap());
+    all.iter()
+        .for_each(|checkpoint| assert_eq!(checkpoint.body, body(number(&checkpoint.body))));
+    all.iter()
+        .map(|checkpoint| number(&checkpoint.body))
+        .collect()
+}
+
+#[test]
+fn a_power_cut_at_any_operation_leaves_the_last_two() {
+    for survival in [Survival::Nothing, Survival::RandomHalf(8), Survival::All] {
+        for operations in 0..60 {
+            let disk = SimDisk::new(1);
+            let mut checkpoints = open(&disk);
+            disk.power_off_after(operations);
+            let mut written = 0;
+            while checkpoints.write(&body(written + 1)).is_ok() {
+                written += 1;
+            }
+            let disk = disk.crash(survival);
+            let found = found(&disk);
+            let mut expected: Vec<u64> = (1..=written).rev().take(2).collect();
+            if found.first() == Some(&(written + 1)) {
+                expected.insert(0, written + 1);
+            }
+            assert!(
+                found.starts_with(&expected),
+                "{found:?} of {written} after {operations}"
+            );
+            // And life goes on.
+            open(&disk).write(&body(written + 2)).unwrap();
+            let names = disk.list(Path::new(DIR)).unwrap();
+            assert_eq!(names.len(), found.len().min(1) + 1, "{names:?}");
+        }
+    }
+}
+
+#[test]
+fn a_damaged_newest_one_gives_the_one_before_and_valid_ones_are_kept() {
+    let disk = SimDisk::new(1);
+    let mut checkpoints = open(&disk);
+    checkpoints.write(&body(1)).unwrap();
+    let second = checkpoints.write(&body(2)).unwrap();
+    let path = format!("{DIR}/ledger-{second:020}.ckpt");
+    for place in [0, 9, 13, 17, 25, 33, 40, 16_000] {
+        let copy = SimDisk::new(1);
+        for name in disk.list(Path::new(DIR)).unwrap() {
+            let path = Path::new(DIR).join(name);
+            copy.put(&path, &disk.contents(&path).unwrap());
+        }
+        copy.flip_bit(Path::new(&path), place, 3);
+        assert_eq!(found(&copy), [1], "flipped at {place}");
+        // The damaged one does not count as one of two.
+        open(&copy).write(&body(3)).unwrap();
+        assert_eq!(found(&copy), [3, 1]);
+        open(&copy).write(&body(4)).unwrap();
+        assert_eq!(found(&copy), [4, 3]);
+        assert_eq!(copy.list(Path::new(DIR)).unwrap().len(), 2);
+    }
+}
+
+#[test]
+fn a_full_or_failing_disk_keeps_what_is_there() {
+    let disk = SimDisk::new(1);
+    let mut checkpoints = open(&disk);
+    checkpoints.write(&body(1)).unwrap();
+    disk.set_full(true);
+    assert!(matches!(
+        checkpoints.write(&body(2)),
+        Err(CheckpointError::Io { .. })
+    ));
+    disk.set_full(false);
+    disk.fail_next_sync();
+    assert!(checkpoints.write(&body(3)).is_err());
+    disk.fail_writes(1);
+    assert!(checkpoints.write(&body(4)).is_err());
+    assert_eq!(found(&disk), [1]);
+    assert_eq!(
+        disk.list(Path::new(DIR)).unwrap().len(),
+        1,
+        "nothing is left behind"
+    );
+    checkpoints.write(&body(5)).unwrap();
+    assert_eq!(found(&disk.crash(Survival::Nothing)), [5, 1]);
+}
+
+#[test]
+fn names_are_checked_and_kept_apart() {
+    let disk = SimDisk::new(1);
+    let all: Arc<dyn Disk> = Arc::new(disk.clone());
+    for bad in ["", "a/b", "a-b", "a.b"] {
+        let opened = Checkpoints::open(Arc::clone(&all), Path::new(DIR), bad);
+        assert!(matches!(opened, Err(CheckpointError::Name(_))), "{bad}");
+    }
+    let mut ledger = open(&disk);
+    let mut marks = Checkpoints::open(all, Path::new(DIR), "ledger_marks").unwrap();
+    for n in 1..5 {
+        ledger.write(&body(n)).unwrap();
+        marks.write_parts(&[&body(n), b"", b"tail"]).unwrap();
+    }
+    assert_eq!(found(&disk), [4, 3]);
+    assert_eq!(
+        marks.newest().unwrap().body,
+        [body(4), b"tail".to_vec()].concat()
+    );
+}
+
+#[test]
+fn real_files_work() {
+    let temp = tempfile::tempdir().unwrap();
+    let open = || Checkpoints::open(Arc::new(OsDisk), &temp.path().join("c"), "wal").unwrap();
+    for n in 1..6 {
+        open().write(&body(n * 100)).unwrap();
+    }
+    let bodies: Vec<_> = open()
+        .valid()
+        .into_iter()
+        .map(|checkpoint| checkpoint.body)
+        .collect();
+    assert_eq!(bodies, [body(500), body(400)]);
+}
