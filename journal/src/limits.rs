@@ -16,6 +16,9 @@ pub const SPARES_MAX: usize = 1;
 /// Segments that a quota must hold: one written, one ahead.
 pub const QUOTA_SEGMENTS_MIN: u64 = 2;
 
+/// Numbers stay below this: nothing that a file claims can make one overflow.
+pub const NUMBER_MAX: u64 = 1 << 62;
+
 /// Bytes of payload at which a frame closes.
 pub const FRAME_BYTES: usize = 64 * 1024;
 /// Readings at which a frame closes.

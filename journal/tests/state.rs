@@ -47,6 +47,31 @@ fn what_was_committed_is_there_after_reopening_and_what_was_not_is_not() {
     assert!(opened.db.file_bytes() > 0);
 }
 
+/// What kill -9 leaves: the files as they are right after a commit, the database still open.
+#[test]
+fn a_commit_is_in_the_files_when_it_returns() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("state");
+    let mut db = open(&dir).db;
+    for n in 0..40 {
+        put(&mut db, &[(&format!("key/{n:04}"), &"v".repeat(n * 50))]);
+        db.commit().unwrap();
+        let copy = temp.path().join(format!("copy-{n}"));
+        fs::create_dir_all(copy.join("blobs")).unwrap();
+        for name in ["db", "conf", "ready"] {
+            fs::copy(dir.join(name), copy.join(name)).unwrap();
+        }
+        assert_eq!(
+            fs::read_dir(dir.join("blobs")).unwrap().count(),
+            0,
+            "no page is a blob"
+        );
+        let opened = open(&copy);
+        assert!(!opened.fresh);
+        assert_eq!(keys(&opened.db, "key/").len(), n + 1);
+    }
+}
+
 #[test]
 fn reads_see_what_is_applied_before_it_is_committed() {
     let temp = tempfile::tempdir().unwrap();

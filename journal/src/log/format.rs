@@ -4,7 +4,8 @@
 
 use crate::bytes_at::{put, u16_at, u32_at, u64_at};
 use crate::limits::{
-    ENTRY_HEADER_BYTES_MIN, FRAME_ALIGN, FRAME_BYTES_MAX, FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES,
+    ENTRY_HEADER_BYTES_MIN, FRAME_ALIGN, FRAME_BYTES_MAX, FRAME_HEADER_BYTES, NUMBER_MAX,
+    SEGMENT_HEADER_BYTES,
 };
 use crate::log::{LifeId, LogKind};
 
@@ -196,7 +197,7 @@ impl FrameHeader {
         let possible = payload_bytes <= FRAME_BYTES_MAX
             && count > 0
             && count as usize <= payload_bytes / ENTRY_HEADER_BYTES_MIN
-            && first.checked_add(u64::from(count)).is_some();
+            && first < NUMBER_MAX;
         possible.then_some(Self {
             crc: u32_at(bytes, 4)?,
             payload_bytes,
@@ -250,7 +251,7 @@ pub fn parse_segment_name(name: &str) -> Option<(LifeId, u64)> {
         return None;
     }
     let life = LifeId(u128::from_str_radix(life, 16).ok()?.to_be_bytes());
-    let first = first.parse().ok()?;
+    let first = first.parse().ok().filter(|first| *first < NUMBER_MAX)?;
     // Only the name that we would give: no sign, no upper case.
     (segment_name(life, first) == name).then_some((life, first))
 }

@@ -216,24 +216,30 @@ impl Shared {
             let recyclable = bytes == self.config.segment_bytes && !oldest.failed;
             drop(of_life);
             let path = self.path_of((life, first));
-            if recyclable && state.spares.len() < SPARES_MAX {
-                let name = spare_name(state.next_spare);
+            let spare = (recyclable && state.spares.len() < SPARES_MAX).then(|| {
                 state.next_spare += 1;
-                let renamed = self.disk.rename(&path, &self.dir.join(&name));
-                renamed.map_err(|error| LogError::io("recycling", &path, error))?;
-                state.segments.remove(&(life, first));
-                state.spares.push(name);
-            } else {
-                match self.disk.remove(&path) {
-                    // Somebody removed it by hand: it is gone, as it should be.
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    done => done.map_err(|error| LogError::io("trimming", &path, error))?,
-                }
-                state.segments.remove(&(life, first));
-                freed += bytes;
+                spare_name(state.next_spare - 1)
+            });
+            let gone = match &spare {
+                Some(name) => self.disk.rename(&path, &self.dir.join(name)),
+                None => self.disk.remove(&path),
+            };
+            match gone {
+                // Somebody removed it by hand: it is gone, as it should be.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                done => done.map_err(|error| LogError::io("trimming", &path, error))?,
             }
+            state.segments.remove(&(life, first));
             let synced = self.disk.sync_dir(&self.dir);
             synced.map_err(|error| LogError::io("syncing the names in", &self.dir, error))?;
+            match spare {
+                // Only now: written again while its old name may come back, it would look damaged.
+                Some(name) if self.disk.open(&self.dir.join(&name)).is_ok() => {
+                    state.spares.push(name);
+                }
+                Some(_) => {}
+                None => freed += bytes,
+            }
         }
     }
 
