@@ -19,6 +19,7 @@ pub mod commit;
 pub mod markers;
 
 pub mod sink;
+pub mod source;
 
 pub use sink::{Lake, LakeConfig, LakeHandle, LakeStatus};
 

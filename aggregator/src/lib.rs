@@ -5,6 +5,20 @@
 //! sees sealed batches and what a session says about them.
 #![forbid(unsafe_code)]
 
+pub mod clock;
+pub mod config;
 pub mod limits;
 
+pub mod ingest;
+
+pub mod keeper;
+
 pub mod lake;
+
+pub mod http;
+
+pub mod running;
+
+pub use config::{Config, ConfigError};
+pub use ingest::endpoint::TlsFiles;
+pub use running::{AggregatorError, Running, start};

@@ -72,8 +72,8 @@ pub enum Content {
     Readings(Readings),
     /// A declared loss.
     Gap(GapRow),
-    /// Definitions of series, or a control record: nothing to write, only progress.
-    Nothing,
+    /// Definitions of series: no rows, but counted among the batches.
+    Definitions,
     /// It cannot be written as rows: kept as it is, with the reason.
     Refused {
         /// Why.
@@ -220,7 +220,7 @@ impl Load {
     pub fn take(&mut self, origin: Origin, content: Content, names: &dyn Names) {
         self.end = origin.entry + 1;
         match content {
-            Content::Nothing => {}
+            Content::Definitions => self.count(&origin, 0),
             Content::Gap(gap) => {
                 self.count(&origin, 0);
                 self.partitions
@@ -377,7 +377,7 @@ fn partitions_of(origin: &Origin, content: &Content) -> BTreeSet<(Table, Hour)> 
                 .collect()
         }
         Content::Gap(gap) => BTreeSet::from([(Table::Gaps, Hour::of(gap.event_first))]),
-        Content::Nothing | Content::Refused { .. } => BTreeSet::new(),
+        Content::Definitions | Content::Refused { .. } => BTreeSet::new(),
     }
 }
 

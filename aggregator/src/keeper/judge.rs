@@ -1,0 +1,166 @@
+//! What is made of an offered batch: the ledger's verdict, and whether its series are known and
+//! its content is good. Pure: no journal, no file, no clock.
+
+use super::books::Books;
+use super::record::RecordKind;
+use super::{Checked, Offer, Outcome};
+use crate::limits::VERIFY_TRIES_HELD_MAX;
+use std::collections::HashMap;
+use tributary_protocol::ids::{AgentId, BatchHash, BatchKey};
+use tributary_protocol::ledger::{Admission, Ledger, Refusal, Verdict};
+use tributary_protocol::limits::VERIFY_TRIES_MAX;
+use tributary_protocol::message::{AgainReason, Reject, RejectCode};
+use tributary_protocol::series::BookError;
+
+/// What to do with an offered batch.
+#[derive(Debug, PartialEq)]
+#[must_use = "an admission is committed or aborted"]
+pub enum Step {
+    /// Append it as this kind of record, then [commit](Judge::commit); or abort.
+    Append(Admission, RecordKind),
+    /// Its first copy is in this very group: it shares that one's outcome.
+    Share,
+    /// Say so at once.
+    Answer(Outcome),
+    /// Keep it for a look, and say so.
+    Quarantine(Outcome, String),
+}
+
+/// The ledger with all books.
+#[derive(Debug, Default)]
+pub struct Judge {
+    /// What is held.
+    pub ledger: Ledger,
+    /// What series are called.
+    pub books: Books,
+    /// How often a batch was offered that does not verify.
+    tries: HashMap<(AgentId, BatchKey, BatchHash), u8>,
+}
+
+impl Judge {
+    /// A judge who knows what a recovered journal says.
+    pub fn new(ledger: Ledger, books: Books) -> Self {
+        Self {
+            ledger,
+            books,
+            tries: HashMap::new(),
+        }
+    }
+
+    /// What to do with this batch.
+    pub fn judge(&mut self, offer: &Offer) -> Step {
+        let (key, hash) = (offer.batch.key(), offer.batch.hash());
+        match self.ledger.judge(offer.session, &offer.agent, key, hash) {
+            Verdict::Fresh(admission) => self.examine(offer, admission),
+            Verdict::Pending => Step::Share,
+            Verdict::Replay { verified } => {
+                metrics::counter!("tributary_aggregator_replayed_batches_total").increment(1);
+                if !verified {
+                    let name = "tributary_aggregator_unverified_replays_total";
+                    metrics::counter!(name).increment(1);
+                }
+                Step::Answer(Outcome::Durable)
+            }
+            Verdict::Conflict => {
+                let reason = "held with another hash: a clone, or a disk that lied".to_owned();
+                let outcome = reject(RejectCode::Conflict, &reason, key);
+                Step::Quarantine(outcome, reason)
+            }
+            Verdict::Stale { .. } => {
+                let reason = "a newer session of this agent has begun";
+                Step::Answer(reject(RejectCode::Fenced, reason, key))
+            }
+            Verdict::Refused(refusal) => Step::Answer(refused(refusal, key)),
+        }
+    }
+
+    /// A batch that the ledger would take: are its series known, is its content good?
+    fn examine(&mut self, offer: &Offer, admission: Admission) -> Step {
+        let key = offer.batch.key();
+        let flaw = match &offer.content {
+            Checked::Bad(reason) => Err(Flaw::Bad(reason.clone())),
+            Checked::Gap => Ok(()),
+            Checked::Series { base, defs } => self
+                .books
+                .fits(&offer.agent, key.buffer, *base, defs)
+                .map_err(|error| match error {
+                    BookError::Hole { .. } => Flaw::SeriesUnknown,
+                    other => Flaw::Bad(other.to_string()),
+                }),
+            Checked::Readings { types } => {
+                if offer.batch.series_needed() > self.books.len(&offer.agent, key.buffer) {
+                    Err(Flaw::SeriesUnknown)
+                } else {
+                    self.books
+                        .check(&offer.agent, key.buffer, types)
+                        .map_err(Flaw::Bad)
+                }
+            }
+        };
+        match flaw {
+            Ok(()) => Step::Append(admission, RecordKind::Batch),
+            Err(Flaw::SeriesUnknown) => {
+                self.ledger.abort(admission);
+                Step::Answer(Outcome::Again(AgainReason::SeriesUnknown))
+            }
+            Err(Flaw::Bad(reason)) => self.count_try(offer, admission, &reason),
+        }
+    }
+
+    /// A batch that does not verify is asked for again, and at the last try held as quarantined,
+    /// so that no poison stops a lane.
+    fn count_try(&mut self, offer: &Offer, admission: Admission, reason: &str) -> Step {
+        let id = (offer.agent.clone(), offer.batch.key(), offer.batch.hash());
+        if self.tries.len() >= VERIFY_TRIES_HELD_MAX && !self.tries.contains_key(&id) {
+            // Forgetting only makes somebody send it more often.
+            self.tries.clear();
+        }
+        let tries = self.tries.entry(id).or_default();
+        *tries += 1;
+        tracing::warn!(agent = %offer.agent, batch = %offer.batch.key(), tries, reason,
+            "a batch does not verify");
+        if *tries < VERIFY_TRIES_MAX {
+            self.ledger.abort(admission);
+            return Step::Answer(Outcome::Again(AgainReason::Damaged));
+        }
+        Step::Append(admission, RecordKind::Quarantined)
+    }
+
+    /// The batch is durable as this kind of record.
+    pub fn commit(&mut self, offer: &Offer, admission: Admission, kind: RecordKind) {
+        if kind == RecordKind::Quarantined {
+            let id = (offer.agent.clone(), offer.batch.key(), offer.batch.hash());
+            self.tries.remove(&id);
+        } else if let Checked::Series { base, defs } = &offer.content {
+            self.books
+                .append(&offer.agent, offer.batch.key().buffer, *base, defs)
+                .expect("definitions were tried before they were appended, and nobody else writes");
+        }
+        self.ledger.commit(admission);
+    }
+}
+
+enum Flaw {
+    SeriesUnknown,
+    Bad(String),
+}
+
+fn reject(code: RejectCode, detail: &str, key: BatchKey) -> Outcome {
+    let (detail, batch) = (detail.to_owned(), Some(key));
+    Outcome::Reject(Reject {
+        code,
+        detail,
+        retry_after_ms: 0,
+        batch,
+    })
+}
+
+fn refused(refusal: Refusal, key: BatchKey) -> Outcome {
+    let code = match refusal {
+        Refusal::Holes { .. } => return Outcome::Again(AgainReason::Holes),
+        Refusal::Busy => return Outcome::Again(AgainReason::Busy),
+        Refusal::Buffers => RejectCode::Buffers,
+        Refusal::Number => RejectCode::Protocol,
+    };
+    reject(code, &refusal.to_string(), key)
+}

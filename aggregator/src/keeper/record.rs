@@ -1,0 +1,159 @@
+//! Entries of the aggregator's journal: kinds, layout, and how they come back. Pure.
+//!
+//! Layout of the kinds that carry a batch (integers little endian):
+//! version u8 = 1 · tenant length u16 · tenant · agent UUID 16 · accepted at i64 (µs since 1970) ·
+//! the sealed batch to the end.
+
+use bytes::{Buf, BufMut, Bytes};
+use tributary_protocol::ids::{AgentId, AgentUuid};
+use tributary_protocol::limits::NAME_BYTES_MAX;
+
+/// The layout that this build writes.
+pub const VERSION: u8 = 1;
+
+/// What a journal entry is. Retired codes are never used again.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u8)]
+pub enum RecordKind {
+    /// A batch that was accepted.
+    Batch = 1,
+    /// A batch whose content does not verify, even when it was sent again: its number is held, its
+    /// bytes are kept, no sink gets rows of it.
+    Quarantined = 2,
+    /// Reserved: an agent was enrolled.
+    Registry = 16,
+    /// Reserved: an enrolment token was made or used.
+    Token = 17,
+    /// Reserved: an agent was revoked.
+    Revocation = 18,
+}
+
+impl RecordKind {
+    /// Every kind.
+    pub const ALL: [Self; 5] = [
+        Self::Batch,
+        Self::Quarantined,
+        Self::Registry,
+        Self::Token,
+        Self::Revocation,
+    ];
+
+    /// The kind's code in the journal.
+    pub fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// The kind with this code.
+    pub fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.code() == code)
+    }
+}
+
+/// Why an entry cannot be understood.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum RecordError {
+    /// The entry ends within its header.
+    #[error("journal record cut short")]
+    Truncated,
+    /// Written by a later version.
+    #[error("journal record of version {0}; this build reads version {VERSION}")]
+    Version(u8),
+    /// It names no agent.
+    #[error("journal record without a usable tenant")]
+    Tenant,
+}
+
+/// A batch as it stands in the journal.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BatchRecord {
+    /// Who sent it.
+    pub agent: AgentId,
+    /// When it was accepted: microseconds since 1970, UTC.
+    pub accepted_at: i64,
+    /// Its sealed bytes, not yet verified.
+    pub sealed: Bytes,
+}
+
+/// What stands before the sealed bytes.
+pub fn header(agent: &AgentId, accepted_at: i64) -> Vec<u8> {
+    let tenant = agent.tenant().as_bytes();
+    let mut out = Vec::with_capacity(tenant.len() + 27);
+    out.put_u8(VERSION);
+    out.put_u16_le(tenant.len() as u16);
+    out.put_slice(tenant);
+    out.put_slice(&agent.uuid().0);
+    out.put_i64_le(accepted_at);
+    out
+}
+
+/// Reads an entry that carries a batch.
+///
+/// # Errors
+/// What is wrong with it; total on arbitrary bytes.
+pub fn parse(mut bytes: Bytes) -> Result<BatchRecord, RecordError> {
+    let truncated = |_| RecordError::Truncated;
+    let version = bytes.try_get_u8().map_err(truncated)?;
+    if version != VERSION {
+        return Err(RecordError::Version(version));
+    }
+    let tenant_bytes = usize::from(bytes.try_get_u16_le().map_err(truncated)?);
+    if tenant_bytes > NAME_BYTES_MAX {
+        return Err(RecordError::Tenant);
+    }
+    if bytes.len() < tenant_bytes + 24 {
+        return Err(RecordError::Truncated);
+    }
+    let tenant = bytes.split_to(tenant_bytes);
+    let tenant = std::str::from_utf8(&tenant).map_err(|_| RecordError::Tenant)?;
+    let mut uuid = [0; 16];
+    bytes.copy_to_slice(&mut uuid);
+    let accepted_at = bytes.get_i64_le();
+    let agent = AgentId::new(tenant, AgentUuid(uuid)).map_err(|_| RecordError::Tenant)?;
+    Ok(BatchRecord {
+        agent,
+        accepted_at,
+        sealed: bytes,
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::limits::RECORD_HEADER_BYTES_MAX;
+    use proptest::prelude::*;
+
+    fn agent(tenant: &str) -> AgentId {
+        AgentId::new(tenant, AgentUuid([3; 16])).unwrap()
+    }
+
+    #[test]
+    fn a_record_comes_back() {
+        for tenant in ["a".to_owned(), "ü".repeat(128)] {
+            let mut bytes = header(&agent(&tenant), -5);
+            assert!(bytes.len() <= RECORD_HEADER_BYTES_MAX);
+            bytes.extend_from_slice(b"sealed");
+            let record = parse(bytes.into()).unwrap();
+            assert_eq!(record.agent, agent(&tenant));
+            assert_eq!(
+                (record.accepted_at, &record.sealed[..]),
+                (-5, &b"sealed"[..])
+            );
+        }
+    }
+
+    #[test]
+    fn every_cut_within_the_header_is_noticed() {
+        let whole = Bytes::from(header(&agent("acme"), 1));
+        for end in 0..whole.len() {
+            assert!(parse(whole.slice(..end)).is_err(), "{end}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+            let _ = parse(bytes.into());
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! What is known about the keeper from outside: without asking it, and by asking. Bounded.
+
+use super::books::Books;
+use crate::limits::{AGENTS_SEEN_MAX, STATUS_AGENTS_MAX, STATUS_LANES_MAX};
+use serde::Serialize;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use tributary_protocol::ids::AgentId;
+use tributary_protocol::ledger::Ledger;
+use tributary_protocol::message::Hello;
+
+/// What is known without asking.
+#[derive(Debug, Default)]
+pub struct KeeperStatus {
+    end: AtomicU64,
+    batches: AtomicU64,
+    rows: AtomicU64,
+    bytes: AtomicU64,
+    trouble: Mutex<Option<String>>,
+}
+
+impl KeeperStatus {
+    /// One past the last durable entry.
+    pub fn end(&self) -> u64 {
+        self.end.load(Ordering::Acquire)
+    }
+
+    /// Batches accepted since the start.
+    pub fn batches(&self) -> u64 {
+        self.batches.load(Ordering::Relaxed)
+    }
+
+    /// Readings and definitions in them.
+    pub fn rows(&self) -> u64 {
+        self.rows.load(Ordering::Relaxed)
+    }
+
+    /// Their sealed bytes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Why nothing is accepted, if so.
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub(super) fn set_trouble(&self, trouble: Option<String>) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+
+    pub(super) fn set_end(&self, end: u64) {
+        self.end.store(end, Ordering::Release);
+    }
+
+    pub(super) fn add(&self, batches: u64, rows: u64, bytes: u64) {
+        self.batches.fetch_add(batches, Ordering::Relaxed);
+        self.rows.fetch_add(rows, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+/// What agents said of themselves since the start.
+#[derive(Debug, Default)]
+pub(super) struct Seen(HashMap<AgentId, (String, String, i64)>);
+
+impl Seen {
+    pub(super) fn note(&mut self, agent: &AgentId, hello: &Hello, now: i64) {
+        if self.0.len() >= AGENTS_SEEN_MAX && !self.0.contains_key(agent) {
+            return;
+        }
+        let said = (hello.name.clone(), hello.software.clone(), now);
+        self.0.insert(agent.clone(), said);
+    }
+}
+
+/// What is held of one lane.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct LaneStatus {
+    /// The buffer.
+    pub buffer: String,
+    /// The lane.
+    pub lane: String,
+    /// Numbers held: first, and one past the last.
+    pub ranges: Vec<(u64, u64)>,
+    /// How many batches.
+    pub batches: u64,
+    /// Their hash sum.
+    pub hash_sum: String,
+}
+
+/// What is known of one agent.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct AgentStatus {
+    /// Tenant and UUID.
+    pub agent: String,
+    /// What it calls itself; empty when it has not been seen since the start.
+    pub name: String,
+    /// Its software.
+    pub software: String,
+    /// When its last session began: microseconds since 1970, UTC.
+    pub last_hello_us: Option<i64>,
+    /// How many lanes there are.
+    pub lanes_total: usize,
+    /// The lanes of its newest buffers.
+    pub lanes: Vec<LaneStatus>,
+}
+
+/// What the keeper says when it is asked.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct StatusReport {
+    /// How many agents there are.
+    pub agents_total: usize,
+    /// The first of them, by name.
+    pub agents: Vec<AgentStatus>,
+    /// How many books of series there are.
+    pub books: usize,
+    /// How many batches lie in quarantine.
+    pub quarantined: usize,
+}
+
+pub(super) fn report(
+    ledger: &Ledger,
+    books: &Books,
+    seen: &Seen,
+    quarantined: usize,
+) -> StatusReport {
+    let mut all: Vec<&AgentId> = ledger.agents().collect();
+    all.sort_unstable();
+    let agents_total = all.len();
+    let shown = all.into_iter().take(STATUS_AGENTS_MAX);
+    let agents = shown
+        .map(|agent| agent_status(ledger, seen, agent))
+        .collect();
+    StatusReport {
+        agents_total,
+        agents,
+        books: books.count(),
+        quarantined,
+    }
+}
+
+fn agent_status(ledger: &Ledger, seen: &Seen, agent: &AgentId) -> AgentStatus {
+    let all = ledger.lanes(agent);
+    let lanes_total = all.len();
+    let newest = all
+        .iter()
+        .rev()
+        .take(STATUS_LANES_MAX)
+        .map(|lane| LaneStatus {
+            buffer: lane.key.buffer.to_string(),
+            lane: lane.key.lane.name().to_owned(),
+            ranges: lane.held.iter().map(|run| (run.first, run.end)).collect(),
+            batches: lane.held.count(),
+            hash_sum: format!("{:032x}", lane.held.sum().0),
+        });
+    let lanes = newest.collect();
+    let said = seen.0.get(agent);
+    let (name, software) = said.map_or_else(Default::default, |(name, software, _)| {
+        (name.clone(), software.clone())
+    });
+    AgentStatus {
+        agent: agent.to_string(),
+        name,
+        software,
+        last_hello_us: said.map(|(_, _, at)| *at),
+        lanes_total,
+        lanes,
+    }
+}

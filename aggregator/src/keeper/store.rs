@@ -1,0 +1,306 @@
+//! The keeper's files: journal, checkpoints, and how both become ledger and books again.
+//!
+//! A checkpoint holds ledger and books as they are after all entries below a position. Recovery
+//! takes the newest valid one that meets the journal, and the entries after it. A segment goes
+//! only when it lies below the older of two checkpoints and below every sink.
+
+use super::books::Books;
+use super::record::{self, RecordKind};
+use super::snapshot::{self, SnapshotError};
+use crate::limits::REPLAY_READ_BYTES;
+use bytes::{Buf, BufMut};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tributary_journal::{
+    Appended, CheckpointError, Checkpoints, Disk, Entry, Frame, LifeId, Log, LogConfig, LogError,
+    LogReader, LogWriter, Open,
+};
+use tributary_protocol::batch::{Content, Decoder, SealedBatch};
+use tributary_protocol::ids::LogId;
+use tributary_protocol::ledger::Ledger;
+
+/// Why the keeper does not open.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The journal does not open.
+    #[error("journal: {0}")]
+    Journal(#[from] LogError),
+    /// The checkpoints do not open.
+    #[error("checkpoints: {0}")]
+    Checkpoints(#[from] CheckpointError),
+    /// What is left of the journal begins after everything that is known about its past.
+    #[error(
+        "the journal in {} begins at entry {first}, and no valid checkpoint reaches it: the \
+         ledger would forget what it holds; put the checkpoints back from a copy, or rebuild the \
+         ledger from the lake",
+        dir.display()
+    )]
+    NoCheckpoint {
+        /// The journal's folder.
+        dir: PathBuf,
+        /// Its first entry.
+        first: u64,
+    },
+    /// The journal ends before what was known.
+    #[error(
+        "the journal in {} ends at entry {end}, its checkpoint stands at {checkpoint}: the \
+         journal was rolled back (log_rolled_back); put it back from a copy",
+        dir.display()
+    )]
+    RolledBack {
+        /// The journal's folder.
+        dir: PathBuf,
+        /// Where it ends.
+        end: u64,
+        /// Where the checkpoint stands.
+        checkpoint: u64,
+    },
+}
+
+/// What recovery found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Recovered {
+    /// Where the checkpoint stood.
+    pub from: u64,
+    /// Entries read after it.
+    pub entries: u64,
+    /// Entries that could not be read or understood.
+    pub damaged: u64,
+    /// Batches that stood in the journal twice.
+    pub doubled: u64,
+}
+
+/// Journal and checkpoints, open.
+pub struct Store {
+    writer: LogWriter,
+    reader: LogReader,
+    checkpoints: Checkpoints,
+    life: LifeId,
+    /// Positions of the last valid checkpoints, oldest first, at most two.
+    positions: Vec<u64>,
+    /// First entry of the segment that was written last.
+    segment: Option<u64>,
+}
+
+impl Store {
+    /// Opens the journal in `dir/journal` and the checkpoints in `dir/ledger`, and recovers.
+    ///
+    /// # Errors
+    /// When files and promises do not fit together; what to do stands in the message.
+    pub fn open(
+        disk: &Arc<dyn Disk>,
+        dir: &Path,
+        config: LogConfig,
+        new_log: LogId,
+    ) -> Result<(Self, Ledger, Books, Recovered), StoreError> {
+        let journal_dir = dir.join("journal");
+        let open = Open::SameLife {
+            if_empty: LifeId(new_log.0),
+        };
+        let opened = Log::open(Arc::clone(disk), &journal_dir, config, open)?;
+        let checkpoints = Checkpoints::open(Arc::clone(disk), &dir.join("ledger"), "ledger")?;
+        let (writer, reader) = (opened.writer, opened.reader);
+        let life = writer.life();
+        let mut store = Self {
+            writer,
+            reader,
+            checkpoints,
+            life,
+            positions: Vec::new(),
+            segment: None,
+        };
+        let (ledger, books, from) = store.newest(&journal_dir)?;
+        let mut replay = Replay {
+            ledger,
+            books,
+            decoder: Decoder::new(),
+            found: Recovered::default(),
+        };
+        replay.found.from = from;
+        replay.run(&store.reader, life, from, store.end())?;
+        Ok((store, replay.ledger, replay.books, replay.found))
+    }
+
+    /// Ledger and books of the newest valid checkpoint that meets the journal.
+    fn newest(&mut self, dir: &Path) -> Result<(Ledger, Books, u64), StoreError> {
+        let (first, end) = (self.first(), self.end());
+        let mut newest = None;
+        for checkpoint in self.checkpoints.valid() {
+            match decode(self.life, &checkpoint.body) {
+                Ok(Some((ledger, books, position))) => {
+                    self.positions.insert(0, position);
+                    newest.get_or_insert((ledger, books, position));
+                }
+                // Of another life of the journal.
+                Ok(None) => {}
+                Err(error) => tracing::error!(%error, "a checkpoint is not usable"),
+            }
+        }
+        match newest {
+            Some((_, _, checkpoint)) if checkpoint > end => Err(StoreError::RolledBack {
+                dir: dir.to_owned(),
+                end,
+                checkpoint,
+            }),
+            Some(found) if found.2 >= first => Ok(found),
+            None if first == 0 => Ok((Ledger::new(), Books::new(), 0)),
+            _ => Err(StoreError::NoCheckpoint {
+                dir: dir.to_owned(),
+                first,
+            }),
+        }
+    }
+
+    /// The life of the journal.
+    pub fn log(&self) -> LogId {
+        LogId(self.life.0)
+    }
+
+    /// A reader of the journal, for a sink.
+    pub fn reader(&self) -> LogReader {
+        self.reader.clone()
+    }
+
+    /// One past the last durable entry.
+    pub fn end(&self) -> u64 {
+        self.writer.next_number()
+    }
+
+    /// The first entry that is still there; the end of an empty journal.
+    fn first(&self) -> u64 {
+        let lives = self.reader.lives();
+        let span = lives.iter().find(|span| span.life == self.life);
+        span.map_or(self.end(), |span| span.first)
+    }
+
+    /// Makes a frame durable.
+    ///
+    /// # Errors
+    /// As [`LogWriter::append`]: nothing of it counts then.
+    pub fn append(&mut self, frame: &Frame) -> Result<Appended, LogError> {
+        self.writer.append(frame)
+    }
+
+    /// Whether a segment was begun since the last call.
+    pub fn segment_began(&mut self) -> bool {
+        let segments = self.reader.segments();
+        let newest = segments.iter().filter(|segment| segment.life == self.life);
+        let newest = newest.map(|segment| segment.first).max();
+        std::mem::replace(&mut self.segment, newest) != newest
+    }
+
+    /// Writes a checkpoint of ledger and books, which hold all entries below the end.
+    ///
+    /// # Errors
+    /// When it cannot be written; nothing is trimmed then.
+    pub fn checkpoint(&mut self, ledger: &Ledger, books: &Books) -> Result<(), CheckpointError> {
+        let position = self.end();
+        let mut head = Vec::with_capacity(24);
+        head.put_slice(&self.life.0);
+        head.put_u64_le(position);
+        let body = snapshot::encode(ledger, books);
+        self.checkpoints.write_parts(&[&head, &body])?;
+        self.positions.push(position);
+        if self.positions.len() > 2 {
+            self.positions.remove(0);
+        }
+        Ok(())
+    }
+
+    /// Gives up the segments below the older of two checkpoints and below `sinks`.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn trim(&self, sinks: u64) -> Result<u64, LogError> {
+        match self.positions.as_slice() {
+            [older, _] => self.reader.trim(self.life, sinks.min(*older)),
+            _ => Ok(0),
+        }
+    }
+}
+
+/// Ledger, books and position of a checkpoint's body; nothing if it is of another life.
+fn decode(life: LifeId, body: &[u8]) -> Result<Option<(Ledger, Books, u64)>, SnapshotError> {
+    let Some((head, body)) = body.split_at_checked(24) else {
+        return Err(SnapshotError::Truncated);
+    };
+    let (of, mut position) = head.split_at(16);
+    if of != life.0 {
+        return Ok(None);
+    }
+    let position = position.try_get_u64_le()?;
+    let (ledger, books) = snapshot::decode(body)?;
+    Ok(Some((ledger, books, position)))
+}
+
+/// Entries on their way back into ledger and books.
+struct Replay {
+    ledger: Ledger,
+    books: Books,
+    decoder: Decoder,
+    found: Recovered,
+}
+
+impl Replay {
+    fn run(
+        &mut self,
+        reader: &LogReader,
+        life: LifeId,
+        from: u64,
+        end: u64,
+    ) -> Result<(), StoreError> {
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut next = from;
+        while next < end {
+            entries.clear();
+            match reader.read(life, next, REPLAY_READ_BYTES, &mut entries) {
+                Ok(()) => {}
+                Err(LogError::Damaged { numbers, .. }) => {
+                    self.found.damaged += numbers.end - numbers.start;
+                    next = numbers.end;
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            }
+            let Some(last) = entries.last() else { break };
+            next = last.number + 1;
+            for entry in entries.drain(..) {
+                self.found.entries += 1;
+                self.take(entry);
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, entry: Entry) {
+        let kind = RecordKind::from_code(entry.kind);
+        let Some(kind @ (RecordKind::Batch | RecordKind::Quarantined)) = kind else {
+            return;
+        };
+        let number = entry.number;
+        let Err(reason) = self.take_batch(entry, kind) else {
+            return;
+        };
+        self.found.damaged += 1;
+        tracing::error!(number, reason, "a journal entry cannot be understood");
+    }
+
+    fn take_batch(&mut self, entry: Entry, kind: RecordKind) -> Result<(), String> {
+        let record = record::parse(entry.bytes).map_err(|error| error.to_string())?;
+        let batch = SealedBatch::open(record.sealed).map_err(|error| error.to_string())?;
+        let key = batch.key();
+        if !self.ledger.recover(&record.agent, key, batch.hash()) {
+            self.found.doubled += 1;
+        }
+        if kind == RecordKind::Batch && batch.kind() == tributary_protocol::batch::Kind::Series {
+            let content = batch
+                .decode(&mut self.decoder)
+                .map_err(|error| error.to_string())?;
+            if let Content::Series { base, defs } = content {
+                let added = self.books.append(&record.agent, key.buffer, base, &defs);
+                added.map_err(|error| error.to_string())?;
+            }
+        }
+        Ok(())
+    }
+}

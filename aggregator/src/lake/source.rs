@@ -1,0 +1,138 @@
+//! The journal as the lake reads it: entries become origins and contents. It decides nothing.
+
+use super::LakeError;
+use super::load::{Content, GapRow, Origin};
+use super::sink::{Feed, Item};
+use crate::keeper::record::{self, RecordKind};
+use crate::limits::LAKE_READ_BYTES;
+use std::collections::VecDeque;
+use tributary_journal::{Entry, LifeId, LogError, LogReader};
+use tributary_protocol::batch::{Content as Decoded, Decoder, GapReason, SealedBatch};
+use tributary_protocol::ids::LogId;
+
+/// The durable part of the journal.
+pub struct JournalFeed {
+    reader: LogReader,
+    life: LifeId,
+    decoder: Decoder,
+    entries: Vec<Entry>,
+}
+
+impl JournalFeed {
+    /// The journal's life `log`, as this reader sees it.
+    pub fn new(reader: LogReader, log: LogId) -> Self {
+        Self {
+            reader,
+            life: LifeId(log.0),
+            decoder: Decoder::new(),
+            entries: Vec::new(),
+        }
+    }
+
+    fn item(&mut self, entry: Entry) -> Item {
+        let number = entry.number;
+        match RecordKind::from_code(entry.kind) {
+            Some(kind @ (RecordKind::Batch | RecordKind::Quarantined)) => {
+                self.batch(entry, kind).unwrap_or_else(|reason| {
+                    tracing::error!(number, reason, "a journal entry cannot be understood");
+                    metrics::counter!("tributary_aggregator_lake_damaged_entries_total")
+                        .increment(1);
+                    Item::Nothing(number)
+                })
+            }
+            _ => Item::Nothing(number),
+        }
+    }
+
+    fn batch(&mut self, entry: Entry, kind: RecordKind) -> Result<Item, String> {
+        let number = entry.number;
+        let record = record::parse(entry.bytes).map_err(|error| error.to_string())?;
+        let sealed = record.sealed.clone();
+        let batch = SealedBatch::open(record.sealed).map_err(|error| error.to_string())?;
+        let origin = Origin {
+            entry: number,
+            agent: record.agent,
+            key: batch.key(),
+            hash: batch.hash(),
+            sealed,
+        };
+        let content = if kind == RecordKind::Quarantined {
+            Content::Refused {
+                reason: "quarantined: it does not verify".to_owned(),
+            }
+        } else {
+            match batch.decode(&mut self.decoder) {
+                Ok(Decoded::Readings(readings)) => Content::Readings(readings),
+                Ok(Decoded::Series { .. }) => Content::Definitions,
+                Ok(Decoded::Gap(gap)) => Content::Gap(GapRow {
+                    first: gap.first,
+                    count: gap.count,
+                    readings: gap.readings,
+                    event_first: gap.event_first,
+                    event_last: gap.event_last,
+                    reason: reason_name(gap.reason).to_owned(),
+                    detail: gap.detail,
+                }),
+                Err(error) => Content::Refused {
+                    reason: error.to_string(),
+                },
+            }
+        };
+        Ok(Item::Batch(Box::new((origin, content))))
+    }
+}
+
+/// The reason as the column `reason` has it.
+fn reason_name(reason: GapReason) -> &'static str {
+    match reason {
+        GapReason::Shed => "shed",
+        GapReason::Damaged => "damaged",
+        GapReason::Refused => "refused",
+        GapReason::Repeat => "repeat",
+    }
+}
+
+impl Feed for JournalFeed {
+    fn first(&self) -> u64 {
+        let lives = self.reader.lives();
+        lives
+            .iter()
+            .find(|span| span.life == self.life)
+            .map_or(0, |span| span.first)
+    }
+
+    fn end(&self) -> u64 {
+        self.reader.end(self.life).unwrap_or(0)
+    }
+
+    fn read(&mut self, from: u64, items: &mut VecDeque<Item>) -> Result<(), LakeError> {
+        let mut entries = std::mem::take(&mut self.entries);
+        entries.clear();
+        let result = self
+            .reader
+            .read(self.life, from, LAKE_READ_BYTES, &mut entries);
+        for entry in entries.drain(..) {
+            let item = self.item(entry);
+            items.push_back(item);
+        }
+        self.entries = entries;
+        match result {
+            Ok(()) => Ok(()),
+            Err(LogError::Damaged { numbers, .. }) => {
+                let lost = numbers.end - numbers.start;
+                metrics::counter!("tributary_aggregator_lake_damaged_entries_total")
+                    .increment(lost);
+                items.push_back(Item::Nothing(numbers.end - 1));
+                Ok(())
+            }
+            Err(LogError::Trimmed { first, .. }) => Err(LakeError::Trimmed {
+                needed: from,
+                first,
+            }),
+            Err(error) => Err(LakeError::Journal {
+                from,
+                reason: error.to_string(),
+            }),
+        }
+    }
+}

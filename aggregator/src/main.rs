@@ -1,0 +1,120 @@
+//! The program `tributary-aggregator`: reads its configuration, runs until it is told to stop.
+//! Everything it does is in the library.
+#![forbid(unsafe_code)]
+
+use clap::{Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tributary_aggregator::Config;
+use tributary_aggregator::ingest::endpoint::tls_config;
+
+/// Takes sealed batches from Tributary agents over QUIC, keeps each exactly once, and writes
+/// Parquet.
+///
+/// Exit codes: 0 ended well, 1 something failed, 2 usage or configuration.
+#[derive(Parser, Debug)]
+#[command(version, max_term_width = 100)]
+struct Arguments {
+    /// The configuration, TOML. Without it, defaults and TRIBUTARY_AGGREGATOR__SECTION__KEY.
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// How log lines look; which are shown says RUST_LOG.
+    #[arg(long, value_name = "FORMAT", default_value = "text", global = true)]
+    log_format: LogFormat,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Run until SIGTERM or Ctrl-C; then stop accepting, write the lake, and end.
+    Run,
+    /// Say everything that is wrong with the configuration, its certificates included.
+    Check,
+}
+
+fn log(format: LogFormat) {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => builder.init(),
+        LogFormat::Json => builder.json().init(),
+    }
+}
+
+/// A broken invariant ends the process: the truth is on disk, and the supervisor starts it again.
+fn abort_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
+}
+
+#[allow(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "what a program says to its user"
+)]
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    log(arguments.log_format);
+    abort_on_panic();
+    let config = match Config::load(arguments.config.as_deref()) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(2);
+        }
+    };
+    match arguments.command {
+        Command::Check => match tls_config(&config.tls) {
+            Ok(_) => {
+                println!("the configuration is good");
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                eprintln!("{error}");
+                ExitCode::from(2)
+            }
+        },
+        Command::Run => match run(config) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{error:#}");
+                ExitCode::FAILURE
+            }
+        },
+    }
+}
+
+fn run(config: Config) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let stop = CancellationToken::new();
+        let running = tributary_aggregator::start(config, stop.clone()).await?;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping: nothing more is accepted, the lake is written");
+        stop.cancel();
+        running.stopped().await?;
+        Ok(())
+    })
+}

@@ -1,0 +1,341 @@
+//! The aggregator as one thing: start it, ask it, stop it.
+//!
+//! It ends in the order in which a batch travels: ingest stops accepting and says goodbye, the
+//! keeper answers what waits, the lake writes what is durable, HTTP goes last.
+
+use crate::config::Config;
+use crate::http::{self, Sources};
+use crate::ingest::Ingest;
+use crate::ingest::endpoint::{EndpointError, endpoint};
+use crate::keeper::{Keeper, KeeperConfig, KeeperHandle, KeeperParts, KeeperStatus, StoreError};
+use crate::lake::commit::LakeStore;
+use crate::lake::source::JournalFeed;
+use crate::lake::{Lake, LakeConfig, LakeError, LakeHandle, LakeStatus};
+use crate::limits::DRAIN_SECONDS_MAX;
+use object_store::local::LocalFileSystem;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tributary_journal::{DirLock, Disk, LockError, OsDisk};
+use tributary_protocol::ids::LogId;
+
+/// Why the aggregator does not start, or did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum AggregatorError {
+    /// The data directory is somebody else's.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// Journal and ledger do not open.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The lake does not open, or its last flush failed.
+    #[error(transparent)]
+    Lake(#[from] LakeError),
+    /// The lake's folder cannot be used.
+    #[error("the lake's folder {}: {reason}", path.display())]
+    LakeFolder {
+        /// The folder.
+        path: std::path::PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The uplink does not listen.
+    #[error(transparent)]
+    Uplink(#[from] EndpointError),
+    /// The HTTP address is taken.
+    #[error(
+        "HTTP address {addr} is in use: stop what listens there, or set another one as `address` \
+         under [http] (port 0 takes a free one)"
+    )]
+    HttpInUse {
+        /// The address.
+        addr: SocketAddr,
+    },
+    /// The HTTP address cannot be listened on.
+    #[error("cannot listen on HTTP address {addr}: {source}")]
+    Http {
+        /// The address.
+        addr: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A thread or a random number could not be had.
+    #[error("the system refuses {0}")]
+    System(&'static str),
+    /// A stage ended by a panic, or not in time.
+    #[error(
+        "the aggregator's {0} did not end as it should; what was acknowledged is in the journal"
+    )]
+    Stage(&'static str),
+}
+
+/// A running aggregator. Dropping it stops it without waiting.
+#[derive(Debug)]
+pub struct Running {
+    uplink_addr: SocketAddr,
+    http_addr: SocketAddr,
+    log: LogId,
+    keeper: KeeperHandle,
+    lake: LakeHandle,
+    sources: Sources,
+    stop: CancellationToken,
+    stages: Stages,
+}
+
+/// What has to end, in this order.
+#[derive(Debug)]
+struct Stages {
+    ingest: JoinSet<()>,
+    keeper_stop: CancellationToken,
+    keeper: Option<JoinHandle<()>>,
+    lake_stop: CancellationToken,
+    lake: Option<JoinHandle<Result<u64, LakeError>>>,
+    http_stop: CancellationToken,
+    http: JoinSet<io::Result<()>>,
+}
+
+impl Drop for Stages {
+    fn drop(&mut self) {
+        self.keeper_stop.cancel();
+        self.lake_stop.cancel();
+        self.http_stop.cancel();
+    }
+}
+
+/// A new life for an empty journal: later ones sort behind earlier ones.
+fn new_log() -> Result<LogId, AggregatorError> {
+    let mut random = [0; 8];
+    rustls::crypto::ring::default_provider()
+        .secure_random
+        .fill(&mut random)
+        .map_err(|_| AggregatorError::System("random numbers"))?;
+    let life = u128::from(crate::clock::wall_us().unsigned_abs()) << 64;
+    Ok(LogId(
+        (life | u128::from(u64::from_le_bytes(random))).to_be_bytes(),
+    ))
+}
+
+async fn bind_http(addr: SocketAddr) -> Result<TcpListener, AggregatorError> {
+    TcpListener::bind(addr)
+        .await
+        .map_err(|source| match source.kind() {
+            io::ErrorKind::AddrInUse => AggregatorError::HttpInUse { addr },
+            _ => AggregatorError::Http { addr, source },
+        })
+}
+
+async fn open_lake(
+    config: &Config,
+    parts: &KeeperParts,
+    handle: &LakeHandle,
+) -> Result<Lake, AggregatorError> {
+    let dir = config.lake_dir();
+    let folder = |reason: String| AggregatorError::LakeFolder {
+        path: dir.clone(),
+        reason,
+    };
+    OsDisk
+        .create_dir_all(&dir)
+        .map_err(|error| folder(error.to_string()))?;
+    let dir = dir
+        .canonicalize()
+        .map_err(|error| folder(error.to_string()))?;
+    let store =
+        LocalFileSystem::new_with_prefix(&dir).map_err(|error| folder(error.to_string()))?;
+    let store = LakeStore::new(
+        Arc::new(store.with_fsync(true)),
+        Some(dir.clone()),
+        parts.log,
+    );
+    let feed = JournalFeed::new(parts.reader.clone(), parts.log);
+    let lake_config = LakeConfig {
+        flush_interval: config.flush_interval,
+    };
+    let names = Box::new(parts.books.clone());
+    Ok(Lake::open(lake_config, store, Box::new(feed), names, handle).await?)
+}
+
+/// Starts the aggregator; it runs until `stop`, or until it is [shut down](Running::shut_down).
+///
+/// # Errors
+/// What does not open, where, and what to do; nothing runs then.
+pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, AggregatorError> {
+    let metrics = http::recorder();
+    // Ports first: who asks for a port that is taken learns it before anything is touched.
+    let listener = bind_http(config.http).await?;
+    let http_addr = listener
+        .local_addr()
+        .map_err(|source| AggregatorError::Http {
+            addr: config.http,
+            source,
+        })?;
+    let endpoint = endpoint(config.uplink, &config.tls)?;
+    let uplink_addr = endpoint
+        .local_addr()
+        .map_err(|source| EndpointError::Bind {
+            addr: config.uplink,
+            source,
+        })?;
+    // Held by both threads, so that nobody opens the directory while one of them still writes.
+    let lock = Arc::new(DirLock::acquire(&config.data_dir)?);
+    let disk: Arc<dyn Disk> = Arc::new(OsDisk);
+    let keeper_config = KeeperConfig {
+        dir: config.data_dir.clone(),
+        journal: config.journal(),
+        new_log: new_log()?,
+    };
+    let (keeper, parts) = Keeper::open(&disk, &keeper_config)?;
+    tracing::info!(log = %parts.log, recovered = ?parts.recovered, "journal and ledger are open");
+    let (lake_handle, requests) = LakeHandle::new();
+    let lake = open_lake(&config, &parts, &lake_handle).await?;
+
+    let lake_stop = CancellationToken::new();
+    let runtime = tokio::runtime::Handle::current();
+    let lake_thread = {
+        let (runtime, stop, durable) = (runtime.clone(), lake_stop.clone(), parts.durable.clone());
+        let lock = Arc::clone(&lock);
+        let run = move || {
+            let _lock = lock;
+            runtime.block_on(lake.run(durable, requests, stop))
+        };
+        std::thread::Builder::new()
+            .name("lake".to_owned())
+            .spawn(run)
+    };
+    let lake_thread = lake_thread.map_err(|_| AggregatorError::System("a thread for the lake"))?;
+    let keeper_stop = CancellationToken::new();
+    let keeper_thread = {
+        let (stop, lake) = (keeper_stop.clone(), Arc::clone(lake_handle.status()));
+        let run = move || {
+            let _lock = lock;
+            keeper.run(&runtime, lake, &stop);
+        };
+        std::thread::Builder::new()
+            .name("keeper".to_owned())
+            .spawn(run)
+    };
+    let keeper_thread =
+        keeper_thread.map_err(|_| AggregatorError::System("a thread for the keeper"))?;
+
+    let sources = Sources {
+        log: parts.log,
+        keeper: parts.handle.clone(),
+        lake: Arc::clone(lake_handle.status()),
+        metrics,
+        stop: stop.clone(),
+    };
+    let http_stop = CancellationToken::new();
+    let mut http = JoinSet::new();
+    http.spawn(http::serve(listener, sources.clone(), http_stop.clone()));
+    let mut ingest = JoinSet::new();
+    let accept = Ingest::new(parts.handle.clone(), &config.trust_domain, stop.clone());
+    ingest.spawn(accept.run(endpoint));
+    tracing::info!(%uplink_addr, %http_addr, "the aggregator listens");
+    Ok(Running {
+        uplink_addr,
+        http_addr,
+        log: parts.log,
+        keeper: parts.handle,
+        lake: lake_handle,
+        sources,
+        stop,
+        stages: Stages {
+            ingest,
+            keeper_stop,
+            keeper: Some(keeper_thread),
+            lake_stop,
+            lake: Some(lake_thread),
+            http_stop,
+            http,
+        },
+    })
+}
+
+impl Running {
+    /// Where agents connect.
+    pub fn uplink_addr(&self) -> SocketAddr {
+        self.uplink_addr
+    }
+
+    /// Where HTTP listens.
+    pub fn http_addr(&self) -> SocketAddr {
+        self.http_addr
+    }
+
+    /// The life of the journal: part of the lake's file names.
+    pub fn log(&self) -> LogId {
+        self.log
+    }
+
+    /// What was accepted since the start.
+    pub fn keeper(&self) -> &Arc<KeeperStatus> {
+        self.keeper.status()
+    }
+
+    /// What was written into the lake since the start.
+    pub fn lake(&self) -> &Arc<LakeStatus> {
+        self.lake.status()
+    }
+
+    /// The routes of the HTTP side, for whoever serves them elsewhere too.
+    pub fn router(&self) -> axum::Router {
+        http::router(self.sources.clone())
+    }
+
+    /// Writes everything that is durable into the lake; the position that it has reached.
+    ///
+    /// # Errors
+    /// Why it could not be written.
+    pub async fn flush(&self) -> Result<u64, String> {
+        self.lake.flush().await
+    }
+
+    /// Waits until `stop`, then ends everything in order: what was acknowledged is in the lake.
+    ///
+    /// # Errors
+    /// When the last flush failed, or a stage did not end: the journal has it all the same.
+    pub async fn stopped(self) -> Result<(), AggregatorError> {
+        self.stop.cancelled().await;
+        self.shut_down().await
+    }
+
+    /// Ends everything in order.
+    ///
+    /// # Errors
+    /// As [`stopped`](Self::stopped).
+    pub async fn shut_down(mut self) -> Result<(), AggregatorError> {
+        self.stop.cancel();
+        let limit = Duration::from_secs(DRAIN_SECONDS_MAX);
+        let drained = tokio::time::timeout(limit, self.stages.end()).await;
+        drained.map_err(|_| AggregatorError::Stage("drain"))?
+    }
+}
+
+impl Stages {
+    async fn end(&mut self) -> Result<(), AggregatorError> {
+        while self.ingest.join_next().await.is_some() {}
+        self.keeper_stop.cancel();
+        if let Some(thread) = self.keeper.take() {
+            let joined = tokio::task::spawn_blocking(move || thread.join()).await;
+            if !matches!(joined, Ok(Ok(()))) {
+                return Err(AggregatorError::Stage("keeper"));
+            }
+        }
+        self.lake_stop.cancel();
+        let flushed = match self.lake.take() {
+            None => Ok(()),
+            Some(thread) => match tokio::task::spawn_blocking(move || thread.join()).await {
+                Ok(Ok(flushed)) => flushed.map(|_| ()).map_err(AggregatorError::Lake),
+                _ => Err(AggregatorError::Stage("lake")),
+            },
+        };
+        self.http_stop.cancel();
+        while self.http.join_next().await.is_some() {}
+        flushed
+    }
+}
