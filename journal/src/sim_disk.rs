@@ -7,14 +7,14 @@
 //! failed fdatasync after which the pages count as clean and are never written. What it does not
 //! model: directories that a power cut takes back, permissions, time.
 
+mod inode;
+
 use crate::disk::{Disk, DiskFile, Stamp};
+use inode::{Inode, PAGE_BYTES};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-const PAGE_BYTES: usize = 4096;
-type Page = Arc<[u8; PAGE_BYTES]>;
 
 /// What a power cut leaves of all that was not synced.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -60,42 +60,6 @@ pub struct SimCounts {
     pub syncs: u64,
     /// Bytes read.
     pub bytes_read: u64,
-}
-
-#[derive(Clone, Default)]
-struct Content {
-    pages: BTreeMap<u64, Page>,
-    bytes: u64,
-}
-
-impl Content {
-    fn page(&self, place: u64) -> Option<&Page> {
-        self.pages.get(&place)
-    }
-
-    fn cut(&mut self, bytes: u64) {
-        let whole = bytes.div_ceil(PAGE_BYTES as u64);
-        self.pages.retain(|place, _| *place < whole);
-        let inside = (bytes % PAGE_BYTES as u64) as usize;
-        if inside > 0
-            && let Some(page) = self.pages.get_mut(&(whole - 1))
-            && let Some(tail) = Arc::make_mut(page).get_mut(inside..)
-        {
-            tail.fill(0);
-        }
-        self.bytes = bytes;
-    }
-}
-
-/// A file, whatever its name.
-#[derive(Default)]
-struct Inode {
-    now: Content,
-    synced: Content,
-    /// Written since the last sync.
-    dirty: BTreeSet<u64>,
-    /// Pages below this one have their blocks.
-    taken_pages: u64,
 }
 
 type File = Arc<Mutex<Inode>>;
@@ -301,16 +265,7 @@ impl SimDisk {
             "no byte {offset} in {}",
             path.display()
         );
-        let Inode { now, synced, .. } = &mut *inode;
-        for content in [now, synced] {
-            let page = content
-                .pages
-                .entry(place)
-                .or_insert_with(|| Arc::new([0; PAGE_BYTES]));
-            if let Some(byte) = Arc::make_mut(page).get_mut(inside) {
-                *byte ^= 1 << (bit % 8);
-            }
-        }
+        inode.flip(place, inside, bit);
     }
 
     /// Lets the next fdatasync fail with an I/O error; what it should have synced is never
@@ -369,90 +324,6 @@ impl SimDisk {
         world
             .dirs
             .extend(path.ancestors().skip(1).map(Path::to_owned));
-    }
-}
-
-impl Inode {
-    fn read(&self, buffer: &mut [u8], offset: u64) -> usize {
-        let left = usize::try_from(self.now.bytes.saturating_sub(offset)).unwrap_or(usize::MAX);
-        let wanted = buffer.len().min(left);
-        let mut done = 0;
-        while let Some(rest) = buffer.get_mut(done..wanted).filter(|rest| !rest.is_empty()) {
-            let at = offset + done as u64;
-            let inside = (at % PAGE_BYTES as u64) as usize;
-            let more = rest.len().min(PAGE_BYTES - inside);
-            let page = self.now.page(at / PAGE_BYTES as u64);
-            let from = page.and_then(|page| page.get(inside..inside + more));
-            match (rest.get_mut(..more), from) {
-                (Some(to), Some(from)) => to.copy_from_slice(from),
-                (Some(to), None) => to.fill(0),
-                (None, _) => {}
-            }
-            done += more;
-        }
-        done
-    }
-
-    fn write(&mut self, bytes: &[u8], offset: u64) {
-        let mut done = 0;
-        while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
-            let at = offset + done as u64;
-            let (place, inside) = (at / PAGE_BYTES as u64, (at % PAGE_BYTES as u64) as usize);
-            let more = rest.len().min(PAGE_BYTES - inside);
-            let page = self
-                .now
-                .pages
-                .entry(place)
-                .or_insert_with(|| Arc::new([0; PAGE_BYTES]));
-            let to = Arc::make_mut(page).get_mut(inside..inside + more);
-            if let (Some(to), Some(from)) = (to, rest.get(..more)) {
-                to.copy_from_slice(from);
-            }
-            self.dirty.insert(place);
-            self.taken_pages = self.taken_pages.max(place + 1);
-            done += more;
-        }
-        self.now.bytes = self.now.bytes.max(offset + bytes.len() as u64);
-    }
-
-    /// Whether a write up to `end` needs blocks that the file does not have.
-    fn needs_blocks(&self, end: u64) -> bool {
-        end.div_ceil(PAGE_BYTES as u64) > self.taken_pages
-    }
-
-    fn sync(&mut self) {
-        for place in std::mem::take(&mut self.dirty) {
-            match self.now.pages.get(&place) {
-                Some(page) => self.synced.pages.insert(place, Arc::clone(page)),
-                None => self.synced.pages.remove(&place),
-            };
-        }
-        self.synced.cut(self.now.bytes);
-    }
-
-    /// What is found of it after a power cut.
-    fn after_power_cut(&self, survival: Survival, chance: &mut u64) -> Self {
-        let mut found = self.synced.clone();
-        // Pages whose sync failed are not dirty any more, but they may still have got there.
-        for (place, page) in &self.now.pages {
-            let differs = found.page(*place).is_none_or(|synced| synced != page);
-            if differs && survival.survives(chance) {
-                found.pages.insert(*place, Arc::clone(page));
-            }
-        }
-        let bytes = if self.now.bytes != found.bytes && survival.survives(chance) {
-            self.now.bytes
-        } else {
-            found.bytes
-        };
-        found.cut(bytes);
-        let taken_pages = bytes.div_ceil(PAGE_BYTES as u64);
-        Self {
-            now: found.clone(),
-            synced: found,
-            dirty: BTreeSet::new(),
-            taken_pages,
-        }
     }
 }
 
