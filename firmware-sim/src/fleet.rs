@@ -211,7 +211,7 @@ impl Fleet {
 /// When in its period a sensor measures. Neighbours share it, as points polled in one cycle do.
 fn phase_us(seed: u64, index: u32, period_us: u64) -> u64 {
     let cell = u64::from(index / CELL_SENSORS);
-    Rng::new(seed ^ 0x5eed_0f_ce11, cell).next() % period_us
+    Rng::new(!seed, cell).next() % period_us
 }
 
 fn check(config: &FleetConfig) -> Result<(), FleetError> {

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tributary_sim::client::{Progress, Protocol};
 use tributary_sim::limits::{DRAIN_S_DEFAULT, RATE_HZ_MAX};
@@ -313,10 +314,14 @@ where
         let mut work = std::pin::pin!(work(stop.clone(), progress.clone()));
         let mut watch = std::pin::pin!(watch(stop, progress.clone()));
         tokio::select! {
-            ended = &mut work => ended,
-            error = &mut watch => match error {},
+            ended = &mut work => Some(ended),
+            () = &mut watch => None,
         }
     });
+    let Some(ended) = ended else {
+        say("tributary-sim: ended at once; the truth ledger has no end record");
+        return 1;
+    };
     match ended {
         Ok(summary) => {
             if args.json {
@@ -354,17 +359,20 @@ fn summary_in_words(summary: &RunSummary) -> String {
     )
 }
 
-/// Says once a second how it goes, and cancels `stop` at the first signal.
-async fn watch(stop: CancellationToken, progress: Arc<Progress>) -> std::convert::Infallible {
+/// Says once a second how it goes, and cancels `stop` at the first signal; returns at the second.
+async fn watch(stop: CancellationToken, progress: Arc<Progress>) {
     let mut second = tokio::time::interval(Duration::from_secs(1));
     second.tick().await;
     let (mut last, mut seconds) = (0, 0u64);
-    let mut signal = std::pin::pin!(signalled());
+    let mut signals = Signals::watch();
     loop {
         tokio::select! {
             _ = second.tick() => {}
-            () = &mut signal, if !stop.is_cancelled() => {
-                say("stopping: waiting for what is not acknowledged yet");
+            () = signals.next() => {
+                if stop.is_cancelled() {
+                    return;
+                }
+                say("stopping: waiting for what is not acknowledged yet; once more ends at once");
                 stop.cancel();
                 continue;
             }
@@ -394,17 +402,28 @@ async fn watch(stop: CancellationToken, progress: Arc<Progress>) -> std::convert
     }
 }
 
-/// Returns at the first SIGINT or SIGTERM.
-async fn signalled() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let kinds = [SignalKind::interrupt(), SignalKind::terminate()];
-    let [Ok(mut interrupt), Ok(mut terminate)] = kinds.map(signal) else {
-        say("signals cannot be watched: end the run with --for");
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+/// SIGINT and SIGTERM.
+struct Signals(Option<[Signal; 2]>);
+
+impl Signals {
+    fn watch() -> Self {
+        let kinds = [SignalKind::interrupt(), SignalKind::terminate()];
+        let [Ok(interrupt), Ok(terminate)] = kinds.map(signal) else {
+            say("signals cannot be watched: end the run with --for");
+            return Self(None);
+        };
+        Self(Some([interrupt, terminate]))
+    }
+
+    /// Returns at the next signal; cancel safe.
+    async fn next(&mut self) {
+        match &mut self.0 {
+            None => std::future::pending().await,
+            Some([interrupt, terminate]) => tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            },
+        }
     }
 }
 

@@ -133,8 +133,11 @@ pub fn compare(lake: &Path, truth: &Path) -> Result<Report, VerifyError> {
 }
 
 const ACKNOWLEDGED: u8 = 1;
-const ROW_SEEN: u8 = 2;
-const DELIVERED: u8 = 4;
+/// A row with its sequence was seen: it is not lost.
+const PRESENT: u8 = 2;
+/// A row with its sequence and time was seen: one more is a duplicate.
+const SEEN: u8 = 4;
+const DELIVERED: u8 = 8;
 
 /// A published reading; what it was, and what the lake has shown of it.
 struct Entry {
@@ -314,7 +317,8 @@ impl Oracle {
             return;
         }
         let same_time = row.time_us == entry.time_us;
-        if same_time && entry.state & ROW_SEEN != 0 {
+        entry.state |= PRESENT;
+        if same_time && entry.state & SEEN != 0 {
             report.duplicates += 1;
             note(&mut report.examples.duplicates, || row.describe(file));
         }
@@ -323,10 +327,10 @@ impl Oracle {
                 report.delivered += 1;
                 report.unacknowledged_delivered += u64::from(entry.state & ACKNOWLEDGED == 0);
             }
-            entry.state |= ROW_SEEN | DELIVERED;
+            entry.state |= SEEN | DELIVERED;
             return;
         }
-        entry.state |= ROW_SEEN;
+        entry.state |= if same_time { SEEN } else { 0 };
         report.changed += 1;
         let texts = &self.texts;
         note(&mut report.examples.changed, || {
@@ -340,7 +344,7 @@ impl Oracle {
         let report = &mut self.report;
         for series in &self.series {
             for entry in &series.entries {
-                if entry.state & ACKNOWLEDGED != 0 && entry.state & ROW_SEEN == 0 {
+                if entry.state & ACKNOWLEDGED != 0 && entry.state & PRESENT == 0 {
                     report.lost += 1;
                     note(&mut report.examples.lost, || {
                         let (device, metric, seq) = (&series.device, &series.metric, entry.seq);

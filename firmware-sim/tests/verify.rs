@@ -1,8 +1,14 @@
 //! Every way a lake can differ from the truth is found, named, and ends with exit code 1.
 
 use crate::lake::{Row, STARTED_MS, Site, write};
+use crate::server::{Act, Server};
+use std::collections::HashSet;
 use std::process::Command;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+use tributary_sim::client::{Progress, Protocol};
 use tributary_sim::reading::Value;
+use tributary_sim::sim::{self, Publishing, RunConfig};
 use tributary_sim::verify::{self, Report};
 
 /// The report of the library; the command must agree with it about the exit code.
@@ -112,7 +118,8 @@ fn a_deleted_lake_is_found_and_a_folder_that_never_was_is_an_error() {
 
 #[test]
 fn every_changed_bit_type_and_time_is_found() {
-    let changes: [(usize, fn(&mut Row)); 8] = [
+    type Change = (usize, fn(&mut Row));
+    let changes: [Change; 8] = [
         (0, |row| row.value = Value::F64(f64::from_bits(1))),
         (4, |row| row.value = Value::F64(0.0)), // was -0.0
         (1, |row| row.value = Value::I64(-101)),
@@ -246,6 +253,21 @@ fn foreign_rows_are_told_from_those_of_others_and_of_older_runs() {
     assert_eq!(found(&verified(&site)), ((0, 0, 0, 4), 0));
 }
 
+/// A row with a wrong time is another key: whichever is read first, the right one is no copy.
+#[test]
+fn a_wrong_time_beside_the_right_row_is_a_change_and_no_duplicate() {
+    for name in ["0.parquet", "z.parquet"] {
+        let site = Site::new();
+        site.write();
+        let mut row = site.rows()[0].clone();
+        row.time_us += 1_000;
+        write(&site.hour().join(name), &[row]);
+        let report = verified(&site);
+        assert_eq!(found(&report), ((0, 0, 1, 0), 0), "{name}");
+        assert_eq!(report.delivered, 1_000);
+    }
+}
+
 #[test]
 fn a_truth_without_its_end_is_used_as_far_as_it_goes() {
     let site = Site::new();
@@ -254,4 +276,79 @@ fn a_truth_without_its_end_is_used_as_far_as_it_goes() {
     std::fs::write(site.truth(), &bytes[..bytes.len() - 3]).unwrap();
     let report = verified(&site);
     assert!(report.truth_tail.unwrap().contains("torn"));
+}
+
+/// What a pipeline would make of one publication, decoded here by other means than it was made.
+fn decoded(topic: &str, payload: &[u8]) -> Row {
+    let text = std::str::from_utf8(payload).unwrap();
+    let (value, rest) = text
+        .strip_prefix("{\"value\":")
+        .unwrap()
+        .split_once(",\"ts\":")
+        .unwrap();
+    let (ts, rest) = rest.split_once(",\"seq\":").unwrap();
+    let seq: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    let value = match value.strip_prefix('"') {
+        Some(quoted) => Value::Text(quoted.strip_suffix('"').unwrap().into()),
+        None => match value.parse::<i64>() {
+            Ok(whole) => Value::I64(whole),
+            Err(_) => Value::F64(value.parse().unwrap()),
+        },
+    };
+    let (device, metric) = topic.rsplit_once('/').unwrap();
+    let time_us = ts.parse::<i64>().unwrap() * 1_000;
+    Row {
+        device: device.to_owned(),
+        metric: metric.to_owned(),
+        seq: Some(seq.parse().unwrap()),
+        time_us,
+        received_us: time_us + 5_000,
+        value,
+    }
+}
+
+#[tokio::test]
+async fn a_run_and_the_lake_made_of_what_it_sent_agree() {
+    let site = Site::new();
+    let decide = |connection, nth| match (connection, nth) {
+        (0, 500) => Act::Cut,
+        (0, n) if n % 9 == 0 => Act::Hold,
+        _ => Act::Ack,
+    };
+    let mut server = Server::start(Protocol::V311, 64, decide).await;
+    let mut publishing = Publishing::to(server.address.to_string());
+    publishing.truth = Some(site.truth());
+    let mut config = RunConfig::new(publishing);
+    (config.sensors, config.rate_hz, config.connections) = (50, 200.0, Some(2));
+    let (stop, progress) = (CancellationToken::new(), Arc::new(Progress::default()));
+    let running = sim::run(config, stop.clone(), progress.clone());
+    let stopping = async {
+        server.received(4_000).await;
+        stop.cancel();
+    };
+    let (summary, ()) = tokio::join!(running, stopping);
+    let summary = summary.unwrap();
+    assert_eq!(summary.counts, progress.counts());
+    let mut known = HashSet::new();
+    let (mut rows, mut all) = (Vec::new(), Vec::new());
+    for received in &server.seen.lock().unwrap().received {
+        let row = decoded(&received.topic, &received.payload);
+        all.push(row.clone());
+        if known.insert((row.device.clone(), row.seq)) {
+            rows.push(row);
+        }
+    }
+    let path = site.hour().join("a.parquet");
+    write(&path, &rows);
+    let report = verified(&site);
+    assert!(report.is_clean(), "{report:?}");
+    assert_eq!(report.delivered, summary.counts.published);
+    assert_eq!(report.acknowledged, summary.counts.acknowledged);
+    // Without deduplication every copy shows.
+    write(&path, &all);
+    assert_eq!(
+        found(&verified(&site)),
+        ((0, (all.len() - rows.len()) as u64, 0, 0), 0)
+    );
+    assert!(all.len() > rows.len());
 }
