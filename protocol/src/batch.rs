@@ -5,6 +5,7 @@
 //! stored when is not decided here.
 
 mod columns;
+mod delays;
 mod distinct;
 mod envelope;
 mod marks;

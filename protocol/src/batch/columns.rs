@@ -4,6 +4,7 @@
 //! for each run the step to its series, and its length; for each its mark, and its form; then the
 //! columns of time, of marks, of values, and the texts. `docs/wire.md` describes them.
 
+use super::delays::{DelayReader, DelayWriter};
 use super::marks::{self, STEADY};
 use super::numbers::{Carry, NumberReader, NumberWriter};
 use super::order::{Run, runs};
@@ -25,6 +26,7 @@ pub(super) struct ColumnWriter {
     marks: Vec<u8>,
     forms: Vec<u8>,
     times: TimeWriter,
+    delays: DelayWriter,
     numbers: NumberWriter,
     tokens: Vec<u8>,
 }
@@ -43,8 +45,10 @@ impl ColumnWriter {
         self.marks.clear();
         self.marks.resize(self.runs.len(), 0);
         let out = &mut self.symbols;
-        self.times
+        let times = self
+            .times
             .write(rows, &self.runs, first, STEADY, &mut self.marks, out);
+        self.delays.write(rows, &self.runs, times, first, out);
         marks::write(rows, &self.runs, &mut self.marks, out);
         self.write_values(readings);
         self.tokens.clear();
@@ -108,6 +112,7 @@ pub(super) struct Expected {
 pub(super) struct ColumnReader {
     runs: Vec<Run>,
     times: TimeReader,
+    delays: DelayReader,
     numbers: NumberReader,
 }
 
@@ -126,8 +131,11 @@ impl ColumnReader {
         self.read_types(forms)?;
         let mut rows = self.blank_rows(expected.rows);
         let first = expected.event_first;
-        self.times
+        let times = self
+            .times
             .read(&mut rows, &self.runs, first, STEADY, marks, &mut from)?;
+        self.delays
+            .read(&mut rows, &self.runs, times, first, &mut from)?;
         marks::read(&mut rows, &self.runs, marks, &mut from)?;
         let texts = self.read_values(&mut rows, forms, &mut from)?;
         from.finish()?;

@@ -4,7 +4,7 @@
 //! Its mark says so in one byte; otherwise the rows where something changes are listed.
 
 use super::order::Run;
-use super::symbols::{Flaw, SymbolReader, SymbolWriter, zigzag};
+use super::symbols::{Flaw, SymbolReader, SymbolWriter, unzigzag, zigzag};
 use crate::reading::{Flags, Row};
 
 /// Bits of a run's mark: how its device sequence is told.
@@ -206,10 +206,8 @@ fn read_listed_seq(
         if gap > 0 {
             gap -= 1;
         } else {
-            row.meta.device_seq = match from.get()?.checked_sub(1) {
-                None => None,
-                Some(code) => Some(expected.wrapping_add(super::symbols::unzigzag(code))),
-            };
+            let code = from.get()?.checked_sub(1);
+            row.meta.device_seq = code.map(|code| expected.wrapping_add(unzigzag(code)));
             surprises -= 1;
             gap = if surprises > 0 {
                 from.get_max(MORE)?

@@ -21,11 +21,52 @@ const PREDICTOR_SHIFT: u32 = 6;
 /// Runs shorter than this list no levels.
 const LEVELS_RUN_MIN: usize = 8;
 
-/// What a run takes from the one of its type before.
+/// Scales that are remembered for each type.
+const MEMORY: usize = 8;
+
+/// Runs shorter than this take a remembered scale where that is cheaper.
+const SHORT_RUN: usize = 16;
+/// Bits that it takes to tell a new scale, roughly.
+const NEW_SCALE_BITS: u32 = 16;
+
+/// What a run takes from those of its type before: the scale, and where values began. Series of
+/// several kinds come in turn, device after device, so the last few scales are remembered.
 #[derive(Clone, Copy)]
 struct Carried {
-    scale: Scale,
-    first: i64,
+    /// Scale and first integer of the last run that had it.
+    memory: [(Scale, i64); MEMORY],
+    /// Which of them the last run had.
+    now: usize,
+    /// Which of them is forgotten next.
+    oldest: usize,
+}
+
+impl Carried {
+    fn scale(&self) -> Scale {
+        self.memory
+            .get(self.now)
+            .map_or(Scale::Raw, |(scale, _)| *scale)
+    }
+
+    fn first(&mut self) -> &mut i64 {
+        let (_, first) = self
+            .memory
+            .get_mut(self.now)
+            .expect("`now` is below MEMORY");
+        first
+    }
+
+    fn find(&self, scale: Scale) -> Option<usize> {
+        self.memory.iter().position(|(known, _)| *known == scale)
+    }
+
+    fn remember(&mut self, scale: Scale) {
+        self.oldest = (self.oldest + 1) % MEMORY;
+        self.now = self.oldest;
+        if let Some(slot) = self.memory.get_mut(self.now) {
+            *slot = (scale, 0);
+        }
+    }
 }
 
 /// The state of all three types.
@@ -36,8 +77,9 @@ impl Carry {
     pub fn new() -> Self {
         Self(
             [Carried {
-                scale: Scale::Raw,
-                first: 0,
+                memory: [(Scale::Raw, 0); MEMORY],
+                now: 0,
+                oldest: 0,
             }; 3],
         )
     }
@@ -184,26 +226,26 @@ impl NumberWriter {
         let mut form = 0;
         let scale = match value_type {
             ValueType::I64 => Scale::Raw,
-            _ => detect(value_type, &self.values, carried.scale),
+            _ => self.choose_scale(value_type, carried),
         };
-        if scale != carried.scale {
+        if scale != carried.scale() {
             form |= SCALE;
-            write_scale(scale, out);
-            *carried = Carried { scale, first: 0 };
+            write_scale(scale, carried, out);
         }
-        let corrected = self.to_integers(value_type, scale);
+        let base = *carried.first();
+        let corrected = self.scale_all(value_type, scale);
         let first = self.integers.first().copied().unwrap_or(0);
         let (predictor, bits) = best_predictor(&self.integers);
         let ranked = self.rank(bits);
         let predictor = if let Some(predictor) = ranked {
             form |= LEVELS;
-            self.write_levels(carried.first, out);
+            self.write_levels(base, out);
             predictor
         } else {
-            out.put_signed(first.wrapping_sub(carried.first));
+            out.put_signed(first.wrapping_sub(base));
             predictor
         };
-        carried.first = first;
+        *carried.first() = first;
         form |= predictor << PREDICTOR_SHIFT;
         let told = if ranked.is_some() {
             &self.ranks
@@ -225,8 +267,46 @@ impl NumberWriter {
         form
     }
 
+    /// The scale of a run: found anew, or for a short one that which tells it in fewest bits.
+    fn choose_scale(&self, value_type: ValueType, carried: &Carried) -> Scale {
+        let found = detect(value_type, &self.values);
+        if self.values.len() >= SHORT_RUN || found == Scale::Raw {
+            return found;
+        }
+        let new = match carried.find(found) {
+            None => self
+                .short_cost(value_type, found, 0)
+                .map(|bits| bits + NEW_SCALE_BITS),
+            Some(_) => None,
+        };
+        let known = carried
+            .memory
+            .iter()
+            .filter(|(scale, _)| *scale != Scale::Raw);
+        let known = known.filter_map(|(scale, first)| {
+            Some((*scale, self.short_cost(value_type, *scale, *first)?))
+        });
+        let best = new.map(|bits| (found, bits)).into_iter().chain(known);
+        best.min_by_key(|(_, bits)| *bits)
+            .map_or(found, |(scale, _)| scale)
+    }
+
+    /// Bits of a run's steps in this scale, if all its values are exact in it.
+    fn short_cost(&self, value_type: ValueType, scale: Scale, first: i64) -> Option<u32> {
+        let (mut last, mut bits) = (first, 0);
+        for value in &self.values {
+            let k = scale.nearest(value_type, *value)?;
+            if scale.value(value_type, k) != place(value_type, *value) {
+                return None;
+            }
+            bits += cost(k.wrapping_sub(last));
+            last = k;
+        }
+        Some(bits)
+    }
+
     /// Scales all values; whether any needs a correction.
-    fn to_integers(&mut self, value_type: ValueType, scale: Scale) -> bool {
+    fn scale_all(&mut self, value_type: ValueType, scale: Scale) -> bool {
         self.integers.clear();
         self.corrections.clear();
         if scale == Scale::Raw {
@@ -299,42 +379,57 @@ impl NumberWriter {
     }
 }
 
-fn write_scale(scale: Scale, out: &mut SymbolWriter) {
+/// Writes a run's scale: which one of those remembered, or a new one.
+fn write_scale(scale: Scale, carried: &mut Carried, out: &mut SymbolWriter) {
+    if let Some(known) = carried.find(scale) {
+        carried.now = known;
+        out.put(known as u64);
+        return;
+    }
+    carried.remember(scale);
+    let new = MEMORY as u64;
     match scale {
-        Scale::Raw => out.put(0),
+        Scale::Raw => out.put(new),
         Scale::Decimal { exponent, step } => {
-            out.put(1 + u64::from(exponent));
+            out.put(new + 1 + u64::from(exponent));
             out.put(step - 1);
         }
         Scale::Factor(bits) => {
-            out.put(2 + u64::from(EXPONENT_MAX));
+            out.put(new + 2 + u64::from(EXPONENT_MAX));
             out.put_bits(bits, 64);
         }
     }
 }
 
-fn read_scale(from: &mut SymbolReader<'_>) -> Result<Scale, Flaw> {
-    let code = from.get_max(2 + usize::from(EXPONENT_MAX))?;
-    let Some(exponent) = code.checked_sub(1) else {
-        return Ok(Scale::Raw);
+fn read_scale(carried: &mut Carried, from: &mut SymbolReader<'_>) -> Result<(), Flaw> {
+    let code = from.get_max(MEMORY + 2 + usize::from(EXPONENT_MAX))?;
+    let Some(new) = code.checked_sub(MEMORY) else {
+        carried.now = code;
+        return Ok(());
     };
-    let exponent = exponent as u8;
-    if exponent > EXPONENT_MAX {
-        let bits = from.bits(64)?;
-        // Of what is not finite, machines disagree about the sign.
-        return match f64::from_bits(bits).is_normal() {
-            true => Ok(Scale::Factor(bits)),
-            false => from.flaw("has a factor that is no number"),
-        };
-    }
-    let step = from.get()?;
-    if step >= STEP_MAX {
-        return from.flaw("has a scale with too great a step");
-    }
-    Ok(Scale::Decimal {
-        exponent,
-        step: step + 1,
-    })
+    let scale = match new.checked_sub(1).map(|exponent| exponent as u8) {
+        None => Scale::Raw,
+        Some(exponent @ ..=EXPONENT_MAX) => {
+            let step = from.get()?;
+            if step >= STEP_MAX {
+                return from.flaw("has a scale with too great a step");
+            }
+            Scale::Decimal {
+                exponent,
+                step: step + 1,
+            }
+        }
+        Some(_) => {
+            let bits = from.bits(64)?;
+            // Of what is not finite, machines disagree about the sign.
+            if !f64::from_bits(bits).is_normal() {
+                return from.flaw("has a factor that is no number");
+            }
+            Scale::Factor(bits)
+        }
+    };
+    carried.remember(scale);
+    Ok(())
 }
 
 /// Reads runs of numbers.
@@ -357,16 +452,13 @@ impl NumberReader {
         let value_type = run.value_type;
         let carried = carry.of(value_type);
         if form & SCALE != 0 {
-            *carried = Carried {
-                scale: read_scale(from)?,
-                first: 0,
-            };
-            if value_type == ValueType::I64 && carried.scale != Scale::Raw {
+            read_scale(carried, from)?;
+            if value_type == ValueType::I64 && carried.scale() != Scale::Raw {
                 return from.flaw("has a scale for integers");
             }
         }
         self.read_integers(rows.len(), form, carried, from)?;
-        let scale = carried.scale;
+        let scale = carried.scale();
         if form & CORRECTED != 0 {
             return self.read_corrected(value_type, scale, rows, from);
         }
@@ -385,10 +477,11 @@ impl NumberReader {
     ) -> Result<(), Flaw> {
         self.integers.clear();
         let levels = form & LEVELS != 0;
+        let base = *carried.first();
         let first = if levels {
-            self.read_levels(count, carried.first, from)?
+            self.read_levels(count, base, from)?
         } else {
-            carried.first.wrapping_add(from.get_signed()?)
+            base.wrapping_add(from.get_signed()?)
         };
         if levels && self.levels.len() == 1 {
             self.integers.resize(count, 0);
@@ -412,7 +505,7 @@ impl NumberReader {
                 }
             }
         }
-        carried.first = self.integers.first().copied().unwrap_or(0);
+        *carried.first() = self.integers.first().copied().unwrap_or(0);
         Ok(())
     }
 

@@ -137,18 +137,14 @@ impl Scale {
 fn round(y: f64) -> Option<i64> {
     /// Added to a double below 2^51, it leaves no bits for a fraction.
     const SHIFT: f64 = 6_755_399_441_055_744.0;
-    (y.abs() < (1u64 << 51) as f64).then(|| ((y + SHIFT) - SHIFT) as i64)
+    (y.abs() < (1u64 << 51) as f64).then_some(((y + SHIFT) - SHIFT) as i64)
 }
 
-/// Finds the scale of a run. `like` is that of a run before, kept when this one is short and it
-/// does as well.
-pub(super) fn detect(value_type: ValueType, values: &[u64], like: Scale) -> Scale {
+/// Finds the scale of a run.
+pub(super) fn detect(value_type: ValueType, values: &[u64]) -> Scale {
     let stride = values.len().div_ceil(SAMPLE).max(1);
     let sample = || values.iter().step_by(stride).copied();
     let count = sample().count();
-    if count < 16 && fits(like, value_type, sample()) {
-        return like;
-    }
     let exponent_max = if value_type == ValueType::F32 {
         12
     } else {
@@ -167,11 +163,6 @@ pub(super) fn detect(value_type: ValueType, values: &[u64], like: Scale) -> Scal
         return Scale::Raw;
     };
     with_step(value_type, exponent, sample(), count)
-}
-
-/// Whether a run before told its values in this way, and all of these are exact in it too.
-fn fits(like: Scale, value_type: ValueType, mut values: impl Iterator<Item = u64>) -> bool {
-    like != Scale::Raw && values.all(|bits| like.off(value_type, bits) == 0)
 }
 
 fn is_decimal(scale: Scale, value_type: ValueType, bits: u64) -> bool {
@@ -232,7 +223,7 @@ mod tests {
 
     fn found(values: &[f64]) -> Scale {
         let bits: Vec<u64> = values.iter().map(|x| x.to_bits()).collect();
-        detect(ValueType::F64, &bits, Scale::Raw)
+        detect(ValueType::F64, &bits)
     }
 
     #[test]

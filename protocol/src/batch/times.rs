@@ -1,9 +1,8 @@
-//! The columns of event time and received time.
+//! The column of event times.
 //!
-//! Event times are counted in ticks from the batch's first one. Where few distinct times are shared
-//! by many rows they are listed once, and rows name their place in the list. Either way a row costs
-//! what differs from a clock that is learned along the run. Received times are told as a delay
-//! after the event time. Nothing here reads a value.
+//! They are counted in ticks from the batch's first one. Where few distinct times are shared by
+//! many rows they are listed once, and rows name their place in the list. Either way a row costs
+//! what differs from a clock that is learned along the run. Nothing here reads a value.
 
 use super::distinct::Distinct;
 use super::order::Run;
@@ -12,17 +11,6 @@ use crate::reading::Row;
 
 /// Microseconds of the ticks that times may be counted in, greatest first.
 const TICKS: [u64; 3] = [1_000_000, 1_000, 1];
-
-/// How received times are told.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Delay {
-    /// The same delay for all rows.
-    Constant,
-    /// Each row's delay against the least one.
-    FromLeast,
-    /// Each row's delay against the one before.
-    FromLast,
-}
 
 /// Foretells the next time of a run, in ticks: the step before, or a grid in phase with the run.
 #[derive(Clone, Copy, Default)]
@@ -87,49 +75,8 @@ impl Clock {
     }
 }
 
-/// What is known of all times of a batch before any is written.
-#[derive(Clone, Copy)]
-struct Shape {
-    tick: usize,
-    listed: bool,
-    delay: Delay,
-    delay_tick: usize,
-}
-
-impl Shape {
-    fn code(self) -> u64 {
-        let codes = [
-            (self.tick, 3),
-            (usize::from(self.listed), 2),
-            (self.delay as usize, 3),
-        ];
-        let low = codes
-            .iter()
-            .rev()
-            .fold(self.delay_tick, |all, (code, of)| all * of + code);
-        low as u64
-    }
-
-    fn from_code(code: usize) -> Self {
-        let (tick, rest) = (code % 3, code / 3);
-        let (listed, rest) = (rest % 2 == 1, rest / 2);
-        let delay = match rest % 3 {
-            0 => Delay::Constant,
-            1 => Delay::FromLeast,
-            _ => Delay::FromLast,
-        };
-        Self {
-            tick,
-            listed,
-            delay,
-            delay_tick: (rest / 3) % 3,
-        }
-    }
-
-    const CODES: usize = 3 * 2 * 3 * 3;
-}
-
-fn tick_of(index: usize) -> u64 {
+/// Microseconds of the tick with this index; of one that does not exist, 1.
+pub(super) fn tick_of(index: usize) -> u64 {
     TICKS.get(index).copied().unwrap_or(1)
 }
 
@@ -159,51 +106,17 @@ impl Pace {
     }
 }
 
-/// Finds the row of the run before that has the same event time: of the same message, mostly.
-struct Twins<'a> {
-    /// Times of the run before that are not yet passed, and where they begin.
-    before: &'a [u64],
-    at: usize,
-}
-
-impl<'a> Twins<'a> {
-    fn new(times: &'a [u64], before: Option<&Run>) -> Self {
-        let (start, end) = before.map_or((0, 0), |run| (run.start, run.end));
-        Self {
-            before: times.get(start..end).unwrap_or_default(),
-            at: start,
-        }
-    }
-
-    #[inline]
-    fn of(&mut self, time: u64) -> Option<usize> {
-        while let Some((first, rest)) = self.before.split_first() {
-            if *first > time {
-                return None;
-            }
-            self.before = rest;
-            self.at += 1;
-            if *first == time {
-                return Some(self.at - 1);
-            }
-        }
-        None
-    }
-}
-
-/// Writes the columns of time.
+/// Writes the column.
 #[derive(Default)]
 pub(super) struct TimeWriter {
-    /// Event times: ticks after the batch's first one, or ranks in the list.
+    /// Ticks after the batch's first event time, or ranks in the list.
     times: Vec<u64>,
-    /// Delays, against the least one, in ticks.
-    delays: Vec<u64>,
     distinct: Distinct,
 }
 
 impl TimeWriter {
-    /// Writes the times of `rows`, which are in order; marks the runs whose clock was right all
-    /// along with `steady` in their byte of `marks`.
+    /// Writes the event times of `rows`, which are in order; marks the runs whose clock was right
+    /// all along with `steady` in their byte of `marks`. Gives the times in the unit written.
     pub fn write(
         &mut self,
         rows: &[Row],
@@ -212,25 +125,13 @@ impl TimeWriter {
         steady: u8,
         marks: &mut [u8],
         out: &mut SymbolWriter,
-    ) {
+    ) -> &[u64] {
+        let ticks = |row: &Row| row.meta.event_time.wrapping_sub(first) as u64;
         self.times.clear();
-        self.times.extend(
-            rows.iter()
-                .map(|row| row.meta.event_time.wrapping_sub(first) as u64),
-        );
+        self.times.extend(rows.iter().map(ticks));
         let tick = divide(&mut self.times);
         let listed = self.distinct.find(&self.times, rows.len() / 2);
-        let (delay, delay_tick, least) = self.survey_delays(rows);
-        out.put(
-            Shape {
-                tick,
-                listed,
-                delay,
-                delay_tick,
-            }
-            .code(),
-        );
-        out.put_signed(least);
+        out.put((tick * 2 + usize::from(listed)) as u64);
         if listed {
             self.distinct.rank(&mut self.times);
             self.write_list(out);
@@ -241,35 +142,7 @@ impl TimeWriter {
                 *mark |= steady;
             }
         }
-        if delay != Delay::Constant {
-            self.write_delays(runs, delay, out);
-        }
-    }
-
-    /// How delays are best told, their tick, and the least one.
-    fn survey_delays(&mut self, rows: &[Row]) -> (Delay, usize, i64) {
-        let delay = |row: &Row| row.meta.received_time.wrapping_sub(row.meta.event_time);
-        let least = rows.iter().map(delay).min().unwrap_or(0);
-        self.delays.clear();
-        self.delays
-            .extend(rows.iter().map(|row| delay(row).wrapping_sub(least) as u64));
-        if self.delays.iter().all(|delay| *delay == 0) {
-            return (Delay::Constant, 0, least);
-        }
-        let tick = divide(&mut self.delays);
-        let from_least: u32 = self
-            .delays
-            .iter()
-            .map(|delay| 64 - delay.leading_zeros())
-            .sum();
-        let pairs = self.delays.iter().zip(self.delays.iter().skip(1));
-        let from_last: u32 = pairs.map(|(a, b)| cost(b.wrapping_sub(*a) as i64)).sum();
-        let best = if from_last < from_least {
-            Delay::FromLast
-        } else {
-            Delay::FromLeast
-        };
-        (best, tick, least)
+        &self.times
     }
 
     fn write_list(&self, out: &mut SymbolWriter) {
@@ -302,30 +175,10 @@ impl TimeWriter {
         }
         wrong == 0
     }
-
-    fn write_delays(&self, runs: &[Run], delay: Delay, out: &mut SymbolWriter) {
-        let mut last = 0;
-        let mut before = None;
-        for run in runs {
-            let mut twins = Twins::new(&self.times, before);
-            let times = self.times.get(run.start..run.end).unwrap_or_default();
-            let delays = self.delays.get(run.start..run.end).unwrap_or_default();
-            for (time, now) in times.iter().zip(delays) {
-                let twin = twins.of(*time).and_then(|at| self.delays.get(at));
-                match (twin, delay) {
-                    (Some(twin), _) => out.put_signed(now.wrapping_sub(*twin) as i64),
-                    (None, Delay::FromLast) => out.put_signed(now.wrapping_sub(last) as i64),
-                    (None, _) => out.put(*now),
-                }
-                last = *now;
-            }
-            before = Some(run);
-        }
-    }
 }
 
 /// Divides all by the greatest tick that divides them, and gives its index.
-fn divide(numbers: &mut [u64]) -> usize {
+pub(super) fn divide(numbers: &mut [u64]) -> usize {
     // Constant divisors: the compiler multiplies instead.
     if numbers.iter().all(|u| u.is_multiple_of(1_000_000)) {
         numbers.iter_mut().for_each(|u| *u /= 1_000_000);
@@ -338,16 +191,16 @@ fn divide(numbers: &mut [u64]) -> usize {
     }
 }
 
-/// Reads the columns of time.
+/// Reads the column.
 #[derive(Default)]
 pub(super) struct TimeReader {
     times: Vec<u64>,
-    delays: Vec<u64>,
     list: Vec<u64>,
 }
 
 impl TimeReader {
-    /// Fills in event time and received time of `rows`, as many as the runs have together.
+    /// Fills in the event time of `rows`, as many as the runs have together. Gives the times in
+    /// the unit written.
     pub fn read(
         &mut self,
         rows: &mut [Row],
@@ -356,41 +209,28 @@ impl TimeReader {
         steady: u8,
         marks: &[u8],
         from: &mut SymbolReader<'_>,
-    ) -> Result<(), Flaw> {
+    ) -> Result<&[u64], Flaw> {
         from.column = "event time";
-        let shape = Shape::from_code(from.get_max(Shape::CODES - 1)?);
-        let least = from.get_signed()?;
+        let code = from.get_max(2 * TICKS.len() - 1)?;
+        let (tick, listed) = (tick_of(code / 2), code % 2 == 1);
         self.list.clear();
-        if shape.listed {
+        if listed {
             self.read_list(rows.len(), from)?;
         }
         self.times.clear();
-        let mut pace = Pace::new(shape.listed);
+        let mut pace = Pace::new(listed);
         for (run, mark) in runs.iter().zip(marks) {
             self.read_run(run, mark & steady != 0, &mut pace, from)?;
         }
-        let tick = tick_of(shape.tick);
         for (row, time) in rows.iter_mut().zip(&self.times) {
-            let ticks = if shape.listed {
+            let ticks = if listed {
                 self.listed(*time, from)?
             } else {
                 *time
             };
             row.meta.event_time = first.wrapping_add(ticks.wrapping_mul(tick) as i64);
         }
-        from.column = "received time";
-        self.delays.clear();
-        if shape.delay == Delay::Constant {
-            self.delays.resize(rows.len(), 0);
-        } else {
-            self.read_delays(runs, shape.delay, from)?;
-        }
-        let tick = tick_of(shape.delay_tick);
-        for (row, delay) in rows.iter_mut().zip(&self.delays) {
-            let delay = least.wrapping_add(delay.wrapping_mul(tick) as i64);
-            row.meta.received_time = row.meta.event_time.wrapping_add(delay);
-        }
-        Ok(())
+        Ok(&self.times)
     }
 
     fn read_list(&mut self, most: usize, from: &mut SymbolReader<'_>) -> Result<(), Flaw> {
@@ -430,30 +270,6 @@ impl TimeReader {
             let time = pace.clock.next().wrapping_add(off);
             pace.clock.learn(time);
             self.times.push(time as u64);
-        }
-        Ok(())
-    }
-
-    fn read_delays(
-        &mut self,
-        runs: &[Run],
-        delay: Delay,
-        from: &mut SymbolReader<'_>,
-    ) -> Result<(), Flaw> {
-        let mut last = 0u64;
-        let mut before = None;
-        for run in runs {
-            let mut twins = Twins::new(&self.times, before);
-            for time in self.times.get(run.start..run.end).unwrap_or_default() {
-                let twin = twins.of(*time).and_then(|at| self.delays.get(at));
-                last = match (twin, delay) {
-                    (Some(twin), _) => twin.wrapping_add(from.get_signed()? as u64),
-                    (None, Delay::FromLast) => last.wrapping_add(from.get_signed()? as u64),
-                    (None, _) => from.get()?,
-                };
-                self.delays.push(last);
-            }
-            before = Some(run);
         }
         Ok(())
     }
