@@ -14,4 +14,4 @@ pub use batch::{Batch, Durable};
 pub use queue::{Queue, Room};
 pub use record::{KINDS, Message, Qos, Record, RecordError, RecordKind, TooLarge};
 pub use replay::{Replay, Replayed};
-pub use stage::{Append, CommittedFrame, StorageState, Wal, WalConfig, WalError};
+pub use stage::{Append, CommittedFrame, StorageState, Wal, WalError};

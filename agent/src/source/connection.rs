@@ -42,15 +42,23 @@ pub(super) struct Now {
     pub unix_us: i64,
 }
 
-/// What the server wants of a connection.
+/// What the server wants of a connection; the greater, the stronger.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
 pub(super) enum Order {
-    /// Another connection came with the same client identifier.
-    TakenOver,
     /// The process ends: what was taken in is still acknowledged.
-    ShutDown,
+    ShutDown = 1,
     /// Too much memory is held by unfinished packets.
-    Busy,
+    Busy = 2,
+    /// Another connection came with the same client identifier.
+    TakenOver = 3,
+    /// The log has ended: nothing will be acknowledged any more.
+    Abandon = 4,
+}
+
+impl Order {
+    /// Every order.
+    pub(super) const ALL: [Self; 4] = [Self::ShutDown, Self::Busy, Self::TakenOver, Self::Abandon];
 }
 
 /// A publication that is not yet acknowledged.
@@ -179,6 +187,7 @@ impl Connection {
         match order {
             Order::TakenOver => self.end(0x8e, "taken_over"),
             Order::Busy => self.end(0x97, "memory"),
+            Order::Abandon => self.end(0x8b, "log_ended"),
             Order::ShutDown if self.phase == Phase::Open => {
                 self.phase = Phase::Draining;
                 self.tail = Vec::new();

@@ -109,8 +109,9 @@ impl Listener {
         let mut number = 0u64;
         loop {
             let accepted = tokio::select! {
-                // Both are cancel safe: an accepted socket is returned or not yet accepted.
+                // All are cancel safe: an accepted socket is returned or not yet accepted.
                 () = stop.cancelled() => break,
+                () = self.shared.queue.ended() => break,
                 accepted = self.socket.accept() => accepted,
             };
             match accepted {
@@ -126,8 +127,13 @@ impl Listener {
             }
         }
         drop(self.socket);
-        self.shared.registry.shut_down();
+        self.shared.registry.order_all(Order::ShutDown);
         tasks.close();
+        tokio::select! {
+            () = tasks.wait() => return,
+            () = self.shared.queue.ended() => {}
+        }
+        self.shared.registry.order_all(Order::Abandon);
         tasks.wait().await;
     }
 
@@ -241,15 +247,17 @@ impl Task {
             Event::Told => {
                 self.core.handle_durable(self.signal.durable_upto(), now);
                 if let Some(order) = self.signal.take_order() {
-                    // What waits for room was never acknowledged: whoever sent it sends it again.
-                    self.batch = None;
+                    if order != Order::ShutDown {
+                        // What waits for room was never acknowledged: it will be sent again.
+                        self.batch = None;
+                    }
                     self.core.handle_order(order);
                 }
             }
             Event::Room(room) => {
                 match (room, self.batch.take()) {
                     (Some(room), Some(batch)) => self.shared.queue.push(batch, room),
-                    _ => self.core.handle_order(Order::ShutDown),
+                    _ => self.core.handle_order(Order::Abandon),
                 }
                 self.core.resume(now);
             }

@@ -22,27 +22,16 @@ impl Signal {
         self.durable.load(Ordering::Acquire)
     }
 
-    /// Gives an order; the first one holds.
+    /// Gives an order; of several that were not yet taken, the strongest holds.
     fn order(&self, order: Order) {
-        let code = match order {
-            Order::TakenOver => 1,
-            Order::ShutDown => 2,
-            Order::Busy => 3,
-        };
-        let _ = self
-            .order
-            .compare_exchange(0, code, Ordering::AcqRel, Ordering::Acquire);
+        self.order.fetch_max(order as u8, Ordering::AcqRel);
         self.notify.notify_one();
     }
 
     /// The order that was given, until it is taken.
     pub(super) fn take_order(&self) -> Option<Order> {
-        match self.order.swap(0, Ordering::AcqRel) {
-            1 => Some(Order::TakenOver),
-            2 => Some(Order::ShutDown),
-            3 => Some(Order::Busy),
-            _ => None,
-        }
+        let code = self.order.swap(0, Ordering::AcqRel);
+        Order::ALL.into_iter().find(|order| *order as u8 == code)
     }
 
     /// Waits until something is told. Cancel safe: what was told stays.
@@ -68,7 +57,7 @@ pub(super) struct Registry {
 struct Inner {
     connections: HashMap<u64, Arc<Signal>>,
     clients: HashMap<Box<str>, u64>,
-    shut_down: bool,
+    shut_down: Option<Order>,
 }
 
 impl Registry {
@@ -83,8 +72,8 @@ impl Registry {
             return None;
         }
         let signal = Arc::new(Signal::default());
-        if inner.shut_down {
-            signal.order(Order::ShutDown);
+        if let Some(order) = inner.shut_down {
+            signal.order(order);
         }
         inner.connections.insert(number, Arc::clone(&signal));
         Some(signal)
@@ -117,12 +106,12 @@ impl Registry {
     }
 
     /// Everybody shall end, and whoever still comes.
-    pub(super) fn shut_down(&self) {
+    pub(super) fn order_all(&self, order: Order) {
         let mut inner = self.lock();
-        inner.shut_down = true;
+        inner.shut_down = Some(order);
         inner
             .connections
             .values()
-            .for_each(|signal| signal.order(Order::ShutDown));
+            .for_each(|signal| signal.order(order));
     }
 }

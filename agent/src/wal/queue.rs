@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 
 /// What the smallest batch counts for, so that the number of batches is bounded, too.
 const BATCH_BYTES_MIN: usize = WAL_QUEUE_BYTES_MAX / WAL_QUEUE_BATCHES_MAX;
@@ -23,6 +24,7 @@ pub struct Room(#[allow(dead_code, reason = "held for its drop")] OwnedSemaphore
 pub struct Queue {
     shared: Arc<Shared>,
     room: Arc<Semaphore>,
+    ended: CancellationToken,
 }
 
 #[derive(Debug, Default)]
@@ -49,6 +51,7 @@ impl Queue {
             Self {
                 shared: Arc::clone(&shared),
                 room,
+                ended: CancellationToken::new(),
             },
             Intake { shared },
         )
@@ -89,9 +92,15 @@ impl Queue {
         self.shared.changed.notify_one();
     }
 
+    /// Waits until the commit thread has ended: nothing will become durable any more.
+    pub async fn ended(&self) {
+        self.ended.cancelled().await;
+    }
+
     /// Wakes every source that waits for room, for good: nothing will be taken any more.
     pub(super) fn refuse(&self) {
         self.room.close();
+        self.ended.cancel();
     }
 }
 

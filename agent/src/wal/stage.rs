@@ -5,20 +5,13 @@
 
 use super::batch::Batch;
 use super::queue::{Intake, Queue, Room, Woken};
-use crate::limits::{COMMIT_RETRY, COMMITTED_FRAMES_MAX, FRAME_TAKE_BYTES, FRAME_TARGET_BYTES};
+use crate::limits::{COMMIT_RETRY, COMMITTED_FRAMES_MAX, FRAME_TAKE_BYTES};
 use metrics::{counter, gauge, histogram};
 use std::io;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
-use tributary_journal::{Appended, Frame, LifeId, LogError, LogWriter};
-
-/// When frames close.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct WalConfig {
-    /// How long the oldest message waits for more, at most; zero: not at all.
-    pub max_delay: Duration,
-}
+use tributary_journal::{Appended, CommitPolicy, Frame, GroupCommit, LifeId, LogError, LogWriter};
 
 /// Whether messages can be made durable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -96,13 +89,15 @@ impl Wal {
     ///
     /// # Errors
     /// [`WalError::Thread`].
-    pub fn start(writer: impl Append, config: WalConfig) -> Result<Self, WalError> {
+    pub fn start(writer: impl Append, policy: CommitPolicy) -> Result<Self, WalError> {
         let (queue, intake) = Queue::new();
         let (frames, committed) = mpsc::channel(COMMITTED_FRAMES_MAX);
         let (state, state_receiver) = watch::channel(StorageState::Ok);
         let stage = Stage {
             writer,
-            config,
+            target_bytes: policy.frame_bytes,
+            group: GroupCommit::new(policy),
+            started: Instant::now(),
             intake,
             frames,
             state,
@@ -127,14 +122,20 @@ impl Wal {
 
 struct Stage<W> {
     writer: W,
-    config: WalConfig,
     intake: Intake,
     frames: mpsc::Sender<CommittedFrame>,
     state: watch::Sender<StorageState>,
     frame: Frame,
+    target_bytes: usize,
+    group: GroupCommit,
+    started: Instant,
 }
 
 impl<W: Append> Stage<W> {
+    fn now_us(&self) -> i64 {
+        i64::try_from(self.started.elapsed().as_micros()).unwrap_or(i64::MAX)
+    }
+
     fn run(mut self) {
         loop {
             let mut held = Vec::new();
@@ -168,25 +169,43 @@ impl<W: Append> Stage<W> {
     }
 
     /// Waits for batches, and then for more of them until the frame should close.
-    fn gather(&self, held: &mut Vec<(Batch, Room)>) -> Woken {
-        let woken = self.intake.take(1, None, FRAME_TAKE_BYTES, held);
-        let begun = Instant::now();
-        let bytes = |held: &[(Batch, Room)]| -> usize {
-            held.iter().map(|(batch, _)| batch.len_bytes()).sum()
-        };
-        loop {
-            let missing = FRAME_TARGET_BYTES.saturating_sub(bytes(held));
-            let left = self.config.max_delay.saturating_sub(begun.elapsed());
-            if missing == 0 || left.is_zero() || held.is_empty() {
-                return woken;
+    fn gather(&mut self, held: &mut Vec<(Batch, Room)>) -> Woken {
+        let mut bytes = 0;
+        let woken = self.take(1, None, &mut bytes, held);
+        while !held.is_empty() && bytes < FRAME_TAKE_BYTES {
+            let left_us = self.group.poll_timeout().map_or(0, |at| at - self.now_us());
+            let left = Duration::from_micros(u64::try_from(left_us).unwrap_or(0));
+            if left.is_zero() {
+                break;
             }
-            let most = FRAME_TAKE_BYTES.saturating_sub(bytes(held));
+            let missing = self.target_bytes.saturating_sub(bytes).max(1);
             let before = held.len();
-            self.intake.take(missing, Some(left), most, held);
+            self.take(missing, Some(left), &mut bytes, held);
             if held.len() == before && self.intake.is_closed() {
-                return woken;
+                break;
             }
         }
+        woken
+    }
+
+    /// One look into the queue: at least `missing` bytes, or what there is after `timeout`.
+    fn take(
+        &mut self,
+        missing: usize,
+        timeout: Option<Duration>,
+        bytes: &mut usize,
+        held: &mut Vec<(Batch, Room)>,
+    ) -> Woken {
+        let before = held.len();
+        let most = FRAME_TAKE_BYTES.saturating_sub(*bytes);
+        let woken = self.intake.take(missing, timeout, most, held);
+        let now_us = self.now_us();
+        for (batch, _) in held.iter().skip(before) {
+            *bytes += batch.len_bytes();
+            self.group
+                .on_entry(batch.len_bytes(), batch.records(), now_us);
+        }
+        woken
     }
 
     fn fill(&mut self, held: &[(Batch, Room)]) {
@@ -204,7 +223,10 @@ impl<W: Append> Stage<W> {
         let mut wait = COMMIT_RETRY.0;
         loop {
             let begun = Instant::now();
-            match self.writer.append(&self.frame) {
+            let outcome = self.writer.append(&self.frame);
+            self.group
+                .on_committed(self.frame.len_bytes(), self.now_us());
+            match outcome {
                 Ok(appended) => {
                     self.count(begun.elapsed());
                     self.publish(StorageState::Ok);
@@ -235,6 +257,7 @@ impl<W: Append> Stage<W> {
         counter!("tributary_agent_wal_records_total").increment(u64::from(self.frame.count()));
         counter!("tributary_agent_wal_bytes_total").increment(self.frame.len_bytes() as u64);
         histogram!("tributary_agent_wal_commit_seconds").record(took);
+        gauge!("tributary_agent_wal_delay_seconds").set(self.group.delay_us() as f64 / 1e6);
     }
 
     /// Says how storage is; whether that is news.

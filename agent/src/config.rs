@@ -1,0 +1,401 @@
+//! `agent.toml`: every setting, its default and its bounds. It is read whole or not at all, and
+//! everything wrong with it is said at once.
+//!
+//! Nothing here opens what is configured. `TRIBUTARY_AGENT__SECTION__KEY` replaces a setting.
+
+pub mod diagnose;
+
+use crate::limits::{
+    CONFIG_BYTES_MAX, CONFIG_ERRORS_MAX, ENDPOINTS_MAX, RATE_LIMIT_MESSAGES_PER_S,
+};
+use diagnose::{ByteSize, Diagnostic, Document, Section};
+use std::fmt;
+use std::io::{self, Read};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tributary_journal::CommitPolicy;
+use tributary_protocol::ids::is_name;
+
+/// What replaces settings begins with this.
+pub const ENVIRONMENT_PREFIX: &str = "TRIBUTARY_AGENT";
+
+/// All settings.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// `[agent]`
+    pub agent: AgentConfig,
+    /// `[source.listener]`
+    pub listener: ListenerSettings,
+    /// `[wal]`
+    pub wal: WalSettings,
+    /// `[spool]`
+    pub spool: SpoolSettings,
+    /// `[uplink]`
+    pub uplink: UplinkSettings,
+    /// `[http]`
+    pub http: HttpSettings,
+}
+
+/// `[agent]`
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AgentConfig {
+    /// Where everything lies that must survive.
+    pub data_dir: PathBuf,
+    /// What people call this agent.
+    pub name: String,
+}
+
+/// `[source.listener]`
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ListenerSettings {
+    /// Where MQTT clients connect.
+    pub address: SocketAddr,
+    /// Listen beyond this machine although nobody is authenticated.
+    pub insecure_allow_remote: bool,
+    /// Messages a second that one client may publish.
+    pub rate_limit_messages_per_s: u32,
+}
+
+/// How the write-ahead log trades latency against wear.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WalProfile {
+    /// 20 ms.
+    Default,
+    /// As soon as the previous fdatasync returned.
+    LowLatency,
+    /// 100 ms.
+    SdCard,
+}
+
+impl WalProfile {
+    const NAMES: [(&str, Self); 3] = [
+        ("default", Self::Default),
+        ("low-latency", Self::LowLatency),
+        ("sd-card", Self::SdCard),
+    ];
+
+    fn max_delay_ms(self) -> u64 {
+        match self {
+            Self::Default => 20,
+            Self::LowLatency => 0,
+            Self::SdCard => 100,
+        }
+    }
+}
+
+/// `[wal]`
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct WalSettings {
+    /// The profile that gives the other defaults.
+    pub profile: WalProfile,
+    /// How long a message waits for others before it is written.
+    pub max_delay: Duration,
+    /// Bytes that the log may take.
+    pub quota_bytes: u64,
+}
+
+impl WalSettings {
+    /// When the log's frames close.
+    pub fn commit_policy(&self) -> CommitPolicy {
+        let max_delay_us = i64::try_from(self.max_delay.as_micros()).unwrap_or(i64::MAX);
+        CommitPolicy {
+            max_delay_us,
+            ..CommitPolicy::default()
+        }
+    }
+}
+
+/// `[spool]`
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SpoolSettings {
+    /// Bytes that all lanes together may take.
+    pub quota_bytes: u64,
+    /// How long readings wait to be sealed while connected.
+    pub seal_delay: Duration,
+}
+
+/// A host and port.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Endpoint {
+    /// A name or an address.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
+}
+
+/// `[uplink]`; without endpoints nothing is sent, and the spool keeps everything.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct UplinkSettings {
+    /// The aggregators, the preferred one first.
+    pub endpoints: Vec<Endpoint>,
+    /// Who signs the aggregators' certificates.
+    pub ca: PathBuf,
+    /// The agent's certificate.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+    /// The name that the aggregator's certificate must hold; the endpoint's host when left out.
+    pub server_name: Option<String>,
+}
+
+/// `[http]`
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HttpSettings {
+    /// Where `/healthz`, `/readyz` and `/metrics` are.
+    pub address: SocketAddr,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{}: cannot be read: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file is larger than any configuration.
+    #[error("{}: over {CONFIG_BYTES_MAX} bytes: is this the right file?", path.display())]
+    Size {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Settings are wrong.
+    #[error("{}", listed(path.as_deref(), diagnostics))]
+    Wrong {
+        /// The file, if there is one.
+        path: Option<PathBuf>,
+        /// Each thing that is wrong.
+        diagnostics: Vec<Diagnostic>,
+    },
+}
+
+fn listed(path: Option<&Path>, diagnostics: &[Diagnostic]) -> String {
+    let name = path.map_or("configuration".into(), |path| path.display().to_string());
+    let shown = diagnostics.iter().take(CONFIG_ERRORS_MAX);
+    let mut lines: Vec<String> = shown.map(|error| format!("{name}: {error}")).collect();
+    let more = diagnostics.len() - lines.len();
+    if more > 0 {
+        lines.push(format!("{name}: and {more} more"));
+    }
+    lines.join("\n")
+}
+
+impl Config {
+    /// Reads the file at `path` (or, without one, only defaults) and this process's environment.
+    ///
+    /// # Errors
+    /// [`ConfigError`], whose text holds one line for each thing that is wrong.
+    pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+        let text = path.map_or(Ok(String::new()), read_file)?;
+        let environment = std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        });
+        Self::parse(&text, environment).map_err(|diagnostics| ConfigError::Wrong {
+            path: path.map(Into::into),
+            diagnostics,
+        })
+    }
+
+    /// Reads settings from a text, and from environment variables.
+    ///
+    /// # Errors
+    /// Everything that is wrong.
+    pub fn parse(
+        text: &str,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, Vec<Diagnostic>> {
+        let mut document = Document::parse(text, ENVIRONMENT_PREFIX, environment);
+        let config = {
+            let mut root = document.root();
+            let mut source = root.section("source");
+            Self {
+                agent: agent(&mut root.section("agent")),
+                listener: listener(&mut source.section("listener")),
+                wal: wal(&mut root.section("wal")),
+                spool: spool(&mut root.section("spool")),
+                uplink: uplink(&mut root.section("uplink")),
+                http: HttpSettings {
+                    address: address(&mut root.section("http"), 9464),
+                },
+            }
+        };
+        let wrong = document.finish();
+        if wrong.is_empty() {
+            Ok(config)
+        } else {
+            Err(wrong)
+        }
+    }
+}
+
+fn read_file(path: &Path) -> Result<String, ConfigError> {
+    let read = |source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let file = std::fs::File::open(path).map_err(read)?;
+    let mut text = String::new();
+    let length = file
+        .take(CONFIG_BYTES_MAX + 1)
+        .read_to_string(&mut text)
+        .map_err(read)?;
+    if length as u64 > CONFIG_BYTES_MAX {
+        return Err(ConfigError::Size {
+            path: path.to_owned(),
+        });
+    }
+    Ok(text)
+}
+
+fn agent(section: &mut Section) -> AgentConfig {
+    let name = section.read("name", |name: String| match is_name(&name) {
+        true => Ok(name),
+        false => Err("is not usable: expected 1 to 256 bytes without control characters".into()),
+    });
+    AgentConfig {
+        data_dir: section.or("data_dir", "/var/lib/tributary-agent".into()),
+        name: name.unwrap_or_else(|| "agent".into()),
+    }
+}
+
+fn address(section: &mut Section, port: u16) -> SocketAddr {
+    let read = section.read("address", |text: String| {
+        text.parse().map_err(|_| {
+            format!("is \"{text}\"; expected address and port, like `127.0.0.1:{port}`")
+        })
+    });
+    read.unwrap_or(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port))
+}
+
+fn listener(section: &mut Section) -> ListenerSettings {
+    let address = address(section, 1883);
+    let insecure_allow_remote = section.or("insecure_allow_remote", false);
+    if !address.ip().is_loopback() && !insecure_allow_remote {
+        section.wrong(
+            "address",
+            format!(
+                "is {address}, which others can reach, and clients are not yet authenticated: use \
+                 127.0.0.1, or set `insecure_allow_remote = true` if the network keeps strangers out"
+            ),
+        );
+    }
+    let rate = (
+        "rate_limit_messages_per_s",
+        u64::from(RATE_LIMIT_MESSAGES_PER_S),
+    );
+    let rate_limit = section.within(rate.0, (1, u64::from(u32::MAX)), rate.1);
+    ListenerSettings {
+        address,
+        insecure_allow_remote,
+        rate_limit_messages_per_s: u32::try_from(rate_limit).unwrap_or(u32::MAX),
+    }
+}
+
+fn wal(section: &mut Section) -> WalSettings {
+    let profile = section.read("profile", |name: String| {
+        let found = WalProfile::NAMES.iter().find(|(known, _)| *known == name);
+        found
+            .map(|(_, profile)| *profile)
+            .ok_or_else(|| format!("is \"{name}\"; expected `default`, `low-latency` or `sd-card`"))
+    });
+    let profile = profile.unwrap_or(WalProfile::Default);
+    let max_delay_ms = section.within("max_delay_ms", (0, 250), profile.max_delay_ms());
+    WalSettings {
+        profile,
+        max_delay: Duration::from_millis(max_delay_ms),
+        quota_bytes: quota(section, 16 << 20, 256 << 20),
+    }
+}
+
+fn quota(section: &mut Section, least: u64, default: u64) -> u64 {
+    let read = section.read("quota_bytes", |ByteSize(bytes)| match bytes >= least {
+        true => Ok(bytes),
+        false => Err(format!(
+            "is {bytes} bytes; expected at least {} MiB",
+            least >> 20
+        )),
+    });
+    read.unwrap_or(default)
+}
+
+fn spool(section: &mut Section) -> SpoolSettings {
+    let quota_bytes = quota(section, 64 << 20, 2 << 30);
+    let seal_delay_ms = section.within("seal_delay_ms", (10, 600_000), 1_000);
+    SpoolSettings {
+        quota_bytes,
+        seal_delay: Duration::from_millis(seal_delay_ms),
+    }
+}
+
+fn endpoint(text: &str) -> Result<Endpoint, String> {
+    let wrong = || format!("holds \"{text}\"; expected host and port, like `aggregator:7443`");
+    let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+    let host = match host.strip_prefix('[') {
+        Some(host) => host.strip_suffix(']').ok_or_else(wrong)?,
+        None if host.contains(':') => return Err(wrong()),
+        None => host,
+    };
+    let port = port
+        .parse()
+        .ok()
+        .filter(|port| *port > 0)
+        .ok_or_else(wrong)?;
+    let usable = !host.is_empty() && !host.contains(['/', ' ', '@']);
+    if usable {
+        Ok(Endpoint {
+            host: host.into(),
+            port,
+        })
+    } else {
+        Err(wrong())
+    }
+}
+
+fn uplink(section: &mut Section) -> UplinkSettings {
+    let endpoints = section.read("endpoints", |texts: Vec<String>| {
+        if texts.len() > ENDPOINTS_MAX {
+            return Err(format!(
+                "holds {} endpoints; at most {ENDPOINTS_MAX}",
+                texts.len()
+            ));
+        }
+        texts.iter().map(|text| endpoint(text)).collect()
+    });
+    let endpoints: Vec<Endpoint> = endpoints.unwrap_or_default();
+    let mut file = |name: &'static str| {
+        let path = section.optional::<PathBuf>(name);
+        if path.is_none() && !endpoints.is_empty() {
+            section.wrong(
+                name,
+                "is missing: with endpoints, the path of a PEM file is needed",
+            );
+        }
+        path.unwrap_or_default()
+    };
+    let (ca, certificate, key) = (file("ca"), file("certificate"), file("key"));
+    let server_name = section.optional("server_name");
+    UplinkSettings {
+        endpoints,
+        ca,
+        certificate,
+        key,
+        server_name,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+mod tests;

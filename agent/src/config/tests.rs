@@ -1,0 +1,190 @@
+//! What a configuration means, and what is said when it means nothing.
+
+use super::*;
+
+fn parse(text: &str, environment: &[(&str, &str)]) -> Result<Config, Vec<String>> {
+    let environment = environment
+        .iter()
+        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+    Config::parse(text, environment)
+        .map_err(|wrong| wrong.iter().map(ToString::to_string).collect())
+}
+
+const WHOLE: &str = r#"
+[agent]
+data_dir = "/data"
+name = "gateway 7"
+
+[source.listener]
+address = "[::1]:1884"
+rate_limit_messages_per_s = 50
+
+[wal]
+profile = "sd-card"
+quota_bytes = "64 MiB"
+
+[spool]
+quota_bytes = 1073741824
+seal_delay_ms = 250
+
+[uplink]
+endpoints = ["aggregator:7443", "[2001:db8::1]:7443"]
+ca = "ca.pem"
+certificate = "agent.pem"
+key = "agent.key"
+server_name = "aggregator"
+
+[http]
+address = "127.0.0.1:0"
+"#;
+
+#[test]
+fn every_setting_is_read() {
+    let config = parse(WHOLE, &[]).unwrap();
+    assert_eq!(config.agent.data_dir, Path::new("/data"));
+    assert_eq!(config.agent.name, "gateway 7");
+    assert_eq!(config.listener.address, "[::1]:1884".parse().unwrap());
+    assert_eq!(config.listener.rate_limit_messages_per_s, 50);
+    assert_eq!(config.wal.max_delay, Duration::from_millis(100));
+    assert_eq!(config.wal.quota_bytes, 64 << 20);
+    assert_eq!(config.spool.quota_bytes, 1 << 30);
+    assert_eq!(config.spool.seal_delay, Duration::from_millis(250));
+    let endpoints: Vec<_> = config
+        .uplink
+        .endpoints
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(endpoints, ["aggregator:7443", "[2001:db8::1]:7443"]);
+    assert_eq!(config.uplink.server_name.as_deref(), Some("aggregator"));
+    assert_eq!(config.http.address.port(), 0);
+}
+
+#[test]
+fn an_empty_file_gives_the_documented_defaults() {
+    let config = parse("", &[]).unwrap();
+    assert_eq!(config.agent.data_dir, Path::new("/var/lib/tributary-agent"));
+    assert_eq!(config.listener.address, "127.0.0.1:1883".parse().unwrap());
+    assert_eq!(config.http.address, "127.0.0.1:9464".parse().unwrap());
+    assert_eq!(config.wal.max_delay, Duration::from_millis(20));
+    assert_eq!(config.wal.quota_bytes, 256 << 20);
+    assert_eq!(config.uplink, UplinkSettings::default());
+}
+
+#[test]
+fn the_environment_replaces_the_file_and_is_named_when_wrong() {
+    let config = parse(
+        WHOLE,
+        &[
+            ("TRIBUTARY_AGENT__UPLINK__ENDPOINTS", r#"["other:1"]"#),
+            ("TRIBUTARY_AGENT__AGENT__NAME", "plain text"),
+            ("TRIBUTARY_AGENT__WAL__MAX_DELAY_MS", "5"),
+            ("TRIBUTARY_OTHER__X", "not ours"),
+        ],
+    )
+    .unwrap();
+    assert_eq!(config.uplink.endpoints[0].to_string(), "other:1");
+    assert_eq!(config.agent.name, "plain text");
+    assert_eq!(config.wal.max_delay, Duration::from_millis(5));
+    let wrong = parse("", &[("TRIBUTARY_AGENT__WAL__MAX_DELAY", "5")]).unwrap_err();
+    assert_eq!(
+        wrong,
+        [
+            "TRIBUTARY_AGENT__WAL__MAX_DELAY: `wal.max_delay` is not known; did you mean \
+          `wal.max_delay_ms`?"
+        ]
+    );
+}
+
+#[test]
+fn everything_wrong_is_said_at_once_with_line_reason_and_nearest_name() {
+    let text = "\
+[agent]
+nmae = \"x\"
+data_dir = 7
+
+[source.listener]
+adress = \"127.0.0.1:1883\"
+rate_limit_messages_per_s = 0
+
+[wal]
+profile = \"fast\"
+max_delay_ms = \"soon\"
+quota_bytes = \"1 MiB\"
+
+[uplnk]
+endpoints = []
+
+[uplink]
+endpoints = [\"aggregator\"]
+
+[http]
+address = \"localhost\"
+colour = 1
+";
+    let wrong = parse(text, &[]).unwrap_err();
+    assert_eq!(
+        wrong,
+        [
+            "line 2: `agent.nmae` is not known; did you mean `agent.name`?",
+            "line 3: `agent.data_dir` is the number 7; expected a path, as a text",
+            "line 6: `source.listener.adress` is not known; did you mean \
+             `source.listener.address`?",
+            "line 7: `source.listener.rate_limit_messages_per_s` is 0; expected 1 to 4294967295",
+            "line 10: `wal.profile` is \"fast\"; expected `default`, `low-latency` or `sd-card`",
+            "line 11: `wal.max_delay_ms` is the text \"soon\"; expected an integer of at least 0",
+            "line 12: `wal.quota_bytes` is 1048576 bytes; expected at least 16 MiB",
+            "line 14: `uplnk` is not known; did you mean `uplink`?",
+            "line 18: `uplink.endpoints` holds \"aggregator\"; expected host and port, like \
+             `aggregator:7443`",
+            "line 21: `http.address` is \"localhost\"; expected address and port, like \
+             `127.0.0.1:9464`",
+            "line 22: `http.colour` is not known; known are address",
+        ]
+    );
+}
+
+#[test]
+fn what_is_no_toml_says_where() {
+    let wrong = parse("[agent]\nname = \"x\n[wal]\n", &[]).unwrap_err();
+    assert!(wrong[0].starts_with("line 2: not TOML: "), "{wrong:?}");
+    let wrong = parse("agent = 3\n", &[]).unwrap_err();
+    assert_eq!(
+        wrong,
+        ["line 1: `agent` is an integer; expected a section: [agent]"]
+    );
+}
+
+#[test]
+fn endpoints_need_their_files_and_others_cannot_be_let_in_unasked() {
+    let wrong = parse("[uplink]\nendpoints = [\"a:1\"]\nca = \"x\"", &[]).unwrap_err();
+    assert_eq!(wrong.len(), 2);
+    assert!(
+        wrong[0].starts_with("`uplink.certificate` is missing"),
+        "{wrong:?}"
+    );
+    let open = "[source.listener]\naddress = \"0.0.0.0:1883\"\n";
+    let wrong = parse(open, &[]).unwrap_err();
+    assert!(wrong[0].starts_with("line 2: `source.listener.address` is 0.0.0.0:1883"));
+    assert!(wrong[0].contains("insecure_allow_remote"));
+    parse(&format!("{open}insecure_allow_remote = true"), &[]).unwrap();
+}
+
+#[test]
+fn a_file_is_read_once_it_can_be() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("agent.toml");
+    let error = Config::load(Some(&path)).unwrap_err();
+    assert!(
+        error.to_string().contains("agent.toml: cannot be read"),
+        "{error}"
+    );
+    std::fs::write(&path, "[agent]\nnmae = 1\n").unwrap();
+    let error = Config::load(Some(&path)).unwrap_err().to_string();
+    assert!(
+        error.contains("agent.toml: line 2: `agent.nmae`"),
+        "{error}"
+    );
+    std::fs::write(&path, WHOLE).unwrap();
+    Config::load(Some(&path)).unwrap();
+}
