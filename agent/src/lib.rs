@@ -4,6 +4,7 @@
 //! The library holds every stage; the binary only reads its arguments and starts them.
 #![forbid(unsafe_code)]
 
+pub mod config;
 pub mod limits;
 
 pub mod source;
@@ -11,3 +12,33 @@ pub mod source;
 pub mod wal;
 
 pub mod decode;
+
+pub mod marks;
+
+pub mod seal;
+
+pub mod spool;
+
+pub mod deadletter;
+
+pub mod checkpoint;
+
+pub mod catalogue;
+
+pub mod life;
+
+pub mod pipeline;
+
+pub mod http;
+
+/// A broken invariant ends the process: the truth is on disk, and the supervisor starts it again.
+/// Only sled may panic, and only while it opens a damaged database: that is caught.
+pub fn log_panics_and_abort() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        if !tributary_journal::state_db::is_opening() {
+            std::process::abort();
+        }
+    }));
+}

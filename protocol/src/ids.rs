@@ -19,6 +19,9 @@ pub enum IdError {
          characters or `/`"
     )]
     Name(String),
+    /// The URI names no agent.
+    #[error("`{0}` names no agent: expected spiffe://<trust domain>/<tenant>/agent/<uuid>")]
+    Spiffe(String),
     /// The text names no lane.
     #[error("`{0}` is not a lane: expected series, alerts, telemetry, aggregates or events")]
     Lane(String),
@@ -124,6 +127,34 @@ impl AgentId {
     /// The UUID given at enrolment.
     pub fn uuid(&self) -> AgentUuid {
         self.uuid
+    }
+
+    /// The agent as the URI that its certificate carries.
+    pub fn spiffe(&self, trust_domain: &str) -> String {
+        format!(
+            "spiffe://{trust_domain}/{}/agent/{}",
+            self.tenant, self.uuid
+        )
+    }
+
+    /// The trust domain and the agent that a certificate's URI names.
+    ///
+    /// # Errors
+    /// [`IdError::Spiffe`].
+    pub fn from_spiffe(uri: &str) -> Result<(&str, Self), IdError> {
+        let bad = || IdError::Spiffe(uri.to_owned());
+        let mut parts = uri.strip_prefix("spiffe://").ok_or_else(bad)?.split('/');
+        let (Some(domain), Some(tenant), Some("agent"), Some(uuid), None) = (
+            parts.next(),
+            parts.next(),
+            parts.next(),
+            parts.next(),
+            parts.next(),
+        ) else {
+            return Err(bad());
+        };
+        let uuid = uuid.parse().map_err(|_| bad())?;
+        Ok((domain, Self::new(tenant, uuid).map_err(|_| bad())?))
     }
 }
 
@@ -322,6 +353,21 @@ mod tests {
             assert_eq!(lane.name().parse(), Ok(lane));
         }
         assert_eq!(Lane::from_code(5), None);
+    }
+
+    #[test]
+    fn an_agent_survives_its_certificate() {
+        let agent = AgentId::new("acme", AgentUuid([3; 16])).expect("a good tenant");
+        let uri = agent.spiffe("example.org");
+        assert_eq!(AgentId::from_spiffe(&uri), Ok(("example.org", agent)));
+        for bad in [
+            "",
+            "spiffe://d/t/agent",
+            "spiffe://d/t/device/0",
+            "https://d/t/agent/0",
+        ] {
+            assert!(AgentId::from_spiffe(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

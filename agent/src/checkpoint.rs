@@ -1,0 +1,69 @@
+//! What the agent knows beside its logs, up to one message of the write-ahead log: a checkpoint
+//! plus the messages after it give everything back. Versioned, total on arbitrary bytes.
+
+use crate::marks::{Marks, MarksError};
+use crate::seal::Origin;
+use bytes::{Buf, BufMut};
+use tributary_protocol::ids::BufferId;
+
+const VERSION: u16 = 1;
+
+/// Why bytes are no checkpoint.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// The bytes end too early.
+    #[error("checkpoint cut short")]
+    Truncated,
+    /// Written by a version that this build does not know.
+    #[error("checkpoint of version {0}; this build reads version {VERSION}")]
+    Version(u16),
+    /// The marks in it.
+    #[error("checkpoint: {0}")]
+    Marks(#[from] MarksError),
+}
+
+/// The agent's state at one place of its write-ahead log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Checkpoint {
+    /// The first message that is not in it. Every lane covers all before it.
+    pub position: Origin,
+    /// Which messages were seen.
+    pub marks: Marks,
+}
+
+impl Checkpoint {
+    /// The checkpoint as bytes.
+    pub fn write(position: Origin, marks: &Marks) -> Vec<u8> {
+        let mut out = Vec::new();
+        out.put_u16_le(VERSION);
+        out.put_slice(&position.buffer.0);
+        out.put_u64_le(position.number);
+        marks.write_checkpoint(&mut out);
+        out
+    }
+
+    /// The checkpoint in `bytes`. What a later version adds behind it is passed over.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn read(mut bytes: &[u8]) -> Result<Self, CheckpointError> {
+        let position = Self::read_position(&mut bytes)?;
+        Ok(Self { position, marks: Marks::read_checkpoint(&mut bytes)? })
+    }
+
+    /// Only the position of the checkpoint in `input`, which is moved behind it.
+    ///
+    /// # Errors
+    /// What is wrong with the bytes.
+    pub fn read_position(input: &mut &[u8]) -> Result<Origin, CheckpointError> {
+        let short = |_| CheckpointError::Truncated;
+        let version = input.try_get_u16_le().map_err(short)?;
+        if version != VERSION {
+            return Err(CheckpointError::Version(version));
+        }
+        let (id, rest) = input.split_first_chunk().ok_or(CheckpointError::Truncated)?;
+        let buffer = BufferId(*id);
+        *input = rest;
+        Ok(Origin { buffer, number: input.try_get_u64_le().map_err(short)? })
+    }
+}

@@ -1,0 +1,167 @@
+//! Messages that gave no readings, kept whole with the reason, bounded by bytes: when there is no
+//! room the oldest go, and are counted.
+
+use crate::limits::{DEAD_LETTER_BYTES, WAL_SEGMENT_BYTES};
+use crate::seal::Origin;
+use bytes::{Buf, BufMut};
+use metrics::counter;
+use std::path::Path;
+use std::sync::Arc;
+use tributary_journal::{
+    Disk, Frame, LifeId, Log, LogConfig, LogError, LogKind, LogReader, LogWriter, Open,
+};
+use tributary_protocol::ids::BufferId;
+
+const VERSION: u8 = 1;
+/// The kind of a log's entry that is a dead letter.
+const ENTRY_DEAD_LETTER: u8 = 1;
+/// Dead letters in one frame, at most.
+const FRAME_LETTERS: u32 = 256;
+
+/// A message that gave no readings.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Letter<'a> {
+    /// Which message of the write-ahead log it was.
+    pub origin: Origin,
+    /// When it was received: microseconds since 1970, UTC.
+    pub received_time: i64,
+    /// Why it gave none, for people.
+    pub reason: &'a str,
+    /// Where it was published.
+    pub topic: &'a str,
+    /// What was published.
+    pub payload: &'a [u8],
+}
+
+impl<'a> Letter<'a> {
+    fn write(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(64 + self.topic.len() + self.payload.len());
+        out.put_u8(VERSION);
+        out.put_slice(&self.origin.buffer.0);
+        out.put_u64_le(self.origin.number);
+        out.put_i64_le(self.received_time);
+        for text in [self.reason, self.topic] {
+            out.put_u32_le(text.len() as u32);
+            out.put_slice(text.as_bytes());
+        }
+        out.put_slice(self.payload);
+        out
+    }
+
+    /// The letter in an entry's bytes; `None` when they are none of this version.
+    pub fn read(mut bytes: &'a [u8]) -> Option<Self> {
+        let input = &mut bytes;
+        if input.try_get_u8().ok()? != VERSION {
+            return None;
+        }
+        let (id, rest) = input.split_first_chunk()?;
+        let buffer = BufferId(*id);
+        *input = rest;
+        let origin = Origin { buffer, number: input.try_get_u64_le().ok()? };
+        let received_time = input.try_get_i64_le().ok()?;
+        let reason = read_text(input)?;
+        let topic = read_text(input)?;
+        Some(Self { origin, received_time, reason, topic, payload: input })
+    }
+}
+
+fn read_text<'a>(input: &mut &'a [u8]) -> Option<&'a str> {
+    let len = input.try_get_u32_le().ok()? as usize;
+    let (text, rest) = input.split_at_checked(len)?;
+    *input = rest;
+    std::str::from_utf8(text).ok()
+}
+
+/// The dead letters of an agent.
+#[derive(Debug)]
+pub struct DeadLetters {
+    writer: LogWriter,
+    reader: LogReader,
+    frame: Frame,
+    /// The newest message that is a dead letter already: a replay adds no second copy.
+    newest: Option<Origin>,
+}
+
+impl DeadLetters {
+    /// Opens the dead letters in `dir` for the life `present`.
+    ///
+    /// # Errors
+    /// A disk that fails, or files that belong to something else.
+    pub fn open(
+        disk: &Arc<dyn Disk>,
+        dir: &Path,
+        present: BufferId,
+        reserve_bytes: u64,
+    ) -> Result<Self, LogError> {
+        let config = LogConfig {
+            segment_bytes: WAL_SEGMENT_BYTES,
+            quota_bytes: DEAD_LETTER_BYTES,
+            reserve_bytes,
+            kind: LogKind::DeadLetter,
+        };
+        let life = Open::NewLife(LifeId(present.0));
+        let opened = Log::open(Arc::clone(disk), dir, config, life)?;
+        let newest = newest_origin(&opened.reader);
+        Ok(Self { writer: opened.writer, reader: opened.reader, frame: Frame::new(), newest })
+    }
+
+    /// Adds a letter, unless a replay brings it a second time. It is durable after
+    /// [`flush`](Self::flush).
+    ///
+    /// # Errors
+    /// When the frame was full and could not be written.
+    pub fn push(&mut self, letter: &Letter<'_>) -> Result<(), LogError> {
+        if self.newest.is_some_and(|newest| letter.origin <= newest) {
+            return Ok(());
+        }
+        let bytes = letter.write();
+        if !self.frame.fits(bytes.len()) {
+            self.flush()?;
+        }
+        let pushed = self.frame.push(ENTRY_DEAD_LETTER, &bytes);
+        pushed.expect("a message and its reason are smaller than an entry may be");
+        self.newest = Some(letter.origin);
+        let full = self.frame.len_bytes() >= tributary_journal::limits::FRAME_BYTES;
+        if full || self.frame.count() >= FRAME_LETTERS { self.flush() } else { Ok(()) }
+    }
+
+    /// Makes what was pushed durable, giving up the oldest letters when there is no room.
+    ///
+    /// # Errors
+    /// When the disk fails; what was pushed stays, and may be flushed again.
+    pub fn flush(&mut self) -> Result<(), LogError> {
+        while self.frame.count() > 0 {
+            match self.writer.append(&self.frame) {
+                Ok(_) => self.frame.clear(),
+                Err(error) if error.is_full() && self.drop_oldest()? => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// The letters that are durable, oldest first: the log to read them from.
+    pub fn reader(&self) -> &LogReader {
+        &self.reader
+    }
+
+    /// Gives up the oldest segment; `false` when there is none to give up.
+    fn drop_oldest(&mut self) -> Result<bool, LogError> {
+        let Some(oldest) = self.reader.segments().into_iter().find(|s| s.first < s.end) else {
+            return Ok(false);
+        };
+        let freed = self.reader.trim(oldest.life, oldest.end)?;
+        counter!("tributary_agent_dead_letters_dropped_total").increment(oldest.end - oldest.first);
+        Ok(freed > 0)
+    }
+}
+
+fn newest_origin(reader: &LogReader) -> Option<Origin> {
+    let lives = reader.lives().into_iter().rev().filter(|span| span.first < span.end);
+    let mut numbers = lives.flat_map(|span| (span.first..span.end).rev().map(move |n| (span.life, n)));
+    numbers.find_map(|(life, number)| {
+        let mut entries = Vec::new();
+        reader.read(life, number, 1, &mut entries).ok()?;
+        Some(Letter::read(&entries.first()?.bytes)?.origin)
+    })
+}

@@ -1,0 +1,129 @@
+//! The program `tributary-agent`: reads its configuration, runs until it is told to stop.
+//! Everything it does is in the library.
+#![forbid(unsafe_code)]
+
+use clap::{Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tributary_agent::config::Config;
+use tributary_agent::pipeline::{self, Settings};
+use tributary_agent::{http, log_panics_and_abort};
+
+/// Takes sensor telemetry over MQTT, makes it durable before it acknowledges, and forwards it in
+/// sealed batches over QUIC.
+///
+/// Exit codes: 0 ended well, 1 something failed, 2 usage or configuration.
+#[derive(Parser, Debug)]
+#[command(version, max_term_width = 100)]
+struct Arguments {
+    /// The configuration, TOML. Without it, defaults and TRIBUTARY_AGENT__SECTION__KEY.
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// How log lines look; which are shown says RUST_LOG.
+    #[arg(long, value_name = "FORMAT", default_value = "text", global = true)]
+    log_format: LogFormat,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Run until SIGTERM or Ctrl-C; then take nothing more, send what is there, and end.
+    Run,
+    /// Say everything that is wrong with the configuration.
+    Check,
+}
+
+fn log(format: LogFormat) {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => builder.init(),
+        LogFormat::Json => builder.json().init(),
+    }
+}
+
+#[allow(clippy::print_stderr, clippy::print_stdout, reason = "what a program says to its user")]
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    log(arguments.log_format);
+    log_panics_and_abort();
+    let settings = Config::load(arguments.config.as_deref())
+        .map_err(|error| error.to_string())
+        .and_then(|config| Ok((Settings::from_config(&config)?, config)));
+    let (settings, config) = match settings {
+        Ok(both) => both,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(2);
+        }
+    };
+    match arguments.command {
+        Command::Check => {
+            println!("the configuration is good");
+            ExitCode::SUCCESS
+        }
+        Command::Run => match run(settings, &config) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{error:#}");
+                ExitCode::FAILURE
+            }
+        },
+    }
+}
+
+fn run(settings: Settings, config: &Config) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let stop = CancellationToken::new();
+        let metrics = http::recorder();
+        let socket = http::bind(config.http.address).await?;
+        let agent = pipeline::start(settings, stop.clone()).await?;
+        tracing::info!(mqtt = %agent.mqtt, http = %socket.local_addr()?, "running");
+        let sources = http::Sources {
+            name: config.agent.name.clone(),
+            uplink: agent.uplink.clone(),
+            storage: agent.storage.clone(),
+            latest: agent.latest.clone(),
+            metrics,
+        };
+        let http_stop = CancellationToken::new();
+        let serving = http::serve(socket, sources, http_stop.clone());
+        let ending = async {
+            let mut joined = std::pin::pin!(agent.join());
+            let early = tokio::select! {
+                _ = terminate.recv() => None,
+                _ = interrupt.recv() => None,
+                summary = &mut joined => Some(summary),
+            };
+            tracing::info!("stopping: nothing more is taken, what is there is sent");
+            stop.cancel();
+            let summary = match early {
+                Some(summary) => summary,
+                None => joined.await,
+            };
+            http_stop.cancel();
+            summary
+        };
+        let (served, summary) = tokio::join!(serving, ending);
+        served?;
+        let summary = summary?;
+        if !summary.drained {
+            tracing::warn!("not everything was acknowledged in time; it is sent after the next start");
+        }
+        Ok(())
+    })
+}

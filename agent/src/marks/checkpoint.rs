@@ -1,0 +1,106 @@
+//! Marks as bytes, for the checkpoint. Versioned, little endian, total on arbitrary bytes.
+
+use super::ring::{Keyed, Ring};
+use super::{Mark, Marks};
+use crate::limits::{DEVICE_MARKS, MARKED_DEVICES_MAX, MARKED_SESSIONS_MAX, SESSION_MARKS};
+use bytes::{Buf, BufMut, TryGetError};
+use tributary_protocol::limits::NAME_BYTES_MAX;
+
+const VERSION: u16 = 1;
+
+/// Why bytes are no marks.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum MarksError {
+    /// The bytes end too early.
+    #[error("marks cut short")]
+    Truncated,
+    /// Written by a version that this build does not know.
+    #[error("marks of version {0}; this build reads version {VERSION}")]
+    Version(u16),
+    /// A field holds what it may not.
+    #[error("marks: bad {0}")]
+    Field(&'static str),
+}
+
+impl From<TryGetError> for MarksError {
+    fn from(_: TryGetError) -> Self {
+        Self::Truncated
+    }
+}
+
+impl Marks {
+    /// Appends the marks to `out`.
+    pub fn write_checkpoint(&self, out: &mut Vec<u8>) {
+        out.put_u16_le(VERSION);
+        out.put_u32_le(self.devices.len() as u32);
+        out.put_u32_le(self.devices.hand() as u32);
+        for (device, used, ring) in self.devices.iter() {
+            out.put_u16_le(device.len() as u16);
+            out.put_slice(device.as_bytes());
+            write_ring(out, used, ring);
+        }
+        out.put_u32_le(self.sessions.len() as u32);
+        out.put_u32_le(self.sessions.hand() as u32);
+        for (session, used, ring) in self.sessions.iter() {
+            out.put_u64_le(*session);
+            write_ring(out, used, ring);
+        }
+    }
+
+    /// The marks at the front of `input`, which is moved behind them.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn read_checkpoint(input: &mut &[u8]) -> Result<Self, MarksError> {
+        let version = input.try_get_u16_le()?;
+        if version != VERSION {
+            return Err(MarksError::Version(version));
+        }
+        let mut devices = Keyed::new(MARKED_DEVICES_MAX);
+        let (count, hand) = (input.try_get_u32_le()?, input.try_get_u32_le()?);
+        for _ in 0..count {
+            let bytes = usize::from(input.try_get_u16_le()?);
+            if bytes > NAME_BYTES_MAX {
+                return Err(MarksError::Field("device"));
+            }
+            let (name, rest) = input.split_at_checked(bytes).ok_or(MarksError::Truncated)?;
+            let name = std::str::from_utf8(name).map_err(|_| MarksError::Field("device"))?;
+            let name: Box<str> = name.into();
+            *input = rest;
+            let (used, ring) = read_ring::<DEVICE_MARKS>(input)?;
+            devices.restore(name, used, ring).ok_or(MarksError::Field("device"))?;
+        }
+        devices.set_hand(hand as usize);
+        let mut sessions = Keyed::new(MARKED_SESSIONS_MAX);
+        let (count, hand) = (input.try_get_u32_le()?, input.try_get_u32_le()?);
+        for _ in 0..count {
+            let session = input.try_get_u64_le()?;
+            let (used, ring) = read_ring::<SESSION_MARKS>(input)?;
+            sessions.restore(session, used, ring).ok_or(MarksError::Field("session"))?;
+        }
+        sessions.set_hand(hand as usize);
+        Ok(Self { devices, sessions })
+    }
+}
+
+fn write_ring<const N: usize>(out: &mut Vec<u8>, used: bool, ring: &Ring<N>) {
+    out.put_u8(u8::from(used));
+    out.put_u16_le(ring.len() as u16);
+    for mark in ring.iter() {
+        out.put_i64_le(mark.number);
+        out.put_u64_le(mark.content);
+    }
+}
+
+fn read_ring<const N: usize>(input: &mut &[u8]) -> Result<(bool, Ring<N>), MarksError> {
+    let used = input.try_get_u8()? != 0;
+    let count = usize::from(input.try_get_u16_le()?);
+    if count > N {
+        return Err(MarksError::Field("count of marks"));
+    }
+    let mut ring = Ring::default();
+    for _ in 0..count {
+        ring.push(Mark { number: input.try_get_i64_le()?, content: input.try_get_u64_le()? });
+    }
+    Ok((used, ring))
+}

@@ -1,0 +1,450 @@
+//! The agent, top to bottom in the order a reading travels: the listener, the write-ahead log, the
+//! sealing stage, the uplink. It ends in the same order: the listener stops, and each queue closes
+//! behind it.
+
+use crate::catalogue::{Catalogue, LatestView};
+use crate::deadletter::DeadLetters;
+use crate::limits::WAL_SEGMENT_BYTES;
+use crate::seal::{IDLE_WAIT, Now, SealConfig, SealStage, StageError, Stores};
+use crate::source::{Listener, ListenerConfig, ListenerError};
+use crate::spool::{self, AgentSpool};
+use crate::wal::{CommittedFrame, Replay, StorageState, Wal, WalError};
+use crate::config::Config;
+use crate::{life, limits};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+use tributary_journal::{
+    CheckpointError, Checkpoints, CommitPolicy, CursorError, DirLock, Disk, LifeId, LockError, Log, LogConfig,
+    LogError, LogKind, LogReader, LogWriter, Open, OsDisk,
+};
+use tributary_protocol::ids::BufferId;
+use tributary_protocol::session::Sender;
+use tributary_uplink::{Identity, Sealed, Spool, Status, Target, UplinkConfig};
+
+/// Everything that a running agent has to know.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where everything durable lies.
+    pub data_dir: PathBuf,
+    /// The MQTT listener.
+    pub listener: ListenerConfig,
+    /// When frames of the write-ahead log close.
+    pub wal: CommitPolicy,
+    /// Bytes that the write-ahead log may take.
+    pub wal_quota_bytes: u64,
+    /// Bytes that sealed readings may take.
+    pub spool_quota_bytes: u64,
+    /// Bytes of the file system that are left free.
+    pub reserve_bytes: u64,
+    /// How long a first reading waits until its batch is sealed.
+    pub seal_delay: Duration,
+    /// The way to the aggregator; without one, everything stays in the spool.
+    pub uplink: Option<UplinkConfig>,
+    /// How long what is left may take to go out once it is told to stop.
+    pub drain_deadline: Duration,
+}
+
+impl Settings {
+    /// The settings that a configuration asks for.
+    ///
+    /// # Errors
+    /// What it asks for and this version cannot do, for people.
+    pub fn from_config(config: &Config) -> Result<Self, String> {
+        let uplink = match config.uplink.endpoints.as_slice() {
+            [] => None,
+            [endpoint] => Some(UplinkConfig {
+                target: Target {
+                    address: endpoint.to_string(),
+                    server_name: config.uplink.server_name.clone(),
+                },
+                identity: Identity {
+                    ca: config.uplink.ca.clone(),
+                    certificate: config.uplink.certificate.clone(),
+                    key: config.uplink.key.clone(),
+                },
+                name: config.agent.name.clone(),
+                drain_deadline: limits::DRAIN_DEADLINE,
+            }),
+            several => {
+                let count = several.len();
+                return Err(format!(
+                    "uplink.endpoints: {count} endpoints are given; this version sends to one"
+                ));
+            }
+        };
+        Ok(Self {
+            data_dir: config.agent.data_dir.clone(),
+            listener: ListenerConfig {
+                address: config.listener.address,
+                rate_limit_messages_per_s: config.listener.rate_limit_messages_per_s,
+            },
+            wal: config.wal.commit_policy(),
+            wal_quota_bytes: config.wal.quota_bytes,
+            spool_quota_bytes: config.spool.quota_bytes,
+            reserve_bytes: limits::RESERVE_BYTES,
+            seal_delay: config.spool.seal_delay,
+            uplink,
+            drain_deadline: limits::DRAIN_DEADLINE,
+        })
+    }
+}
+
+/// Why an agent can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Another process has the data directory.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The data directory can't be made.
+    #[error("data directory {}: {source}", path.display())]
+    DataDir {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A log can't be opened.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The spool can't be opened.
+    #[error(transparent)]
+    Spool(#[from] spool::OpenError),
+    /// The life's counter can't be kept.
+    #[error(transparent)]
+    Life(#[from] CursorError),
+    /// Checkpoints can't be opened.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The listener can't be bound.
+    #[error(transparent)]
+    Listener(#[from] ListenerError),
+    /// The write-ahead log's thread can't be started.
+    #[error(transparent)]
+    Wal(#[from] WalError),
+    /// The system gives no thread.
+    #[error("no thread for {what}: {source}")]
+    Thread {
+        /// For what.
+        what: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// Why an agent ended otherwise than it was told to.
+#[derive(Debug, thiserror::Error)]
+pub enum PipelineError {
+    /// The sealing stage broke.
+    #[error(transparent)]
+    Stage(#[from] StageError),
+    /// The log could not be replayed.
+    #[error("replaying the write-ahead log: {0}")]
+    Replay(#[from] LogError),
+    /// A stage panicked.
+    #[error("{0} ended by a panic: a broken invariant; what is durable is kept")]
+    Panic(&'static str),
+}
+
+/// A running agent.
+#[derive(Debug)]
+pub struct Agent {
+    /// Where the listener is bound.
+    pub mqtt: SocketAddr,
+    /// How the uplink stands.
+    pub uplink: watch::Receiver<Status>,
+    /// Whether messages can be made durable.
+    pub storage: watch::Receiver<StorageState>,
+    /// The newest value of each series.
+    pub latest: LatestView,
+    stages: JoinSet<Ended>,
+    /// One owner for the data directory, until the last stage is over.
+    lock: DirLock,
+}
+
+/// How one stage ended.
+enum Ended {
+    Listener,
+    Deadline,
+    Sealing(Result<(), PipelineError>),
+    Uplink { drained: bool },
+}
+
+/// How an agent ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Whether everything was acknowledged by the aggregator; the rest stays in the spool.
+    pub drained: bool,
+}
+
+/// Opens the agent's storage, and starts every stage. The listener takes messages at once; what
+/// the log held before is replayed ahead of them.
+///
+/// # Errors
+/// See [`StartError`].
+pub async fn start(settings: Settings, stop: CancellationToken) -> Result<Agent, StartError> {
+    let data_dir = settings.data_dir.clone();
+    std::fs::create_dir_all(&data_dir)
+        .map_err(|source| StartError::DataDir { path: data_dir.clone(), source })?;
+    let lock = DirLock::acquire(&data_dir)?;
+    let storage = Storage::open(&settings)?;
+    start_stages(settings, storage, lock, stop).await
+}
+
+/// The agent's storage, open.
+struct Storage {
+    present: BufferId,
+    wal: LogWriter,
+    wal_reader: LogReader,
+    stores: Stores,
+    reader: AgentSpool,
+    sender: Sender,
+}
+
+impl Storage {
+    fn open(settings: &Settings) -> Result<Self, StartError> {
+        let disk: Arc<dyn Disk> = Arc::new(OsDisk);
+        let dir = &settings.data_dir;
+        let present = life::begin(&disk, dir, wall().as_secs())?;
+        let reserve = settings.reserve_bytes;
+        let wal = Log::open(
+            Arc::clone(&disk),
+            &dir.join("wal"),
+            LogConfig {
+                segment_bytes: WAL_SEGMENT_BYTES,
+                quota_bytes: settings.wal_quota_bytes,
+                reserve_bytes: reserve,
+                kind: LogKind::Wal,
+            },
+            Open::NewLife(LifeId(present.0)),
+        )?;
+        let spool =
+            spool::open(&disk, &spool::dir(dir), present, settings.spool_quota_bytes, reserve)?;
+        let dead = DeadLetters::open(&disk, &dir.join("deadletter"), present, reserve)?;
+        let checkpoints = Checkpoints::open(disk, &dir.join("checkpoint"), "agent")?;
+        let damaged = wal.recovery.damage.len() + spool.damage.len();
+        info!(
+            buffer = %present,
+            lives = wal.recovery.lives.len(),
+            torn_bytes = wal.recovery.torn_bytes,
+            damaged,
+            "storage open"
+        );
+        let stores = Stores {
+            spool: spool.writer,
+            covered: spool.covered,
+            dead,
+            checkpoints,
+            wal: wal.reader.clone(),
+            catalogue: Catalogue::open(&dir.join("state")),
+        };
+        let sender = Sender::new(present, spool.lanes);
+        let reader = spool.reader;
+        Ok(Self { present, wal: wal.writer, wal_reader: wal.reader, stores, reader, sender })
+    }
+}
+
+async fn start_stages(
+    settings: Settings,
+    storage: Storage,
+    lock: DirLock,
+    stop: CancellationToken,
+) -> Result<Agent, StartError> {
+    let Storage { present, wal, wal_reader, stores, reader, sender } = storage;
+    let latest = stores.catalogue.view();
+    let wal = Wal::start(wal, settings.wal)?;
+    let listener = Listener::bind(&settings.listener, wal.queue.clone()).await?;
+    let mqtt = listener.local_address().map_err(|source| StartError::Thread {
+        what: "the listener's address",
+        source,
+    })?;
+    let (sealed, sealed_in) = mpsc::channel(tributary_uplink::limits::SEALED_QUEUE);
+    let (status, status_out) = watch::channel(Status::default());
+    let give_up = Arc::new(AtomicBool::new(false));
+    let config = SealConfig {
+        present,
+        delay_us: i64::try_from(settings.seal_delay.as_micros()).unwrap_or(i64::MAX),
+        checkpoint_bytes_max: (settings.wal_quota_bytes / 4).max(WAL_SEGMENT_BYTES),
+        give_up: Arc::clone(&give_up),
+    };
+    let stage = SealStage::new(&config, stores, sealed);
+
+    let mut stages = JoinSet::new();
+    let queue = wal.queue;
+    let listening = stop.clone();
+    stages.spawn(async move {
+        listener.run(listening).await;
+        queue.close();
+        Ended::Listener
+    });
+    // Late is safe: what is not sealed by then stays in the log.
+    let (stopped, deadline) = (stop.clone(), settings.drain_deadline);
+    stages.spawn(async move {
+        stopped.cancelled().await;
+        tokio::time::sleep(deadline).await;
+        give_up.store(true, Ordering::Relaxed);
+        Ended::Deadline
+    });
+    let committed = wal.committed;
+    let handle = Handle::current();
+    stages.spawn_blocking(move || {
+        let mut sealing = Sealing { stage, committed, clock: Clock::new(), handle };
+        Ended::Sealing(sealing.run(wal_reader))
+    });
+    stages.spawn(async move {
+        let drained = match settings.uplink {
+            Some(uplink) => {
+                tributary_uplink::run(uplink, sender, reader, sealed_in, status).await
+            }
+            None => keep(sender, reader, sealed_in, status).await,
+        };
+        Ended::Uplink { drained }
+    });
+    Ok(Agent { mqtt, uplink: status_out, storage: wal.state, latest, stages, lock })
+}
+
+/// Stands in for the uplink where none is configured: everything stays in the spool.
+async fn keep(
+    mut sender: Sender,
+    mut spool: AgentSpool,
+    mut sealed: mpsc::Receiver<Sealed>,
+    status: watch::Sender<Status>,
+) -> bool {
+    while let Some(batch) = sealed.recv().await {
+        sender.on_sealed(batch.key, batch.bytes);
+        let (batches, bytes) = sender.backlog();
+        status.send_modify(|status| {
+            status.problem = Some("no aggregator is configured".to_owned());
+            status.backlog_batches = batches;
+            status.backlog_bytes = bytes;
+        });
+    }
+    spool.save(&sender.cursor());
+    sender.is_drained()
+}
+
+impl Agent {
+    /// Waits until every stage is over: after `stop`, once everything is sealed and acknowledged,
+    /// or the drain's deadline is over.
+    ///
+    /// # Errors
+    /// When a stage broke. What is durable is kept, and found again at the next start.
+    pub async fn join(mut self) -> Result<Summary, PipelineError> {
+        let mut summary = Summary { drained: false };
+        let mut failed = None;
+        let mut open = 3;
+        while open > 0 && let Some(ended) = self.stages.join_next().await {
+            open -= usize::from(!matches!(ended, Ok(Ended::Deadline)));
+            match ended {
+                Ok(Ended::Deadline) => info!("the time to drain is over"),
+                Ok(Ended::Listener) => info!("listener closed"),
+                Ok(Ended::Sealing(Ok(()))) => info!("everything is sealed"),
+                Ok(Ended::Sealing(Err(error))) => {
+                    error!(%error, "the sealing stage broke");
+                    failed = Some(error);
+                }
+                Ok(Ended::Uplink { drained }) => summary.drained = drained,
+                Err(error) if error.is_panic() => failed = Some(PipelineError::Panic("a stage")),
+                Err(_) => {}
+            }
+        }
+        drop(self.lock);
+        failed.map_or(Ok(summary), Err)
+    }
+}
+
+/// The sealing stage's thread.
+struct Sealing {
+    stage: SealStage,
+    committed: mpsc::Receiver<CommittedFrame>,
+    clock: Clock,
+    handle: Handle,
+}
+
+impl Sealing {
+    fn run(&mut self, wal: LogReader) -> Result<(), PipelineError> {
+        self.replay(wal)?;
+        loop {
+            match self.next_frame() {
+                Next::Frame(frame) => self.frame(&frame)?,
+                Next::Nothing => self.stage.idle()?,
+                Next::End => break,
+            }
+            self.stage.tick(self.clock.now())?;
+        }
+        Ok(self.stage.finish(self.clock.now())?)
+    }
+
+    fn replay(&mut self, wal: LogReader) -> Result<(), PipelineError> {
+        let begun = Instant::now();
+        let from = self.stage.position().map(|origin| (LifeId(origin.buffer.0), origin.number));
+        let mut replay = Replay::new(wal, from);
+        let mut messages = 0u64;
+        while let Some(step) = replay.next_step()? {
+            self.stage.replayed(&step, self.clock.now())?;
+            messages += 1;
+        }
+        info!(messages, took = ?begun.elapsed(), "log replayed");
+        Ok(())
+    }
+
+    fn next_frame(&mut self) -> Next {
+        let due = self.stage.poll_timeout().map(|at| at - self.clock.now().monotonic);
+        let due = due.map(|us| Duration::from_micros(u64::try_from(us).unwrap_or(0)));
+        let wait = due.map_or(IDLE_WAIT, |due| due.min(IDLE_WAIT));
+        let committed = &mut self.committed;
+        let next = async { tokio::time::timeout(wait, committed.recv()).await };
+        match self.handle.block_on(next) {
+            Ok(Some(frame)) => Next::Frame(frame),
+            Ok(None) => Next::End,
+            Err(_) => Next::Nothing,
+        }
+    }
+
+    fn frame(&mut self, frame: &CommittedFrame) -> Result<(), StageError> {
+        let buffer = BufferId(frame.life.0);
+        for (number, kind, bytes) in frame.records() {
+            let origin = crate::seal::Origin { buffer, number };
+            self.stage.record(origin, kind, bytes, self.clock.now())?;
+        }
+        Ok(())
+    }
+}
+
+enum Next {
+    Frame(CommittedFrame),
+    Nothing,
+    End,
+}
+
+/// The clocks of this machine, read in one place.
+struct Clock(Instant);
+
+impl Clock {
+    fn new() -> Self {
+        Self(Instant::now())
+    }
+
+    fn now(&self) -> Now {
+        Now {
+            monotonic: i64::try_from(self.0.elapsed().as_micros()).unwrap_or(i64::MAX),
+            wall: i64::try_from(wall().as_micros()).unwrap_or(i64::MAX),
+        }
+    }
+}
+
+fn wall() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// Where an agent keeps its files when nothing is configured.
+pub fn default_data_dir() -> &'static Path {
+    Path::new("/var/lib/tributary-agent")
+}

@@ -1,0 +1,424 @@
+//! The sealing stage: takes the log's messages in their order, decodes them, drops repeats on
+//! evidence, fills the lanes, and makes sealed batches durable in the spool.
+//!
+//! Everything it knows is a function of the write-ahead log: a checkpoint and the messages after
+//! it. Blocking; it runs on a thread of its own.
+
+use super::{Lanes, Origin, text_bytes};
+use crate::catalogue::Catalogue;
+use crate::checkpoint::Checkpoint;
+use crate::deadletter::{DeadLetters, Letter};
+use crate::decode::{Decoded, Rows, decode};
+use crate::limits::{CHECKPOINT_SHARE, CHECKPOINT_WAL_BYTES, STORAGE_RETRY};
+use crate::marks::{Evidence, Judged, Marks};
+use crate::spool::{Covered, SpoolWriter};
+use crate::wal::{Message, Record, Replayed};
+use metrics::{counter, gauge};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tracing::{error, warn};
+use tributary_journal::{Checkpoints, LifeId, LogError, LogReader};
+use tributary_protocol::batch::{Cover, SealError, SealedBatch};
+use tributary_protocol::ids::BufferId;
+use tributary_protocol::reading::Flags;
+use tributary_uplink::Sealed;
+
+/// What ends the stage.
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    /// A batch does not come back from its own bytes: a broken invariant.
+    #[error("sealing: {0}")]
+    Seal(#[from] SealError),
+    /// The disk did not take what was sealed until it was time to stop. The messages stay in the
+    /// write-ahead log, and are sealed at the next start.
+    #[error("stopped before everything was sealed: {0}")]
+    Storage(#[source] LogError),
+    /// The uplink is gone.
+    #[error("nobody takes sealed batches any more")]
+    NoUplink,
+}
+
+/// What the stage is made of.
+#[derive(Debug)]
+pub struct SealConfig {
+    /// The life of this agent's storage.
+    pub present: BufferId,
+    /// Microseconds from a first reading until its lane is sealed.
+    pub delay_us: i64,
+    /// Most bytes of the write-ahead log between two checkpoints.
+    pub checkpoint_bytes_max: u64,
+    /// Set when it is time to stop: from then on, a disk that takes nothing ends the stage.
+    pub give_up: Arc<AtomicBool>,
+}
+
+/// The stage; see the module.
+pub struct SealStage {
+    lanes: Lanes,
+    marks: Marks,
+    rows: Rows,
+    spool: SpoolWriter,
+    covered: Covered,
+    dead: DeadLetters,
+    checkpoints: Checkpoints,
+    wal: LogReader,
+    catalogue: Catalogue,
+    sealed: mpsc::Sender<Sealed>,
+    /// Behind the last message that was taken in.
+    position: Option<Origin>,
+    /// Where the newest checkpoint stands: once another is written, the log before it may go.
+    older: Option<Origin>,
+    /// Bytes of messages since the last checkpoint, and how many make the next one due.
+    since_checkpoint: u64,
+    checkpoint_due: u64,
+    checkpoint_bytes_max: u64,
+    give_up: Arc<AtomicBool>,
+}
+
+/// The time, as the stage is told it.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// Microseconds on a clock that never goes back.
+    pub monotonic: i64,
+    /// Microseconds since 1970, UTC, by the gateway's clock.
+    pub wall: i64,
+}
+
+/// The stores that the stage writes to.
+#[derive(Debug)]
+pub struct Stores {
+    /// Sealed batches.
+    pub spool: SpoolWriter,
+    /// What they cover.
+    pub covered: Covered,
+    /// What gave no readings.
+    pub dead: DeadLetters,
+    /// What is known up to a message.
+    pub checkpoints: Checkpoints,
+    /// The log, to trim it.
+    pub wal: LogReader,
+    /// What is looked up and may be rebuilt.
+    pub catalogue: Catalogue,
+}
+
+impl SealStage {
+    /// The stage, with what the newest good checkpoint knows. Replay the log from
+    /// [`position`](Self::position) on before anything else.
+    pub fn new(config: &SealConfig, stores: Stores, sealed: mpsc::Sender<Sealed>) -> Self {
+        let Stores { spool, covered, dead, checkpoints, wal, catalogue } = stores;
+        let good = checkpoints.valid().into_iter().find_map(|held| {
+            let read = Checkpoint::read(&held.body);
+            read.inspect_err(|error| warn!(%error, "an older checkpoint is used")).ok()
+        });
+        let (position, marks) = match good {
+            Some(checkpoint) => (Some(checkpoint.position), checkpoint.marks),
+            None => (None, Marks::new()),
+        };
+        if let Some(position) = position {
+            covered.advance(position);
+        }
+        Self {
+            lanes: Lanes::new(config.present, config.delay_us),
+            marks,
+            rows: Rows::new(),
+            spool,
+            covered,
+            dead,
+            checkpoints,
+            wal,
+            catalogue,
+            sealed,
+            position,
+            older: position,
+            since_checkpoint: 0,
+            checkpoint_due: CHECKPOINT_WAL_BYTES.min(config.checkpoint_bytes_max),
+            checkpoint_bytes_max: config.checkpoint_bytes_max,
+            give_up: Arc::clone(&config.give_up),
+        }
+    }
+
+    /// Where the replay begins; `None`: at the log's first message.
+    pub fn position(&self) -> Option<Origin> {
+        self.position
+    }
+
+    /// When the stage has to be [ticked](Self::tick) next, on the monotonic clock.
+    pub fn poll_timeout(&self) -> Option<i64> {
+        self.lanes.poll_timeout()
+    }
+
+    /// Takes in what a replay of the log brings.
+    ///
+    /// # Errors
+    /// See [`StageError`].
+    pub fn replayed(&mut self, step: &Replayed, now: Now) -> Result<(), StageError> {
+        match step {
+            Replayed::Record { life, number, kind, bytes } => {
+                let origin = Origin { buffer: BufferId(life.0), number: *number };
+                self.record(origin, *kind, bytes, now)
+            }
+            Replayed::Damaged { life, numbers } | Replayed::Missing { life, numbers } => {
+                let (first, end) = (numbers.start, numbers.end);
+                error!(%life, first, end, "messages can't be read back: declared as a gap");
+                counter!("tributary_agent_messages_damaged_total").increment(end - first);
+                self.declare_lost(BufferId(life.0), first, end, now)
+            }
+        }
+    }
+
+    fn declare_lost(
+        &mut self,
+        buffer: BufferId,
+        first: u64,
+        end: u64,
+        now: Now,
+    ) -> Result<(), StageError> {
+        let covered_to = self.covered.origin();
+        let open = covered_to.filter(|to| to.buffer == buffer).map_or(first, |to| to.number);
+        let before = covered_to.is_some_and(|to| to.buffer > buffer);
+        let first = first.max(open);
+        self.position = Some(Origin { buffer, number: end });
+        if before || first >= end {
+            return Ok(());
+        }
+        self.seal(now)?;
+        let gap = self.lanes.seal_gap(&Cover { buffer, first, count: end - first }, now.wall)?;
+        self.store(&gap)?;
+        self.covered.advance(Origin { buffer, number: end });
+        Ok(())
+    }
+
+    /// Takes in one record of the log.
+    ///
+    /// # Errors
+    /// See [`StageError`].
+    pub fn record(
+        &mut self,
+        origin: Origin,
+        kind: u8,
+        bytes: &[u8],
+        now: Now,
+    ) -> Result<(), StageError> {
+        self.position = Some(Origin { number: origin.number + 1, ..origin });
+        self.since_checkpoint += bytes.len() as u64;
+        let covered = self.covered.origin().is_some_and(|to| origin < to);
+        match Record::parse(kind, bytes) {
+            Ok(Record::Message(message)) => self.message(origin, &message, covered, now)?,
+            Ok(Record::TooLarge(large)) => {
+                let bytes = large.payload_bytes;
+                let reason = format!("{bytes} bytes of payload: more than a packet may have");
+                self.bury(origin, &large.message, &reason)?;
+                self.pass(origin, covered);
+            }
+            Ok(Record::Control(..)) => self.pass(origin, covered),
+            Err(error) => {
+                error!(%error, number = origin.number, "a record of the log can't be understood");
+                self.pass(origin, covered);
+            }
+        }
+        if self.lanes.is_due(now.monotonic) {
+            self.seal(now)?;
+        }
+        Ok(())
+    }
+
+    fn pass(&mut self, origin: Origin, covered: bool) {
+        if !covered {
+            self.lanes.pass(origin);
+        }
+    }
+
+    /// Every message passes through the marks; only one that no lane covers gives readings.
+    fn message(
+        &mut self,
+        origin: Origin,
+        message: &Message<'_>,
+        covered: bool,
+        now: Now,
+    ) -> Result<(), StageError> {
+        let decoded = decode(message.topic, message.payload, message.received_time, &mut self.rows);
+        let judged = self.judge(message, decoded.as_ref().ok());
+        if covered {
+            return Ok(());
+        }
+        if let Judged::Repeat(reason) = judged {
+            counter!("tributary_agent_repeats_total", "reason" => reason.name()).increment(1);
+            self.lanes.pass(origin);
+            return Ok(());
+        }
+        if let Err(reason) = decoded {
+            counter!("tributary_agent_dead_letters_total", "reason" => reason.reason())
+                .increment(1);
+            self.bury(origin, message, &reason.to_string())?;
+            self.lanes.pass(origin);
+            return Ok(());
+        }
+        let texts = text_bytes(self.rows.iter());
+        if self.lanes.must_seal_before(origin, self.rows.len(), texts) {
+            self.seal(now)?;
+        }
+        let flags = match judged {
+            Judged::MaybeRepeat => Flags::MAYBE_REPEAT,
+            _ => Flags::default(),
+        };
+        if let Err(reason) = self.lanes.take(origin, self.rows.iter(), flags, now.monotonic) {
+            counter!("tributary_agent_dead_letters_total", "reason" => "series").increment(1);
+            self.bury(origin, message, &reason.to_string())?;
+            self.lanes.pass(origin);
+            return Ok(());
+        }
+        counter!("tributary_agent_readings_total").increment(self.rows.len() as u64);
+        Ok(())
+    }
+
+    fn judge(&mut self, message: &Message<'_>, decoded: Option<&Decoded>) -> Judged {
+        let first = self.rows.iter().next();
+        let evidence = Evidence {
+            device: first.as_ref().map(|reading| reading.device),
+            device_seq: decoded.and_then(|decoded| decoded.device_seq),
+            has_time: first.is_some_and(|reading| !reading.meta.flags.has(Flags::NO_DEVICE_TIME)),
+            content: crate::decode::message_hash(message.topic, message.payload),
+            session: message.session,
+            packet_id: message.packet_id,
+            dup: message.dup,
+        };
+        self.marks.judge(&evidence)
+    }
+
+    /// Keeps a message that gave no readings.
+    fn bury(
+        &mut self,
+        origin: Origin,
+        message: &Message<'_>,
+        reason: &str,
+    ) -> Result<(), StageError> {
+        let letter = Letter {
+            origin,
+            received_time: message.received_time,
+            reason,
+            topic: message.topic,
+            payload: message.payload,
+        };
+        self.until_stored(|stage| stage.dead.push(&letter))
+    }
+
+    /// Seals and checkpoints what is due.
+    ///
+    /// # Errors
+    /// See [`StageError`].
+    pub fn tick(&mut self, now: Now) -> Result<(), StageError> {
+        if self.lanes.is_due(now.monotonic) {
+            self.seal(now)?;
+        }
+        if self.since_checkpoint >= self.checkpoint_due {
+            self.checkpoint(now)?;
+        }
+        Ok(())
+    }
+
+    /// Nothing came for a while: makes dead letters durable that wait for company.
+    ///
+    /// # Errors
+    /// See [`StageError`].
+    pub fn idle(&mut self) -> Result<(), StageError> {
+        self.until_stored(|stage| stage.dead.flush())
+    }
+
+    /// Seals everything and keeps what is known, before the stage ends.
+    ///
+    /// # Errors
+    /// See [`StageError`].
+    pub fn finish(&mut self, now: Now) -> Result<(), StageError> {
+        self.seal(now)?;
+        self.checkpoint(now)
+    }
+
+    fn seal(&mut self, now: Now) -> Result<(), StageError> {
+        for (series, meta, value) in self.lanes.latest() {
+            self.catalogue.note(series, meta, value);
+        }
+        let set = self.lanes.seal(now.wall)?;
+        let Some(telemetry) = set.telemetry else { return Ok(()) };
+        // What the batch covers is not looked at again: its dead letters must be kept by then.
+        self.until_stored(|stage| stage.dead.flush())?;
+        for series in &set.series {
+            self.store(series)?;
+        }
+        self.store(&telemetry)?;
+        if let Some(to) = set.covered_to {
+            self.covered.advance(to);
+        }
+        Ok(())
+    }
+
+    /// Makes a batch durable, however long that takes, and tells the uplink.
+    fn store(&mut self, batch: &SealedBatch) -> Result<(), StageError> {
+        self.until_stored(|stage| stage.spool.append(batch))?;
+        let bytes = batch.bytes().len() as u64;
+        let lane = batch.key().lane.name();
+        counter!("tributary_agent_batches_total", "lane" => lane).increment(1);
+        counter!("tributary_agent_batch_bytes_total", "lane" => lane).increment(bytes);
+        let sealed = Sealed { key: batch.key(), bytes };
+        self.sealed.blocking_send(sealed).map_err(|_| StageError::NoUplink)
+    }
+
+    /// Tries again until the disk takes it: meanwhile nothing is read from the log's queue, the
+    /// sources stop, and nothing is lost.
+    fn until_stored(
+        &mut self,
+        mut write: impl FnMut(&mut Self) -> Result<(), LogError>,
+    ) -> Result<(), StageError> {
+        let mut wait = STORAGE_RETRY.0;
+        while let Err(error) = write(self) {
+            warn!(%error, "sealed readings wait for the disk");
+            gauge!("tributary_agent_spool_blocked").set(1.0);
+            if self.give_up.load(Ordering::Relaxed) {
+                return Err(StageError::Storage(error));
+            }
+            std::thread::sleep(wait);
+            wait = wait.saturating_mul(2).min(STORAGE_RETRY.1);
+        }
+        gauge!("tributary_agent_spool_blocked").set(0.0);
+        Ok(())
+    }
+
+    /// Keeps what is known at the present message, and lets go of the log before the older of
+    /// the two newest checkpoints.
+    fn checkpoint(&mut self, now: Now) -> Result<(), StageError> {
+        self.seal(now)?;
+        self.until_stored(|stage| stage.dead.flush())?;
+        let Some(position) = self.position else { return Ok(()) };
+        let body = Checkpoint::write(position, &self.marks);
+        if let Err(error) = self.checkpoints.write(&body) {
+            warn!(%error, "no checkpoint: the log is kept for longer");
+            return Ok(());
+        }
+        // Nothing waits in a lane, so all before the position is covered.
+        self.covered.advance(position);
+        self.since_checkpoint = 0;
+        self.checkpoint_due = (body.len() as u64 * CHECKPOINT_SHARE)
+            .max(CHECKPOINT_WAL_BYTES)
+            .min(self.checkpoint_bytes_max);
+        self.catalogue.commit();
+        if let Some(older) = self.older.replace(position)
+            && let Err(error) = self.trim_wal(older)
+        {
+            warn!(%error, "the log can't be trimmed");
+        }
+        Ok(())
+    }
+
+    fn trim_wal(&self, below: Origin) -> Result<(), LogError> {
+        for span in self.wal.lives() {
+            if span.life.0 < below.buffer.0 {
+                self.wal.trim(span.life, span.end)?;
+            }
+        }
+        self.wal.trim(LifeId(below.buffer.0), below.number)?;
+        Ok(())
+    }
+}
+
+/// How long a stage that waits for nothing in particular sleeps.
+pub const IDLE_WAIT: Duration = Duration::from_millis(250);

@@ -1,0 +1,336 @@
+//! The sealing stage over a disk that loses power at any time: every reading of a message that was
+//! durable in the log stands in exactly one batch, and every dead letter is there once.
+
+use super::*;
+use crate::catalogue::Catalogue;
+use crate::deadletter::{DeadLetters, Letter};
+use crate::limits::WAL_SEGMENT_BYTES;
+use crate::spool::{self, AgentSpool};
+use crate::wal::{Message, Qos, RecordKind, Replay};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use tokio::sync::mpsc;
+use tributary_journal::{
+    Checkpoints, Disk, Frame, LifeId, Log, LogConfig, LogKind, LogReader, LogWriter, Open,
+    SimDisk, Survival,
+};
+use tributary_protocol::batch::{Content, Decoder};
+use tributary_protocol::ids::LaneKey;
+use tributary_protocol::session::{LaneCursor, Trim};
+use tributary_uplink::{Sealed, Spool};
+
+const DATA: &str = "/data";
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % n
+    }
+}
+
+/// One life of the agent's storage, as the pipeline opens it.
+struct Life {
+    present: BufferId,
+    wal: LogWriter,
+    stage: SealStage,
+    spool: AgentSpool,
+    sealed: mpsc::Receiver<Sealed>,
+    now: i64,
+}
+
+fn log_config(kind: LogKind, segment_bytes: u64) -> LogConfig {
+    LogConfig { segment_bytes, quota_bytes: 64 << 20, reserve_bytes: 0, kind }
+}
+
+impl Life {
+    fn open(disk: &Arc<dyn Disk>) -> (Self, LogReader) {
+        let dir = Path::new(DATA);
+        disk.create_dir_all(dir).unwrap();
+        let present = crate::life::begin(disk, dir, 1_000_000).unwrap();
+        let wal = Log::open(
+            Arc::clone(disk),
+            &dir.join("wal"),
+            log_config(LogKind::Wal, WAL_SEGMENT_BYTES.min(64 * 1024)),
+            Open::NewLife(LifeId(present.0)),
+        )
+        .unwrap();
+        let spool = spool::open(disk, &spool::dir(dir), present, 64 << 20, 0).unwrap();
+        let stores = Stores {
+            spool: spool.writer,
+            covered: spool.covered,
+            dead: DeadLetters::open(disk, &dir.join("deadletter"), present, 0).unwrap(),
+            checkpoints: Checkpoints::open(Arc::clone(disk), &dir.join("ckpt"), "agent").unwrap(),
+            wal: wal.reader.clone(),
+            catalogue: Catalogue::unkept(),
+        };
+        let (sender, sealed) = mpsc::channel(100_000);
+        let config =
+            SealConfig {
+                present,
+                delay_us: 1_000,
+                checkpoint_bytes_max: 16 * 1024,
+                give_up: Arc::new(AtomicBool::new(true)),
+            };
+        let stage = SealStage::new(&config, stores, sender);
+        let life =
+            Self { present, wal: wal.writer, stage, spool: spool.reader, sealed, now: 0 };
+        (life, wal.reader)
+    }
+
+    fn now(&self) -> Now {
+        Now { monotonic: self.now, wall: 1_700_000_000_000_000 + self.now }
+    }
+
+    fn replay(&mut self, wal: LogReader) -> Option<()> {
+        let from = self.stage.position().map(|at| (LifeId(at.buffer.0), at.number));
+        let mut replay = Replay::new(wal, from);
+        while let Some(step) = replay.next_step().unwrap() {
+            stored(self.stage.replayed(&step, self.now()))?;
+        }
+        Some(())
+    }
+
+    /// One group commit: durable, and then taken in. `None`: the disk gave up.
+    fn commit(&mut self, messages: &[Vec<u8>]) -> Option<()> {
+        let mut frame = Frame::new();
+        for message in messages {
+            frame.push(RecordKind::Message.code(), message).unwrap();
+        }
+        let appended = self.wal.append(&frame).ok()?;
+        for (i, message) in messages.iter().enumerate() {
+            let origin = Origin { buffer: self.present, number: appended.first + i as u64 };
+            let kind = RecordKind::Message.code();
+            stored(self.stage.record(origin, kind, message, self.now()))?;
+        }
+        Some(())
+    }
+}
+
+/// `None` when the disk is gone; anything else that fails is a bug.
+fn stored(result: Result<(), StageError>) -> Option<()> {
+    match result {
+        Ok(()) => Some(()),
+        Err(StageError::Storage(_)) => None,
+        Err(other) => panic!("{other}"),
+    }
+}
+
+fn message(device: u64, seq: i64, dup: bool) -> Vec<u8> {
+    let payload = match seq % 10 {
+        // Malformed: a dead letter.
+        9 => format!("{{\"value\":{seq},"),
+        8 => format!("{{\"a\":{seq},\"b\":true,\"seq\":{seq}}}"),
+        _ => format!("{{\"value\":{seq}.25,\"seq\":{seq}}}"),
+    };
+    let mut out = Vec::new();
+    Message {
+        session: device,
+        qos: Qos::AtLeastOnce,
+        dup,
+        retain: false,
+        v5: false,
+        packet_id: (seq % 60 + 1) as u16,
+        received_time: 1_700_000_000_000_000 + seq,
+        topic: &format!("site/d{device}/m"),
+        payload: payload.as_bytes(),
+    }
+    .write(&mut out);
+    out
+}
+
+fn rows_of(seq: i64) -> u32 {
+    match seq % 10 {
+        9 => 0,
+        8 => 2,
+        _ => 1,
+    }
+}
+
+/// What arrived, by (device, seq): how many rows. Series come from their own lane.
+#[derive(Default)]
+struct Arrived {
+    rows: BTreeMap<(String, i64), u32>,
+    books: BTreeMap<BufferId, Vec<SeriesDef>>,
+    batches: BTreeMap<LaneKey, u64>,
+}
+
+impl Arrived {
+    /// Reads every batch of the spool that was not seen yet, as an aggregator would. `None` when
+    /// the disk is gone.
+    fn collect(&mut self, spool: &mut AgentSpool, lanes: &[(LaneKey, u64)]) -> Option<()> {
+        let mut decoder = Decoder::new();
+        for (key, end) in lanes {
+            let next = self.batches.entry(*key).or_default();
+            for number in *next..*end {
+                let batch_key = BatchKey { buffer: key.buffer, lane: key.lane, number };
+                let batch = spool.read(batch_key).ok()?;
+                *next = number + 1;
+                match batch.decode(&mut decoder).unwrap() {
+                    Content::Series { base, defs } => {
+                        let book = self.books.entry(key.buffer).or_default();
+                        assert_eq!(book.len(), base as usize);
+                        book.extend(defs);
+                    }
+                    Content::Readings(readings) => {
+                        let book = &self.books[&key.buffer];
+                        assert!(batch.series_needed() as usize <= book.len());
+                        for row in readings.rows() {
+                            let series = &book[row.series.0 as usize];
+                            let name = (series.device.to_string(), row.meta.device_seq.unwrap());
+                            *self.rows.entry(name).or_default() += 1;
+                        }
+                    }
+                    Content::Gap(gap) => panic!("nothing is lost, but {gap:?}"),
+                }
+            }
+        }
+        Some(())
+    }
+}
+
+struct World {
+    random: Random,
+    sent: BTreeMap<(u64, i64), bool>,
+    next: [i64; 3],
+    ends: BTreeMap<LaneKey, u64>,
+    arrived: Arrived,
+}
+
+impl World {
+    /// Sends some messages of a device; first again what got no PUBACK, as a client does.
+    fn send(&mut self, life: &mut Life) -> Option<()> {
+        let device = self.random.below(3);
+        let mut frame = Vec::new();
+        let mut pairs = Vec::new();
+        for (pair, _) in self.sent.iter().filter(|(pair, acked)| !**acked && pair.0 == device) {
+            frame.push(message(pair.0, pair.1, true));
+            pairs.push(*pair);
+        }
+        for _ in 0..self.random.below(20) {
+            let seq = &mut self.next[device as usize];
+            frame.push(message(device, *seq, false));
+            pairs.push((device, *seq));
+            *seq += 1;
+        }
+        for pair in &pairs {
+            self.sent.entry(*pair).or_insert(false);
+        }
+        if frame.is_empty() {
+            return Some(());
+        }
+        life.commit(&frame)?;
+        for pair in pairs {
+            self.sent.insert(pair, true);
+        }
+        Some(())
+    }
+
+    /// What the uplink does: reads what is sealed, now and then has it acknowledged and trimmed.
+    fn uplink(&mut self, life: &mut Life) -> Option<()> {
+        while let Ok(sealed) = life.sealed.try_recv() {
+            let end = self.ends.entry(sealed.key.lane_key()).or_default();
+            *end = (*end).max(sealed.key.number + 1);
+        }
+        let mut lanes: Vec<_> = self.ends.iter().map(|(key, end)| (*key, *end)).collect();
+        lanes.sort_by_key(|(key, _)| (key.lane != Lane::Series, *key));
+        self.arrived.collect(&mut life.spool, &lanes)?;
+        let telemetry = |(key, _): &&(LaneKey, u64)| key.lane == Lane::Telemetry;
+        for (key, end) in lanes.iter().filter(telemetry) {
+            life.spool.trim(Trim { key: *key, below: *end });
+        }
+        let cursor: [LaneCursor; 0] = [];
+        life.spool.save(&cursor);
+        Some(())
+    }
+}
+
+fn run(seed: u64) {
+    let sim = Arc::new(SimDisk::new(seed));
+    let mut disk: Arc<SimDisk> = sim;
+    let mut world = World {
+        random: Random(seed * 2 + 1),
+        sent: BTreeMap::new(),
+        next: [0; 3],
+        ends: BTreeMap::new(),
+        arrived: Arrived::default(),
+    };
+    for life_number in 0..8 {
+        let dynamic: Arc<dyn Disk> = disk.clone();
+        let (mut life, wal) = Life::open(&dynamic);
+        for start in life.spool.lane_starts() {
+            let end = world.ends.entry(start.key).or_default();
+            *end = (*end).max(start.end);
+        }
+        let last = life_number == 7;
+        if !last {
+            // Power fails somewhere in the middle of what follows.
+            disk.power_off_after(1 + world.random.below(90));
+        }
+        let mut powered = life.replay(wal).is_some();
+        for _ in 0..40 {
+            life.now += 400;
+            powered = powered && world.send(&mut life).is_some();
+            powered = powered && stored(life.stage.tick(life.now())).is_some();
+            if !powered {
+                break;
+            }
+            powered = world.random.below(4) > 0 || world.uplink(&mut life).is_some();
+        }
+        if last {
+            while world.sent.values().any(|acked| !acked) {
+                world.send(&mut life).unwrap();
+            }
+            life.stage.finish(life.now()).unwrap();
+            world.uplink(&mut life).unwrap();
+            break;
+        }
+        let survival = match world.random.below(3) {
+            0 => Survival::Nothing,
+            1 => Survival::RandomHalf(seed),
+            _ => Survival::All,
+        };
+        drop(life);
+        disk = Arc::new(disk.crash(survival));
+    }
+    for (device, seq) in world.sent.keys() {
+        let name = if seq % 10 == 8 { format!("site/d{device}/m") } else { format!("site/d{device}") };
+        let rows = world.arrived.rows.remove(&(name, *seq)).unwrap_or(0);
+        assert_eq!(rows, rows_of(*seq), "seed {seed}: device {device}, seq {seq}");
+    }
+    assert!(world.arrived.rows.is_empty(), "{:?}", world.arrived.rows);
+    let dynamic: Arc<dyn Disk> = disk;
+    let dead = DeadLetters::open(
+        &dynamic,
+        &Path::new(DATA).join("deadletter"),
+        BufferId::new(99, 0),
+        0,
+    )
+    .unwrap();
+    let mut buried = BTreeMap::new();
+    for span in dead.reader().lives() {
+        let mut entries = Vec::new();
+        if span.first < span.end {
+            dead.reader().read(span.life, span.first, usize::MAX >> 1, &mut entries).unwrap();
+        }
+        for entry in entries {
+            let letter = Letter::read(&entry.bytes).unwrap();
+            *buried.entry((letter.topic.to_owned(), letter.payload.to_vec())).or_insert(0) += 1;
+        }
+    }
+    let expected = world.sent.keys().filter(|(_, seq)| rows_of(*seq) == 0).count();
+    assert_eq!(buried.len(), expected, "seed {seed}");
+    assert!(buried.values().all(|copies| *copies == 1), "seed {seed}: {buried:?}");
+}
+
+#[test]
+fn whenever_the_power_fails_every_acknowledged_reading_is_sealed_once() {
+    for seed in 0..20 {
+        run(seed);
+    }
+}

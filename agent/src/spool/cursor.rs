@@ -1,0 +1,159 @@
+//! What the spool's cursor holds, as bytes: what is covered, and what was acknowledged. Versioned,
+//! little endian, total on arbitrary bytes.
+
+use crate::limits::CURSOR_SLOT_BYTES;
+use crate::seal::Origin;
+use bytes::{Buf, BufMut, TryGetError};
+use tributary_protocol::ids::{BufferId, HashSum, Lane, LaneKey};
+use tributary_protocol::limits::{HELLO_LANES_MAX, NUMBER_MAX};
+use tributary_protocol::ranges::Held;
+use tributary_protocol::session::LaneCursor;
+
+const VERSION: u16 = 1;
+/// Bytes that are left to the slot's own header.
+const SLOT_HEADER_BYTES: usize = 64;
+const LANE_BYTES: usize = 16 + 1 + 2;
+const RUN_BYTES: usize = 8 + 8 + 16;
+
+/// Why bytes are no cursor.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum CursorBodyError {
+    /// The bytes end too early.
+    #[error("the spool's cursor is cut short")]
+    Truncated,
+    /// Written by a version that this build does not know.
+    #[error("the spool's cursor has version {0}; this build reads version {VERSION}")]
+    Version(u16),
+    /// A field holds what it may not.
+    #[error("the spool's cursor: bad {0}")]
+    Field(&'static str),
+}
+
+impl From<TryGetError> for CursorBodyError {
+    fn from(_: TryGetError) -> Self {
+        Self::Truncated
+    }
+}
+
+/// What the spool's cursor holds.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct CursorBody {
+    /// Everything before this message is in batches that were durable.
+    pub covered_to: Option<Origin>,
+    /// What was acknowledged.
+    pub lanes: Vec<LaneCursor>,
+}
+
+impl CursorBody {
+    /// The cursor as bytes that fit a slot. What does not fit is left out, which only means that
+    /// it is sent again.
+    pub fn write(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        out.put_u16_le(VERSION);
+        out.put_u8(u8::from(self.covered_to.is_some()));
+        let origin = self.covered_to.unwrap_or(Origin { buffer: BufferId([0; 16]), number: 0 });
+        out.put_slice(&origin.buffer.0);
+        out.put_u64_le(origin.number);
+        let mut room = CURSOR_SLOT_BYTES as usize - SLOT_HEADER_BYTES - out.len() - 2;
+        let fits = self.lanes.iter().take_while(|lane| {
+            let bytes = LANE_BYTES + RUN_BYTES * lane.acked.len();
+            let fits = bytes <= room;
+            room = room.saturating_sub(bytes);
+            fits
+        });
+        let fits: Vec<_> = fits.take(HELLO_LANES_MAX).collect();
+        out.put_u16_le(fits.len() as u16);
+        for lane in fits {
+            out.put_slice(&lane.key.buffer.0);
+            out.put_u8(lane.key.lane.code());
+            out.put_u16_le(lane.acked.len() as u16);
+            for run in &lane.acked {
+                out.put_u64_le(run.first);
+                out.put_u64_le(run.end);
+                out.put_u128_le(run.sum.0);
+            }
+        }
+        out
+    }
+
+    /// The cursor in `bytes`.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn read(mut bytes: &[u8]) -> Result<Self, CursorBodyError> {
+        let input = &mut bytes;
+        let version = input.try_get_u16_le()?;
+        if version != VERSION {
+            return Err(CursorBodyError::Version(version));
+        }
+        let covered = input.try_get_u8()? != 0;
+        let origin = Origin { buffer: read_buffer(input)?, number: input.try_get_u64_le()? };
+        let count = usize::from(input.try_get_u16_le()?);
+        if count > HELLO_LANES_MAX {
+            return Err(CursorBodyError::Field("count of lanes"));
+        }
+        let lanes = (0..count).map(|_| read_lane(input)).collect::<Result<_, _>>()?;
+        Ok(Self { covered_to: covered.then_some(origin), lanes })
+    }
+}
+
+fn read_buffer(input: &mut &[u8]) -> Result<BufferId, CursorBodyError> {
+    let (id, rest) = input.split_first_chunk().ok_or(CursorBodyError::Truncated)?;
+    let id = BufferId(*id);
+    *input = rest;
+    Ok(id)
+}
+
+fn read_lane(input: &mut &[u8]) -> Result<LaneCursor, CursorBodyError> {
+    let buffer = read_buffer(input)?;
+    let lane = Lane::from_code(input.try_get_u8()?).ok_or(CursorBodyError::Field("lane"))?;
+    let mut acked = Vec::new();
+    let mut at = 0;
+    for _ in 0..input.try_get_u16_le()? {
+        let (first, end) = (input.try_get_u64_le()?, input.try_get_u64_le()?);
+        let sum = HashSum(input.try_get_u128_le()?);
+        if first < at || first >= end || end > NUMBER_MAX {
+            return Err(CursorBodyError::Field("range"));
+        }
+        at = end + 1;
+        acked.push(Held { first, end, sum });
+    }
+    Ok(LaneCursor { key: LaneKey { buffer, lane }, acked })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn lane(life: u64, runs: u64) -> LaneCursor {
+        let run = |i: u64| Held { first: i * 9, end: i * 9 + 4, sum: HashSum(u128::from(i)) };
+        LaneCursor {
+            key: LaneKey { buffer: BufferId::new(life, 1), lane: Lane::Telemetry },
+            acked: (0..runs).map(run).collect(),
+        }
+    }
+
+    #[test]
+    fn it_comes_back_and_always_fits_its_slot() {
+        for lanes in [0, 1, 255, 2_000] {
+            let body = CursorBody {
+                covered_to: Some(Origin { buffer: BufferId::new(3, 4), number: 77 }),
+                lanes: (0..lanes).map(|life| lane(life, life % 60)).collect(),
+            };
+            let bytes = body.write();
+            assert!(bytes.len() + SLOT_HEADER_BYTES <= CURSOR_SLOT_BYTES as usize);
+            let back = CursorBody::read(&bytes).expect("written just now");
+            assert_eq!(back.covered_to, body.covered_to);
+            assert_eq!(back.lanes, body.lanes[..back.lanes.len()]);
+            assert!(lanes > 255 || back.lanes.len() == lanes as usize);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = CursorBody::read(&bytes);
+        }
+    }
+}

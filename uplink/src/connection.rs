@@ -1,0 +1,252 @@
+//! One QUIC connection to an aggregator: who we are, whom we trust, and how the transport is set.
+
+use crate::limits::{
+    HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, KEEP_ALIVE, RECEIVE_WINDOW_BYTES, SEND_WINDOW_BYTES,
+    STREAM_RECEIVE_WINDOW_BYTES, UDP_BUFFER_BYTES,
+};
+use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{ClientConfig, Endpoint, EndpointConfig, TokioRuntime, TransportConfig, VarInt};
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The protocol's name in the TLS handshake.
+pub const ALPN: &[u8] = b"tributary/1";
+
+/// Where an aggregator is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Host and port, as in `aggregator.example.org:7443`.
+    pub address: String,
+    /// The name that its certificate must carry; the host when absent.
+    pub server_name: Option<String>,
+}
+
+impl Target {
+    fn name(&self) -> &str {
+        let host = self.address.rsplit_once(':').map_or(&*self.address, |(host, _)| host);
+        self.server_name.as_deref().unwrap_or(host.trim_matches(['[', ']']))
+    }
+}
+
+/// Who we are and whom we trust: paths of PEM files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The certificate authority that signed the aggregator's certificate.
+    pub ca: PathBuf,
+    /// Our certificate, and what is needed to reach the authority.
+    pub certificate: PathBuf,
+    /// Our private key.
+    pub key: PathBuf,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// A file with a certificate or key is missing or bad.
+    #[error("{what} {}: {reason}", path.display())]
+    File {
+        /// What it should hold.
+        what: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Certificate and key do not go together, or TLS refuses them.
+    #[error("TLS set-up: {0}")]
+    Tls(String),
+    /// The socket can't be had.
+    #[error("UDP socket for the uplink: {0}")]
+    Socket(#[from] std::io::Error),
+    /// The name can't be resolved.
+    #[error("{address} can't be resolved: {reason}")]
+    Resolve {
+        /// The address.
+        address: String,
+        /// What the resolver says.
+        reason: String,
+    },
+    /// Nobody answers in time.
+    #[error("no answer from {0} within {HANDSHAKE_TIMEOUT:?}: is UDP let through?")]
+    Timeout(String),
+    /// The handshake failed.
+    #[error("{address}: {reason}")]
+    Handshake {
+        /// The address.
+        address: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+fn file_error(what: &'static str, path: &Path, reason: impl ToString) -> ConnectError {
+    ConnectError::File { what, path: path.to_owned(), reason: reason.to_string() }
+}
+
+/// The certificates in a PEM file, at least one.
+///
+/// # Errors
+/// When the file can't be read, or holds none.
+pub fn certificates(
+    what: &'static str,
+    path: &Path,
+) -> Result<Vec<CertificateDer<'static>>, ConnectError> {
+    let iter = CertificateDer::pem_file_iter(path).map_err(|e| file_error(what, path, e))?;
+    let found: Vec<_> =
+        iter.collect::<Result<_, _>>().map_err(|e| file_error(what, path, e))?;
+    if found.is_empty() {
+        return Err(file_error(what, path, "it holds no certificate in PEM"));
+    }
+    Ok(found)
+}
+
+/// The private key in a PEM file.
+///
+/// # Errors
+/// When the file can't be read, or holds none.
+pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, ConnectError> {
+    PrivateKeyDer::from_pem_file(path).map_err(|e| file_error("private key", path, e))
+}
+
+/// The authorities in a PEM file, as roots of trust.
+///
+/// # Errors
+/// When the file can't be read, or holds none that can be used.
+pub fn roots(path: &Path) -> Result<RootCertStore, ConnectError> {
+    let what = "certificate authority";
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(what, path)? {
+        roots.add(certificate).map_err(|e| file_error(what, path, e))?;
+    }
+    Ok(roots)
+}
+
+fn tls(identity: &Identity) -> Result<rustls::ClientConfig, ConnectError> {
+    let tls = |e: rustls::Error| ConnectError::Tls(e.to_string());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(tls)?
+        .with_root_certificates(roots(&identity.ca)?)
+        .with_client_auth_cert(
+            certificates("certificate", &identity.certificate)?,
+            private_key(&identity.key)?,
+        )
+        .map_err(tls)?;
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    Ok(config)
+}
+
+fn transport(last_rtt: Option<Duration>) -> TransportConfig {
+    let mut transport = TransportConfig::default();
+    transport
+        .keep_alive_interval(Some(KEEP_ALIVE))
+        .max_idle_timeout(IDLE_TIMEOUT.try_into().ok())
+        .send_window(SEND_WINDOW_BYTES)
+        .receive_window(VarInt::from_u32(RECEIVE_WINDOW_BYTES))
+        .stream_receive_window(VarInt::from_u32(STREAM_RECEIVE_WINDOW_BYTES))
+        // The aggregator opens no stream; it answers on the one that we open.
+        .max_concurrent_bidi_streams(VarInt::from_u32(0))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .datagram_receive_buffer_size(None);
+    if let Some(rtt) = last_rtt {
+        // A first flight that is lost costs one timeout: of the link's size, not of a guess.
+        transport.initial_rtt(rtt.clamp(Duration::from_millis(1), Duration::from_secs(1)));
+    }
+    transport
+}
+
+/// What connects, again and again: certificates are read afresh each time.
+#[derive(Debug)]
+pub struct Connector {
+    target: Target,
+    identity: Identity,
+    last_rtt: Option<Duration>,
+}
+
+impl Connector {
+    /// A connector; nothing is opened or read yet.
+    pub fn new(target: Target, identity: Identity) -> Self {
+        Self { target, identity, last_rtt: None }
+    }
+
+    /// Where it connects to.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Remembers the link's round trip for the next first flight.
+    pub fn remember_rtt(&mut self, rtt: Duration) {
+        self.last_rtt = Some(rtt);
+    }
+
+    /// A connection whose handshake is complete. With TLS 1.3 the aggregator may still refuse our
+    /// certificate: only its `Welcome` means success.
+    ///
+    /// # Errors
+    /// What stood in the way.
+    pub async fn connect(&self) -> Result<quinn::Connection, ConnectError> {
+        let crypto = QuicClientConfig::try_from(tls(&self.identity)?)
+            .map_err(|e| ConnectError::Tls(e.to_string()))?;
+        let mut config = ClientConfig::new(Arc::new(crypto));
+        config.transport_config(Arc::new(transport(self.last_rtt)));
+        let address = resolve(&self.target.address).await?;
+        let endpoint = endpoint(address)?;
+        let failed = |reason: String| ConnectError::Handshake {
+            address: self.target.address.clone(),
+            reason,
+        };
+        let connecting = endpoint
+            .connect_with(config, address, self.target.name())
+            .map_err(|e| failed(e.to_string()))?;
+        match tokio::time::timeout(HANDSHAKE_TIMEOUT, connecting).await {
+            Err(_) => Err(ConnectError::Timeout(self.target.address.clone())),
+            Ok(Err(e)) => Err(failed(e.to_string())),
+            Ok(Ok(connection)) => Ok(connection),
+        }
+    }
+}
+
+async fn resolve(address: &str) -> Result<SocketAddr, ConnectError> {
+    let failed = |reason: String| ConnectError::Resolve { address: address.to_owned(), reason };
+    let mut found =
+        tokio::net::lookup_host(address).await.map_err(|e| failed(e.to_string()))?;
+    found.next().ok_or_else(|| failed("no address".to_owned()))
+}
+
+fn endpoint(peer: SocketAddr) -> Result<Endpoint, ConnectError> {
+    let local: SocketAddr = match peer {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let socket = udp_socket(local)?;
+    let runtime = Arc::new(TokioRuntime);
+    Ok(Endpoint::new(EndpointConfig::default(), None, socket, runtime)?)
+}
+
+/// A UDP socket with buffers that hold a burst; warns when the system grants less.
+///
+/// # Errors
+/// When it can't be bound.
+pub fn udp_socket(local: SocketAddr) -> Result<std::net::UdpSocket, std::io::Error> {
+    let domain = socket2::Domain::for_address(local);
+    let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, None)?;
+    socket.set_recv_buffer_size(UDP_BUFFER_BYTES)?;
+    socket.set_send_buffer_size(UDP_BUFFER_BYTES)?;
+    let granted = socket.recv_buffer_size()?.min(socket.send_buffer_size()?);
+    if granted < UDP_BUFFER_BYTES {
+        tracing::warn!(
+            granted,
+            wanted = UDP_BUFFER_BYTES,
+            "UDP buffers are small: raise net.core.rmem_max and net.core.wmem_max"
+        );
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&local.into())?;
+    Ok(socket.into())
+}

@@ -1,0 +1,15 @@
+//! The client end of a session: an authenticated QUIC connection to an aggregator, kept up, and fed
+//! by the pure [`Sender`](tributary_protocol::session::Sender). It stores nothing: batches come out
+//! of a [`Spool`] that the caller owns.
+#![forbid(unsafe_code)]
+
+pub mod authority;
+pub mod limits;
+
+mod backoff;
+pub mod connection;
+pub mod control;
+pub mod run;
+
+pub use connection::{ConnectError, Identity, Target};
+pub use run::{Sealed, Spool, SpoolError, Status, UplinkConfig, run};

@@ -1,0 +1,29 @@
+//! Every bound of the uplink.
+
+use std::time::Duration;
+use tributary_protocol::limits::{BATCH_BYTES_MAX, IN_FLIGHT_BYTES};
+
+/// Bytes that QUIC may hold for sending.
+pub const SEND_WINDOW_BYTES: u64 = 2 * 1024 * 1024;
+/// Bytes that the aggregator may send ahead on the whole connection.
+pub const RECEIVE_WINDOW_BYTES: u32 = 512 * 1024;
+/// Bytes that the aggregator may send ahead on one stream.
+pub const STREAM_RECEIVE_WINDOW_BYTES: u32 = 256 * 1024;
+/// Bytes of the UDP socket's buffers; smaller ones lose packets under load.
+pub const UDP_BUFFER_BYTES: usize = 4 * 1024 * 1024;
+/// A connection on which nothing arrives for so long is given up.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often a quiet connection is kept open.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// How long connecting and greeting may take.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the first retry waits, at most.
+pub const BACKOFF_MIN: Duration = Duration::from_millis(500);
+/// How long any retry waits, at most.
+pub const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// Announcements of sealed batches that wait to be taken in.
+pub const SEALED_QUEUE: usize = 1_024;
+/// How often the cursor is kept while acknowledgements come in.
+pub const CURSOR_INTERVAL: Duration = Duration::from_secs(1);
+
+const _: () = assert!(SEND_WINDOW_BYTES >= IN_FLIGHT_BYTES + BATCH_BYTES_MAX as u64);

@@ -1,0 +1,468 @@
+//! The uplink's shell: connects, greets, sends what the sender says, and hands back what the
+//! aggregator acknowledged, for as long as there is something to send.
+
+use crate::backoff;
+use crate::connection::{ConnectError, Connector, Identity, Target};
+use crate::control;
+use crate::limits::{BACKOFF_MIN, CURSOR_INTERVAL, HANDSHAKE_TIMEOUT};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use quinn::{Connection, RecvStream, SendStream, VarInt};
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
+use tracing::{debug, info, warn};
+use tributary_protocol::batch::SealedBatch;
+use tributary_protocol::frame::{FrameKind, RawFrame, header};
+use tributary_protocol::ids::BatchKey;
+use tributary_protocol::message::{Message, Reject, RejectCode, Welcome};
+use tributary_protocol::session::{LaneCursor, Outgoing, Sender, Trim, Urgency};
+
+/// A batch that became durable in its spool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sealed {
+    /// Which.
+    pub key: BatchKey,
+    /// Its bytes.
+    pub bytes: u64,
+}
+
+/// Why a batch can't be read from its spool.
+#[derive(Debug, thiserror::Error)]
+#[error("batch {key} can't be read from the spool: {reason}")]
+pub struct SpoolError {
+    /// Which.
+    pub key: BatchKey,
+    /// Why.
+    pub reason: String,
+}
+
+/// Where batches are until they are acknowledged.
+pub trait Spool: Send {
+    /// A batch that is durable here.
+    ///
+    /// # Errors
+    /// When it is damaged or gone; it is then passed over.
+    fn read(&mut self, key: BatchKey) -> Result<SealedBatch, SpoolError>;
+    /// Everything below is acknowledged and may go.
+    fn trim(&mut self, trim: Trim);
+    /// Keeps what was acknowledged, so that a restart sends little again.
+    fn save(&mut self, cursor: &[LaneCursor]);
+}
+
+/// What the uplink has to know.
+#[derive(Clone, Debug)]
+pub struct UplinkConfig {
+    /// The aggregator.
+    pub target: Target,
+    /// Who we are and whom we trust.
+    pub identity: Identity,
+    /// The agent's label.
+    pub name: String,
+    /// How long what is left may take to go out once nothing more comes in.
+    pub drain_deadline: Duration,
+}
+
+/// How the uplink stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// Whether a session is open.
+    pub connected: bool,
+    /// Why not, in words.
+    pub problem: Option<String>,
+    /// Round trip of the link, in microseconds.
+    pub rtt_us: u64,
+    /// Batches durable here and not acknowledged.
+    pub backlog_batches: u64,
+    /// Their bytes, about.
+    pub backlog_bytes: u64,
+    /// Sessions opened since the start.
+    pub sessions: u64,
+    /// Bytes of sealed batches sent since the start, repeats included.
+    pub batch_bytes_sent: u64,
+    /// Bytes of UDP payload sent since the start.
+    pub udp_bytes_sent: u64,
+    /// Batches that could not be read from the spool.
+    pub unreadable: u64,
+}
+
+/// What software we are, as the other end sees it.
+const SOFTWARE: &str = concat!("tributary ", env!("CARGO_PKG_VERSION"));
+
+/// Runs until `sealed` is closed and everything is acknowledged, or the drain's deadline is over.
+/// Returns whether all was acknowledged.
+pub async fn run<S: Spool>(
+    config: UplinkConfig,
+    sender: Sender,
+    spool: S,
+    sealed: mpsc::Receiver<Sealed>,
+    status: watch::Sender<Status>,
+) -> bool {
+    let connector = Connector::new(config.target.clone(), config.identity.clone());
+    let mut uplink = Uplink {
+        config,
+        connector,
+        sender,
+        spool,
+        sealed: Intake { queue: sealed, closed_at: None },
+        status,
+        cursor_due: None,
+    };
+    uplink.run().await
+}
+
+/// The queue of sealed batches, and when it was closed.
+struct Intake {
+    queue: mpsc::Receiver<Sealed>,
+    closed_at: Option<Instant>,
+}
+
+impl Intake {
+    /// The next sealed batch; pending for ever once the queue is closed. Cancel safe.
+    async fn next(&mut self) -> Option<Sealed> {
+        if self.closed_at.is_some() {
+            return std::future::pending().await;
+        }
+        let next = self.queue.recv().await;
+        if next.is_none() {
+            self.closed_at = Some(Instant::now());
+        }
+        next
+    }
+}
+
+struct Uplink<S> {
+    config: UplinkConfig,
+    connector: Connector,
+    sender: Sender,
+    spool: S,
+    sealed: Intake,
+    status: watch::Sender<Status>,
+    cursor_due: Option<Instant>,
+}
+
+/// One open session.
+struct Link {
+    connection: Connection,
+    read: FramedRead<RecvStream, LengthDelimitedCodec>,
+    write: SendStream,
+    /// One task for each batch on its way into the connection; bounded by the sender's window.
+    sending: JoinSet<Result<(), String>>,
+    /// What the connection's own count was when it was last added to the status.
+    udp_counted: u64,
+}
+
+/// What ends a session.
+enum End {
+    Drained,
+    Again,
+    Lost(String),
+}
+
+/// What can happen while a session is open.
+enum Event {
+    Sealed(Sealed),
+    Closed,
+    Message(Result<Message, String>),
+    Sent(Result<(), String>),
+    Tick,
+}
+
+impl<S: Spool> Uplink<S> {
+    async fn run(&mut self) -> bool {
+        let mut failures = 0;
+        loop {
+            if self.is_over() {
+                return self.close();
+            }
+            match self.connect().await {
+                Ok(link) => {
+                    failures = 0;
+                    match self.session(link).await {
+                        End::Drained => return self.close(),
+                        End::Again => continue,
+                        End::Lost(problem) => self.disconnected(problem),
+                    }
+                }
+                Err(problem) => {
+                    failures += 1;
+                    self.disconnected(problem);
+                }
+            }
+            self.wait(backoff::wait(failures, RandomState::new().hash_one(failures))).await;
+        }
+    }
+
+    /// Whether nothing more comes in, and nothing is left or there is no time left for it.
+    fn is_over(&self) -> bool {
+        self.sealed.closed_at.is_some_and(|at| {
+            self.sender.is_drained() || at.elapsed() >= self.config.drain_deadline
+        })
+    }
+
+    fn close(&mut self) -> bool {
+        self.spool.save(&self.sender.cursor());
+        self.sender.is_drained()
+    }
+
+    /// Waits, and takes in what is sealed meanwhile. Draining waits no longer than it may.
+    async fn wait(&mut self, wait: Duration) {
+        let wait = if self.sealed.closed_at.is_some() { wait.min(BACKOFF_MIN) } else { wait };
+        let until = Instant::now() + wait;
+        while let Ok(sealed) = tokio::time::timeout_at(until, self.sealed.next()).await {
+            match sealed {
+                Some(sealed) => self.on_sealed(sealed),
+                None => return,
+            }
+        }
+    }
+
+    fn on_sealed(&mut self, sealed: Sealed) {
+        self.sender.on_sealed(sealed.key, sealed.bytes);
+    }
+
+    fn disconnected(&mut self, problem: String) {
+        self.sender.on_lost();
+        let changed = self.status.borrow().problem.as_ref() != Some(&problem);
+        if changed {
+            warn!(target = self.config.target.address, problem, "uplink down");
+        }
+        self.status.send_modify(|status| {
+            status.connected = false;
+            status.problem = Some(problem);
+        });
+        self.show_backlog();
+    }
+
+    fn show_backlog(&self) {
+        let (batches, bytes) = self.sender.backlog();
+        self.status.send_modify(|status| {
+            status.backlog_batches = batches;
+            status.backlog_bytes = bytes;
+        });
+    }
+
+    /// Connects and greets, taking in what is sealed meanwhile.
+    async fn connect(&mut self) -> Result<Link, String> {
+        let connection = self.connector.connect().await.map_err(|e: ConnectError| e.to_string())?;
+        let greeting = async {
+            let (send, receive) = connection.open_bi().await.map_err(|e| e.to_string())?;
+            let mut link = Link {
+                connection: connection.clone(),
+                read: FramedRead::new(receive, control::codec()),
+                write: send,
+                sending: JoinSet::new(),
+                udp_counted: 0,
+            };
+            self.greet(&mut link).await?;
+            Ok(link)
+        };
+        let greeted = tokio::time::timeout(HANDSHAKE_TIMEOUT, greeting).await;
+        let link = greeted.unwrap_or_else(|_| Err("no Welcome in time".to_owned()))?;
+        self.trim();
+        info!(
+            target = self.config.target.address,
+            session = self.sender.session().map_or(0, |session| session.0),
+            "uplink up"
+        );
+        self.status.send_modify(|status| {
+            status.connected = true;
+            status.problem = None;
+            status.sessions += 1;
+        });
+        Ok(link)
+    }
+
+    async fn greet(&mut self, link: &mut Link) -> Result<(), String> {
+        let hello = self.sender.on_connected(&self.config.name, SOFTWARE);
+        let hello = Message::Hello(hello.map_err(|e| e.to_string())?);
+        say(&mut link.write, &hello).await?;
+        loop {
+            match hear(&mut link.read, &link.connection).await? {
+                Message::Welcome(page) => {
+                    let more = page.more;
+                    self.welcome(page)?;
+                    if !more {
+                        return Ok(());
+                    }
+                }
+                other => return Err(unexpected(&other)),
+            }
+        }
+    }
+
+    fn welcome(&mut self, page: Welcome) -> Result<(), String> {
+        let spool = &mut self.spool;
+        let hash_of = |key| spool.read(key).ok().map(|batch| batch.hash());
+        self.sender.on_welcome(page, hash_of).map_err(|e| e.to_string())
+    }
+
+    /// One session, until it is lost or nothing is left to do.
+    async fn session(&mut self, mut link: Link) -> End {
+        loop {
+            self.fill(&mut link);
+            self.measure(&mut link);
+            if self.is_over() {
+                self.leave(&mut link).await;
+                return End::Drained;
+            }
+            if self.sender.wants_new_session() {
+                self.leave(&mut link).await;
+                self.sender.on_lost();
+                return End::Again;
+            }
+            let event = self.next_event(&mut link).await;
+            if let Err(problem) = self.apply(event) {
+                link.connection.close(VarInt::from_u32(0), b"");
+                return End::Lost(problem);
+            }
+        }
+    }
+
+    /// Waits for whatever comes first. Cancel safe: each branch is a receive that loses nothing
+    /// when it is dropped.
+    async fn next_event(&mut self, link: &mut Link) -> Event {
+        let tick = Duration::from_millis(250);
+        tokio::select! {
+            message = hear(&mut link.read, &link.connection) => Event::Message(message),
+            Some(sent) = link.sending.join_next() => {
+                Event::Sent(sent.unwrap_or_else(|e| Err(e.to_string())))
+            }
+            sealed = self.sealed.next() => sealed.map_or(Event::Closed, Event::Sealed),
+            () = tokio::time::sleep(tick) => Event::Tick,
+        }
+    }
+
+    fn apply(&mut self, event: Event) -> Result<(), String> {
+        match event {
+            Event::Sealed(sealed) => self.on_sealed(sealed),
+            Event::Closed | Event::Tick | Event::Sent(Ok(())) => {}
+            Event::Sent(Err(problem)) => return Err(problem),
+            Event::Message(message) => match message? {
+                Message::Ack(ack) => {
+                    self.sender.on_ack(&ack).map_err(|e| e.to_string())?;
+                    self.trim();
+                }
+                other => return Err(unexpected(&other)),
+            },
+        }
+        if self.cursor_due.is_some_and(|due| due <= Instant::now()) {
+            self.cursor_due = None;
+            self.spool.save(&self.sender.cursor());
+        }
+        Ok(())
+    }
+
+    fn trim(&mut self) {
+        for trim in self.sender.poll_trims() {
+            self.spool.trim(trim);
+        }
+        self.cursor_due.get_or_insert_with(|| Instant::now() + CURSOR_INTERVAL);
+    }
+
+    /// Sends as much as the window allows.
+    fn fill(&mut self, link: &mut Link) {
+        while let Some((key, urgency)) = self.sender.poll_send() {
+            let batch = match self.spool.read(key) {
+                Ok(batch) => batch,
+                Err(error) => {
+                    warn!(%error, "passed over");
+                    self.sender.skip(key);
+                    self.status.send_modify(|status| status.unreadable += 1);
+                    continue;
+                }
+            };
+            let bytes = batch.bytes().len() as u64;
+            let outgoing = Outgoing {
+                key,
+                bytes,
+                hash: batch.hash(),
+                series_needed: batch.series_needed(),
+                series_after: batch.series_needed().saturating_add(batch.rows()),
+            };
+            if self.sender.offer(&outgoing, urgency) {
+                let connection = link.connection.clone();
+                link.sending.spawn(send_batch(connection, batch.bytes().clone(), urgency));
+                self.status.send_modify(|status| status.batch_bytes_sent += bytes);
+            }
+        }
+    }
+
+    fn measure(&mut self, link: &mut Link) {
+        let sent = link.connection.stats().udp_tx.bytes;
+        let rtt = link.connection.rtt();
+        self.connector.remember_rtt(rtt);
+        let more = sent - link.udp_counted;
+        link.udp_counted = sent;
+        let (backlog_batches, backlog_bytes) = self.sender.backlog();
+        self.status.send_modify(|status| {
+            status.udp_bytes_sent += more;
+            status.rtt_us = u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX);
+            status.backlog_batches = backlog_batches;
+            status.backlog_bytes = backlog_bytes;
+        });
+    }
+
+    /// Ends a session on our own account.
+    async fn leave(&mut self, link: &mut Link) {
+        let reject = Reject {
+            code: RejectCode::Closing,
+            detail: "the agent ends the session".to_owned(),
+            retry_after_ms: 0,
+            batch: None,
+        };
+        if let Err(problem) = say(&mut link.write, &Message::Reject(reject)).await {
+            debug!(problem, "the session ended without a word");
+        }
+        link.connection.close(VarInt::from_u32(0), b"closing");
+        self.status.send_modify(|status| status.connected = false);
+    }
+}
+
+async fn say(stream: &mut SendStream, message: &Message) -> Result<(), String> {
+    let bytes = message.encode().map_err(|e| e.to_string())?;
+    stream.write_all(&bytes).await.map_err(|e| e.to_string())
+}
+
+/// The next message. Cancel safe: what has arrived stays in the reader's buffer.
+async fn hear(
+    read: &mut FramedRead<RecvStream, LengthDelimitedCodec>,
+    connection: &Connection,
+) -> Result<Message, String> {
+    let bytes = match read.next().await {
+        Some(Ok(bytes)) => bytes,
+        Some(Err(error)) => return Err(why_closed(connection).unwrap_or(error.to_string())),
+        None => return Err(why_closed(connection).unwrap_or("closed by the peer".to_owned())),
+    };
+    let frame = RawFrame(bytes.freeze()).verify().map_err(|e| e.to_string())?;
+    Message::parse(&frame).map_err(|e| e.to_string())
+}
+
+fn why_closed(connection: &Connection) -> Option<String> {
+    connection.close_reason().map(|reason| reason.to_string())
+}
+
+fn unexpected(message: &Message) -> String {
+    match message {
+        Message::Reject(reject) => {
+            format!("refused by the aggregator ({:?}): {}", reject.code, reject.detail)
+        }
+        other => format!("the aggregator broke the protocol: {other:?}"),
+    }
+}
+
+async fn send_batch(
+    connection: Connection,
+    bytes: Bytes,
+    urgency: Urgency,
+) -> Result<(), String> {
+    let head = header(FrameKind::Batch, &bytes).map_err(|e| e.to_string())?;
+    let mut stream = connection.open_uni().await.map_err(|e| e.to_string())?;
+    let _ = stream.set_priority(urgency as i32);
+    let mut parts = [Bytes::copy_from_slice(&head), bytes];
+    stream.write_all_chunks(&mut parts).await.map_err(|e| e.to_string())?;
+    stream.finish().map_err(|e| e.to_string())
+}
