@@ -5,6 +5,7 @@ use super::*;
 use crate::ids::BufferId;
 use crate::reading::{Flags, Meta, Row, Value, ValueType};
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
 
 fn spec(lane: Lane, series_needed: u32) -> Spec {
     let key = BatchKey {
@@ -142,4 +143,253 @@ proptest! {
     fn wild_readings_come_back_to_the_bit(readings in wild_readings(400)) {
         round_trip(&readings);
     }
+}
+
+fn steady(rows: i64) -> Readings {
+    let mut readings = Readings::new();
+    for i in 0..rows {
+        let meta = Meta {
+            event_time: 1_780_000_000_000_000 + i * 1_000_000,
+            received_time: 1_780_000_000_000_000 + i * 1_000_000 + (i * 7 % 5) * 1_000,
+            device_seq: Some(i),
+            ..Meta::default()
+        };
+        let decimal = Value::F64((2_000 + i * 37 % 90) as f64 / 100.0);
+        let text = if i % 3 == 0 { "on" } else { "off" };
+        for (series, value) in [decimal, Value::Bool(i % 7 == 0), Value::Str(text)]
+            .into_iter()
+            .enumerate()
+        {
+            readings.push(SeriesId(series as u32), meta, value).unwrap();
+        }
+    }
+    readings
+}
+
+/// Below zstd, where nothing but the columns' own checks catches damage.
+#[test]
+fn damaged_columns_are_refused_or_decode_within_bounds() {
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    let mut random = move |end: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % end as u64) as usize
+    };
+    let mut wild = proptest::test_runner::TestRunner::deterministic();
+    let wild = wild_readings(120).new_tree(&mut wild).unwrap().current();
+    let mut reader = ColumnReader::default();
+    let mut decoded = 0;
+    for mut readings in [steady(20), wild] {
+        order::Order::default().sort(readings.rows_mut());
+        let times = readings.rows().iter().map(|row| row.meta.event_time);
+        let (event_first, event_last) = (times.clone().min().unwrap(), times.max().unwrap());
+        let mut writer = columns::ColumnWriter::default();
+        let (tokens, bits) = writer.write(&readings, event_first).unwrap();
+        let rows = readings.len();
+        let expected = Expected {
+            rows,
+            event_first,
+            event_last,
+            series_end: 1 << 19,
+        };
+        let whole = reader.read(tokens, bits, expected).unwrap();
+        assert_eq!(plain(&whole), plain(&readings));
+        for _ in 0..20_000 {
+            let (mut tokens, mut bits) = (tokens.to_vec(), bits.to_vec());
+            for _ in 0..=random(2) {
+                let at = random(tokens.len());
+                match random(6) {
+                    0 => drop(tokens.splice(at..at, [random(256) as u8])),
+                    1 if tokens.len() > 1 => drop(tokens.remove(at)),
+                    2 => tokens[at] = random(16) as u8,
+                    3 if !bits.is_empty() => {
+                        let at = random(bits.len());
+                        bits[at] ^= 1 << random(8);
+                    }
+                    _ => tokens[at] = random(256) as u8,
+                }
+            }
+            let Ok(other) = reader.read(&tokens, &bits, expected) else {
+                continue;
+            };
+            decoded += 1;
+            let order = |row: &Row| (row.series, row.meta.event_time);
+            assert!(other.rows().is_sorted_by_key(order));
+            assert_eq!(other.len(), rows);
+        }
+    }
+    assert!(decoded > 1_000, "{decoded} decoded");
+}
+
+#[test]
+fn what_no_batch_may_hold_is_refused() {
+    let mut sealer = Sealer::new();
+    let telemetry = spec(Lane::Telemetry, 2);
+    let mut refused = |series: u32, meta: Meta, value: Value<'_>| {
+        let mut readings = Readings::new();
+        readings.push(SeriesId(series), meta, value).unwrap();
+        sealer.readings(&telemetry, &mut readings).unwrap_err()
+    };
+    let good = Meta::default();
+    let beyond = SealError::Series {
+        series: SeriesId(2),
+        needed: 2,
+    };
+    assert_eq!(refused(2, good, Value::Bool(true)), beyond);
+    let negative = Meta {
+        device_seq: Some(-1),
+        ..good
+    };
+    assert_eq!(
+        refused(0, negative, Value::Bool(true)),
+        SealError::Sequence(-1)
+    );
+    assert_eq!(refused(0, good, Value::Str("a\0b")), SealError::Text);
+
+    let mut mixed = Readings::new();
+    mixed.push(SeriesId(1), good, Value::Bool(true)).unwrap();
+    mixed.push(SeriesId(1), good, Value::I64(1)).unwrap();
+    let wrong = sealer.readings(&telemetry, &mut mixed);
+    assert_eq!(wrong, Err(SealError::MixedTypes(SeriesId(1))));
+    assert_eq!(
+        sealer.readings(&telemetry, &mut Readings::new()),
+        Err(SealError::Empty)
+    );
+    assert_eq!(
+        sealer.series(&spec(Lane::Series, 0), 0, &[]),
+        Err(SealError::Empty)
+    );
+
+    let mut one = Readings::new();
+    one.push(SeriesId(0), good, Value::I64(1)).unwrap();
+    let wrong = sealer.readings(&spec(Lane::Series, 2), &mut one.clone());
+    assert!(matches!(wrong, Err(SealError::Head(_))));
+    let mut covering = telemetry.clone();
+    covering.covers = vec![Cover {
+        buffer: BufferId::new(1, 1),
+        first: u64::MAX,
+        count: 1,
+    }];
+    assert!(matches!(
+        sealer.readings(&covering, &mut one),
+        Err(SealError::Head(_))
+    ));
+}
+
+#[test]
+fn too_many_rows_or_bytes_are_refused() {
+    let mut sealer = Sealer::new();
+    let mut many = Readings::new();
+    for i in 0..=BATCH_READINGS_MAX as i64 {
+        let value = Value::I64(i.wrapping_mul(0x5851_f42d_4c95_7f2d));
+        many.push(SeriesId(0), Meta::default(), value).unwrap();
+    }
+    let wrong = sealer.readings(&spec(Lane::Telemetry, 1), &mut many);
+    let max = BATCH_READINGS_MAX;
+    assert_eq!(wrong, Err(SealError::TooMany { rows: max + 1, max }));
+
+    let mut long = Readings::new();
+    let mut state = 1u64;
+    for _ in 0..15 {
+        let text: String = (0..64 * 1024)
+            .map(|_| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                char::from(b' ' + (state % 90) as u8)
+            })
+            .collect();
+        long.push(SeriesId(0), Meta::default(), Value::Str(&text))
+            .unwrap();
+    }
+    let wrong = sealer.readings(&spec(Lane::Telemetry, 1), &mut long);
+    assert!(matches!(wrong, Err(SealError::TooLong(_))), "{wrong:?}");
+}
+
+#[test]
+fn a_head_of_the_future_is_told_apart_from_damage() {
+    let sealed = round_trip(&steady(5));
+    let bytes = sealed.bytes();
+    // The last two bytes of the head: lane and form.
+    let lane_and_form = [
+        Lane::Telemetry.code(),
+        Kind::Readings as u8 | (Codec::Zstd as u8) << 4,
+    ];
+    let at = bytes
+        .windows(2)
+        .position(|pair| pair == lane_and_form)
+        .unwrap();
+    let with = |lane: u8, form: u8| {
+        let mut other = bytes.to_vec();
+        other[at..at + 2].copy_from_slice(&[lane, form]);
+        SealedBatch::open(other.into())
+    };
+    assert!(with(2, 0x10).is_ok());
+    assert_eq!(with(2, 0x13), Err(BatchError::Kind(3)));
+    assert_eq!(with(2, 0x20), Err(BatchError::Codec(2)));
+    assert!(matches!(with(5, 0x10), Err(BatchError::Head(_))));
+    assert!(matches!(with(0, 0x10), Err(BatchError::Head(_))));
+    assert!(matches!(with(2, 0x12), Err(BatchError::Head(_))));
+    let stored = with(2, 0x00).unwrap().decode(&mut Decoder::new());
+    assert!(stored.is_err());
+}
+
+#[test]
+fn gaps_and_definitions_come_back() {
+    let mut sealer = Sealer::new();
+    let mut decoder = Decoder::new();
+    for (reason, readings) in GapReason::ALL
+        .into_iter()
+        .zip([None, Some(0), Some(1), Some(7)])
+    {
+        let gap = Gap {
+            first: 9,
+            count: 4,
+            readings,
+            event_first: i64::MIN,
+            event_last: i64::MAX,
+            reason,
+            detail: String::new(),
+        };
+        let sealed = sealer.gap(&spec(Lane::Alerts, 0), &gap).unwrap();
+        assert_eq!((sealed.kind(), sealed.rows()), (Kind::Gap, 0));
+        assert_eq!(sealed.decode(&mut decoder), Ok(Content::Gap(gap.clone())));
+        let reversed = Gap {
+            event_first: 1,
+            event_last: 0,
+            ..gap
+        };
+        assert!(sealer.gap(&spec(Lane::Alerts, 0), &reversed).is_err());
+    }
+    let names = ["a", "pump 7/µ", "a"];
+    let defs: Vec<_> = names
+        .iter()
+        .map(|name| SeriesDef::new(name, "x", Some(name), ValueType::Str).unwrap())
+        .collect();
+    let sealed = sealer.series(&spec(Lane::Series, 0), 11, &defs).unwrap();
+    assert_eq!((sealed.kind(), sealed.rows()), (Kind::Series, 3));
+    assert_eq!(
+        sealed.decode(&mut decoder),
+        Ok(Content::Series { base: 11, defs })
+    );
+}
+
+#[test]
+fn what_a_sealer_did_before_does_not_matter() {
+    let telemetry = spec(Lane::Telemetry, 9);
+    let mut used = Sealer::new();
+    used.readings(&telemetry, &mut steady(300)).unwrap();
+    let again = used.readings(&telemetry, &mut steady(20)).unwrap();
+    let fresh = Sealer::new().readings(&telemetry, &mut steady(20)).unwrap();
+    assert_eq!(again.bytes(), fresh.bytes());
+    // Nor does the order of arrival among series.
+    let mut grouped = steady(20);
+    grouped
+        .rows_mut()
+        .sort_by_key(|row| std::cmp::Reverse(row.series));
+    assert_eq!(
+        used.readings(&telemetry, &mut grouped).unwrap().bytes(),
+        fresh.bytes()
+    );
 }
