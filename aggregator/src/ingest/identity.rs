@@ -1,7 +1,7 @@
 //! Who a certificate says its holder is. It checks no signature: rustls did, against our CA.
 
 use crate::limits::CERTIFICATE_BYTES_MAX;
-use tributary_protocol::ids::{AgentId, AgentUuid};
+use tributary_protocol::ids::AgentId;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -80,17 +80,8 @@ pub fn identity(der: &[u8], trust_domain: &str) -> Result<Identity, IdentityErro
 }
 
 fn agent_of(uri: &str, trust_domain: &str) -> Option<AgentId> {
-    let path = uri
-        .strip_prefix("spiffe://")?
-        .strip_prefix(trust_domain)?
-        .strip_prefix('/')?;
-    let mut parts = path.split('/');
-    let (tenant, role, uuid) = (parts.next()?, parts.next()?, parts.next()?);
-    if role != "agent" || parts.next().is_some() {
-        return None;
-    }
-    let uuid: AgentUuid = uuid.parse().ok()?;
-    AgentId::new(tenant, uuid).ok()
+    let (domain, agent) = AgentId::from_spiffe(uri).ok()?;
+    (domain == trust_domain).then_some(agent)
 }
 
 #[cfg(test)]

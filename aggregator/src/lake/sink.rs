@@ -72,6 +72,11 @@ pub struct LakeStatus {
 }
 
 impl LakeStatus {
+    /// The status of a lake that stands at this position.
+    pub fn standing_at(position: u64) -> Self {
+        Self { position: AtomicU64::new(position), ..Self::default() }
+    }
+
     /// Every journal entry below is in the lake.
     pub fn position(&self) -> u64 {
         self.position.load(Ordering::Acquire)
