@@ -2,7 +2,7 @@
 //! batches' bounds are in `tributary_protocol::limits`. This file holds no behaviour.
 
 use std::time::Duration;
-use tributary_protocol::limits::TEXT_BYTES_MAX;
+use tributary_protocol::limits::{BATCH_BYTES_MAX, TEXT_BYTES_MAX};
 
 // --- source: the listener ---
 
@@ -54,14 +54,12 @@ pub const RECORD_BYTES_MAX: usize = PACKET_BYTES_MAX + RECORD_HEAD_BYTES_MAX;
 pub const WAL_QUEUE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Batches of messages that wait for the commit thread: one for each connection, and some.
 pub const WAL_QUEUE_BATCHES_MAX: usize = 2 * CONNECTIONS_MAX;
-/// Bytes of records at which a frame closes, however young it is.
-pub const FRAME_TARGET_BYTES: usize = tributary_journal::limits::FRAME_BYTES;
 /// Bytes of waiting records that one frame takes along when it closes, if it has more than one
 /// batch.
 pub const FRAME_TAKE_BYTES: usize = 512 * 1024;
 /// Bytes of the batch that one read of one connection may give: a packet's end, a read behind it,
 /// and what a record is longer than its packet (at most 23 bytes for one of at least 7).
-pub const BATCH_BYTES_MAX: usize = PACKET_BYTES_MAX + 5 * READ_BYTES + RECORD_HEAD_BYTES_MAX;
+pub const WAL_BATCH_BYTES_MAX: usize = PACKET_BYTES_MAX + 5 * READ_BYTES + RECORD_HEAD_BYTES_MAX;
 /// Committed frames that wait for the next stage.
 pub const COMMITTED_FRAMES_MAX: usize = 16;
 /// First and greatest wait between two tries to write a frame that storage refused.
@@ -112,16 +110,28 @@ pub const DEAD_LETTER_BYTES: u64 = 64 * 1024 * 1024;
 pub const CHECKPOINT_WAL_BYTES: u64 = 16 * 1024 * 1024;
 /// How many bytes of the write-ahead log one byte of checkpoint costs, at least.
 pub const CHECKPOINT_SHARE: u64 = 10;
+/// First and greatest wait between two tries to write sealed readings.
+pub const STORAGE_RETRY: (Duration, Duration) =
+    (Duration::from_millis(50), Duration::from_secs(5));
+/// Series whose newest value is kept for people to see.
+pub const LATEST_SERIES_MAX: usize = 100_000;
+/// Newest values that one answer of the status page holds.
+pub const LATEST_SHOWN: usize = 1_000;
+/// How long what is left may take to go out when the agent is told to stop.
+pub const DRAIN_DEADLINE: Duration = Duration::from_secs(20);
+/// Bytes of the file system that the agent leaves free.
+pub const RESERVE_BYTES: u64 = 64 * 1024 * 1024;
 /// Bytes of the cursor's slots: 256 lanes with some ranges each.
-pub const CURSOR_SLOT_BYTES: u32 = 256 * 1024;
+pub const CURSOR_SLOT_BYTES: u64 = 256 * 1024;
 
 const _: () = assert!(CONNECT_BYTES_MAX <= PACKET_BYTES_MAX);
 const _: () = assert!(READ_BYTES <= UNACKED_BYTES_MAX);
 const _: () = assert!(TOO_LARGE_HEAD_BYTES <= READ_BYTES);
 // A text value never exceeds what a reading holds only because it is checked: a payload may.
 const _: () = assert!(TEXT_BYTES_MAX < PACKET_BYTES_MAX);
+const _: () = assert!(BATCH_BYTES_MAX <= tributary_journal::limits::ENTRY_BYTES_MAX);
 // Whatever waits fits one frame, and so does any single record.
 const _: () =
-    assert!(FRAME_TAKE_BYTES + BATCH_BYTES_MAX <= tributary_journal::limits::FRAME_BYTES_MAX);
+    assert!(FRAME_TAKE_BYTES + WAL_BATCH_BYTES_MAX <= tributary_journal::limits::FRAME_BYTES_MAX);
 const _: () = assert!(RECORD_BYTES_MAX <= tributary_journal::limits::ENTRY_BYTES_MAX);
-const _: () = assert!(BATCH_BYTES_MAX < WAL_QUEUE_BYTES_MAX);
+const _: () = assert!(WAL_BATCH_BYTES_MAX < WAL_QUEUE_BYTES_MAX);

@@ -3,7 +3,9 @@
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::panic,
-    clippy::expect_used
+    clippy::explicit_counter_loop,
+    clippy::disallowed_methods,
+    reason = "tests: a panic is the message, and their tasks end with them"
 )]
 
 mod listener;
