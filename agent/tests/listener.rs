@@ -534,3 +534,35 @@ async fn what_real_clients_heard_acknowledged_is_on_disk_in_order() {
         );
     }
 }
+
+#[tokio::test]
+async fn a_flood_is_read_no_faster_than_it_becomes_durable() {
+    const MESSAGES: u32 = 8_000;
+    let (writer, held) = gate();
+    let mut server = serve(writer).await;
+    let mut raw = Raw::connected(&server, 4, "flood").await;
+    let flooding = tokio::spawn(async move {
+        for i in 0..MESSAGES {
+            raw.publish(0, 0, "a", format!("{i:01000}").as_bytes())
+                .await;
+        }
+        raw
+    });
+    let mut frames = Vec::new();
+    let mut taken = 0;
+    while taken < MESSAGES {
+        taken += held.reached().await;
+        held.open();
+        frames.push(server.wal.committed.recv().await.unwrap());
+    }
+    // At most what one connection may have under way, and one read beyond it.
+    let most = frames.iter().map(|frame| frame.count).max().unwrap();
+    assert!(
+        most <= (256 + 17) * 1024 / 1_000,
+        "{most} messages of 1 kB in one frame"
+    );
+    let payloads = messages(&frames).into_iter().map(|(_, payload)| payload);
+    assert!(payloads.eq((0..MESSAGES).map(|i| format!("{i:01000}").into_bytes())));
+    drop((flooding.await.unwrap(), held));
+    server.end().await;
+}
