@@ -12,7 +12,7 @@ use crate::limits::CONFIG_BYTES_MAX;
 use diagnose::{ByteSize, Diagnostic, Document, Section};
 use std::fmt::Write as _;
 use std::io::{self, Read};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tributary_journal::limits::segment_bytes;
@@ -30,7 +30,7 @@ pub const JOURNAL_QUOTA_BYTES_MIN: u64 = 64 * 1024 * 1024;
 pub struct Config {
     /// `aggregator.data_dir`: where everything lies that must survive; the lake below it.
     pub data_dir: PathBuf,
-    /// `uplink.address`: where agents connect; UDP. Port 0 takes a free one.
+    /// `uplink.address`: where agents connect; UDP. Port 0 takes a free one, `[::]` takes IPv4 too.
     pub uplink: SocketAddr,
     /// `uplink.ca`, `uplink.certificate`, `uplink.key`: PEM files.
     pub tls: TlsFiles,
@@ -91,7 +91,7 @@ impl Config {
     pub fn new(data_dir: PathBuf, tls: TlsFiles) -> Self {
         Self {
             data_dir,
-            uplink: SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 7443),
+            uplink: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 7443),
             tls,
             trust_domain: "tributary.local".to_owned(),
             http: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080),

@@ -25,6 +25,7 @@ use judge::{Judge, Step};
 use quarantine::Quarantine;
 use record::RecordKind;
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -262,10 +263,12 @@ impl Keeper {
         stop: &CancellationToken,
     ) {
         self.lake = Some(lake);
-        while let Some(first) = runtime.block_on(next_request(&mut self.requests, stop)) {
+        while let ControlFlow::Continue(first) =
+            runtime.block_on(next_request(&mut self.requests, stop))
+        {
             match first {
-                Next::Request(request) => self.group(request),
-                Next::Tick => self.trim(),
+                Some(request) => self.group(request),
+                None => self.trim(),
             }
         }
         self.requests.close();
@@ -475,22 +478,19 @@ impl Keeper {
     }
 }
 
-enum Next {
-    Request(Request),
-    Tick,
-}
-
-/// The only place where the keeper waits; nothing when it is to end. Cancel safe: a request stays
-/// in its channel until it is taken.
+/// The only place where the keeper waits: for a request, or for a second without one. Cancel safe:
+/// a request stays in its channel until it is taken.
 async fn next_request(
     requests: &mut mpsc::Receiver<Request>,
     stop: &CancellationToken,
-) -> Option<Next> {
+) -> ControlFlow<(), Option<Request>> {
     tokio::select! {
         biased;
-        request = requests.recv() => request.map(Next::Request),
-        () = stop.cancelled() => None,
-        () = tokio::time::sleep(Duration::from_secs(1)) => Some(Next::Tick),
+        request = requests.recv() => {
+            request.map_or(ControlFlow::Break(()), |request| ControlFlow::Continue(Some(request)))
+        }
+        () = stop.cancelled() => ControlFlow::Break(()),
+        () = tokio::time::sleep(Duration::from_secs(1)) => ControlFlow::Continue(None),
     }
 }
 

@@ -26,7 +26,11 @@ fn config(dir: &Path, segment_bytes: u64) -> KeeperConfig {
         reserve_bytes: 0,
         kind: LogKind::Journal,
     };
-    KeeperConfig { dir: dir.to_owned(), journal, new_log: LogId([9; 16]) }
+    KeeperConfig {
+        dir: dir.to_owned(),
+        journal,
+        new_log: LogId([9; 16]),
+    }
 }
 
 /// A keeper that runs on its thread.
@@ -45,33 +49,61 @@ impl Kept {
         let (runtime, token) = (tokio::runtime::Handle::current(), stop.clone());
         let lake = Arc::new(LakeStatus::standing_at(lake));
         let thread = std::thread::spawn(move || keeper.run(&runtime, lake, &token));
-        Ok(Self { parts, stop, thread })
+        Ok(Self {
+            parts,
+            stop,
+            thread,
+        })
     }
 
     async fn hello(&self) -> (Welcome, CancellationToken) {
         let lane = |lane: Lane| LaneState {
-            key: LaneKey { buffer: BUFFER, lane },
+            key: LaneKey {
+                buffer: BUFFER,
+                lane,
+            },
             first: 0,
             end: 1_000,
             open: true,
         };
         let lanes = vec![lane(Lane::Series), lane(Lane::Telemetry)];
-        let hello = Hello { name: "gate".into(), software: "test".into(), lanes };
+        let hello = Hello {
+            name: "gate".into(),
+            software: "test".into(),
+            lanes,
+        };
         let fence = CancellationToken::new();
-        (self.parts.handle.open(agent(1), hello, fence.clone()).await.unwrap(), fence)
+        (
+            self.parts
+                .handle
+                .open(agent(1), hello, fence.clone())
+                .await
+                .unwrap(),
+            fence,
+        )
     }
 
     async fn offer(&self, session: Session, batch: &SealedBatch) -> Outcome {
         let content = match batch.decode(&mut Decoder::new()) {
             Ok(Content::Readings(block)) => Checked::Readings {
-                types: block.rows().iter().map(|row| (row.series, row.value_type)).collect(),
+                types: block
+                    .rows()
+                    .iter()
+                    .map(|row| (row.series, row.value_type))
+                    .collect(),
             },
             Ok(Content::Series { base, defs }) => Checked::Series { base, defs },
             Ok(Content::Gap(_)) => Checked::Gap,
             Err(error) => Checked::Bad(error.to_string()),
         };
         let batch = batch.clone();
-        let offer = Offer { session, agent: agent(1), batch, content, permit: None };
+        let offer = Offer {
+            session,
+            agent: agent(1),
+            batch,
+            content,
+            permit: None,
+        };
         self.parts.handle.offer(offer).await.unwrap()
     }
 
@@ -81,7 +113,9 @@ impl Kept {
 
     async fn end(self) {
         self.stop.cancel();
-        tokio::task::spawn_blocking(move || self.thread.join().unwrap()).await.unwrap();
+        tokio::task::spawn_blocking(move || self.thread.join().unwrap())
+            .await
+            .unwrap();
     }
 }
 
@@ -103,26 +137,53 @@ async fn every_verdict_has_its_outcome() {
     let session = kept.hello().await.0.session;
     // Too early, then in order, then again.
     let early = readings(0, 2, 10, 0);
-    assert_eq!(kept.offer(session, &early).await, Outcome::Again(AgainReason::SeriesUnknown));
+    assert_eq!(
+        kept.offer(session, &early).await,
+        Outcome::Again(AgainReason::SeriesUnknown)
+    );
     let beyond = series(1, 2, 1);
-    assert_eq!(kept.offer(session, &beyond).await, Outcome::Again(AgainReason::SeriesUnknown));
+    assert_eq!(
+        kept.offer(session, &beyond).await,
+        Outcome::Again(AgainReason::SeriesUnknown)
+    );
     assert_eq!(kept.entries(), 0);
-    assert_eq!(kept.offer(session, &series(0, 0, 2)).await, Outcome::Durable);
+    assert_eq!(
+        kept.offer(session, &series(0, 0, 2)).await,
+        Outcome::Durable
+    );
     assert_eq!(kept.offer(session, &early).await, Outcome::Durable);
     assert_eq!(kept.offer(session, &gap(1)).await, Outcome::Durable);
     assert_eq!(kept.entries(), 3);
     assert_eq!(kept.offer(session, &early).await, Outcome::Durable);
-    assert_eq!(kept.entries(), 3, "a replay is acknowledged and not written");
+    assert_eq!(
+        kept.entries(),
+        3,
+        "a replay is acknowledged and not written"
+    );
     // Another content under a held number.
     let other = readings(0, 2, 10, 77);
-    assert_eq!(code(kept.offer(session, &other).await), RejectCode::Conflict);
-    assert_eq!(std::fs::read_dir(dir.path().join("quarantine")).unwrap().count(), 1);
+    assert_eq!(
+        code(kept.offer(session, &other).await),
+        RejectCode::Conflict
+    );
+    assert_eq!(
+        std::fs::read_dir(dir.path().join("quarantine"))
+            .unwrap()
+            .count(),
+        1
+    );
     // More holes than a ledger keeps.
     for number in (3..).step_by(2).take(64) {
-        assert_eq!(kept.offer(session, &readings(number, 1, 1, 0)).await, Outcome::Durable);
+        assert_eq!(
+            kept.offer(session, &readings(number, 1, 1, 0)).await,
+            Outcome::Durable
+        );
     }
     let hole = readings(5_000, 1, 1, 0);
-    assert_eq!(kept.offer(session, &hole).await, Outcome::Again(AgainReason::Holes));
+    assert_eq!(
+        kept.offer(session, &hole).await,
+        Outcome::Again(AgainReason::Holes)
+    );
     kept.end().await;
 }
 
@@ -134,7 +195,10 @@ async fn a_newer_session_fences_the_older_one() {
     let (new, _) = kept.hello().await;
     assert!(fence.is_cancelled());
     assert!(new.session > old.session);
-    assert_eq!(code(kept.offer(old.session, &gap(0)).await), RejectCode::Fenced);
+    assert_eq!(
+        code(kept.offer(old.session, &gap(0)).await),
+        RejectCode::Fenced
+    );
     assert_eq!(kept.offer(new.session, &gap(0)).await, Outcome::Durable);
     kept.end().await;
 }
@@ -146,11 +210,19 @@ async fn a_batch_that_never_verifies_is_held_as_quarantined_at_the_third_try() {
     let session = kept.hello().await.0.session;
     let bad = spoiled(0, "");
     for _ in 0..2 {
-        assert_eq!(kept.offer(session, &bad).await, Outcome::Again(AgainReason::Damaged));
+        assert_eq!(
+            kept.offer(session, &bad).await,
+            Outcome::Again(AgainReason::Damaged)
+        );
         assert_eq!(kept.entries(), 0);
     }
     assert_eq!(kept.offer(session, &bad).await, Outcome::Durable);
-    assert_eq!(std::fs::read_dir(dir.path().join("quarantine")).unwrap().count(), 1);
+    assert_eq!(
+        std::fs::read_dir(dir.path().join("quarantine"))
+            .unwrap()
+            .count(),
+        1
+    );
     kept.end().await;
     // The number stays held, and is never offered to a sink as rows.
     let kept = Kept::start(&os(), dir.path(), 0).unwrap();
@@ -169,17 +241,27 @@ async fn what_was_acknowledged_survives_a_power_cut() {
         let disk: Arc<dyn Disk> = Arc::new(sim.clone());
         let kept = Kept::start(&disk, dir.path(), 0).unwrap();
         let session = kept.hello().await.0.session;
-        assert_eq!(kept.offer(session, &series(0, 0, 3)).await, Outcome::Durable);
+        assert_eq!(
+            kept.offer(session, &series(0, 0, 3)).await,
+            Outcome::Durable
+        );
         for number in 0..40 {
             let batch = readings(number, 3, 200, 0);
             assert_eq!(kept.offer(session, &batch).await, Outcome::Durable);
         }
-        let survival = if seed % 2 == 0 { Survival::Nothing } else { Survival::RandomHalf(seed) };
+        let survival = if seed % 2 == 0 {
+            Survival::Nothing
+        } else {
+            Survival::RandomHalf(seed)
+        };
         let after: Arc<dyn Disk> = Arc::new(sim.crash(survival));
         kept.end().await;
         let kept = Kept::start(&after, dir.path(), 0).unwrap();
         assert_eq!(kept.entries(), 41);
-        assert_eq!(kept.parts.recovered.doubled + kept.parts.recovered.damaged, 0);
+        assert_eq!(
+            kept.parts.recovered.doubled + kept.parts.recovered.damaged,
+            0
+        );
         let (welcome, _) = kept.hello().await;
         assert_eq!(welcome.lanes[0].series_known, 3);
         let hashes = (0..40).map(|number| readings(number, 3, 200, 0).hash());
@@ -204,7 +286,10 @@ async fn a_disk_that_fails_costs_no_acknowledged_batch() {
     let session = kept.hello().await.0.session;
     assert_eq!(kept.offer(session, &gap(0)).await, Outcome::Durable);
     sim.fail_syncs(1_000);
-    assert_eq!(kept.offer(session, &gap(1)).await, Outcome::Again(AgainReason::Busy));
+    assert_eq!(
+        kept.offer(session, &gap(1)).await,
+        Outcome::Again(AgainReason::Busy)
+    );
     assert!(kept.parts.handle.status().trouble().is_some());
     sim.fail_syncs(0);
     assert_eq!(kept.hello().await.0.lanes[1].ranges[0].end, 1);
@@ -218,7 +303,10 @@ async fn a_disk_that_fails_costs_no_acknowledged_batch() {
 async fn trimmed(dir: &TempDir) -> u64 {
     let kept = Kept::start(&os(), dir.path(), u64::MAX).unwrap();
     let session = kept.hello().await.0.session;
-    assert_eq!(kept.offer(session, &series(0, 0, 3)).await, Outcome::Durable);
+    assert_eq!(
+        kept.offer(session, &series(0, 0, 3)).await,
+        Outcome::Durable
+    );
     for number in 0..60 {
         let batch = readings(number, 3, 1_000, 0);
         assert_eq!(kept.offer(session, &batch).await, Outcome::Durable);
@@ -238,7 +326,10 @@ fn checkpoints(dir: &TempDir) -> Vec<std::path::PathBuf> {
 #[tokio::test]
 async fn the_ledger_outlives_the_segments_it_came_from() {
     let dir = TempDir::new().unwrap();
-    assert!(trimmed(&dir).await > 0, "nothing was trimmed: the test shows nothing");
+    assert!(
+        trimmed(&dir).await > 0,
+        "nothing was trimmed: the test shows nothing"
+    );
     // The newer checkpoint is unreadable: the older one and what follows it say the same.
     for spoil_newest in [false, true] {
         if spoil_newest {
@@ -255,13 +346,19 @@ async fn the_ledger_outlives_the_segments_it_came_from() {
         let before = kept.entries();
         let old = readings(0, 3, 1_000, 0);
         assert_eq!(kept.offer(welcome.session, &old).await, Outcome::Durable);
-        assert_eq!(kept.entries(), before, "a batch whose segment is gone is still a replay");
+        assert_eq!(
+            kept.entries(),
+            before,
+            "a batch whose segment is gone is still a replay"
+        );
         kept.end().await;
     }
     for checkpoint in checkpoints(&dir) {
         std::fs::remove_file(checkpoint).unwrap();
     }
-    let Err(error) = Kept::start(&os(), dir.path(), 0) else { panic!("it started") };
+    let Err(error) = Kept::start(&os(), dir.path(), 0) else {
+        panic!("it started")
+    };
     assert!(matches!(error, StoreError::NoCheckpoint { .. }), "{error}");
 }
 
@@ -270,7 +367,10 @@ async fn nothing_is_trimmed_that_the_lake_has_not_taken() {
     let dir = TempDir::new().unwrap();
     let kept = Kept::start(&os(), dir.path(), 0).unwrap();
     let session = kept.hello().await.0.session;
-    assert_eq!(kept.offer(session, &series(0, 0, 3)).await, Outcome::Durable);
+    assert_eq!(
+        kept.offer(session, &series(0, 0, 3)).await,
+        Outcome::Durable
+    );
     for number in 0..60 {
         let batch = readings(number, 3, 1_000, 0);
         assert_eq!(kept.offer(session, &batch).await, Outcome::Durable);

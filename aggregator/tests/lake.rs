@@ -464,13 +464,15 @@ async fn a_request_writes_what_is_durable_and_many_flushes_fold() {
         .unwrap();
     let stop = CancellationToken::new();
     let (_sender, durable) = watch::channel(0);
-    let running = tokio::spawn(lake.run(durable, requests, stop.clone()));
-    for n in 1..=300 {
-        end.store(n, Ordering::Release);
-        assert_eq!(handle.flush().await, Ok(n));
-    }
-    stop.cancel();
-    assert_eq!(running.await.unwrap().unwrap(), 300);
+    let asking = async {
+        for n in 1..=300 {
+            end.store(n, Ordering::Release);
+            assert_eq!(handle.flush().await, Ok(n));
+        }
+        stop.cancel();
+    };
+    let (ended, ()) = tokio::join!(lake.run(durable, requests, stop.clone()), asking);
+    assert_eq!(ended.unwrap(), 300);
     let listed: Vec<_> = store.list(None).try_collect().await.unwrap();
     assert!(
         listed.len() < 60,

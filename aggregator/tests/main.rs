@@ -1,8 +1,10 @@
 //! The aggregator against crashes, repeats and abusive peers: one binary, a module a fear.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
+mod ingest;
 mod keeper;
 mod lake;
 mod lake_plan;
 mod made;
+mod pki;
 mod sealed;

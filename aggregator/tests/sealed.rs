@@ -11,18 +11,30 @@ pub const BUFFER: BufferId = BufferId([7; 16]);
 pub const EPOCH_US: i64 = 1_795_204_800_000_000;
 
 pub fn key(lane: Lane, number: u64) -> BatchKey {
-    BatchKey { buffer: BUFFER, lane, number }
+    BatchKey {
+        buffer: BUFFER,
+        lane,
+        number,
+    }
 }
 
 fn spec(key: BatchKey, series_needed: u32) -> Spec {
-    Spec { key, sealed_at: EPOCH_US, series_needed, covers: Vec::new() }
+    Spec {
+        key,
+        sealed_at: EPOCH_US,
+        series_needed,
+        covers: Vec::new(),
+    }
 }
 
 /// Definitions of `count` series from `base` on.
 pub fn series(number: u64, base: u32, count: u32) -> SealedBatch {
-    let def = |n: u32| SeriesDef::new(&format!("pump-{n}"), "p", Some("Pa"), ValueType::F64).unwrap();
+    let def =
+        |n: u32| SeriesDef::new(&format!("pump-{n}"), "p", Some("Pa"), ValueType::F64).unwrap();
     let defs: Vec<SeriesDef> = (base..base + count).map(def).collect();
-    Sealer::new().series(&spec(key(Lane::Series, number), 0), base, &defs).unwrap()
+    Sealer::new()
+        .series(&spec(key(Lane::Series, number), 0), base, &defs)
+        .unwrap()
 }
 
 /// `rows` readings of `series` series; `salt` makes the content another one.
@@ -30,13 +42,19 @@ pub fn readings(number: u64, series: u32, rows: u32, salt: u64) -> SealedBatch {
     let mut block = Readings::new();
     for row in 0..rows {
         let time = EPOCH_US + number as i64 * 1_000_000 + i64::from(row);
-        let meta = Meta { event_time: time, received_time: time, ..Meta::default() };
+        let meta = Meta {
+            event_time: time,
+            received_time: time,
+            ..Meta::default()
+        };
         let mixed = (salt * 1_000_003 + number * 4_099 + u64::from(row) + 1)
             .wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let value = Value::F64(f64::from_bits(mixed ^ (mixed >> 29)));
         block.push(SeriesId(row % series), meta, value).unwrap();
     }
-    Sealer::new().readings(&spec(key(Lane::Telemetry, number), series), &mut block).unwrap()
+    Sealer::new()
+        .readings(&spec(key(Lane::Telemetry, number), series), &mut block)
+        .unwrap()
 }
 
 pub fn gap(number: u64) -> SealedBatch {
@@ -49,22 +67,34 @@ pub fn gap(number: u64) -> SealedBatch {
         reason: GapReason::Shed,
         detail: "full".to_owned(),
     };
-    Sealer::new().gap(&spec(key(Lane::Telemetry, number), 0), &gap).unwrap()
+    Sealer::new()
+        .gap(&spec(key(Lane::Telemetry, number), 0), &gap)
+        .unwrap()
 }
 
 /// A batch of this number that opens and does not decode, with the complaint `about` in it.
 pub fn spoiled(number: u64, about: &str) -> SealedBatch {
     let mut block = Readings::new();
     for row in 0..2_000 {
-        let meta = Meta { event_time: EPOCH_US + row, received_time: EPOCH_US, ..Meta::default() };
-        block.push(SeriesId(0), meta, Value::I64(5 + row % 2)).unwrap();
+        let meta = Meta {
+            event_time: EPOCH_US + row,
+            received_time: EPOCH_US,
+            ..Meta::default()
+        };
+        block
+            .push(SeriesId(0), meta, Value::I64(5 + row % 2))
+            .unwrap();
     }
-    let good = Sealer::new().readings(&spec(key(Lane::Telemetry, number), 1), &mut block).unwrap();
+    let good = Sealer::new()
+        .readings(&spec(key(Lane::Telemetry, number), 1), &mut block)
+        .unwrap();
     for at in 0..good.bytes().len() {
         for bit in 0..8 {
             let mut bytes = good.bytes().to_vec();
             bytes[at] ^= 1 << bit;
-            let Ok(batch) = SealedBatch::open(Bytes::from(bytes)) else { continue };
+            let Ok(batch) = SealedBatch::open(Bytes::from(bytes)) else {
+                continue;
+            };
             if batch.key() != key(Lane::Telemetry, number) || batch.series_needed() != 1 {
                 continue;
             }

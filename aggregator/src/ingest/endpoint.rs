@@ -192,6 +192,9 @@ fn socket(addr: SocketAddr) -> io::Result<std::net::UdpSocket> {
              raise net.core.rmem_max and net.core.wmem_max"
         );
     }
+    if addr.is_ipv6() && addr.ip().is_unspecified() {
+        socket.set_only_v6(false)?;
+    }
     socket.bind(&addr.into())?;
     Ok(socket.into())
 }

@@ -74,7 +74,10 @@ pub struct LakeStatus {
 impl LakeStatus {
     /// The status of a lake that stands at this position.
     pub fn standing_at(position: u64) -> Self {
-        Self { position: AtomicU64::new(position), ..Self::default() }
+        Self {
+            position: AtomicU64::new(position),
+            ..Self::default()
+        }
     }
 
     /// Every journal entry below is in the lake.
@@ -177,6 +180,16 @@ pub struct Lake {
     commit: Option<Commit>,
     since: Option<Instant>,
     status: Arc<LakeStatus>,
+}
+
+/// How the lake gets on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Well,
+    /// Another try may help.
+    Failed,
+    /// Only a person can help.
+    Stuck,
 }
 
 enum Event {
@@ -394,19 +407,19 @@ impl Lake {
         mut requests: LakeRequests,
         stop: CancellationToken,
     ) -> Result<u64, LakeError> {
-        let mut failed = false;
+        let mut state = State::Well;
         loop {
-            if !failed {
+            if state == State::Well {
                 let result = self.round().await;
-                failed = !self.note(result);
+                state = self.note(result);
             }
-            let deadline = self.deadline(failed);
-            match next_event(deadline, failed, &mut durable, &mut requests, &stop).await {
-                Event::Again => failed = false,
+            let deadline = self.deadline(state);
+            match next_event(deadline, state, &mut durable, &mut requests, &stop).await {
+                Event::Again => state = State::Well,
                 Event::Request(reply) => {
                     let result = self.flush_all().await;
                     let answer = result.as_ref().map(|at| *at).map_err(ToString::to_string);
-                    failed = !self.note(result.map(|_| ()));
+                    state = self.note(result.map(|_| ()));
                     // Whoever asked may have gone.
                     let _ = reply.send(answer);
                 }
@@ -415,12 +428,12 @@ impl Lake {
         }
     }
 
-    /// Keeps what went wrong for whoever looks; whether all is well.
-    fn note(&self, result: Result<(), LakeError>) -> bool {
+    /// Keeps what went wrong for whoever looks.
+    fn note(&self, result: Result<(), LakeError>) -> State {
         match result {
             Ok(()) => {
                 self.status.set_trouble(None);
-                true
+                State::Well
             }
             Err(error) => {
                 if self.status.trouble().as_deref() != Some(&error.to_string()) {
@@ -428,16 +441,22 @@ impl Lake {
                 }
                 metrics::counter!("tributary_aggregator_lake_errors_total").increment(1);
                 self.status.set_trouble(Some(error.to_string()));
-                false
+                if error.is_final() {
+                    State::Stuck
+                } else {
+                    State::Failed
+                }
             }
         }
     }
 
-    fn deadline(&self, failed: bool) -> Instant {
-        match (failed, self.since) {
-            (true, _) => Instant::now() + Duration::from_millis(FLUSH_RETRY_MS),
-            (false, Some(since)) => since + self.config.flush_interval,
-            (false, None) => Instant::now() + self.config.flush_interval,
+    /// When to look again if nothing happens; never when only a person can help.
+    fn deadline(&self, state: State) -> Option<Instant> {
+        match (state, self.since) {
+            (State::Stuck, _) => None,
+            (State::Failed, _) => Some(Instant::now() + Duration::from_millis(FLUSH_RETRY_MS)),
+            (State::Well, Some(since)) => Some(since + self.config.flush_interval),
+            (State::Well, None) => None,
         }
     }
 }
@@ -445,8 +464,8 @@ impl Lake {
 /// The only place where the lake waits. Cancel safe: a watch keeps its value, a channel its
 /// requests, a token stays cancelled, and a deadline is computed anew.
 async fn next_event(
-    deadline: Instant,
-    failed: bool,
+    deadline: Option<Instant>,
+    state: State,
     durable: &mut watch::Receiver<u64>,
     requests: &mut LakeRequests,
     stop: &CancellationToken,
@@ -455,8 +474,10 @@ async fn next_event(
         biased;
         () = stop.cancelled() => Event::Stop,
         Some(reply) = requests.recv() => Event::Request(reply),
-        Ok(()) = durable.changed(), if !failed => Event::Again,
-        () = tokio::time::sleep_until(deadline) => Event::Again,
+        Ok(()) = durable.changed(), if state == State::Well => Event::Again,
+        () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+            Event::Again
+        }
     }
 }
 
