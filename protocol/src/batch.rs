@@ -456,5 +456,18 @@ impl Default for Decoder {
     }
 }
 
+/// Reads columns as they stand below zstd, which a fuzzer does not get through by itself.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub fn fuzz_columns(rows: u16, event_span: u64, tokens: &[u8], bits: &[u8]) -> Option<Readings> {
+    let expected = Expected {
+        rows: usize::from(rows).min(BATCH_READINGS_MAX),
+        event_first: 1_780_000_000_000_000,
+        event_last: 1_780_000_000_000_000i64.saturating_add_unsigned(event_span),
+        series_end: SERIES_MAX as u32,
+    };
+    ColumnReader::default().read(tokens, bits, expected).ok()
+}
+
 #[cfg(test)]
 mod tests;
