@@ -2,7 +2,7 @@
 //!
 //! It owns no clock and no socket. It is told how much time has passed, and hands out the readings
 //! that are due. Faults are not injected yet: they will stand between a shape's sample and the
-//! reading made of it, in [`Sensor::measure`], so that the truth holds what was really published.
+//! reading made of it, in `Sensor::measure`, so that the truth holds what was really published.
 
 mod shape;
 

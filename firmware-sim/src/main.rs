@@ -1,4 +1,4 @@
-//! `tributary-sim`: a fleet of simulated MQTT devices, a CSV as a device, and the check of the lake.
+//! `tributary-sim`: a fleet of simulated devices, a CSV as a device, and the check of the lake.
 //!
 //! Arguments, signals, lines of progress and exit codes; all else is in the library.
 #![forbid(unsafe_code)]
@@ -69,7 +69,8 @@ struct PublishArgs {
     #[arg(long, value_name = "3|5", default_value = "3", value_parser = protocol)]
     protocol: Protocol,
     /// Quality of service: 0, or 1 (acknowledged, sent again after a lost connection)
-    #[arg(long, value_name = "0|1", default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=1))]
+    #[arg(long, value_name = "0|1", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u8).range(0..=1))]
     qos: u8,
     /// Write the truth ledger here: what was published, what was acknowledged
     #[arg(long, value_name = "FILE")]

@@ -237,7 +237,9 @@ mod tests {
 
         #[test]
         fn every_integer_and_time_comes_back(
-            value in any::<i64>(), time in 1_000_000_000_000i64..4_000_000_000_000, seq in any::<u64>()
+            value in any::<i64>(),
+            time in 1_000_000_000_000i64..4_000_000_000_000,
+            seq in any::<u64>(),
         ) {
             let reading = Reading {
                 series: 0, seq, time_us: time * 1_000, value: Value::I64(value), written: None,

@@ -27,12 +27,13 @@
 //! | tag | record | fields |
 //! |---|---|---|
 //! | 1 | series | number, dense from 0 (varint), device, metric (each varint length and UTF-8) |
-//! | 2 | published | series, seq (varints), event time in µs less that of the block's published record before (zigzag varint), type (1), value |
+//! | 2 | published | series, seq (varints), event time (zigzag varint), type (1), value |
 //! | 3 | acknowledged | series, seq (varints) |
 //! | 4 | refused | series, seq (varints): answered with an MQTT 5 error |
 //! | 5 | end | published, acknowledged (varints): the run ended by itself |
 //! | 16-31 | | kept for faults |
 //!
+//! An event time is in µs, less that of the block's published record before it, if any.
 //! Types: 0 f64 (8 bytes), 2 i64 (zigzag varint), 3 bool (1), 4 text (varint length and UTF-8). A
 //! published record stands before its acknowledged one, and the `seq` of a series increases. The
 //! file is written by one writer, flushed and fsynced at the end; a tail that is not whole is what
@@ -135,7 +136,10 @@ pub enum TruthError {
         why: &'static str,
     },
     /// The file is damaged before its end.
-    #[error("truth ledger {}: damaged at byte {at}: {why}; only a new run makes a new truth", path.display())]
+    #[error(
+        "truth ledger {}: damaged at byte {at}: {why}; only a new run makes a new truth",
+        path.display()
+    )]
     Damaged {
         /// The file.
         path: PathBuf,

@@ -264,7 +264,9 @@ mod tests {
         /// Whatever the server does: the order of first sending is that of production, a reading
         /// keeps its id, ids in flight are distinct, and DUP says exactly "not the first time".
         #[test]
-        fn sending_keeps_its_promises(steps in prop::collection::vec((0u8..4, any::<u16>()), 1..200)) {
+        fn sending_keeps_its_promises(
+            steps in prop::collection::vec((0u8..4, any::<u16>()), 1..200)
+        ) {
             let mut outbox = outbox(500);
             let mut ids: HashMap<u64, u16> = HashMap::new();
             let mut next = 0;

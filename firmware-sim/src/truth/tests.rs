@@ -154,7 +154,8 @@ proptest! {
                 2 => Value::Bool(bits & 1 == 1),
                 _ => Value::Text(format!("{bits:x}").into()),
             };
-            events.push(Event::Published(Reading { series: 0, seq, time_us, value, written: None }));
+            let reading = Reading { series: 0, seq, time_us, value, written: None };
+            events.push(Event::Published(reading));
         }
         let writer = TruthWriter::create(&path, &header()).unwrap();
         drop(writer);
