@@ -51,7 +51,8 @@ impl Order {
         }
         self.count(rows);
         self.place(rows);
-        rows.copy_from_slice(&self.sorted);
+        let sorted = self.sorted.get(..rows.len());
+        rows.copy_from_slice(sorted.expect("`place` made room for every row"));
         for run in rows.chunk_by_mut(|a, b| a.series == b.series) {
             if !in_order(run) {
                 run.sort_by_key(|row| row.meta.event_time);
@@ -115,8 +116,10 @@ impl Order {
             start += group.rows;
         }
         self.groups.sort_unstable_by_key(|group| group.number);
-        self.sorted.clear();
-        self.sorted.extend_from_slice(rows);
+        // Every place is written below: what stands there from before does not matter.
+        if let (Some(first), true) = (rows.first(), self.sorted.len() < rows.len()) {
+            self.sorted.resize(rows.len(), *first);
+        }
         for (row, number) in rows.iter().zip(&self.group_of) {
             let group = self.groups.get_mut(*number as usize);
             let group = group.expect("`count` made the group of every row");

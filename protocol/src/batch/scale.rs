@@ -153,10 +153,12 @@ pub(super) fn detect(value_type: ValueType, values: &[u64]) -> Scale {
     let plain = |exponent| Scale::Decimal { exponent, step: 1 };
     let decimal = (0..=exponent_max).find(|exponent| {
         let scale = plain(*exponent);
-        let mut wrong = 0;
+        let (mut wrong, mut seen) = (0, 0);
         sample().all(|bits| {
+            seen += 1;
             wrong += usize::from(!is_decimal(scale, value_type, bits));
-            wrong * 8 <= count
+            // Most exponents fail at once: three in a row say so.
+            wrong * 8 <= count && (wrong < 3 || wrong * 2 < seen)
         })
     });
     let Some(exponent) = decimal else {
