@@ -278,9 +278,16 @@ async fn start_stages(
 
     let mut stages = JoinSet::new();
     let queue = wal.queue;
-    let listening = stop.clone();
+    let (listening, drain_deadline) = (stop.clone(), settings.drain_deadline);
     stages.spawn(async move {
-        listener.run(listening).await;
+        let deadline = async {
+            listening.cancelled().await;
+            tokio::time::sleep(drain_deadline).await;
+        };
+        tokio::select! {
+            () = listener.run(listening.clone()) => {}
+            () = deadline => info!("connections that did not end in time are dropped"),
+        }
         queue.close();
         Ended::Listener
     });

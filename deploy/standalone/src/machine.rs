@@ -1,0 +1,108 @@
+//! Agent and aggregator of one machine, started in one process: the agent's uplink goes over
+//! loopback QUIC with certificates of the machine's own authority.
+
+use crate::limits::{
+    DRAIN_DEADLINE, RESERVE_BYTES, SEAL_DELAY, SPOOL_QUOTA_BYTES, WAL_QUOTA_BYTES,
+};
+use crate::settings::Settings;
+use anyhow::Context;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use tokio_util::sync::CancellationToken;
+use tributary_agent::pipeline::{self, Agent};
+use tributary_agent::source::ListenerConfig;
+use tributary_aggregator::{Config, Running, TlsFiles};
+use tributary_uplink::authority::{self, AuthorityFiles};
+use tributary_uplink::{Identity, Target, UplinkConfig};
+
+/// A running machine.
+pub struct Machine {
+    /// The agent.
+    pub agent: Agent,
+    /// The aggregator.
+    pub aggregator: Running,
+    agent_stop: CancellationToken,
+}
+
+/// Where the lake of a data directory is.
+pub fn lake_dir(settings: &Settings) -> PathBuf {
+    settings.data_dir.join("lake")
+}
+
+/// Starts both, the aggregator first.
+pub async fn start(settings: &Settings) -> anyhow::Result<Machine> {
+    let data_dir = &settings.data_dir;
+    std::fs::create_dir_all(data_dir)
+        .with_context(|| format!("data directory {}", data_dir.display()))?;
+    let files = authority::open_or_create(&data_dir.join("pki"))?;
+    let aggregator = start_aggregator(settings, &files).await?;
+    let uplink = aggregator.uplink_addr();
+    let agent_stop = CancellationToken::new();
+    match start_agent(settings, &files, uplink, agent_stop.clone()).await {
+        Ok(agent) => Ok(Machine { agent, aggregator, agent_stop }),
+        Err(error) => {
+            aggregator.shut_down().await?;
+            Err(error)
+        }
+    }
+}
+
+async fn start_aggregator(
+    settings: &Settings,
+    files: &AuthorityFiles,
+) -> anyhow::Result<Running> {
+    let tls = TlsFiles {
+        ca: files.ca.clone(),
+        cert: files.aggregator_certificate.clone(),
+        key: files.aggregator_key.clone(),
+    };
+    let mut config = Config::new(settings.data_dir.clone(), tls);
+    // Only this process connects, so any free port does.
+    config.uplink = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    config.trust_domain = authority::TRUST_DOMAIN.to_owned();
+    config.http = settings.console;
+    Ok(tributary_aggregator::start(config, CancellationToken::new()).await?)
+}
+
+async fn start_agent(
+    settings: &Settings,
+    files: &AuthorityFiles,
+    uplink: SocketAddr,
+    stop: CancellationToken,
+) -> anyhow::Result<Agent> {
+    let settings = pipeline::Settings {
+        data_dir: settings.data_dir.join("agent"),
+        listener: ListenerConfig {
+            address: settings.mqtt,
+            rate_limit_messages_per_s: tributary_agent::limits::RATE_LIMIT_MESSAGES_PER_S,
+        },
+        wal: tributary_journal::CommitPolicy::default(),
+        wal_quota_bytes: WAL_QUOTA_BYTES,
+        spool_quota_bytes: SPOOL_QUOTA_BYTES,
+        reserve_bytes: RESERVE_BYTES,
+        seal_delay: SEAL_DELAY,
+        uplink: Some(UplinkConfig {
+            target: Target { address: uplink.to_string(), server_name: None },
+            identity: Identity {
+                ca: files.ca.clone(),
+                certificate: files.agent_certificate.clone(),
+                key: files.agent_key.clone(),
+            },
+            name: "standalone".to_owned(),
+            drain_deadline: DRAIN_DEADLINE,
+        }),
+        drain_deadline: DRAIN_DEADLINE,
+    };
+    Ok(pipeline::start(settings, stop).await?)
+}
+
+impl Machine {
+    /// Ends the agent once everything is acknowledged, then the aggregator once everything is in
+    /// the lake. Whether both came to their end.
+    pub async fn drain(self) -> anyhow::Result<bool> {
+        self.agent_stop.cancel();
+        let summary = self.agent.join().await?;
+        self.aggregator.shut_down().await?;
+        Ok(summary.drained)
+    }
+}

@@ -1,0 +1,69 @@
+//! `tributary`: the whole pipeline on one machine. Without a command it runs the demo: a simulated
+//! fleet, the agent, the aggregator, and at the end the comparison of the lake with what was
+//! published.
+#![forbid(unsafe_code)]
+
+mod demo;
+mod limits;
+mod machine;
+mod report;
+mod run;
+mod settings;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+const EXAMPLES: &str = "\
+Try it: a thousand simulated sensors for half a minute, then the proof
+  tributary demo --for 30s
+
+Take readings of your own: publish MQTT to the port it names, query ./tributary-data/lake
+  tributary run
+  mosquitto_pub -p 1883 -q 1 -t plant/pump-7/temperature -m 21.5
+
+Exit codes: 0 all is well, 1 something is missing or wrong, 2 the command or a setting is wrong";
+
+/// Sensor telemetry from MQTT to a queryable lake, exactly once, on one machine.
+#[derive(Parser, Debug)]
+#[command(version, max_term_width = 100, after_help = EXAMPLES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Run a simulated fleet through the whole pipeline, then prove that nothing was lost (default)
+    ///
+    /// Ends after --for or on Ctrl-C: it then drains, compares the fleet's own ledger with the
+    /// lake, reading by reading and bit by bit, and prints the result. Exit code 0 only if nothing
+    /// is lost and nothing doubled. Ports that are in use give way to free ones.
+    Demo(demo::DemoArguments),
+    /// Run the pipeline without the fleet, until SIGTERM or Ctrl-C
+    Run(run::RunArguments),
+}
+
+fn log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+#[allow(clippy::print_stderr, reason = "what a program says to its user")]
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    log();
+    tributary_agent::log_panics_and_abort();
+    let ended = match arguments.command {
+        None => demo::run(demo::DemoArguments::default()),
+        Some(Command::Demo(arguments)) => demo::run(arguments),
+        Some(Command::Run(arguments)) => run::run(arguments),
+    };
+    ended.unwrap_or_else(|error| {
+        eprintln!("tributary: {error:#}");
+        match error.downcast_ref::<settings::SettingsError>() {
+            Some(_) => ExitCode::from(2),
+            None => ExitCode::FAILURE,
+        }
+    })
+}

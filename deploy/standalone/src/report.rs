@@ -1,0 +1,102 @@
+//! What the demo found, for people and for programs.
+
+use serde::Serialize;
+use std::fmt;
+use tributary_sim::verify::Report;
+
+/// How long alerts took, in milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Latency {
+    /// Median.
+    pub p50: f64,
+    /// 99th percentile.
+    pub p99: f64,
+    /// 99.9th percentile.
+    pub p999: f64,
+    /// Greatest.
+    pub max: f64,
+}
+
+/// The demo's result; the object that `--json` prints.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Summary {
+    /// Readings that the fleet published.
+    pub published: u64,
+    /// Readings of the fleet in the lake, each counted once.
+    pub delivered: u64,
+    /// Acknowledged readings that are not in the lake, and readings in it that are not as they
+    /// were published.
+    pub lost: u64,
+    /// Copies in the lake beyond the first.
+    pub duplicates: u64,
+    /// Faults injected into the fleet; 0 while nothing detects them.
+    pub faults_injected: u64,
+    /// Faults that were detected.
+    pub faults_detected: u64,
+    /// Alerts without a fault.
+    pub alerts_false: u64,
+    /// From the reading to the alert.
+    pub alert_latency_ms: Latency,
+    /// Bytes of UDP payload that the agent sent.
+    pub uplink_bytes: u64,
+    /// `uplink_bytes` over `delivered`.
+    pub bytes_per_reading: f64,
+    /// Seconds from the first start to the end of the drain.
+    pub elapsed_s: f64,
+}
+
+impl Summary {
+    /// The summary of a comparison.
+    pub fn new(report: &Report, uplink_bytes: u64, elapsed_s: f64) -> Self {
+        let per_reading = uplink_bytes as f64 / (report.delivered.max(1)) as f64;
+        Self {
+            published: report.published,
+            delivered: report.delivered,
+            lost: report.lost + report.changed,
+            duplicates: report.duplicates,
+            faults_injected: 0,
+            faults_detected: 0,
+            alerts_false: 0,
+            alert_latency_ms: Latency::default(),
+            uplink_bytes,
+            bytes_per_reading: (per_reading * 1_000.0).round() / 1_000.0,
+            elapsed_s: (elapsed_s * 1_000.0).round() / 1_000.0,
+        }
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "published          {:>12}", grouped(self.published))?;
+        writeln!(f, "delivered          {:>12}", grouped(self.delivered))?;
+        writeln!(f, "lost               {:>12}", grouped(self.lost))?;
+        writeln!(f, "duplicates         {:>12}", grouped(self.duplicates))?;
+        writeln!(f, "uplink bytes       {:>12}", grouped(self.uplink_bytes))?;
+        writeln!(f, "bytes per reading  {:>12.2}", self.bytes_per_reading)?;
+        write!(f, "seconds            {:>12.1}", self.elapsed_s)
+    }
+}
+
+/// A count with its thousands apart.
+pub fn grouped(count: u64) -> String {
+    let digits = count.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_stand_apart() {
+        let shown: Vec<_> = [0, 999, 1_000, 1_234_567].map(grouped).into();
+        assert_eq!(shown, ["0", "999", "1,000", "1,234,567"]);
+    }
+}

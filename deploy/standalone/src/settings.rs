@@ -1,0 +1,157 @@
+//! What the one-machine deployment is told: `tributary.toml`, arguments above it, defaults below.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use tributary_agent::config::diagnose::{Diagnostic, Document};
+use tributary_agent::limits::CONFIG_BYTES_MAX;
+
+/// What replaces settings begins with this.
+const ENVIRONMENT_PREFIX: &str = "TRIBUTARY";
+
+/// Where things are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Everything durable lies below it, the lake in `lake`.
+    pub data_dir: PathBuf,
+    /// The MQTT listener.
+    pub mqtt: SocketAddr,
+    /// The HTTP side.
+    pub console: SocketAddr,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        Self {
+            data_dir: "tributary-data".into(),
+            mqtt: SocketAddr::new(loopback, 1883),
+            console: SocketAddr::new(loopback, 8080),
+        }
+    }
+}
+
+/// Why there are no settings.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The file can't be read.
+    #[error("{}: cannot be read: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is larger than any configuration.
+    #[error("{}: over {CONFIG_BYTES_MAX} bytes: is this the right file?", path.display())]
+    Size {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Settings are wrong.
+    #[error("{}", listed(name, diagnostics))]
+    Wrong {
+        /// The file, or what stands for it.
+        name: String,
+        /// Each thing that is wrong.
+        diagnostics: Vec<Diagnostic>,
+    },
+    /// An argument is wrong.
+    #[error("{0}")]
+    Argument(String),
+}
+
+fn listed(name: &str, diagnostics: &[Diagnostic]) -> String {
+    let lines: Vec<_> = diagnostics.iter().map(|wrong| format!("{name}: {wrong}")).collect();
+    lines.join("\n")
+}
+
+impl Settings {
+    /// The settings of a file, if one is named, and of this process's environment.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them, at once.
+    pub fn load(path: Option<&Path>) -> Result<Self, SettingsError> {
+        let text = path.map_or(Ok(String::new()), read)?;
+        let environment = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            // The agent's and the aggregator's own variables begin like ours.
+            .filter(|(name, _)| name.starts_with("TRIBUTARY__"));
+        let name = path.map_or("settings".to_owned(), |path| path.display().to_string());
+        Self::parse(&text, environment)
+            .map_err(|diagnostics| SettingsError::Wrong { name, diagnostics })
+    }
+
+    fn parse(
+        text: &str,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, Vec<Diagnostic>> {
+        let mut document = Document::parse(text, ENVIRONMENT_PREFIX, environment);
+        let defaults = Self::default();
+        let settings = {
+            let mut root = document.root();
+            let mut machine = root.section("machine");
+            Self {
+                data_dir: machine.or("data_dir", defaults.data_dir),
+                mqtt: machine.read("mqtt", address).unwrap_or(defaults.mqtt),
+                console: machine.read("console", address).unwrap_or(defaults.console),
+            }
+        };
+        let wrong = document.finish();
+        if wrong.is_empty() { Ok(settings) } else { Err(wrong) }
+    }
+}
+
+fn address(text: String) -> Result<SocketAddr, String> {
+    let address: SocketAddr = text
+        .parse()
+        .map_err(|_| format!("is \"{text}\"; expected an address and port, as 127.0.0.1:1883"))?;
+    if !address.ip().is_loopback() {
+        return Err(format!(
+            "is {address}; nobody is authenticated yet, so only loopback addresses are allowed"
+        ));
+    }
+    Ok(address)
+}
+
+/// An address given as an argument.
+///
+/// # Errors
+/// Why it is none.
+pub fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    address(text.to_owned())
+}
+
+fn read(path: &Path) -> Result<String, SettingsError> {
+    let failed = |source| SettingsError::Read { path: path.to_owned(), source };
+    let bytes = std::fs::metadata(path).map_err(failed)?.len();
+    if bytes > CONFIG_BYTES_MAX {
+        return Err(SettingsError::Size { path: path.to_owned() });
+    }
+    std::fs::read_to_string(path).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_key_is_named_with_its_line_and_the_nearest_right_one() {
+        let text = "[machine]\nmqtt = \"127.0.0.1:2883\"\nconsol = \"127.0.0.1:1\"\n";
+        let wrong = Settings::parse(text, std::iter::empty()).unwrap_err();
+        let text = listed("t.toml", &wrong);
+        assert!(text.contains("line 3") && text.contains("`console`"), "{text}");
+    }
+
+    #[test]
+    fn only_loopback_until_somebody_is_authenticated() {
+        let text = "[machine]\nmqtt = \"0.0.0.0:1883\"\n";
+        let wrong = Settings::parse(text, std::iter::empty()).unwrap_err();
+        assert!(listed("t", &wrong).contains("loopback"), "{wrong:?}");
+    }
+
+    #[test]
+    fn defaults_hold_where_nothing_is_said() {
+        let settings = Settings::parse("", std::iter::empty()).unwrap();
+        assert_eq!(settings, Settings::default());
+    }
+}
