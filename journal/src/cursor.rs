@@ -179,9 +179,6 @@ impl Cursor {
                 }
             }
         }
-        // The failed write may yet reach the disk: what replaces it must count as newer.
-        let sequence = sequence + 1;
-        let slot = encode(sequence, self.slot_bytes, value);
         let made = make(
             &*self.disk,
             &self.path,

@@ -96,7 +96,10 @@ fn a_failed_sync_replaces_the_file_and_the_failed_value_never_wins() {
             cursor.write(&value(3)),
             Err(CursorError::Io { .. })
         ));
+        let before = disk.counts().operations;
         cursor.write(&value(4)).unwrap();
+        let operations = disk.counts().operations - before;
+        assert!(operations >= 5, "a new file: {operations} operations");
         assert_eq!(open(&disk.crash(survival)).1, Some(value(4)));
     }
 }

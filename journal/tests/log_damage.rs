@@ -118,11 +118,10 @@ fn the_header_of_a_later_frame_proves_that_the_one_before_was_durable() {
     for hurt in [18, 19] {
         disk.flip_bit(&path, FRAMES_AT + hurt * FRAME + 100, 1);
     }
-    for _ in 0..2 {
-        let log = open(
-            &disk.crash(Survival::All),
-            Open::SameLife { if_empty: life(1) },
-        );
+    let mut disk = disk;
+    for _ in 0..3 {
+        disk = disk.crash(Survival::All);
+        let log = open(&disk, Open::SameLife { if_empty: life(1) });
         assert_eq!(log.recovery.damage[0].numbers, 18..19);
         assert_eq!(log.recovery.torn_bytes, FRAME);
         assert_eq!(
@@ -229,6 +228,33 @@ fn when_the_new_segment_fails_too_nothing_counts_until_it_is_appended_again() {
         let log = open(&disk.crash(survival), Open::NewLife(life(2)));
         assert_numbered(&read_all(&log.reader, life(1), 0, 999), 0, 4);
     }
+}
+
+#[test]
+fn a_segment_that_failed_is_never_written_again() {
+    let disk = SimDisk::new(3);
+    let mut log = open(&disk, Open::NewLife(life(1)));
+    append_many(&mut log.writer, 2, 300);
+    disk.fail_next_sync();
+    append_many(&mut log.writer, 1, 300);
+    disk.set_full(true);
+    let mut next = 3;
+    while log.writer.append(&frame(&[&entry(next, 300)])).is_ok() {
+        next += 1;
+    }
+    log.writer
+        .append_reserved(&frame(&[&entry(next, 300)]))
+        .unwrap();
+    let spares = || {
+        let names = disk.list(dir()).unwrap();
+        names.iter().filter(|name| name.ends_with(".spare")).count()
+    };
+    let segments = log.reader.segments();
+    assert_eq!((spares(), segments[1].first), (0, 2));
+    log.reader.trim(life(1), 2).unwrap();
+    assert_eq!(spares(), 0, "the failed segment is removed");
+    log.reader.trim(life(1), segments[2].first).unwrap();
+    assert_eq!(spares(), 1, "the next one is recycled");
 }
 
 /// Fills a life with frames of one size, trims it, and lets the next life use its blocks again.
