@@ -53,8 +53,8 @@ fn main() -> Result<()> {
         "{} readings a batch; a batch of ours is counted with frame header and envelope, and \
          carries quality and sequence number as well.\nHere received time = event time, quality \
          is good, and the sequence number counts within each series. Series definitions\nare \
-         counted apart. Peers are payloads only. Nanoseconds: median of five, all formats in \
-         turn; `verified` = sealed,\ndecoded and compared, as an agent does it.\n",
+         counted apart. Peers are payloads only. Nanoseconds of CPU: median of five, all formats \
+         in turn; `verified` = sealed,\ndecoded and compared, as an agent does it.\n",
         arguments.batch
     );
     let mut report = Report {
