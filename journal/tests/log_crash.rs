@@ -115,7 +115,11 @@ fn check(reader: &LogReader, life: LifeId, model: &mut Model) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 300,
+        failure_persistence: None,
+        ..Default::default()
+    })]
 
     /// New life after new life, each ended by a power cut at any operation.
     #[test]
