@@ -244,9 +244,15 @@ mod tests {
     }
 
     #[test]
+    fn the_documented_file_says_the_defaults() {
+        let documented = Config::parse(include_str!("../aggregator.toml"), []);
+        assert_eq!(documented, Config::parse("", []));
+    }
+
+    #[test]
     fn every_wrong_setting_is_named_with_line_reason_and_nearest_name() {
-        let text = "[uplink]\naddres = \"x\"\ntrust_domain = \"a/b\"\n\n[http]\naddress = \"8080\"\n\
-                    [journal]\nquota_bytes = 5\n[lak]\n";
+        let text = "[uplink]\naddres = \"x\"\ntrust_domain = \"a/b\"\n\n\
+                    [http]\naddress = \"8080\"\n[journal]\nquota_bytes = 5\n[lak]\n";
         let diagnostics = Config::parse(text, []).unwrap_err();
         let said = listed(Some(Path::new("aggregator.toml")), &diagnostics);
         for part in [

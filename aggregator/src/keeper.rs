@@ -376,6 +376,7 @@ impl Keeper {
     fn committed(&mut self, staged: &mut Vec<Staged>) {
         let (mut rows, mut bytes) = (0, 0);
         let count = staged.len() as u64;
+        let mut told = Vec::with_capacity(staged.len());
         for Staged {
             admission,
             kind,
@@ -390,9 +391,7 @@ impl Keeper {
             rows += u64::from(offer.batch.rows());
             bytes += offer.batch.bytes().len() as u64;
             self.judge.commit(&offer, admission, kind);
-            for reply in replies {
-                let _ = reply.send(Outcome::Durable);
-            }
+            told.extend(replies);
         }
         metrics::counter!("tributary_aggregator_batches_total").increment(count);
         metrics::counter!("tributary_aggregator_readings_total").increment(rows);
@@ -401,6 +400,11 @@ impl Keeper {
         let end = self.store.end();
         self.status.set_end(end);
         self.durable.send_replace(end);
+        // Last, so that whoever hears of it finds it everywhere.
+        for reply in told {
+            // Whoever offered it may have gone.
+            let _ = reply.send(Outcome::Durable);
+        }
         if self.store.segment_began() {
             self.checkpoint();
         }

@@ -78,17 +78,15 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if let Err(error) = tls_config(&config.tls) {
+        eprintln!("{error}; name the right files under [uplink]");
+        return ExitCode::from(2);
+    }
     match arguments.command {
-        Command::Check => match tls_config(&config.tls) {
-            Ok(_) => {
-                println!("the configuration is good");
-                ExitCode::SUCCESS
-            }
-            Err(error) => {
-                eprintln!("{error}");
-                ExitCode::from(2)
-            }
-        },
+        Command::Check => {
+            println!("the configuration is good");
+            ExitCode::SUCCESS
+        }
         Command::Run => match run(config) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {

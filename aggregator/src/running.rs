@@ -160,6 +160,21 @@ async fn open_lake(
     Ok(Lake::open(lake_config, store, Box::new(feed), names, handle).await?)
 }
 
+/// A thread that owns the data directory as long as it runs, so that nobody else opens it while
+/// something is still written.
+fn thread<T: Send + 'static>(
+    name: &'static str,
+    lock: Arc<DirLock>,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, AggregatorError> {
+    let run = move || {
+        let _lock = lock;
+        run()
+    };
+    let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(run);
+    spawned.map_err(|_| AggregatorError::System("a thread"))
+}
+
 /// Starts the aggregator; it runs until `stop`, or until it is [shut down](Running::shut_down).
 ///
 /// # Errors
@@ -181,7 +196,6 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, A
             addr: config.uplink,
             source,
         })?;
-    // Held by both threads, so that nobody opens the directory while one of them still writes.
     let lock = Arc::new(DirLock::acquire(&config.data_dir)?);
     let disk: Arc<dyn Disk> = Arc::new(OsDisk);
     let keeper_config = KeeperConfig {
@@ -198,30 +212,14 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, A
     let runtime = tokio::runtime::Handle::current();
     let lake_thread = {
         let (runtime, stop, durable) = (runtime.clone(), lake_stop.clone(), parts.durable.clone());
-        let lock = Arc::clone(&lock);
-        let run = move || {
-            let _lock = lock;
-            runtime.block_on(lake.run(durable, requests, stop))
-        };
-        std::thread::Builder::new()
-            .name("lake".to_owned())
-            .spawn(run)
+        let run = move || runtime.block_on(lake.run(durable, requests, stop));
+        thread("lake", Arc::clone(&lock), run)?
     };
-    let lake_thread = lake_thread.map_err(|_| AggregatorError::System("a thread for the lake"))?;
     let keeper_stop = CancellationToken::new();
     let keeper_thread = {
         let (stop, lake) = (keeper_stop.clone(), Arc::clone(lake_handle.status()));
-        let run = move || {
-            let _lock = lock;
-            keeper.run(&runtime, lake, &stop);
-        };
-        std::thread::Builder::new()
-            .name("keeper".to_owned())
-            .spawn(run)
+        thread("keeper", lock, move || keeper.run(&runtime, lake, &stop))?
     };
-    let keeper_thread =
-        keeper_thread.map_err(|_| AggregatorError::System("a thread for the keeper"))?;
-
     let sources = Sources {
         log: parts.log,
         keeper: parts.handle.clone(),

@@ -196,7 +196,7 @@ async fn http(addr: SocketAddr, path: &str) -> String {
 }
 
 /// Identities of all rows below a folder; panics on a second copy.
-fn lake_rows(dir: &Path, found: &mut BTreeSet<(i64, i32)>) {
+pub fn lake_rows(dir: &Path, found: &mut BTreeSet<(i64, i32)>) {
     use arrow_array::cast::AsArray;
     use arrow_array::types::{Int32Type, Int64Type};
     for entry in std::fs::read_dir(dir).unwrap() {

@@ -28,12 +28,14 @@ pub enum IdentityError {
     Parse(String),
     /// No URI, or several.
     #[error(
-        "the certificate has {0} SAN URIs; expected one, spiffe://<trust domain>/<tenant>/agent/<uuid>"
+        "the certificate has {0} SAN URIs; expected one, \
+         spiffe://<trust domain>/<tenant>/agent/<uuid>"
     )]
     Uris(usize),
     /// The URI is something else.
     #[error(
-        "`{uri}` names no agent of trust domain `{trust_domain}`: expected spiffe://{trust_domain}/<tenant>/agent/<uuid>"
+        "`{uri}` names no agent of trust domain `{trust_domain}`: expected \
+         spiffe://{trust_domain}/<tenant>/agent/<uuid>"
     )]
     Uri {
         /// The URI.

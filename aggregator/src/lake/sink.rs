@@ -470,14 +470,13 @@ async fn next_event(
     requests: &mut LakeRequests,
     stop: &CancellationToken,
 ) -> Event {
+    let at = deadline.unwrap_or_else(Instant::now);
     tokio::select! {
         biased;
         () = stop.cancelled() => Event::Stop,
         Some(reply) = requests.recv() => Event::Request(reply),
         Ok(()) = durable.changed(), if state == State::Well => Event::Again,
-        () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
-            Event::Again
-        }
+        () = tokio::time::sleep_until(at), if deadline.is_some() => Event::Again,
     }
 }
 
