@@ -8,3 +8,4 @@ mod lake_plan;
 mod made;
 mod pki;
 mod sealed;
+mod uplink;

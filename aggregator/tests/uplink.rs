@@ -1,0 +1,127 @@
+//! The real client end against the real server end, with the aggregator restarted in the middle.
+
+use crate::ingest::lake_rows;
+use crate::sealed::{BUFFER, readings, series};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tributary_aggregator::{Config, TlsFiles, start};
+use tributary_protocol::batch::SealedBatch;
+use tributary_protocol::ids::*;
+use tributary_protocol::session::{LaneCursor, Sender, Trim};
+use tributary_uplink::authority::{TRUST_DOMAIN, open_or_create};
+use tributary_uplink::{Identity, Sealed, Spool, SpoolError, Target, UplinkConfig, run};
+
+const BATCHES: u64 = 60;
+
+/// A spool in memory that remembers how far it was trimmed.
+#[derive(Clone, Default)]
+struct Memory {
+    batches: Arc<Mutex<BTreeMap<BatchKey, SealedBatch>>>,
+    trimmed: Arc<Mutex<BTreeMap<LaneKey, u64>>>,
+}
+
+impl Memory {
+    fn put(&self, batch: SealedBatch) -> Sealed {
+        let sealed = Sealed {
+            key: batch.key(),
+            bytes: batch.bytes().len() as u64,
+        };
+        self.batches.lock().unwrap().insert(batch.key(), batch);
+        sealed
+    }
+}
+
+impl Spool for Memory {
+    fn read(&mut self, key: BatchKey) -> Result<SealedBatch, SpoolError> {
+        let found = self.batches.lock().unwrap().get(&key).cloned();
+        found.ok_or(SpoolError {
+            key,
+            reason: "gone".to_owned(),
+        })
+    }
+
+    fn trim(&mut self, trim: Trim) {
+        self.trimmed.lock().unwrap().insert(trim.key, trim.below);
+    }
+
+    fn save(&mut self, _: &[LaneCursor]) {}
+}
+
+#[tokio::test]
+async fn an_uplink_delivers_everything_once_over_a_restart_of_the_aggregator() {
+    let dir = TempDir::new().unwrap();
+    let pki = open_or_create(&dir.path().join("pki")).unwrap();
+    let tls = TlsFiles {
+        ca: pki.ca.clone(),
+        cert: pki.aggregator_certificate.clone(),
+        key: pki.aggregator_key.clone(),
+    };
+    let mut config = Config::new(dir.path().join("data"), tls);
+    config.uplink = "127.0.0.1:0".parse().unwrap();
+    config.http = "127.0.0.1:0".parse().unwrap();
+    config.trust_domain = TRUST_DOMAIN.to_owned();
+    config.journal_quota_bytes = 64 << 20;
+    config.journal_reserve_bytes = 0;
+    let running = start(config.clone(), CancellationToken::new())
+        .await
+        .unwrap();
+    config.uplink = running.uplink_addr();
+
+    let uplink = UplinkConfig {
+        target: Target {
+            address: config.uplink.to_string(),
+            server_name: Some("localhost".to_owned()),
+        },
+        identity: Identity {
+            ca: pki.ca,
+            certificate: pki.agent_certificate,
+            key: pki.agent_key,
+        },
+        name: "gate".to_owned(),
+        drain_deadline: Duration::from_secs(60),
+    };
+    let memory = Memory::default();
+    let (sealed, queue) = mpsc::channel(256);
+    let (status, mut watch) = watch::channel(tributary_uplink::Status::default());
+    let sender = Sender::new(BUFFER, Vec::new());
+    let sending = run(uplink, sender, memory.clone(), queue, status);
+
+    let feeding = async {
+        sealed.send(memory.put(series(0, 0, 3))).await.unwrap();
+        for number in 0..BATCHES / 2 {
+            sealed
+                .send(memory.put(readings(number, 3, 50, 0)))
+                .await
+                .unwrap();
+        }
+        while running.keeper().batches() < BATCHES / 4 {
+            assert_eq!(watch.borrow_and_update().problem, None);
+            watch.changed().await.unwrap();
+        }
+        running.shut_down().await.unwrap();
+        let running = start(config, CancellationToken::new()).await.unwrap();
+        for number in BATCHES / 2..BATCHES {
+            sealed
+                .send(memory.put(readings(number, 3, 50, 0)))
+                .await
+                .unwrap();
+        }
+        drop(sealed);
+        running
+    };
+    let (all, running) = tokio::join!(sending, feeding);
+    assert!(all, "something was not acknowledged");
+    running.shut_down().await.unwrap();
+    let lane = LaneKey {
+        buffer: BUFFER,
+        lane: Lane::Telemetry,
+    };
+    assert_eq!(memory.trimmed.lock().unwrap().get(&lane), Some(&BATCHES));
+    let mut found = BTreeSet::new();
+    lake_rows(&dir.path().join("data/lake/readings"), &mut found);
+    assert_eq!(found.len() as u64, BATCHES * 50);
+}
