@@ -11,8 +11,8 @@ pub fn codec() -> LengthDelimitedCodec {
         .little_endian()
         .length_field_offset(LENGTH_OFFSET)
         .length_field_length(LENGTH_BYTES)
-        // The checksum stands between the length and the payload.
-        .length_adjustment((HEADER_BYTES - LENGTH_OFFSET - LENGTH_BYTES) as isize)
+        // The length is the payload's; the header is handed on before it.
+        .length_adjustment(HEADER_BYTES as isize)
         .num_skip(0)
         .max_frame_length(CONTROL_FRAME_BYTES_MAX + HEADER_BYTES)
         .new_codec()
