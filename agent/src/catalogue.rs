@@ -85,12 +85,20 @@ impl Catalogue {
         if let Some(db) = &db {
             load(db, &latest);
         }
-        Self { db, latest, changed: HashSet::new() }
+        Self {
+            db,
+            latest,
+            changed: HashSet::new(),
+        }
     }
 
     /// A catalogue that forgets everything with the process.
     pub fn unkept() -> Self {
-        Self { db: None, latest: LatestView::default(), changed: HashSet::new() }
+        Self {
+            db: None,
+            latest: LatestView::default(),
+            changed: HashSet::new(),
+        }
     }
 
     /// A view of the newest values.
@@ -128,7 +136,9 @@ impl Catalogue {
         let latest = self.latest.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut batch = Batch::new();
         for key in self.changed.drain() {
-            let value = latest.get(&key).and_then(|newest| serde_json::to_vec(newest).ok());
+            let value = latest
+                .get(&key)
+                .and_then(|newest| serde_json::to_vec(newest).ok());
             let put = value.map(|value| batch.put(&[PREFIX, &key].concat(), &value));
             if let Some(Err(error)) = put {
                 warn!(%error, "a newest value is not kept");
@@ -159,7 +169,11 @@ fn load(db: &StateDb, latest: &LatestView) {
 
 fn key_of(series: &SeriesDef) -> [u8; 16] {
     let mut hasher = blake3::Hasher::new();
-    for part in [&*series.device, &*series.metric, series.unit.as_deref().unwrap_or("")] {
+    for part in [
+        &*series.device,
+        &*series.metric,
+        series.unit.as_deref().unwrap_or(""),
+    ] {
         hasher.update(part.as_bytes());
         // Names hold no control character, so a 0 separates them.
         hasher.update(&[0]);
@@ -195,7 +209,10 @@ mod tests {
     fn the_newest_by_event_time_survives_a_restart() {
         let dir = tempfile::tempdir().unwrap();
         let series = SeriesDef::new("pump", "rpm", None, ValueType::I64).unwrap();
-        let at = |event_time| Meta { event_time, ..Meta::default() };
+        let at = |event_time| Meta {
+            event_time,
+            ..Meta::default()
+        };
         let mut catalogue = Catalogue::open(dir.path());
         catalogue.note(&series, &at(20), Value::I64(2));
         catalogue.note(&series, &at(10), Value::I64(1));

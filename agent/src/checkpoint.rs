@@ -48,7 +48,10 @@ impl Checkpoint {
     /// What is wrong with them.
     pub fn read(mut bytes: &[u8]) -> Result<Self, CheckpointError> {
         let position = Self::read_position(&mut bytes)?;
-        Ok(Self { position, marks: Marks::read_checkpoint(&mut bytes)? })
+        Ok(Self {
+            position,
+            marks: Marks::read_checkpoint(&mut bytes)?,
+        })
     }
 
     /// Only the position of the checkpoint in `input`, which is moved behind it.
@@ -61,9 +64,14 @@ impl Checkpoint {
         if version != VERSION {
             return Err(CheckpointError::Version(version));
         }
-        let (id, rest) = input.split_first_chunk().ok_or(CheckpointError::Truncated)?;
+        let (id, rest) = input
+            .split_first_chunk()
+            .ok_or(CheckpointError::Truncated)?;
         let buffer = BufferId(*id);
         *input = rest;
-        Ok(Origin { buffer, number: input.try_get_u64_le().map_err(short)? })
+        Ok(Origin {
+            buffer,
+            number: input.try_get_u64_le().map_err(short)?,
+        })
     }
 }

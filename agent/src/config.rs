@@ -3,12 +3,9 @@
 //!
 //! Nothing here opens what is configured. `TRIBUTARY_AGENT__SECTION__KEY` replaces a setting.
 
-pub mod diagnose;
-
 use crate::limits::{
     CONFIG_BYTES_MAX, CONFIG_ERRORS_MAX, ENDPOINTS_MAX, RATE_LIMIT_MESSAGES_PER_S,
 };
-use diagnose::{ByteSize, Diagnostic, Document, Section};
 use std::fmt;
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -16,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tributary_journal::CommitPolicy;
 use tributary_protocol::ids::is_name;
+use tributary_settings::{ByteSize, Diagnostic, Document, Section};
 
 /// What replaces settings begins with this.
 pub const ENVIRONMENT_PREFIX: &str = "TRIBUTARY_AGENT";

@@ -57,11 +57,20 @@ impl<'a> Letter<'a> {
         let (id, rest) = input.split_first_chunk()?;
         let buffer = BufferId(*id);
         *input = rest;
-        let origin = Origin { buffer, number: input.try_get_u64_le().ok()? };
+        let origin = Origin {
+            buffer,
+            number: input.try_get_u64_le().ok()?,
+        };
         let received_time = input.try_get_i64_le().ok()?;
         let reason = read_text(input)?;
         let topic = read_text(input)?;
-        Some(Self { origin, received_time, reason, topic, payload: input })
+        Some(Self {
+            origin,
+            received_time,
+            reason,
+            topic,
+            payload: input,
+        })
     }
 }
 
@@ -102,7 +111,12 @@ impl DeadLetters {
         let life = Open::NewLife(LifeId(present.0));
         let opened = Log::open(Arc::clone(disk), dir, config, life)?;
         let newest = newest_origin(&opened.reader);
-        Ok(Self { writer: opened.writer, reader: opened.reader, frame: Frame::new(), newest })
+        Ok(Self {
+            writer: opened.writer,
+            reader: opened.reader,
+            frame: Frame::new(),
+            newest,
+        })
     }
 
     /// Adds a letter, unless a replay brings it a second time. It is durable after
@@ -122,7 +136,11 @@ impl DeadLetters {
         pushed.expect("a message and its reason are smaller than an entry may be");
         self.newest = Some(letter.origin);
         let full = self.frame.len_bytes() >= tributary_journal::limits::FRAME_BYTES;
-        if full || self.frame.count() >= FRAME_LETTERS { self.flush() } else { Ok(()) }
+        if full || self.frame.count() >= FRAME_LETTERS {
+            self.flush()
+        } else {
+            Ok(())
+        }
     }
 
     /// Makes what was pushed durable, giving up the oldest letters when there is no room.
@@ -157,8 +175,13 @@ impl DeadLetters {
 }
 
 fn newest_origin(reader: &LogReader) -> Option<Origin> {
-    let lives = reader.lives().into_iter().rev().filter(|span| span.first < span.end);
-    let mut numbers = lives.flat_map(|span| (span.first..span.end).rev().map(move |n| (span.life, n)));
+    let lives = reader
+        .lives()
+        .into_iter()
+        .rev()
+        .filter(|span| span.first < span.end);
+    let mut numbers =
+        lives.flat_map(|span| (span.first..span.end).rev().map(move |n| (span.life, n)));
     numbers.find_map(|(life, number)| {
         let mut entries = Vec::new();
         reader.read(life, number, 1, &mut entries).ok()?;

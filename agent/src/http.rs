@@ -49,8 +49,13 @@ pub struct BindError {
 pub fn recorder() -> Option<PrometheusHandle> {
     static RECORDER: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
     let make = || {
-        let seconds = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
-        let recorder = PrometheusBuilder::new().set_buckets(&seconds).ok()?.build_recorder();
+        let seconds = [
+            0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+        ];
+        let recorder = PrometheusBuilder::new()
+            .set_buckets(&seconds)
+            .ok()?
+            .build_recorder();
         let handle = recorder.handle();
         metrics::set_global_recorder(recorder).ok().map(|()| handle)
     };
@@ -95,7 +100,10 @@ impl Sources {
             StorageState::Full => vec!["storage is full: nothing is acknowledged"],
             StorageState::Failed => vec!["the disk fails: nothing is acknowledged"],
         };
-        Ready { ready: reasons.is_empty(), reasons }
+        Ready {
+            ready: reasons.is_empty(),
+            reasons,
+        }
     }
 
     fn report(&self) -> Report {
@@ -125,7 +133,11 @@ impl Sources {
 
 async fn readyz(State(sources): State<Sources>) -> (StatusCode, Json<Ready>) {
     let ready = sources.ready();
-    let code = if ready.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let code = if ready.ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
     (code, Json(ready))
 }
 
@@ -142,7 +154,11 @@ async fn rendered(State(sources): State<Sources>) -> Response {
     gauge!("tributary_agent_uplink_udp_bytes").set(uplink.udp_bytes_sent as f64);
     gauge!("tributary_agent_ready").set(f64::from(u8::from(sources.ready().ready)));
     handle.run_upkeep();
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], handle.render()).into_response()
+    (
+        [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
+        handle.render(),
+    )
+        .into_response()
 }
 
 async fn status(State(sources): State<Sources>) -> Json<Report> {
@@ -154,7 +170,9 @@ async fn status(State(sources): State<Sources>) -> Json<Report> {
 /// # Errors
 /// [`BindError`].
 pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
-    TcpListener::bind(address).await.map_err(|source| BindError { address, source })
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| BindError { address, source })
 }
 
 /// Serves until `stop`.
@@ -173,5 +191,7 @@ pub async fn serve(
         .route("/api/v1/status", get(status))
         .with_state(sources);
     let stopped = async move { stop.cancelled().await };
-    axum::serve(socket, router).with_graceful_shutdown(stopped).await
+    axum::serve(socket, router)
+        .with_graceful_shutdown(stopped)
+        .await
 }

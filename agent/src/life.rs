@@ -14,9 +14,13 @@ use tributary_protocol::ids::BufferId;
 /// When the counter can't be read or made durable.
 pub fn begin(disk: &Arc<dyn Disk>, dir: &Path, wall_s: u64) -> Result<BufferId, CursorError> {
     let path = dir.join("life");
-    let used_before = disk.list(&dir.join("wal")).is_ok_and(|files| !files.is_empty());
+    let used_before = disk
+        .list(&dir.join("wal"))
+        .is_ok_and(|files| !files.is_empty());
     let (mut cursor, value) = Cursor::open(Arc::clone(disk), &path)?;
-    let counted = value.and_then(|bytes| bytes.try_into().ok()).map(u64::from_le_bytes);
+    let counted = value
+        .and_then(|bytes| bytes.try_into().ok())
+        .map(u64::from_le_bytes);
     let life = match counted {
         Some(life) => life + 1,
         None if used_before => wall_s,
@@ -42,7 +46,8 @@ mod tests {
         let second = begin(&disk, dir, 1_000).unwrap();
         assert_eq!((first.life(), second.life()), (1, 2));
         disk.create_dir_all(&dir.join("wal")).unwrap();
-        disk.create(&dir.join("wal").join("some.seg"), 4096).unwrap();
+        disk.create(&dir.join("wal").join("some.seg"), 4096)
+            .unwrap();
         disk.remove(&dir.join("life")).unwrap();
         let third = begin(&disk, dir, 1_000).unwrap();
         assert!(third > second);

@@ -111,8 +111,7 @@ pub const CHECKPOINT_WAL_BYTES: u64 = 16 * 1024 * 1024;
 /// How many bytes of the write-ahead log one byte of checkpoint costs, at least.
 pub const CHECKPOINT_SHARE: u64 = 10;
 /// First and greatest wait between two tries to write sealed readings.
-pub const STORAGE_RETRY: (Duration, Duration) =
-    (Duration::from_millis(50), Duration::from_secs(5));
+pub const STORAGE_RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 /// Series whose newest value is kept for people to see.
 pub const LATEST_SERIES_MAX: usize = 100_000;
 /// Newest values that one answer of the status page holds.

@@ -45,15 +45,20 @@ enum Command {
 fn log(format: LogFormat) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     match format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().init(),
     }
 }
 
-#[allow(clippy::print_stderr, clippy::print_stdout, reason = "what a program says to its user")]
+#[allow(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "what a program says to its user"
+)]
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     log(arguments.log_format);
@@ -84,7 +89,9 @@ fn main() -> ExitCode {
 }
 
 fn run(settings: Settings, config: &Config) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -122,7 +129,9 @@ fn run(settings: Settings, config: &Config) -> anyhow::Result<()> {
         served?;
         let summary = summary?;
         if !summary.drained {
-            tracing::warn!("not everything was acknowledged in time; it is sent after the next start");
+            tracing::warn!(
+                "not everything was acknowledged in time; it is sent after the next start"
+            );
         }
         Ok(())
     })

@@ -112,7 +112,10 @@ impl Marks {
         let (Some(device), Some(number)) = (message.device, message.device_seq) else {
             return false;
         };
-        let mark = Mark { number, content: message.content };
+        let mark = Mark {
+            number,
+            content: message.content,
+        };
         let ring = self.devices.entry(device, || device.into());
         let seen = ring.contains(mark);
         if !seen {
@@ -125,7 +128,10 @@ impl Marks {
         if message.packet_id == 0 {
             return Judged::New;
         }
-        let mark = Mark { number: i64::from(message.packet_id), content: message.content };
+        let mark = Mark {
+            number: i64::from(message.packet_id),
+            content: message.content,
+        };
         let ring = self.sessions.entry(&message.session, || message.session);
         if message.dup && ring.contains(mark) {
             return Judged::Repeat(Reason::Dup);

@@ -3,13 +3,13 @@
 //! behind it.
 
 use crate::catalogue::{Catalogue, LatestView};
+use crate::config::Config;
 use crate::deadletter::DeadLetters;
 use crate::limits::WAL_SEGMENT_BYTES;
 use crate::seal::{IDLE_WAIT, Now, SealConfig, SealStage, StageError, Stores};
 use crate::source::{Listener, ListenerConfig, ListenerError};
 use crate::spool::{self, AgentSpool};
 use crate::wal::{CommittedFrame, Replay, StorageState, Wal, WalError};
-use crate::config::Config;
 use crate::{life, limits};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -22,8 +22,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 use tributary_journal::{
-    CheckpointError, Checkpoints, CommitPolicy, CursorError, DirLock, Disk, LifeId, LockError, Log, LogConfig,
-    LogError, LogKind, LogReader, LogWriter, Open, OsDisk,
+    CheckpointError, Checkpoints, CommitPolicy, CursorError, DirLock, Disk, LifeId, LockError, Log,
+    LogConfig, LogError, LogKind, LogReader, LogWriter, Open, OsDisk,
 };
 use tributary_protocol::ids::BufferId;
 use tributary_protocol::session::Sender;
@@ -191,8 +191,10 @@ pub struct Summary {
 /// See [`StartError`].
 pub async fn start(settings: Settings, stop: CancellationToken) -> Result<Agent, StartError> {
     let data_dir = settings.data_dir.clone();
-    std::fs::create_dir_all(&data_dir)
-        .map_err(|source| StartError::DataDir { path: data_dir.clone(), source })?;
+    std::fs::create_dir_all(&data_dir).map_err(|source| StartError::DataDir {
+        path: data_dir.clone(),
+        source,
+    })?;
     let lock = DirLock::acquire(&data_dir)?;
     let storage = Storage::open(&settings)?;
     start_stages(settings, storage, lock, stop).await
@@ -225,8 +227,13 @@ impl Storage {
             },
             Open::NewLife(LifeId(present.0)),
         )?;
-        let spool =
-            spool::open(&disk, &spool::dir(dir), present, settings.spool_quota_bytes, reserve)?;
+        let spool = spool::open(
+            &disk,
+            &spool::dir(dir),
+            present,
+            settings.spool_quota_bytes,
+            reserve,
+        )?;
         let dead = DeadLetters::open(&disk, &dir.join("deadletter"), present, reserve)?;
         let checkpoints = Checkpoints::open(disk, &dir.join("checkpoint"), "agent")?;
         let damaged = wal.recovery.damage.len() + spool.damage.len();
@@ -247,7 +254,14 @@ impl Storage {
         };
         let sender = Sender::new(present, spool.lanes);
         let reader = spool.reader;
-        Ok(Self { present, wal: wal.writer, wal_reader: wal.reader, stores, reader, sender })
+        Ok(Self {
+            present,
+            wal: wal.writer,
+            wal_reader: wal.reader,
+            stores,
+            reader,
+            sender,
+        })
     }
 }
 
@@ -257,14 +271,23 @@ async fn start_stages(
     lock: DirLock,
     stop: CancellationToken,
 ) -> Result<Agent, StartError> {
-    let Storage { present, wal, wal_reader, stores, reader, sender } = storage;
+    let Storage {
+        present,
+        wal,
+        wal_reader,
+        stores,
+        reader,
+        sender,
+    } = storage;
     let latest = stores.catalogue.view();
     let wal = Wal::start(wal, settings.wal)?;
     let listener = Listener::bind(&settings.listener, wal.queue.clone()).await?;
-    let mqtt = listener.local_address().map_err(|source| StartError::Thread {
-        what: "the listener's address",
-        source,
-    })?;
+    let mqtt = listener
+        .local_address()
+        .map_err(|source| StartError::Thread {
+            what: "the listener's address",
+            source,
+        })?;
     let (sealed, sealed_in) = mpsc::channel(tributary_uplink::limits::SEALED_QUEUE);
     let (status, status_out) = watch::channel(Status::default());
     let give_up = Arc::new(AtomicBool::new(false));
@@ -302,19 +325,29 @@ async fn start_stages(
     let committed = wal.committed;
     let handle = Handle::current();
     stages.spawn_blocking(move || {
-        let mut sealing = Sealing { stage, committed, clock: Clock::new(), handle };
+        let mut sealing = Sealing {
+            stage,
+            committed,
+            clock: Clock::new(),
+            handle,
+        };
         Ended::Sealing(sealing.run(wal_reader))
     });
     stages.spawn(async move {
         let drained = match settings.uplink {
-            Some(uplink) => {
-                tributary_uplink::run(uplink, sender, reader, sealed_in, status).await
-            }
+            Some(uplink) => tributary_uplink::run(uplink, sender, reader, sealed_in, status).await,
             None => keep(sender, reader, sealed_in, status).await,
         };
         Ended::Uplink { drained }
     });
-    Ok(Agent { mqtt, uplink: status_out, storage: wal.state, latest, stages, lock })
+    Ok(Agent {
+        mqtt,
+        uplink: status_out,
+        storage: wal.state,
+        latest,
+        stages,
+        lock,
+    })
 }
 
 /// Stands in for the uplink where none is configured: everything stays in the spool.
@@ -347,7 +380,9 @@ impl Agent {
         let mut summary = Summary { drained: false };
         let mut failed = None;
         let mut open = 3;
-        while open > 0 && let Some(ended) = self.stages.join_next().await {
+        while open > 0
+            && let Some(ended) = self.stages.join_next().await
+        {
             open -= usize::from(!matches!(ended, Ok(Ended::Deadline)));
             match ended {
                 Ok(Ended::Deadline) => info!("the time to drain is over"),
@@ -391,7 +426,10 @@ impl Sealing {
 
     fn replay(&mut self, wal: LogReader) -> Result<(), PipelineError> {
         let begun = Instant::now();
-        let from = self.stage.position().map(|origin| (LifeId(origin.buffer.0), origin.number));
+        let from = self
+            .stage
+            .position()
+            .map(|origin| (LifeId(origin.buffer.0), origin.number));
         let mut replay = Replay::new(wal, from);
         let mut messages = 0u64;
         while let Some(step) = replay.next_step()? {
@@ -403,7 +441,10 @@ impl Sealing {
     }
 
     fn next_frame(&mut self) -> Next {
-        let due = self.stage.poll_timeout().map(|at| at - self.clock.now().monotonic);
+        let due = self
+            .stage
+            .poll_timeout()
+            .map(|at| at - self.clock.now().monotonic);
         let due = due.map(|us| Duration::from_micros(u64::try_from(us).unwrap_or(0)));
         let wait = due.map_or(IDLE_WAIT, |due| due.min(IDLE_WAIT));
         let committed = &mut self.committed;
@@ -448,7 +489,9 @@ impl Clock {
 }
 
 fn wall() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
 }
 
 /// Where an agent keeps its files when nothing is configured.

@@ -8,8 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use tributary_protocol::batch::{Cover, Gap, GapReason, SealError, SealedBatch, Sealer, Spec};
 use tributary_protocol::ids::{BatchKey, BufferId, Lane, SeriesId};
 use tributary_protocol::limits::{
-    BATCH_COVERS_MAX, BATCH_READINGS_TARGET, BATCH_TEXT_BYTES_MAX, SERIES_MAX,
-    SERIES_PER_BATCH_MAX,
+    BATCH_COVERS_MAX, BATCH_READINGS_TARGET, BATCH_TEXT_BYTES_MAX, SERIES_MAX, SERIES_PER_BATCH_MAX,
 };
 use tributary_protocol::reading::{Flags, Meta, ReadingError, Readings, Row, Value};
 use tributary_protocol::series::{NameError, SeriesDef};
@@ -58,7 +57,13 @@ impl Dictionary {
 
     /// The series of a reading. Type and unit belong to its name: when they change, it is another.
     fn series(&mut self, reading: &Reading<'_>) -> Result<SeriesId, TakeError> {
-        let Reading { device, metric, unit, value, .. } = reading;
+        let Reading {
+            device,
+            metric,
+            unit,
+            value,
+            ..
+        } = reading;
         self.scratch.clear();
         for part in [device, metric, unit] {
             self.scratch.extend_from_slice(part.as_bytes());
@@ -130,10 +135,13 @@ impl Lanes {
     /// Whether `message` would make the batch too large: seal first. One message's readings stand
     /// in one batch.
     pub fn must_seal_before(&self, origin: Origin, readings: usize, text_bytes: usize) -> bool {
-        let continues = self.covers.last().is_some_and(|cover| cover.buffer == origin.buffer);
+        let continues = self
+            .covers
+            .last()
+            .is_some_and(|cover| cover.buffer == origin.buffer);
         let no_cover_left = !continues && self.covers.len() >= BATCH_COVERS_MAX;
-        let rows = !self.readings.is_empty()
-            && self.readings.len() + readings > BATCH_READINGS_TARGET;
+        let rows =
+            !self.readings.is_empty() && self.readings.len() + readings > BATCH_READINGS_TARGET;
         let texts = self.readings.text_bytes() + text_bytes > BATCH_TEXT_BYTES_MAX;
         no_cover_left || rows || (texts && !self.readings.is_empty())
     }
@@ -181,7 +189,11 @@ impl Lanes {
             }
             _ => {
                 let Origin { buffer, number } = origin;
-                self.covers.push(Cover { buffer, first: number, count: 1 });
+                self.covers.push(Cover {
+                    buffer,
+                    first: number,
+                    count: 1,
+                });
             }
         }
     }
@@ -222,7 +234,10 @@ impl Lanes {
             buffer: cover.buffer,
             number: cover.first + cover.count,
         });
-        let mut set = SealedSet { covered_to, ..SealedSet::default() };
+        let mut set = SealedSet {
+            covered_to,
+            ..SealedSet::default()
+        };
         if self.readings.is_empty() {
             return Ok(set);
         }
@@ -230,7 +245,12 @@ impl Lanes {
         let key = self.key(Lane::Telemetry, self.next_telemetry);
         let series_needed = self.dictionary.len();
         let covers = std::mem::take(&mut self.covers);
-        let spec = Spec { key, sealed_at, series_needed, covers };
+        let spec = Spec {
+            key,
+            sealed_at,
+            series_needed,
+            covers,
+        };
         set.telemetry = Some(self.sealer.readings(&spec, &mut self.readings)?);
         self.next_telemetry += 1;
         self.readings.clear();
@@ -246,7 +266,12 @@ impl Lanes {
     pub fn seal_gap(&mut self, lost: &Cover, sealed_at: i64) -> Result<SealedBatch, SealError> {
         let number = self.next_telemetry;
         let key = self.key(Lane::Telemetry, number);
-        let spec = Spec { key, sealed_at, series_needed: 0, covers: vec![*lost] };
+        let spec = Spec {
+            key,
+            sealed_at,
+            series_needed: 0,
+            covers: vec![*lost],
+        };
         let gap = Gap {
             first: number,
             count: 1,
@@ -254,7 +279,10 @@ impl Lanes {
             event_first: sealed_at,
             event_last: sealed_at,
             reason: GapReason::Damaged,
-            detail: format!("{} messages of {} from {} on", lost.count, lost.buffer, lost.first),
+            detail: format!(
+                "{} messages of {} from {} on",
+                lost.count, lost.buffer, lost.first
+            ),
         };
         let sealed = self.sealer.gap(&spec, &gap)?;
         self.next_telemetry += 1;
@@ -263,7 +291,11 @@ impl Lanes {
 
     fn seal_series(&mut self, sealed_at: i64) -> Result<Vec<SealedBatch>, SealError> {
         let mut sealed = Vec::new();
-        let fresh = self.dictionary.all.get(self.dictionary.sealed..).unwrap_or_default();
+        let fresh = self
+            .dictionary
+            .all
+            .get(self.dictionary.sealed..)
+            .unwrap_or_default();
         for definitions in fresh.chunks(SERIES_PER_BATCH_MAX) {
             let base = self.dictionary.sealed as u32;
             let key = BatchKey {
@@ -271,7 +303,12 @@ impl Lanes {
                 lane: Lane::Series,
                 number: self.next_series,
             };
-            let spec = Spec { key, sealed_at, series_needed: base, covers: Vec::new() };
+            let spec = Spec {
+                key,
+                sealed_at,
+                series_needed: base,
+                covers: Vec::new(),
+            };
             sealed.push(self.sealer.series(&spec, base, definitions)?);
             self.next_series += 1;
             self.dictionary.sealed += definitions.len();
@@ -280,7 +317,11 @@ impl Lanes {
     }
 
     fn key(&self, lane: Lane, number: u64) -> BatchKey {
-        BatchKey { buffer: self.present, lane, number }
+        BatchKey {
+            buffer: self.present,
+            lane,
+            number,
+        }
     }
 }
 
@@ -292,7 +333,6 @@ pub fn text_bytes<'a>(readings: impl Iterator<Item = Reading<'a>>) -> usize {
     });
     bytes.sum()
 }
-
 
 #[cfg(test)]
 mod tests;

@@ -1,9 +1,7 @@
 //! Sealed batches on disk until they are acknowledged: one log for each lane, and the cursor that
 //! says what was acknowledged. It decides nothing; the uplink's sender does.
 
-use crate::limits::{
-    CURSOR_SLOT_BYTES, SERIES_SPOOL_BYTES, SPOOL_SEGMENT_BYTES,
-};
+use crate::limits::{CURSOR_SLOT_BYTES, SERIES_SPOOL_BYTES, SPOOL_SEGMENT_BYTES};
 use crate::seal::Origin;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -88,13 +86,20 @@ pub fn open(
         path: dir.to_owned(),
         source,
     })?;
-    let (cursor, body) = Cursor::open_sized(Arc::clone(disk), &dir.join("cursor"), CURSOR_SLOT_BYTES)?;
-    let body = body.and_then(|bytes| CursorBody::read(&bytes).ok()).unwrap_or_default();
+    let (cursor, body) =
+        Cursor::open_sized(Arc::clone(disk), &dir.join("cursor"), CURSOR_SLOT_BYTES)?;
+    let body = body
+        .and_then(|bytes| CursorBody::read(&bytes).ok())
+        .unwrap_or_default();
     let mut writers = BTreeMap::new();
     let mut readers = BTreeMap::new();
     let mut damage = Vec::new();
     for lane in LANES {
-        let quota = if lane == Lane::Series { SERIES_SPOOL_BYTES } else { quota_bytes };
+        let quota = if lane == Lane::Series {
+            SERIES_SPOOL_BYTES
+        } else {
+            quota_bytes
+        };
         let config = LogConfig {
             segment_bytes: tributary_journal::limits::segment_bytes(quota).min(SPOOL_SEGMENT_BYTES),
             quota_bytes: quota,
@@ -112,19 +117,40 @@ pub fn open(
         covered.advance(origin);
     }
     let lanes = lane_starts(&readers, &body);
-    let mut reader = AgentSpool { readers, cursor, covered: covered.clone(), trims: BTreeMap::new() };
+    let mut reader = AgentSpool {
+        readers,
+        cursor,
+        covered: covered.clone(),
+        trims: BTreeMap::new(),
+    };
     if let Some(origin) = reader.newest_cover() {
         covered.advance(origin);
     }
-    let writer = SpoolWriter { writers, frame: Frame::new() };
-    Ok(Opened { writer, reader, lanes, covered, damage })
+    let writer = SpoolWriter {
+        writers,
+        frame: Frame::new(),
+    };
+    Ok(Opened {
+        writer,
+        reader,
+        lanes,
+        covered,
+        damage,
+    })
 }
 
 fn lane_starts(readers: &BTreeMap<Lane, LogReader>, body: &CursorBody) -> Vec<LaneStart> {
     let mut starts = Vec::new();
     for (lane, reader) in readers {
-        for span in reader.lives().into_iter().filter(|span| span.first < span.end) {
-            let key = LaneKey { buffer: BufferId(span.life.0), lane: *lane };
+        for span in reader
+            .lives()
+            .into_iter()
+            .filter(|span| span.first < span.end)
+        {
+            let key = LaneKey {
+                buffer: BufferId(span.life.0),
+                lane: *lane,
+            };
             let known = body.lanes.iter().find(|saved| saved.key == key);
             starts.push(LaneStart {
                 key,
@@ -152,9 +178,16 @@ impl SpoolWriter {
     /// What the log says.
     pub fn append(&mut self, batch: &SealedBatch) -> Result<(), LogError> {
         let lane = batch.key().lane;
-        let writer = self.writers.get_mut(&lane).expect("every lane that is sealed has a spool");
+        let writer = self
+            .writers
+            .get_mut(&lane)
+            .expect("every lane that is sealed has a spool");
         let number = writer.next_number();
-        assert!(number == batch.key().number, "{} is not number {number}", batch.key());
+        assert!(
+            number == batch.key().number,
+            "{} is not number {number}",
+            batch.key()
+        );
         self.frame.clear();
         let pushed = self.frame.push(ENTRY_BATCH, batch.bytes());
         pushed.expect("a sealed batch is smaller than an entry may be");
@@ -187,7 +220,11 @@ impl AgentSpool {
             .flat_map(|span| {
                 let buffer = BufferId(span.life.0);
                 let numbers = (span.first..span.end).rev();
-                numbers.map(move |number| BatchKey { buffer, lane: Lane::Telemetry, number })
+                numbers.map(move |number| BatchKey {
+                    buffer,
+                    lane: Lane::Telemetry,
+                    number,
+                })
             })
             .collect();
         let batch = keys.into_iter().find_map(|key| self.read(key).ok())?;
@@ -200,7 +237,9 @@ impl AgentSpool {
 
     fn unlink(&mut self) {
         for (key, below) in std::mem::take(&mut self.trims) {
-            let Some(reader) = self.readers.get(&key.lane) else { continue };
+            let Some(reader) = self.readers.get(&key.lane) else {
+                continue;
+            };
             if let Err(error) = reader.trim(LifeId(key.buffer.0), below) {
                 tracing::warn!(lane = %key.lane, %error, "acknowledged batches can't be removed");
                 self.trims.insert(key, below);
@@ -212,10 +251,15 @@ impl AgentSpool {
 impl Spool for AgentSpool {
     fn read(&mut self, key: BatchKey) -> Result<SealedBatch, SpoolError> {
         let failed = |reason: String| SpoolError { key, reason };
-        let reader = self.readers.get(&key.lane).ok_or_else(|| failed("no such lane".into()))?;
+        let reader = self
+            .readers
+            .get(&key.lane)
+            .ok_or_else(|| failed("no such lane".into()))?;
         let mut entries = Vec::new();
         let life = LifeId(key.buffer.0);
-        reader.read(life, key.number, ONE_ENTRY, &mut entries).map_err(|e| failed(e.to_string()))?;
+        reader
+            .read(life, key.number, ONE_ENTRY, &mut entries)
+            .map_err(|e| failed(e.to_string()))?;
         let entry = entries.into_iter().find(|entry| entry.number == key.number);
         let entry = entry.ok_or_else(|| failed("it is not there".into()))?;
         let batch = SealedBatch::open(entry.bytes).map_err(|e| failed(e.to_string()))?;
@@ -230,7 +274,10 @@ impl Spool for AgentSpool {
     }
 
     fn save(&mut self, cursor: &[LaneCursor]) {
-        let body = CursorBody { covered_to: self.covered.origin(), lanes: cursor.to_vec() };
+        let body = CursorBody {
+            covered_to: self.covered.origin(),
+            lanes: cursor.to_vec(),
+        };
         match self.cursor.write(&body.write()) {
             Ok(()) => self.unlink(),
             // Nothing is lost: what stays is sent again, and judged a replay.

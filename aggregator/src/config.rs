@@ -3,13 +3,8 @@
 //!
 //! Nothing here opens what is configured. `TRIBUTARY_AGGREGATOR__SECTION__KEY` replaces a setting.
 
-// One reader of settings for both ends; it names nothing of the agent's.
-#[path = "../../agent/src/config/diagnose.rs"]
-pub mod diagnose;
-
 use crate::ingest::endpoint::TlsFiles;
 use crate::limits::CONFIG_BYTES_MAX;
-use diagnose::{ByteSize, Diagnostic, Document, Section};
 use std::fmt::Write as _;
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -18,6 +13,7 @@ use std::time::Duration;
 use tributary_journal::limits::segment_bytes;
 use tributary_journal::{LogConfig, LogKind};
 use tributary_protocol::ids::is_name;
+use tributary_settings::{ByteSize, Diagnostic, Document, Section};
 
 /// What replaces settings begins with this.
 pub const ENVIRONMENT_PREFIX: &str = "TRIBUTARY_AGGREGATOR";

@@ -101,7 +101,10 @@ pub fn open_or_create(dir: &Path) -> Result<AuthorityFiles, AuthorityError> {
     }
     let missing = files.all().into_iter().find(|path| !path.exists()).cloned();
     match missing {
-        Some(missing) => Err(AuthorityError::Missing { missing, dir: dir.to_owned() }),
+        Some(missing) => Err(AuthorityError::Missing {
+            missing,
+            dir: dir.to_owned(),
+        }),
         None => Ok(files),
     }
 }
@@ -134,7 +137,11 @@ fn sync_dir(dir: &Path) -> std::io::Result<()> {
 fn write_file(path: &Path, pem: &str, secret: bool) -> std::io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
     let mode = if secret { 0o600 } else { 0o644 };
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(path)?;
     file.write_all(pem.as_bytes())?;
     file.sync_all()
 }
@@ -145,7 +152,10 @@ fn generate() -> Result<[(&'static str, String, bool); 6], AuthorityError> {
     let mut ca = params("Tributary authority of this machine");
     ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    let ca_pem = ca.self_signed(&ca_key).map_err(failed("the authority"))?.pem();
+    let ca_pem = ca
+        .self_signed(&ca_key)
+        .map_err(failed("the authority"))?
+        .pem();
     let ca_key_pem = ca_key.serialize_pem();
     let issuer = Issuer::new(ca, ca_key);
 
@@ -154,10 +164,16 @@ fn generate() -> Result<[(&'static str, String, bool); 6], AuthorityError> {
     // The key is random, and so is its hash: an id that no other agent has.
     let hash = blake3_16(agent_key.public_key_raw());
     let id = AgentId::new(TENANT, AgentUuid(hash)).map_err(failed("the agent"))?;
-    let uri = id.spiffe(TRUST_DOMAIN).try_into().map_err(failed("the agent"))?;
+    let uri = id
+        .spiffe(TRUST_DOMAIN)
+        .try_into()
+        .map_err(failed("the agent"))?;
     agent.subject_alt_names = vec![SanType::URI(uri)];
     agent.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    let agent_pem = agent.signed_by(&agent_key, &issuer).map_err(failed("the agent"))?.pem();
+    let agent_pem = agent
+        .signed_by(&agent_key, &issuer)
+        .map_err(failed("the agent"))?
+        .pem();
 
     let server_key = key("the aggregator")?;
     let mut server = params("aggregator");
@@ -168,8 +184,10 @@ fn generate() -> Result<[(&'static str, String, bool); 6], AuthorityError> {
         SanType::IpAddress(std::net::Ipv6Addr::LOCALHOST.into()),
     ];
     server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    let server_pem =
-        server.signed_by(&server_key, &issuer).map_err(failed("the aggregator"))?.pem();
+    let server_pem = server
+        .signed_by(&server_key, &issuer)
+        .map_err(failed("the aggregator"))?
+        .pem();
     Ok([
         ("ca.pem", ca_pem, false),
         ("ca.key", ca_key_pem, true),
@@ -181,7 +199,10 @@ fn generate() -> Result<[(&'static str, String, bool); 6], AuthorityError> {
 }
 
 fn failed<E: ToString>(subject: &'static str) -> impl Fn(E) -> AuthorityError {
-    move |e| AuthorityError::Certificate { subject, reason: e.to_string() }
+    move |e| AuthorityError::Certificate {
+        subject,
+        reason: e.to_string(),
+    }
 }
 
 fn key(subject: &'static str) -> Result<KeyPair, AuthorityError> {
@@ -189,7 +210,9 @@ fn key(subject: &'static str) -> Result<KeyPair, AuthorityError> {
 }
 
 fn blake3_16(bytes: &[u8]) -> [u8; 16] {
-    tributary_protocol::ids::BatchHash::of(bytes).addend().to_le_bytes()
+    tributary_protocol::ids::BatchHash::of(bytes)
+        .addend()
+        .to_le_bytes()
 }
 
 fn params(name: &str) -> CertificateParams {
@@ -197,7 +220,9 @@ fn params(name: &str) -> CertificateParams {
     let mut subject = DistinguishedName::new();
     subject.push(DnType::CommonName, name);
     params.distinguished_name = subject;
-    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let seconds = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_secs());
     // A year of 365.2425 days is exact enough for a validity that begins a year early.
     let year = 1970 + i32::try_from(seconds / 31_556_952).unwrap_or(0);
     params.not_before = rcgen::date_time_ymd(year - 1, 1, 1);
@@ -219,7 +244,10 @@ mod tests {
         assert_eq!(open_or_create(&dir).expect("there"), files);
         assert_eq!(fs::read(&files.ca).expect("readable"), before);
         for name in ["ca.key", "agent.key", "aggregator.key"] {
-            let mode = fs::metadata(dir.join(name)).expect("there").permissions().mode();
+            let mode = fs::metadata(dir.join(name))
+                .expect("there")
+                .permissions()
+                .mode();
             assert_eq!(mode & 0o777, 0o600, "{name}");
         }
         fs::remove_file(&files.agent_key).expect("removed");

@@ -7,7 +7,9 @@ use std::time::Duration;
 /// A wait drawn evenly from zero to the bound that `failures` in a row allow. `random` is any
 /// 64 bits; ten thousand agents with different ones do not come back at once.
 pub(crate) fn wait(failures: u32, random: u64) -> Duration {
-    let bound = BACKOFF_MIN.saturating_mul(1 << failures.min(16)).min(BACKOFF_MAX);
+    let bound = BACKOFF_MIN
+        .saturating_mul(1 << failures.min(16))
+        .min(BACKOFF_MAX);
     let share = (random >> 11) as f64 / (1u64 << 53) as f64;
     bound.mul_f64(share)
 }

@@ -28,8 +28,13 @@ pub struct Target {
 
 impl Target {
     fn name(&self) -> &str {
-        let host = self.address.rsplit_once(':').map_or(&*self.address, |(host, _)| host);
-        self.server_name.as_deref().unwrap_or(host.trim_matches(['[', ']']))
+        let host = self
+            .address
+            .rsplit_once(':')
+            .map_or(&*self.address, |(host, _)| host);
+        self.server_name
+            .as_deref()
+            .unwrap_or(host.trim_matches(['[', ']']))
     }
 }
 
@@ -85,7 +90,11 @@ pub enum ConnectError {
 }
 
 fn file_error(what: &'static str, path: &Path, reason: impl ToString) -> ConnectError {
-    ConnectError::File { what, path: path.to_owned(), reason: reason.to_string() }
+    ConnectError::File {
+        what,
+        path: path.to_owned(),
+        reason: reason.to_string(),
+    }
 }
 
 /// The certificates in a PEM file, at least one.
@@ -97,8 +106,9 @@ pub fn certificates(
     path: &Path,
 ) -> Result<Vec<CertificateDer<'static>>, ConnectError> {
     let iter = CertificateDer::pem_file_iter(path).map_err(|e| file_error(what, path, e))?;
-    let found: Vec<_> =
-        iter.collect::<Result<_, _>>().map_err(|e| file_error(what, path, e))?;
+    let found: Vec<_> = iter
+        .collect::<Result<_, _>>()
+        .map_err(|e| file_error(what, path, e))?;
     if found.is_empty() {
         return Err(file_error(what, path, "it holds no certificate in PEM"));
     }
@@ -121,7 +131,9 @@ pub fn roots(path: &Path) -> Result<RootCertStore, ConnectError> {
     let what = "certificate authority";
     let mut roots = RootCertStore::empty();
     for certificate in certificates(what, path)? {
-        roots.add(certificate).map_err(|e| file_error(what, path, e))?;
+        roots
+            .add(certificate)
+            .map_err(|e| file_error(what, path, e))?;
     }
     Ok(roots)
 }
@@ -172,7 +184,11 @@ pub struct Connector {
 impl Connector {
     /// A connector; nothing is opened or read yet.
     pub fn new(target: Target, identity: Identity) -> Self {
-        Self { target, identity, last_rtt: None }
+        Self {
+            target,
+            identity,
+            last_rtt: None,
+        }
     }
 
     /// Where it connects to.
@@ -213,9 +229,13 @@ impl Connector {
 }
 
 async fn resolve(address: &str) -> Result<SocketAddr, ConnectError> {
-    let failed = |reason: String| ConnectError::Resolve { address: address.to_owned(), reason };
-    let mut found =
-        tokio::net::lookup_host(address).await.map_err(|e| failed(e.to_string()))?;
+    let failed = |reason: String| ConnectError::Resolve {
+        address: address.to_owned(),
+        reason,
+    };
+    let mut found = tokio::net::lookup_host(address)
+        .await
+        .map_err(|e| failed(e.to_string()))?;
     found.next().ok_or_else(|| failed("no address".to_owned()))
 }
 
@@ -226,7 +246,12 @@ fn endpoint(peer: SocketAddr) -> Result<Endpoint, ConnectError> {
     };
     let socket = udp_socket(local)?;
     let runtime = Arc::new(TokioRuntime);
-    Ok(Endpoint::new(EndpointConfig::default(), None, socket, runtime)?)
+    Ok(Endpoint::new(
+        EndpointConfig::default(),
+        None,
+        socket,
+        runtime,
+    )?)
 }
 
 /// A UDP socket with buffers that hold a burst; warns when the system grants less.

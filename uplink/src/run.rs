@@ -107,7 +107,10 @@ pub async fn run<S: Spool>(
         connector,
         sender,
         spool,
-        sealed: Intake { queue: sealed, closed_at: None },
+        sealed: Intake {
+            queue: sealed,
+            closed_at: None,
+        },
         status,
         cursor_due: None,
     };
@@ -192,7 +195,11 @@ impl<S: Spool> Uplink<S> {
                     self.disconnected(problem);
                 }
             }
-            self.wait(backoff::wait(failures, RandomState::new().hash_one(failures))).await;
+            self.wait(backoff::wait(
+                failures,
+                RandomState::new().hash_one(failures),
+            ))
+            .await;
         }
     }
 
@@ -210,7 +217,11 @@ impl<S: Spool> Uplink<S> {
 
     /// Waits, and takes in what is sealed meanwhile. Draining waits no longer than it may.
     async fn wait(&mut self, wait: Duration) {
-        let wait = if self.sealed.closed_at.is_some() { wait.min(BACKOFF_MIN) } else { wait };
+        let wait = if self.sealed.closed_at.is_some() {
+            wait.min(BACKOFF_MIN)
+        } else {
+            wait
+        };
         let until = Instant::now() + wait;
         while let Ok(sealed) = tokio::time::timeout_at(until, self.sealed.next()).await {
             match sealed {
@@ -247,7 +258,11 @@ impl<S: Spool> Uplink<S> {
 
     /// Connects and greets, taking in what is sealed meanwhile.
     async fn connect(&mut self) -> Result<Link, String> {
-        let connection = self.connector.connect().await.map_err(|e: ConnectError| e.to_string())?;
+        let connection = self
+            .connector
+            .connect()
+            .await
+            .map_err(|e: ConnectError| e.to_string())?;
         let greeting = async {
             let (send, receive) = connection.open_bi().await.map_err(|e| e.to_string())?;
             let mut link = Link {
@@ -297,7 +312,9 @@ impl<S: Spool> Uplink<S> {
     fn welcome(&mut self, page: Welcome) -> Result<(), String> {
         let spool = &mut self.spool;
         let hash_of = |key| spool.read(key).ok().map(|batch| batch.hash());
-        self.sender.on_welcome(page, hash_of).map_err(|e| e.to_string())
+        self.sender
+            .on_welcome(page, hash_of)
+            .map_err(|e| e.to_string())
     }
 
     /// One session, until it is lost or nothing is left to do.
@@ -360,7 +377,8 @@ impl<S: Spool> Uplink<S> {
         for trim in self.sender.poll_trims() {
             self.spool.trim(trim);
         }
-        self.cursor_due.get_or_insert_with(|| Instant::now() + CURSOR_INTERVAL);
+        self.cursor_due
+            .get_or_insert_with(|| Instant::now() + CURSOR_INTERVAL);
     }
 
     /// Sends as much as the window allows.
@@ -385,8 +403,10 @@ impl<S: Spool> Uplink<S> {
             };
             if self.sender.offer(&outgoing, urgency) {
                 let connection = link.connection.clone();
-                link.sending.spawn(send_batch(connection, batch.bytes().clone(), urgency));
-                self.status.send_modify(|status| status.batch_bytes_sent += bytes);
+                link.sending
+                    .spawn(send_batch(connection, batch.bytes().clone(), urgency));
+                self.status
+                    .send_modify(|status| status.batch_bytes_sent += bytes);
             }
         }
     }
@@ -437,7 +457,9 @@ async fn hear(
         Some(Err(error)) => return Err(why_closed(connection).unwrap_or(error.to_string())),
         None => return Err(why_closed(connection).unwrap_or("closed by the peer".to_owned())),
     };
-    let frame = RawFrame(bytes.freeze()).verify().map_err(|e| e.to_string())?;
+    let frame = RawFrame(bytes.freeze())
+        .verify()
+        .map_err(|e| e.to_string())?;
     Message::parse(&frame).map_err(|e| e.to_string())
 }
 
@@ -448,21 +470,23 @@ fn why_closed(connection: &Connection) -> Option<String> {
 fn unexpected(message: &Message) -> String {
     match message {
         Message::Reject(reject) => {
-            format!("refused by the aggregator ({:?}): {}", reject.code, reject.detail)
+            format!(
+                "refused by the aggregator ({:?}): {}",
+                reject.code, reject.detail
+            )
         }
         other => format!("the aggregator broke the protocol: {other:?}"),
     }
 }
 
-async fn send_batch(
-    connection: Connection,
-    bytes: Bytes,
-    urgency: Urgency,
-) -> Result<(), String> {
+async fn send_batch(connection: Connection, bytes: Bytes, urgency: Urgency) -> Result<(), String> {
     let head = header(FrameKind::Batch, &bytes).map_err(|e| e.to_string())?;
     let mut stream = connection.open_uni().await.map_err(|e| e.to_string())?;
     let _ = stream.set_priority(urgency as i32);
     let mut parts = [Bytes::copy_from_slice(&head), bytes];
-    stream.write_all_chunks(&mut parts).await.map_err(|e| e.to_string())?;
+    stream
+        .write_all_chunks(&mut parts)
+        .await
+        .map_err(|e| e.to_string())?;
     stream.finish().map_err(|e| e.to_string())
 }

@@ -68,7 +68,9 @@ impl Marks {
             let name: Box<str> = name.into();
             *input = rest;
             let (used, ring) = read_ring::<DEVICE_MARKS>(input)?;
-            devices.restore(name, used, ring).ok_or(MarksError::Field("device"))?;
+            devices
+                .restore(name, used, ring)
+                .ok_or(MarksError::Field("device"))?;
         }
         devices.set_hand(hand as usize);
         let mut sessions = Keyed::new(MARKED_SESSIONS_MAX);
@@ -76,7 +78,9 @@ impl Marks {
         for _ in 0..count {
             let session = input.try_get_u64_le()?;
             let (used, ring) = read_ring::<SESSION_MARKS>(input)?;
-            sessions.restore(session, used, ring).ok_or(MarksError::Field("session"))?;
+            sessions
+                .restore(session, used, ring)
+                .ok_or(MarksError::Field("session"))?;
         }
         sessions.set_hand(hand as usize);
         Ok(Self { devices, sessions })
@@ -100,7 +104,10 @@ fn read_ring<const N: usize>(input: &mut &[u8]) -> Result<(bool, Ring<N>), Marks
     }
     let mut ring = Ring::default();
     for _ in 0..count {
-        ring.push(Mark { number: input.try_get_i64_le()?, content: input.try_get_u64_le()? });
+        ring.push(Mark {
+            number: input.try_get_i64_le()?,
+            content: input.try_get_u64_le()?,
+        });
     }
     Ok((used, ring))
 }

@@ -71,7 +71,12 @@ impl<K: Eq, V: Eq> Eq for Keyed<K, V> {}
 
 impl<K: Hash + Eq + Clone, V: Default> Keyed<K, V> {
     pub(super) fn new(most: usize) -> Self {
-        Self { places: HashMap::new(), slots: Vec::new(), hand: 0, most }
+        Self {
+            places: HashMap::new(),
+            slots: Vec::new(),
+            hand: 0,
+            most,
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -89,7 +94,9 @@ impl<K: Hash + Eq + Clone, V: Default> Keyed<K, V> {
 
     /// Keys, whether each was used since the hand came by, and values, in the order of their slots.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&K, bool, &V)> {
-        self.slots.iter().map(|slot| (&slot.key, slot.used, &slot.value))
+        self.slots
+            .iter()
+            .map(|slot| (&slot.key, slot.used, &slot.value))
     }
 
     /// Adds a key in the next slot; `None` when it is there already or there is no room.
@@ -118,13 +125,20 @@ impl<K: Hash + Eq + Clone, V: Default> Keyed<K, V> {
     }
 
     fn make_room(&mut self, key: K) -> usize {
-        let fresh = Slot { key: key.clone(), value: V::default(), used: true };
+        let fresh = Slot {
+            key: key.clone(),
+            value: V::default(),
+            used: true,
+        };
         let place = if self.slots.len() < self.most {
             self.slots.push(fresh);
             self.slots.len() - 1
         } else {
             let place = self.find_unused();
-            let slot = self.slots.get_mut(place).expect("the hand stands on a slot");
+            let slot = self
+                .slots
+                .get_mut(place)
+                .expect("the hand stands on a slot");
             let gone = std::mem::replace(slot, fresh);
             self.places.remove(&gone.key);
             place

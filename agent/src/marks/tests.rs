@@ -19,9 +19,17 @@ fn message(seq: Option<i64>, content: u64) -> Evidence<'static> {
 fn the_same_number_and_content_is_a_repeat_in_any_session() {
     let mut marks = Marks::new();
     assert_eq!(marks.judge(&message(Some(1), 10)), Judged::New);
-    let elsewhere = Evidence { session: 2, packet_id: 0, ..message(Some(1), 10) };
+    let elsewhere = Evidence {
+        session: 2,
+        packet_id: 0,
+        ..message(Some(1), 10)
+    };
     assert_eq!(marks.judge(&elsewhere), Judged::Repeat(Reason::DeviceSeq));
-    let other_device = Evidence { device: Some("e"), session: 3, ..message(Some(1), 10) };
+    let other_device = Evidence {
+        device: Some("e"),
+        session: 3,
+        ..message(Some(1), 10)
+    };
     assert_eq!(marks.judge(&other_device), Judged::New);
 }
 
@@ -40,11 +48,32 @@ fn a_reboot_counts_from_zero_again_and_loses_nothing() {
 fn a_redelivery_without_a_number_needs_dup_packet_id_and_content() {
     let mut marks = Marks::new();
     assert_eq!(marks.judge(&message(None, 10)), Judged::New);
-    let again = Evidence { dup: true, ..message(None, 10) };
+    let again = Evidence {
+        dup: true,
+        ..message(None, 10)
+    };
     assert_eq!(marks.judge(&again), Judged::Repeat(Reason::Dup));
-    assert_eq!(marks.judge(&Evidence { packet_id: 6, ..again }), Judged::New);
-    assert_eq!(marks.judge(&Evidence { content: 11, ..again }), Judged::New);
-    assert_eq!(marks.judge(&Evidence { session: 2, ..again }), Judged::New);
+    assert_eq!(
+        marks.judge(&Evidence {
+            packet_id: 6,
+            ..again
+        }),
+        Judged::New
+    );
+    assert_eq!(
+        marks.judge(&Evidence {
+            content: 11,
+            ..again
+        }),
+        Judged::New
+    );
+    assert_eq!(
+        marks.judge(&Evidence {
+            session: 2,
+            ..again
+        }),
+        Judged::New
+    );
 }
 
 #[test]
@@ -52,9 +81,18 @@ fn a_constant_value_is_never_dropped_and_flagged_only_without_time() {
     let mut marks = Marks::new();
     assert_eq!(marks.judge(&message(None, 10)), Judged::New);
     assert_eq!(marks.judge(&message(None, 10)), Judged::MaybeRepeat);
-    assert_eq!(marks.judge(&Evidence { has_time: true, ..message(None, 10) }), Judged::New);
+    assert_eq!(
+        marks.judge(&Evidence {
+            has_time: true,
+            ..message(None, 10)
+        }),
+        Judged::New
+    );
     assert_eq!(marks.judge(&message(Some(4), 10)), Judged::New);
-    let qos_0 = Evidence { packet_id: 0, ..message(None, 10) };
+    let qos_0 = Evidence {
+        packet_id: 0,
+        ..message(None, 10)
+    };
     assert_eq!(marks.judge(&qos_0), Judged::New);
 }
 
@@ -62,27 +100,42 @@ fn a_constant_value_is_never_dropped_and_flagged_only_without_time() {
 fn devices_are_bounded_and_the_busy_ones_stay() {
     let mut keyed: Keyed<u64, Ring<2>> = Keyed::new(100);
     for key in 0..1_000u64 {
-        keyed.entry(&0, || 0).push(Mark { number: 1, content: 1 });
+        keyed.entry(&0, || 0).push(Mark {
+            number: 1,
+            content: 1,
+        });
         keyed.entry(&key, || key);
     }
     assert_eq!(keyed.len(), 100);
-    assert!(keyed.entry(&0, || 0).contains(Mark { number: 1, content: 1 }));
+    assert!(keyed.entry(&0, || 0).contains(Mark {
+        number: 1,
+        content: 1
+    }));
 }
 
 fn evidence() -> impl Strategy<Value = Evidence<'static>> {
     let device = proptest::sample::select(vec![None, Some("a"), Some("b")]);
     let seq = proptest::option::of(0i64..6);
-    (device, seq, any::<bool>(), 0u64..4, 0u64..3, 0u16..5, any::<bool>()).prop_map(
-        |(device, device_seq, has_time, content, session, packet_id, dup)| Evidence {
-            device,
-            device_seq,
-            has_time,
-            content,
-            session,
-            packet_id,
-            dup,
-        },
+    (
+        device,
+        seq,
+        any::<bool>(),
+        0u64..4,
+        0u64..3,
+        0u16..5,
+        any::<bool>(),
     )
+        .prop_map(
+            |(device, device_seq, has_time, content, session, packet_id, dup)| Evidence {
+                device,
+                device_seq,
+                has_time,
+                content,
+                session,
+                packet_id,
+                dup,
+            },
+        )
 }
 
 proptest! {

@@ -106,10 +106,18 @@ impl SealStage {
     /// The stage, with what the newest good checkpoint knows. Replay the log from
     /// [`position`](Self::position) on before anything else.
     pub fn new(config: &SealConfig, stores: Stores, sealed: mpsc::Sender<Sealed>) -> Self {
-        let Stores { spool, covered, dead, checkpoints, wal, catalogue } = stores;
+        let Stores {
+            spool,
+            covered,
+            dead,
+            checkpoints,
+            wal,
+            catalogue,
+        } = stores;
         let good = checkpoints.valid().into_iter().find_map(|held| {
             let read = Checkpoint::read(&held.body);
-            read.inspect_err(|error| warn!(%error, "an older checkpoint is used")).ok()
+            read.inspect_err(|error| warn!(%error, "an older checkpoint is used"))
+                .ok()
         });
         let (position, marks) = match good {
             Some(checkpoint) => (Some(checkpoint.position), checkpoint.marks),
@@ -154,8 +162,16 @@ impl SealStage {
     /// See [`StageError`].
     pub fn replayed(&mut self, step: &Replayed, now: Now) -> Result<(), StageError> {
         match step {
-            Replayed::Record { life, number, kind, bytes } => {
-                let origin = Origin { buffer: BufferId(life.0), number: *number };
+            Replayed::Record {
+                life,
+                number,
+                kind,
+                bytes,
+            } => {
+                let origin = Origin {
+                    buffer: BufferId(life.0),
+                    number: *number,
+                };
                 self.record(origin, *kind, bytes, now)
             }
             Replayed::Damaged { life, numbers } | Replayed::Missing { life, numbers } => {
@@ -175,17 +191,32 @@ impl SealStage {
         now: Now,
     ) -> Result<(), StageError> {
         let covered_to = self.covered.origin();
-        let open = covered_to.filter(|to| to.buffer == buffer).map_or(first, |to| to.number);
+        let open = covered_to
+            .filter(|to| to.buffer == buffer)
+            .map_or(first, |to| to.number);
         let before = covered_to.is_some_and(|to| to.buffer > buffer);
         let first = first.max(open);
-        self.position = Some(Origin { buffer, number: end });
+        self.position = Some(Origin {
+            buffer,
+            number: end,
+        });
         if before || first >= end {
             return Ok(());
         }
         self.seal(now)?;
-        let gap = self.lanes.seal_gap(&Cover { buffer, first, count: end - first }, now.wall)?;
+        let gap = self.lanes.seal_gap(
+            &Cover {
+                buffer,
+                first,
+                count: end - first,
+            },
+            now.wall,
+        )?;
         self.store(&gap)?;
-        self.covered.advance(Origin { buffer, number: end });
+        self.covered.advance(Origin {
+            buffer,
+            number: end,
+        });
         Ok(())
     }
 
@@ -200,7 +231,10 @@ impl SealStage {
         bytes: &[u8],
         now: Now,
     ) -> Result<(), StageError> {
-        self.position = Some(Origin { number: origin.number + 1, ..origin });
+        self.position = Some(Origin {
+            number: origin.number + 1,
+            ..origin
+        });
         self.since_checkpoint += bytes.len() as u64;
         let covered = self.covered.origin().is_some_and(|to| origin < to);
         match Record::parse(kind, bytes) {
@@ -237,7 +271,12 @@ impl SealStage {
         covered: bool,
         now: Now,
     ) -> Result<(), StageError> {
-        let decoded = decode(message.topic, message.payload, message.received_time, &mut self.rows);
+        let decoded = decode(
+            message.topic,
+            message.payload,
+            message.received_time,
+            &mut self.rows,
+        );
         let judged = self.judge(message, decoded.as_ref().ok());
         if covered {
             return Ok(());
@@ -262,7 +301,10 @@ impl SealStage {
             Judged::MaybeRepeat => Flags::MAYBE_REPEAT,
             _ => Flags::default(),
         };
-        if let Err(reason) = self.lanes.take(origin, self.rows.iter(), flags, now.monotonic) {
+        if let Err(reason) = self
+            .lanes
+            .take(origin, self.rows.iter(), flags, now.monotonic)
+        {
             counter!("tributary_agent_dead_letters_total", "reason" => "series").increment(1);
             self.bury(origin, message, &reason.to_string())?;
             self.lanes.pass(origin);
@@ -339,7 +381,9 @@ impl SealStage {
             self.catalogue.note(series, meta, value);
         }
         let set = self.lanes.seal(now.wall)?;
-        let Some(telemetry) = set.telemetry else { return Ok(()) };
+        let Some(telemetry) = set.telemetry else {
+            return Ok(());
+        };
         // What the batch covers is not looked at again: its dead letters must be kept by then.
         self.until_stored(|stage| stage.dead.flush())?;
         for series in &set.series {
@@ -359,8 +403,13 @@ impl SealStage {
         let lane = batch.key().lane.name();
         counter!("tributary_agent_batches_total", "lane" => lane).increment(1);
         counter!("tributary_agent_batch_bytes_total", "lane" => lane).increment(bytes);
-        let sealed = Sealed { key: batch.key(), bytes };
-        self.sealed.blocking_send(sealed).map_err(|_| StageError::NoUplink)
+        let sealed = Sealed {
+            key: batch.key(),
+            bytes,
+        };
+        self.sealed
+            .blocking_send(sealed)
+            .map_err(|_| StageError::NoUplink)
     }
 
     /// Tries again until the disk takes it: meanwhile nothing is read from the log's queue, the
@@ -388,7 +437,9 @@ impl SealStage {
     fn checkpoint(&mut self, now: Now) -> Result<(), StageError> {
         self.seal(now)?;
         self.until_stored(|stage| stage.dead.flush())?;
-        let Some(position) = self.position else { return Ok(()) };
+        let Some(position) = self.position else {
+            return Ok(());
+        };
         let body = Checkpoint::write(position, &self.marks);
         if let Err(error) = self.checkpoints.write(&body) {
             warn!(%error, "no checkpoint: the log is kept for longer");

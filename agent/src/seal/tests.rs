@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use tokio::sync::mpsc;
 use tributary_journal::{
-    Checkpoints, Disk, Frame, LifeId, Log, LogConfig, LogKind, LogReader, LogWriter, Open,
-    SimDisk, Survival,
+    Checkpoints, Disk, Frame, LifeId, Log, LogConfig, LogKind, LogReader, LogWriter, Open, SimDisk,
+    Survival,
 };
 use tributary_protocol::batch::{Content, Decoder};
 use tributary_protocol::ids::LaneKey;
@@ -45,7 +45,12 @@ struct Life {
 }
 
 fn log_config(kind: LogKind, segment_bytes: u64) -> LogConfig {
-    LogConfig { segment_bytes, quota_bytes: 64 << 20, reserve_bytes: 0, kind }
+    LogConfig {
+        segment_bytes,
+        quota_bytes: 64 << 20,
+        reserve_bytes: 0,
+        kind,
+    }
 }
 
 impl Life {
@@ -70,25 +75,36 @@ impl Life {
             catalogue: Catalogue::unkept(),
         };
         let (sender, sealed) = mpsc::channel(100_000);
-        let config =
-            SealConfig {
-                present,
-                delay_us: 1_000,
-                checkpoint_bytes_max: 16 * 1024,
-                give_up: Arc::new(AtomicBool::new(true)),
-            };
+        let config = SealConfig {
+            present,
+            delay_us: 1_000,
+            checkpoint_bytes_max: 16 * 1024,
+            give_up: Arc::new(AtomicBool::new(true)),
+        };
         let stage = SealStage::new(&config, stores, sender);
-        let life =
-            Self { present, wal: wal.writer, stage, spool: spool.reader, sealed, now: 0 };
+        let life = Self {
+            present,
+            wal: wal.writer,
+            stage,
+            spool: spool.reader,
+            sealed,
+            now: 0,
+        };
         (life, wal.reader)
     }
 
     fn now(&self) -> Now {
-        Now { monotonic: self.now, wall: 1_700_000_000_000_000 + self.now }
+        Now {
+            monotonic: self.now,
+            wall: 1_700_000_000_000_000 + self.now,
+        }
     }
 
     fn replay(&mut self, wal: LogReader) -> Option<()> {
-        let from = self.stage.position().map(|at| (LifeId(at.buffer.0), at.number));
+        let from = self
+            .stage
+            .position()
+            .map(|at| (LifeId(at.buffer.0), at.number));
         let mut replay = Replay::new(wal, from);
         while let Some(step) = replay.next_step().unwrap() {
             stored(self.stage.replayed(&step, self.now()))?;
@@ -104,7 +120,10 @@ impl Life {
         }
         let appended = self.wal.append(&frame).ok()?;
         for (i, message) in messages.iter().enumerate() {
-            let origin = Origin { buffer: self.present, number: appended.first + i as u64 };
+            let origin = Origin {
+                buffer: self.present,
+                number: appended.first + i as u64,
+            };
             let kind = RecordKind::Message.code();
             stored(self.stage.record(origin, kind, message, self.now()))?;
         }
@@ -168,7 +187,11 @@ impl Arrived {
         for (key, end) in lanes {
             let next = self.batches.entry(*key).or_default();
             for number in *next..*end {
-                let batch_key = BatchKey { buffer: key.buffer, lane: key.lane, number };
+                let batch_key = BatchKey {
+                    buffer: key.buffer,
+                    lane: key.lane,
+                    number,
+                };
                 let batch = spool.read(batch_key).ok()?;
                 *next = number + 1;
                 match batch.decode(&mut decoder).unwrap() {
@@ -208,7 +231,11 @@ impl World {
         let device = self.random.below(3);
         let mut frame = Vec::new();
         let mut pairs = Vec::new();
-        for (pair, _) in self.sent.iter().filter(|(pair, acked)| !**acked && pair.0 == device) {
+        for (pair, _) in self
+            .sent
+            .iter()
+            .filter(|(pair, acked)| !**acked && pair.0 == device)
+        {
             frame.push(message(pair.0, pair.1, true));
             pairs.push(*pair);
         }
@@ -242,7 +269,10 @@ impl World {
         self.arrived.collect(&mut life.spool, &lanes)?;
         let telemetry = |(key, _): &&(LaneKey, u64)| key.lane == Lane::Telemetry;
         for (key, end) in lanes.iter().filter(telemetry) {
-            life.spool.trim(Trim { key: *key, below: *end });
+            life.spool.trim(Trim {
+                key: *key,
+                below: *end,
+            });
         }
         let cursor: [LaneCursor; 0] = [];
         life.spool.save(&cursor);
@@ -299,9 +329,17 @@ fn run(seed: u64) {
         disk = Arc::new(disk.crash(survival));
     }
     for (device, seq) in world.sent.keys() {
-        let name = if seq % 10 == 8 { format!("site/d{device}/m") } else { format!("site/d{device}") };
+        let name = if seq % 10 == 8 {
+            format!("site/d{device}/m")
+        } else {
+            format!("site/d{device}")
+        };
         let rows = world.arrived.rows.remove(&(name, *seq)).unwrap_or(0);
-        assert_eq!(rows, rows_of(*seq), "seed {seed}: device {device}, seq {seq}");
+        assert_eq!(
+            rows,
+            rows_of(*seq),
+            "seed {seed}: device {device}, seq {seq}"
+        );
     }
     assert!(world.arrived.rows.is_empty(), "{:?}", world.arrived.rows);
     let dynamic: Arc<dyn Disk> = disk;
@@ -316,16 +354,27 @@ fn run(seed: u64) {
     for span in dead.reader().lives() {
         let mut entries = Vec::new();
         if span.first < span.end {
-            dead.reader().read(span.life, span.first, usize::MAX >> 1, &mut entries).unwrap();
+            dead.reader()
+                .read(span.life, span.first, usize::MAX >> 1, &mut entries)
+                .unwrap();
         }
         for entry in entries {
             let letter = Letter::read(&entry.bytes).unwrap();
-            *buried.entry((letter.topic.to_owned(), letter.payload.to_vec())).or_insert(0) += 1;
+            *buried
+                .entry((letter.topic.to_owned(), letter.payload.to_vec()))
+                .or_insert(0) += 1;
         }
     }
-    let expected = world.sent.keys().filter(|(_, seq)| rows_of(*seq) == 0).count();
+    let expected = world
+        .sent
+        .keys()
+        .filter(|(_, seq)| rows_of(*seq) == 0)
+        .count();
     assert_eq!(buried.len(), expected, "seed {seed}");
-    assert!(buried.values().all(|copies| *copies == 1), "seed {seed}: {buried:?}");
+    assert!(
+        buried.values().all(|copies| *copies == 1),
+        "seed {seed}: {buried:?}"
+    );
 }
 
 #[test]

@@ -51,7 +51,10 @@ impl CursorBody {
         let mut out = Vec::new();
         out.put_u16_le(VERSION);
         out.put_u8(u8::from(self.covered_to.is_some()));
-        let origin = self.covered_to.unwrap_or(Origin { buffer: BufferId([0; 16]), number: 0 });
+        let origin = self.covered_to.unwrap_or(Origin {
+            buffer: BufferId([0; 16]),
+            number: 0,
+        });
         out.put_slice(&origin.buffer.0);
         out.put_u64_le(origin.number);
         let mut room = CURSOR_SLOT_BYTES as usize - SLOT_HEADER_BYTES - out.len() - 2;
@@ -87,18 +90,28 @@ impl CursorBody {
             return Err(CursorBodyError::Version(version));
         }
         let covered = input.try_get_u8()? != 0;
-        let origin = Origin { buffer: read_buffer(input)?, number: input.try_get_u64_le()? };
+        let origin = Origin {
+            buffer: read_buffer(input)?,
+            number: input.try_get_u64_le()?,
+        };
         let count = usize::from(input.try_get_u16_le()?);
         if count > HELLO_LANES_MAX {
             return Err(CursorBodyError::Field("count of lanes"));
         }
-        let lanes = (0..count).map(|_| read_lane(input)).collect::<Result<_, _>>()?;
-        Ok(Self { covered_to: covered.then_some(origin), lanes })
+        let lanes = (0..count)
+            .map(|_| read_lane(input))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            covered_to: covered.then_some(origin),
+            lanes,
+        })
     }
 }
 
 fn read_buffer(input: &mut &[u8]) -> Result<BufferId, CursorBodyError> {
-    let (id, rest) = input.split_first_chunk().ok_or(CursorBodyError::Truncated)?;
+    let (id, rest) = input
+        .split_first_chunk()
+        .ok_or(CursorBodyError::Truncated)?;
     let id = BufferId(*id);
     *input = rest;
     Ok(id)
@@ -118,7 +131,10 @@ fn read_lane(input: &mut &[u8]) -> Result<LaneCursor, CursorBodyError> {
         at = end + 1;
         acked.push(Held { first, end, sum });
     }
-    Ok(LaneCursor { key: LaneKey { buffer, lane }, acked })
+    Ok(LaneCursor {
+        key: LaneKey { buffer, lane },
+        acked,
+    })
 }
 
 #[cfg(test)]
@@ -127,9 +143,16 @@ mod tests {
     use proptest::prelude::*;
 
     fn lane(life: u64, runs: u64) -> LaneCursor {
-        let run = |i: u64| Held { first: i * 9, end: i * 9 + 4, sum: HashSum(u128::from(i)) };
+        let run = |i: u64| Held {
+            first: i * 9,
+            end: i * 9 + 4,
+            sum: HashSum(u128::from(i)),
+        };
         LaneCursor {
-            key: LaneKey { buffer: BufferId::new(life, 1), lane: Lane::Telemetry },
+            key: LaneKey {
+                buffer: BufferId::new(life, 1),
+                lane: Lane::Telemetry,
+            },
             acked: (0..runs).map(run).collect(),
         }
     }
@@ -138,7 +161,10 @@ mod tests {
     fn it_comes_back_and_always_fits_its_slot() {
         for lanes in [0, 1, 255, 2_000] {
             let body = CursorBody {
-                covered_to: Some(Origin { buffer: BufferId::new(3, 4), number: 77 }),
+                covered_to: Some(Origin {
+                    buffer: BufferId::new(3, 4),
+                    number: 77,
+                }),
                 lanes: (0..lanes).map(|life| lane(life, life % 60)).collect(),
             };
             let bytes = body.write();

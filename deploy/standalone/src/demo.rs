@@ -74,10 +74,13 @@ pub fn run(arguments: DemoArguments) -> anyhow::Result<ExitCode> {
     let rate = f64::from(arguments.sensors) * arguments.rate;
     if rate.is_nan() || rate <= 0.0 || rate > FLEET_READINGS_PER_S_MAX {
         let most = FLEET_READINGS_PER_S_MAX;
-        let reason = format!("--sensors times --rate is {rate}: expected more than 0, at most {most}");
+        let reason =
+            format!("--sensors times --rate is {rate}: expected more than 0, at most {most}");
         return Err(SettingsError::Argument(reason).into());
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(demo(arguments))
 }
 
@@ -113,7 +116,11 @@ async fn demo(arguments: DemoArguments) -> anyhow::Result<ExitCode> {
         eprintln!("the agent was not drained in time");
     }
     let good = drained && report.is_clean() && summary.lost == 0 && summary.duplicates == 0;
-    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// The address itself, or a free port beside it when somebody else has it.
@@ -124,7 +131,10 @@ fn free_or_other(what: &str, address: SocketAddr) -> anyhow::Result<SocketAddr> 
     }
     let free = TcpListener::bind((address.ip(), 0)).and_then(|socket| socket.local_addr());
     let free = free.with_context(|| format!("no free port for {what}"))?;
-    eprintln!("port {} is in use: {what} is on {free} instead", address.port());
+    eprintln!(
+        "port {} is in use: {what} is on {free} instead",
+        address.port()
+    );
     Ok(free)
 }
 
@@ -133,17 +143,27 @@ fn introduce(arguments: &DemoArguments, settings: &Settings, machine: &Machine) 
     let (sensors, rate) = (arguments.sensors, arguments.rate);
     eprintln!("{sensors} sensors at {rate} Hz, seed {}", arguments.seed);
     eprintln!("MQTT     {}", machine.agent.mqtt);
-    eprintln!("status   http://{}/api/v1/status", machine.aggregator.http_addr());
+    eprintln!(
+        "status   http://{}/api/v1/status",
+        machine.aggregator.http_addr()
+    );
     eprintln!("lake     {}", machine::lake_dir(settings).display());
     if arguments.duration.is_none() {
         eprintln!("Ctrl-C ends it, and compares");
     }
 }
 
-#[allow(clippy::print_stdout, clippy::print_stderr, reason = "what a program says to its user")]
+#[allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "what a program says to its user"
+)]
 fn show(summary: &Summary, report: &Report, published: &RunSummary, json: bool) {
     if !report.is_clean() {
-        eprintln!("{}", serde_json::to_string_pretty(report).unwrap_or_default());
+        eprintln!(
+            "{}",
+            serde_json::to_string_pretty(report).unwrap_or_default()
+        );
     }
     if published.unacknowledged + published.unsent > 0 {
         let (unacknowledged, unsent) = (published.unacknowledged, published.unsent);
@@ -186,7 +206,10 @@ struct Fleet {
 }
 
 impl Fleet {
-    #[allow(clippy::disallowed_methods, reason = "watched until it ends, in `watch`")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "watched until it ends, in `watch`"
+    )]
     fn start(arguments: &DemoArguments, mqtt: SocketAddr, truth: PathBuf) -> Self {
         let mut publishing = Publishing::to(mqtt.to_string());
         publishing.truth = Some(truth);
@@ -198,7 +221,11 @@ impl Fleet {
         let stop = CancellationToken::new();
         let progress = Arc::new(Progress::default());
         let running = tokio::spawn(sim::run(config, stop.clone(), Arc::clone(&progress)));
-        Self { running, progress, stop }
+        Self {
+            running,
+            progress,
+            stop,
+        }
     }
 
     /// Says a line a second until the fleet ends, which a signal makes it do.

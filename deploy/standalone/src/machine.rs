@@ -39,7 +39,11 @@ pub async fn start(settings: &Settings) -> anyhow::Result<Machine> {
     let uplink = aggregator.uplink_addr();
     let agent_stop = CancellationToken::new();
     match start_agent(settings, &files, uplink, agent_stop.clone()).await {
-        Ok(agent) => Ok(Machine { agent, aggregator, agent_stop }),
+        Ok(agent) => Ok(Machine {
+            agent,
+            aggregator,
+            agent_stop,
+        }),
         Err(error) => {
             aggregator.shut_down().await?;
             Err(error)
@@ -47,10 +51,7 @@ pub async fn start(settings: &Settings) -> anyhow::Result<Machine> {
     }
 }
 
-async fn start_aggregator(
-    settings: &Settings,
-    files: &AuthorityFiles,
-) -> anyhow::Result<Running> {
+async fn start_aggregator(settings: &Settings, files: &AuthorityFiles) -> anyhow::Result<Running> {
     let tls = TlsFiles {
         ca: files.ca.clone(),
         cert: files.aggregator_certificate.clone(),
@@ -82,7 +83,10 @@ async fn start_agent(
         reserve_bytes: RESERVE_BYTES,
         seal_delay: SEAL_DELAY,
         uplink: Some(UplinkConfig {
-            target: Target { address: uplink.to_string(), server_name: None },
+            target: Target {
+                address: uplink.to_string(),
+                server_name: None,
+            },
             identity: Identity {
                 ca: files.ca.clone(),
                 certificate: files.agent_certificate.clone(),

@@ -40,13 +40,18 @@ impl RunArguments {
 #[allow(clippy::print_stderr, reason = "what a program says to its user")]
 pub fn run(arguments: RunArguments) -> anyhow::Result<ExitCode> {
     let settings = arguments.settings()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let machine = machine::start(&settings).await?;
         eprintln!("MQTT     {}", machine.agent.mqtt);
-        eprintln!("status   http://{}/api/v1/status", machine.aggregator.http_addr());
+        eprintln!(
+            "status   http://{}/api/v1/status",
+            machine.aggregator.http_addr()
+        );
         eprintln!("lake     {}", machine::lake_dir(&settings).display());
         tokio::select! {
             _ = terminate.recv() => {}
@@ -57,7 +62,9 @@ pub fn run(arguments: RunArguments) -> anyhow::Result<ExitCode> {
             eprintln!("everything that was acknowledged is in the lake");
             Ok(ExitCode::SUCCESS)
         } else {
-            eprintln!("not everything went through in time: it is kept, and goes on at the next start");
+            eprintln!(
+                "not everything went through in time: it is kept, and goes on at the next start"
+            );
             Ok(ExitCode::FAILURE)
         }
     })

@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use tributary_agent::config::diagnose::{Diagnostic, Document};
 use tributary_agent::limits::CONFIG_BYTES_MAX;
+use tributary_settings::{Diagnostic, Document};
 
 /// What replaces settings begins with this.
 const ENVIRONMENT_PREFIX: &str = "TRIBUTARY";
@@ -61,7 +61,10 @@ pub enum SettingsError {
 }
 
 fn listed(name: &str, diagnostics: &[Diagnostic]) -> String {
-    let lines: Vec<_> = diagnostics.iter().map(|wrong| format!("{name}: {wrong}")).collect();
+    let lines: Vec<_> = diagnostics
+        .iter()
+        .map(|wrong| format!("{name}: {wrong}"))
+        .collect();
     lines.join("\n")
 }
 
@@ -97,7 +100,11 @@ impl Settings {
             }
         };
         let wrong = document.finish();
-        if wrong.is_empty() { Ok(settings) } else { Err(wrong) }
+        if wrong.is_empty() {
+            Ok(settings)
+        } else {
+            Err(wrong)
+        }
     }
 }
 
@@ -122,10 +129,15 @@ pub fn parse_address(text: &str) -> Result<SocketAddr, String> {
 }
 
 fn read(path: &Path) -> Result<String, SettingsError> {
-    let failed = |source| SettingsError::Read { path: path.to_owned(), source };
+    let failed = |source| SettingsError::Read {
+        path: path.to_owned(),
+        source,
+    };
     let bytes = std::fs::metadata(path).map_err(failed)?.len();
     if bytes > CONFIG_BYTES_MAX {
-        return Err(SettingsError::Size { path: path.to_owned() });
+        return Err(SettingsError::Size {
+            path: path.to_owned(),
+        });
     }
     std::fs::read_to_string(path).map_err(failed)
 }
@@ -139,7 +151,10 @@ mod tests {
         let text = "[machine]\nmqtt = \"127.0.0.1:2883\"\nconsol = \"127.0.0.1:1\"\n";
         let wrong = Settings::parse(text, std::iter::empty()).unwrap_err();
         let text = listed("t.toml", &wrong);
-        assert!(text.contains("line 3") && text.contains("`console`"), "{text}");
+        assert!(
+            text.contains("line 3") && text.contains("`console`"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -5,6 +5,8 @@
 //! left over when a section is dropped is unknown. Environment variables `PREFIX__SECTION__KEY`
 //! replace settings of the file, and errors name them.
 
+#![forbid(unsafe_code)]
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
