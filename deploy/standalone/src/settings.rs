@@ -152,7 +152,7 @@ mod tests {
         let wrong = Settings::parse(text, std::iter::empty()).unwrap_err();
         let text = listed("t.toml", &wrong);
         assert!(
-            text.contains("line 3") && text.contains("`console`"),
+            text.contains("line 3") && text.contains("`machine.console`"),
             "{text}"
         );
     }
