@@ -250,10 +250,13 @@ impl Fleet {
     fn say(&self, machine: &Machine, begun: Instant) {
         let uplink = machine.agent.uplink.borrow();
         let journal = machine.aggregator.keeper();
-        let per_reading = uplink.udp_bytes_sent as f64 / journal.rows().max(1) as f64;
+        let per_reading = match journal.rows() {
+            0 => "-".to_owned(),
+            rows => format!("{:.2}", uplink.udp_bytes_sent as f64 / rows as f64),
+        };
         eprintln!(
             "{:>4.0}s  published {}  acknowledged {}  at the aggregator {}  in the lake {}  \
-             backlog {} batches  {per_reading:.2} B/reading",
+             backlog {} batches  {per_reading} B/reading",
             begun.elapsed().as_secs_f64(),
             grouped(self.progress.published()),
             grouped(self.progress.acknowledged()),

@@ -9,9 +9,9 @@ use anyhow::Context;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use tokio_util::sync::CancellationToken;
-use tributary_agent::pipeline::{self, Agent};
-use tributary_agent::source::ListenerConfig;
-use tributary_aggregator::{Config, Running, TlsFiles};
+use tributary_agent::pipeline::{self, Agent, StartError};
+use tributary_agent::source::{ListenerConfig, ListenerError};
+use tributary_aggregator::{AggregatorError, Config, Running, TlsFiles};
 use tributary_uplink::authority::{self, AuthorityFiles};
 use tributary_uplink::{Identity, Target, UplinkConfig};
 
@@ -62,7 +62,10 @@ async fn start_aggregator(settings: &Settings, files: &AuthorityFiles) -> anyhow
     config.uplink = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     config.trust_domain = authority::TRUST_DOMAIN.to_owned();
     config.http = settings.console;
-    Ok(tributary_aggregator::start(config, CancellationToken::new()).await?)
+    match tributary_aggregator::start(config, CancellationToken::new()).await {
+        Err(AggregatorError::HttpInUse { addr }) => Err(in_use("HTTP", addr, "--console")),
+        other => Ok(other?),
+    }
 }
 
 async fn start_agent(
@@ -97,7 +100,19 @@ async fn start_agent(
         }),
         drain_deadline: DRAIN_DEADLINE,
     };
-    Ok(pipeline::start(settings, stop).await?)
+    match pipeline::start(settings, stop).await {
+        Err(StartError::Listener(ListenerError::InUse { address })) => {
+            Err(in_use("MQTT", address, "--mqtt"))
+        }
+        other => Ok(other?),
+    }
+}
+
+fn in_use(what: &str, address: SocketAddr, argument: &str) -> anyhow::Error {
+    anyhow::anyhow!(
+        "{address}, for {what}, is in use: stop what listens there, or choose another address \
+         with {argument}"
+    )
 }
 
 impl Machine {
