@@ -23,6 +23,10 @@ pub const BACKOFF_MIN: Duration = Duration::from_millis(500);
 pub const BACKOFF_MAX: Duration = Duration::from_secs(60);
 /// Announcements of sealed batches that wait to be taken in.
 pub const SEALED_QUEUE: usize = 1_024;
+/// How long an aggregator without room is left alone, at most.
+pub const BUSY_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How often a quiet session looks after itself.
+pub const TICK: Duration = Duration::from_millis(250);
 /// How often the cursor is kept while acknowledgements come in.
 pub const CURSOR_INTERVAL: Duration = Duration::from_secs(1);
 

@@ -4,7 +4,7 @@
 use crate::backoff;
 use crate::connection::{ConnectError, Connector, Identity, Target};
 use crate::control;
-use crate::limits::{BACKOFF_MIN, CURSOR_INTERVAL, HANDSHAKE_TIMEOUT};
+use crate::limits::{BACKOFF_MIN, BUSY_WAIT_MAX, CURSOR_INTERVAL, HANDSHAKE_TIMEOUT, TICK};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use quinn::{Connection, RecvStream, SendStream, VarInt};
@@ -18,7 +18,7 @@ use tracing::{debug, info, warn};
 use tributary_protocol::batch::SealedBatch;
 use tributary_protocol::frame::{FrameKind, RawFrame, header};
 use tributary_protocol::ids::BatchKey;
-use tributary_protocol::message::{Message, Reject, RejectCode, Welcome};
+use tributary_protocol::message::{Ack, AgainReason, Message, Reject, RejectCode, Welcome};
 use tributary_protocol::session::{LaneCursor, Outgoing, Sender, Trim, Urgency};
 
 /// A batch that became durable in its spool.
@@ -113,6 +113,7 @@ pub async fn run<S: Spool>(
         },
         status,
         cursor_due: None,
+        hold: (None, 0),
     };
     uplink.run().await
 }
@@ -145,6 +146,8 @@ struct Uplink<S> {
     sealed: Intake,
     status: watch::Sender<Status>,
     cursor_due: Option<Instant>,
+    /// Nothing is sent before this, because the aggregator had no room; and how often in a row.
+    hold: (Option<Instant>, u32),
 }
 
 /// One open session.
@@ -256,7 +259,7 @@ impl<S: Spool> Uplink<S> {
         });
     }
 
-    /// Connects and greets, taking in what is sealed meanwhile.
+    /// Connects and greets. What is sealed meanwhile waits in its queue.
     async fn connect(&mut self) -> Result<Link, String> {
         let connection = self
             .connector
@@ -342,14 +345,13 @@ impl<S: Spool> Uplink<S> {
     /// Waits for whatever comes first. Cancel safe: each branch is a receive that loses nothing
     /// when it is dropped.
     async fn next_event(&mut self, link: &mut Link) -> Event {
-        let tick = Duration::from_millis(250);
         tokio::select! {
             message = hear(&mut link.read, &link.connection) => Event::Message(message),
             Some(sent) = link.sending.join_next() => {
                 Event::Sent(sent.unwrap_or_else(|e| Err(e.to_string())))
             }
             sealed = self.sealed.next() => sealed.map_or(Event::Closed, Event::Sealed),
-            () = tokio::time::sleep(tick) => Event::Tick,
+            () = tokio::time::sleep(TICK) => Event::Tick,
         }
     }
 
@@ -361,6 +363,7 @@ impl<S: Spool> Uplink<S> {
             Event::Message(message) => match message? {
                 Message::Ack(ack) => {
                     self.sender.on_ack(&ack).map_err(|e| e.to_string())?;
+                    self.hold_back(&ack);
                     self.trim();
                 }
                 other => return Err(unexpected(&other)),
@@ -373,6 +376,21 @@ impl<S: Spool> Uplink<S> {
         Ok(())
     }
 
+    /// An aggregator without room is not asked again at once, but ever less often.
+    fn hold_back(&mut self, ack: &Ack) {
+        let refused = ack
+            .again
+            .iter()
+            .any(|again| again.reason == AgainReason::Busy);
+        if !refused {
+            self.hold = (None, 0);
+            return;
+        }
+        let (_, times) = self.hold;
+        let wait = backoff::wait(times, u64::MAX).min(BUSY_WAIT_MAX);
+        self.hold = (Some(Instant::now() + wait), times.saturating_add(1));
+    }
+
     fn trim(&mut self) {
         for trim in self.sender.poll_trims() {
             self.spool.trim(trim);
@@ -383,6 +401,9 @@ impl<S: Spool> Uplink<S> {
 
     /// Sends as much as the window allows.
     fn fill(&mut self, link: &mut Link) {
+        if self.hold.0.is_some_and(|until| until > Instant::now()) {
+            return;
+        }
         while let Some((key, urgency)) = self.sender.poll_send() {
             let batch = match self.spool.read(key) {
                 Ok(batch) => batch,
