@@ -6,7 +6,8 @@
 
 use crate::ids::{AgentId, BatchHash, BatchKey, BufferId, HashSum, LaneKey, Session};
 use crate::limits::{
-    AGENT_BUFFERS_MAX, LEDGER_HASHES_MAX, LEDGER_HOLES_MAX, LEDGER_PENDING_MAX, NUMBER_MAX,
+    AGENT_BUFFERS_MAX, AGENT_LANES_MAX, LEDGER_HASHES_MAX, LEDGER_HOLES_MAX, LEDGER_PENDING_MAX,
+    NUMBER_MAX,
 };
 use crate::ranges::{Held, HeldRanges};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -110,17 +111,20 @@ impl LaneLedger {
             .map(|(_, short)| *short)
     }
 
-    /// Holes if everything pending and `number` were committed too. Pending numbers are few, and
-    /// each can open one hole at most.
-    fn holes_with(&self, number: u64) -> usize {
-        if self.pending.is_empty() {
-            return self.held.holes_with(number);
-        }
-        let mut all = self.held.clone();
-        for (pending, hash) in &self.pending {
-            all.insert(*pending, *hash);
-        }
-        all.holes_with(number)
+    /// Whether `number` would open one more hole than is allowed, if everything pending were
+    /// committed too. Pending numbers are few, and each can open one hole at most.
+    fn opens_too_many_holes(&self, number: u64) -> bool {
+        let (before, after) = if self.pending.is_empty() {
+            (self.held.holes(), self.held.holes_with(number))
+        } else {
+            let mut all = self.held.clone();
+            for (pending, hash) in &self.pending {
+                all.insert(*pending, *hash);
+            }
+            (all.holes(), all.holes_with(number))
+        };
+        // What fills a hole is taken even where a damaged journal left too many of them.
+        after > LEDGER_HOLES_MAX && after > before
     }
 }
 
@@ -134,6 +138,17 @@ struct AgentLedger {
 }
 
 impl AgentLedger {
+    /// Counts a buffer among those that are not drained; the oldest gives way to it.
+    fn unfold(&mut self, buffer: BufferId) {
+        if self.unfolded.contains(&buffer) {
+            return;
+        }
+        if self.unfolded.len() >= AGENT_BUFFERS_MAX {
+            self.unfolded.remove(0);
+        }
+        self.unfolded.push(buffer);
+    }
+
     fn bound(&self, key: BatchKey) -> Result<(), Refusal> {
         if key.number >= NUMBER_MAX {
             return Err(Refusal::Number);
@@ -145,9 +160,10 @@ impl AgentLedger {
             return Err(Refusal::Buffers);
         }
         let Some(lane) = self.lanes.get(&key.lane_key()) else {
-            return Ok(());
+            let room = self.lanes.len() < AGENT_LANES_MAX;
+            return if room { Ok(()) } else { Err(Refusal::Buffers) };
         };
-        if lane.holes_with(key.number) > LEDGER_HOLES_MAX {
+        if lane.opens_too_many_holes(key.number) {
             return Err(Refusal::Holes {
                 take: lane.held.first_missing(0, u64::MAX).unwrap_or(0),
             });
@@ -230,9 +246,7 @@ impl Ledger {
         if let Err(refusal) = entry.bound(key) {
             return Verdict::Refused(refusal);
         }
-        if !entry.unfolded.contains(&key.buffer) {
-            entry.unfolded.push(key.buffer);
-        }
+        entry.unfold(key.buffer);
         entry.pending += 1;
         entry
             .lanes
@@ -257,10 +271,19 @@ impl Ledger {
         }
     }
 
-    /// The batch did not become durable: its number is absent again.
+    /// The batch did not become durable: its number is absent again, and nothing is left of it.
     pub fn abort(&mut self, admission: Admission) {
         let Admission { agent, key, .. } = admission;
-        let _ = self.end_pending(&agent, key);
+        let empty = self
+            .end_pending(&agent, key)
+            .is_some_and(|lane| lane.pending.is_empty() && lane.held.is_empty());
+        let Some(entry) = self.agents.get_mut(&agent).filter(|_| empty) else {
+            return;
+        };
+        entry.lanes.remove(&key.lane_key());
+        if !entry.lanes.keys().any(|lane| lane.buffer == key.buffer) {
+            entry.unfolded.retain(|buffer| *buffer != key.buffer);
+        }
     }
 
     fn end_pending(&mut self, agent: &AgentId, key: BatchKey) -> Option<&mut LaneLedger> {
@@ -276,9 +299,7 @@ impl Ledger {
     /// it was held already: the journal holds it twice, which must not be.
     pub fn recover(&mut self, agent: &AgentId, key: BatchKey, hash: BatchHash) -> bool {
         let entry = self.agents.entry(agent.clone()).or_default();
-        if !entry.unfolded.contains(&key.buffer) {
-            entry.unfolded.push(key.buffer);
-        }
+        entry.unfold(key.buffer);
         let lane = entry.lanes.entry(key.lane_key()).or_default();
         let new = lane.held.insert(key.number, hash);
         if new {

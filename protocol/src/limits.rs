@@ -52,6 +52,8 @@ pub const ISLAND_SKIP_BYTES_MIN: u64 = 256 * 1024;
 pub const LEDGER_HASHES_MAX: usize = 256;
 /// Buffers of one agent that are not yet folded, at most.
 pub const AGENT_BUFFERS_MAX: usize = 256;
+/// Lanes of all buffers that a ledger keeps of one agent: years of restarts.
+pub const AGENT_LANES_MAX: usize = 65_536;
 /// Batches of one session between judgement and commit, at most.
 pub const LEDGER_PENDING_MAX: usize = 4_096;
 
@@ -97,3 +99,4 @@ const _: () = assert!(WELCOME_RANGES_MAX * 32 <= CONTROL_FRAME_BYTES_MAX / 2);
 const _: () = assert!(1 << ZSTD_WINDOW_LOG_MAX <= BODY_RAW_BYTES_MAX);
 // A head tells the rows of a batch in 16 bits.
 const _: () = assert!(BATCH_READINGS_MAX <= u16::MAX as usize);
+const _: () = assert!(HELLO_LANES_MAX <= AGENT_LANES_MAX);

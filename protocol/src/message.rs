@@ -252,7 +252,9 @@ impl Welcome {
             ..self.clone()
         }];
         let mut bytes = 0;
-        for lane in lanes {
+        for mut lane in lanes {
+            // What is left out is only sent again.
+            lane.ranges.truncate(WELCOME_RANGES_MAX);
             let cost = 64 + 32 * lane.ranges.len();
             if bytes + cost > PAGE_BYTES && bytes > 0 {
                 pages.push(Self {

@@ -114,6 +114,7 @@ pub async fn run<S: Spool>(
         status,
         cursor_due: None,
         hold: (None, 0),
+        acked: false,
     };
     uplink.run().await
 }
@@ -148,6 +149,8 @@ struct Uplink<S> {
     cursor_due: Option<Instant>,
     /// Nothing is sent before this, because the aggregator had no room; and how often in a row.
     hold: (Option<Instant>, u32),
+    /// Whether this session acknowledged anything.
+    acked: bool,
 }
 
 /// One open session.
@@ -186,8 +189,14 @@ impl<S: Spool> Uplink<S> {
             }
             match self.connect().await {
                 Ok(link) => {
-                    failures = 0;
-                    match self.session(link).await {
+                    let ended = self.session(link).await;
+                    // Only an acknowledgement shows that coming back at once is of any use.
+                    failures = if std::mem::take(&mut self.acked) {
+                        0
+                    } else {
+                        failures + 1
+                    };
+                    match ended {
                         End::Drained => return self.close(),
                         End::Again => continue,
                         End::Lost(problem) => self.disconnected(problem),
@@ -363,6 +372,7 @@ impl<S: Spool> Uplink<S> {
             Event::Message(message) => match message? {
                 Message::Ack(ack) => {
                     self.sender.on_ack(&ack).map_err(|e| e.to_string())?;
+                    self.acked |= !ack.ranges.is_empty();
                     self.hold_back(&ack);
                     self.trim();
                 }

@@ -3,9 +3,7 @@
 
 use super::{AgentLedger, LaneLedger, Ledger};
 use crate::ids::{AgentId, AgentUuid, BufferId, HashSum, Lane, LaneKey};
-use crate::limits::{
-    AGENT_BUFFERS_MAX, LEDGER_HASHES_MAX, LEDGER_HOLES_MAX, NAME_BYTES_MAX, NUMBER_MAX,
-};
+use crate::limits::{NAME_BYTES_MAX, NUMBER_MAX};
 use crate::ranges::{Held, HeldRanges};
 use bytes::{Buf, BufMut, TryGetError};
 
@@ -110,11 +108,8 @@ fn read_agent(input: &mut &[u8]) -> Result<(AgentId, AgentLedger), CheckpointErr
     let uuid = AgentUuid(read_16(input)?);
     let id = AgentId::new(tenant, uuid).map_err(|_| CheckpointError::Field("tenant"))?;
     let mut agent = AgentLedger::default();
-    let unfolded = input.try_get_u32_le()?;
-    if unfolded as usize > AGENT_BUFFERS_MAX {
-        return Err(CheckpointError::Field("count of buffers"));
-    }
-    for _ in 0..unfolded {
+    // No bound on counts here: each item takes input, and what was written must be read.
+    for _ in 0..input.try_get_u32_le()? {
         agent.unfolded.push(BufferId(read_16(input)?));
     }
     for _ in 0..input.try_get_u32_le()? {
@@ -130,11 +125,7 @@ fn read_lane(input: &mut &[u8]) -> Result<(LaneKey, LaneLedger), CheckpointError
     let buffer = BufferId(read_16(input)?);
     let lane = Lane::from_code(input.try_get_u8()?).ok_or(CheckpointError::Field("lane"))?;
     let mut held = HeldRanges::new();
-    let runs = input.try_get_u32_le()?;
-    if runs as usize > LEDGER_HOLES_MAX + 1 {
-        return Err(CheckpointError::Field("count of ranges"));
-    }
-    for _ in 0..runs {
+    for _ in 0..input.try_get_u32_le()? {
         let (first, end) = (input.try_get_u64_le()?, input.try_get_u64_le()?);
         let sum = HashSum(input.try_get_u128_le()?);
         if end > NUMBER_MAX || !held.insert_run(Held { first, end, sum }) {
@@ -145,11 +136,7 @@ fn read_lane(input: &mut &[u8]) -> Result<(LaneKey, LaneLedger), CheckpointError
         held,
         ..LaneLedger::default()
     };
-    let recent = input.try_get_u32_le()?;
-    if recent as usize > LEDGER_HASHES_MAX {
-        return Err(CheckpointError::Field("count of hashes"));
-    }
-    for _ in 0..recent {
+    for _ in 0..input.try_get_u32_le()? {
         ledger
             .recent
             .push_back((input.try_get_u64_le()?, input.try_get_u64_le()?));

@@ -250,6 +250,48 @@ proptest! {
 }
 
 #[test]
+fn whatever_the_journal_gives_back_can_be_checkpointed_and_read() {
+    let mut ledger = Ledger::new();
+    // More buffers than are open at once, and a lane with more holes than would be accepted.
+    for life in 0..2 * AGENT_BUFFERS_MAX as u64 {
+        let key = BatchKey {
+            buffer: BufferId::new(life, 0),
+            ..key(0)
+        };
+        assert!(ledger.recover(&agent(1), key, hash(life)));
+    }
+    for island in 0..4 * LEDGER_HOLES_MAX as u64 {
+        assert!(ledger.recover(&agent(2), key(1 + 2 * island), hash(island)));
+    }
+    let mut back = round_trip(&ledger);
+    assert_eq!(back, ledger);
+    // What fills one of too many holes is taken, another island is not.
+    let session = back.open_session(&agent(2), &[]);
+    let fill = back.judge(session, &agent(2), key(2), hash(2));
+    assert!(matches!(fill, Verdict::Fresh(_)), "{fill:?}");
+    let island = back.judge(session, &agent(2), key(9_999), hash(2));
+    assert_eq!(island, Verdict::Refused(Refusal::Holes { take: 0 }));
+}
+
+#[test]
+fn what_is_aborted_leaves_nothing() {
+    let mut ledger = Ledger::new();
+    let session = ledger.open_session(&agent(1), &[]);
+    let before = ledger.clone();
+    for life in 0..10 * AGENT_BUFFERS_MAX as u64 {
+        let key = BatchKey {
+            buffer: BufferId::new(life, 0),
+            ..key(0)
+        };
+        match ledger.judge(session, &agent(1), key, hash(0)) {
+            Verdict::Fresh(admission) => ledger.abort(admission),
+            other => panic!("life {life}: {other:?}"),
+        }
+    }
+    assert_eq!(ledger, before);
+}
+
+#[test]
 fn a_damaged_checkpoint_is_refused_without_a_panic() {
     let mut ledger = Ledger::new();
     for n in 0..4u8 {
