@@ -8,6 +8,7 @@ pub mod identity;
 
 mod bucket;
 mod connection;
+mod reset;
 mod stream;
 
 use crate::keeper::KeeperHandle;

@@ -2,6 +2,7 @@
 //!
 //! Bounds of the wire and of stored formats are in `tributary_protocol::limits`. No behaviour here.
 
+use std::time::Duration;
 use tributary_journal::limits::{ENTRY_BYTES_MAX, ENTRY_HEADER_BYTES_MAX, FRAME_BYTES_MAX};
 use tributary_protocol::limits::{BATCH_BYTES_MAX, BATCH_READINGS_MAX, IN_FLIGHT_BATCHES};
 
@@ -31,6 +32,10 @@ pub const CRYPTO_BUFFER_BYTES: usize = 16 * 1024;
 pub const HANDSHAKE_SECONDS_MAX: u64 = 10;
 /// Seconds without a packet after which a connection is given up.
 pub const IDLE_SECONDS_MAX: u64 = 60;
+/// Bytes of the connection ids that agents address us by.
+pub const CONNECTION_ID_BYTES: usize = 8;
+/// Time between two packets that tell agents of an earlier process of ours that it is gone.
+pub const RESET_INTERVAL: Duration = Duration::from_millis(1);
 /// Seconds that one batch may take from its first byte to its last.
 pub const STREAM_SECONDS_MAX: u64 = 30;
 /// Bytes of batches that are being read, verified or committed, over all agents together.

@@ -1,13 +1,14 @@
 //! The QUIC endpoint: TLS with client certificates, limits against abusive peers, socket buffers.
 //! It accepts nothing by itself.
 
+use super::reset::endpoint_config;
 use crate::limits::{
     BIDI_STREAMS_MAX, CRYPTO_BUFFER_BYTES, IDLE_SECONDS_MAX, INCOMING_BUFFER_BYTES,
     INCOMING_BUFFER_TOTAL_BYTES, INCOMING_MAX, RECEIVE_WINDOW_BYTES, SOCKET_BUFFER_BYTES,
     STREAM_WINDOW_BYTES, UNI_STREAMS_MAX,
 };
 use quinn::crypto::rustls::QuicServerConfig;
-use quinn::{Endpoint, EndpointConfig, ServerConfig, TokioRuntime, TransportConfig, VarInt};
+use quinn::{Endpoint, ServerConfig, TokioRuntime, TransportConfig, VarInt};
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -57,7 +58,7 @@ pub enum EndpointError {
     /// The address is taken.
     #[error(
         "uplink address {addr}/udp is in use: stop what listens there, or set another one as \
-         `listen` under [uplink] (port 0 takes a free one)"
+         `address` under [uplink] (port 0 takes a free one)"
     )]
     InUse {
         /// The address.
@@ -92,6 +93,14 @@ fn certificates(
     Ok(found)
 }
 
+fn private_key(files: &TlsFiles) -> Result<PrivateKeyDer<'static>, EndpointError> {
+    PrivateKeyDer::from_pem_file(&files.key).map_err(|error| EndpointError::Pem {
+        what: "key",
+        path: files.key.clone(),
+        reason: error.to_string(),
+    })
+}
+
 /// TLS 1.3 with a client certificate of our CA required.
 ///
 /// # Errors
@@ -115,11 +124,7 @@ pub fn tls_config(files: &TlsFiles) -> Result<rustls::ServerConfig, EndpointErro
             .build()
             .map_err(|error| tls(error.to_string()))?;
     let chain = certificates("certificate", &files.cert)?;
-    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| EndpointError::Pem {
-        what: "key",
-        path: files.key.clone(),
-        reason: error.to_string(),
-    })?;
+    let key = private_key(files)?;
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|error| tls(error.to_string()))?
@@ -169,7 +174,7 @@ pub fn endpoint(addr: SocketAddr, files: &TlsFiles) -> Result<Endpoint, Endpoint
     };
     let socket = socket(addr).map_err(bind)?;
     Endpoint::new(
-        EndpointConfig::default(),
+        endpoint_config(private_key(files)?.secret_der()),
         Some(config),
         socket,
         Arc::new(TokioRuntime),
