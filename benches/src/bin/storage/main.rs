@@ -156,7 +156,7 @@ fn refuse_memory(dir: &Path) -> Result<()> {
     let dir = dir.display();
     ensure!(
         !MEMORY_FILE_SYSTEMS.contains(&kind),
-        "{dir} lies in memory (tmpfs), where fdatasync does nothing: name a real disk with --dir DIR"
+        "{dir} lies in memory (tmpfs), where fdatasync does nothing: name a disk with --dir DIR"
     );
     Ok(())
 }

@@ -100,8 +100,11 @@ impl Figures {
             ("directory syncs", self.dir_syncs, 0),
             ("peak memory MiB", self.peak_rss_mib, 1),
         ];
+        // What is nothing in every round says nothing: no bytes are written by who reads.
         rows.into_iter()
-            .filter_map(|(what, spread, digits)| Some((what, shown(spread?, digits))))
+            .filter_map(|(what, spread, digits)| Some((what, spread?, digits)))
+            .filter(|(_, spread, _)| spread.max > 0.0)
+            .map(|(what, spread, digits)| (what, shown(spread, digits)))
             .collect()
     }
 }
