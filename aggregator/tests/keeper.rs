@@ -19,7 +19,7 @@ pub fn agent(n: u8) -> AgentId {
     AgentId::new("acme", AgentUuid([n; 16])).unwrap()
 }
 
-fn config(dir: &Path, segment_bytes: u64) -> KeeperConfig {
+pub fn config(dir: &Path, segment_bytes: u64) -> KeeperConfig {
     let journal = LogConfig {
         segment_bytes,
         quota_bytes: 64 * segment_bytes,
@@ -34,16 +34,16 @@ fn config(dir: &Path, segment_bytes: u64) -> KeeperConfig {
 }
 
 /// A keeper that runs on its thread.
-struct Kept {
-    parts: KeeperParts,
+pub struct Kept {
+    pub parts: KeeperParts,
     stop: CancellationToken,
     thread: JoinHandle<()>,
 }
 
-const SMALL: u64 = 64 * 1024;
+pub const SMALL: u64 = 64 * 1024;
 
 impl Kept {
-    fn start(disk: &Arc<dyn Disk>, dir: &Path, lake: u64) -> Result<Self, StoreError> {
+    pub fn start(disk: &Arc<dyn Disk>, dir: &Path, lake: u64) -> Result<Self, StoreError> {
         let (keeper, parts) = Keeper::open(disk, &config(dir, SMALL))?;
         let stop = CancellationToken::new();
         let (runtime, token) = (tokio::runtime::Handle::current(), stop.clone());
@@ -56,7 +56,7 @@ impl Kept {
         })
     }
 
-    async fn hello(&self) -> (Welcome, CancellationToken) {
+    pub async fn hello(&self) -> (Welcome, CancellationToken) {
         let lane = |lane: Lane| LaneState {
             key: LaneKey {
                 buffer: BUFFER,
@@ -83,7 +83,7 @@ impl Kept {
         )
     }
 
-    async fn offer(&self, session: Session, batch: &SealedBatch) -> Outcome {
+    pub async fn offer(&self, session: Session, batch: &SealedBatch) -> Outcome {
         let content = match batch.decode(&mut Decoder::new()) {
             Ok(Content::Readings(block)) => Checked::Readings {
                 types: block
@@ -107,11 +107,11 @@ impl Kept {
         self.parts.handle.offer(offer).await.unwrap()
     }
 
-    fn entries(&self) -> u64 {
+    pub fn entries(&self) -> u64 {
         *self.parts.durable.borrow()
     }
 
-    async fn end(self) {
+    pub async fn end(self) {
         self.stop.cancel();
         tokio::task::spawn_blocking(move || self.thread.join().unwrap())
             .await
@@ -119,7 +119,7 @@ impl Kept {
     }
 }
 
-fn os() -> Arc<dyn Disk> {
+pub fn os() -> Arc<dyn Disk> {
     Arc::new(OsDisk)
 }
 
@@ -316,7 +316,7 @@ async fn trimmed(dir: &TempDir) -> u64 {
     first
 }
 
-fn checkpoints(dir: &TempDir) -> Vec<std::path::PathBuf> {
+pub fn checkpoints(dir: &TempDir) -> Vec<std::path::PathBuf> {
     let listed = std::fs::read_dir(dir.path().join("ledger")).unwrap();
     let mut paths: Vec<_> = listed.map(|entry| entry.unwrap().path()).collect();
     paths.sort();

@@ -3,6 +3,7 @@
 
 mod ingest;
 mod keeper;
+mod keeper_wedges;
 mod lake;
 mod lake_plan;
 mod made;

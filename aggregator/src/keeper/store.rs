@@ -11,6 +11,7 @@ use crate::limits::REPLAY_READ_BYTES;
 use bytes::{Buf, BufMut};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tributary_journal::limits::CHECKPOINTS_KEPT;
 use tributary_journal::{
     Appended, CheckpointError, Checkpoints, Disk, Entry, Frame, LifeId, Log, LogConfig, LogError,
     LogReader, LogWriter, Open,
@@ -136,6 +137,7 @@ impl Store {
                 Err(error) => tracing::error!(%error, "a checkpoint is not usable"),
             }
         }
+        self.keep_last_positions();
         match newest {
             Some((_, _, checkpoint)) if checkpoint > end => Err(StoreError::RolledBack {
                 dir: dir.to_owned(),
@@ -201,10 +203,14 @@ impl Store {
         let body = snapshot::encode(ledger, books);
         self.checkpoints.write_parts(&[&head, &body])?;
         self.positions.push(position);
-        if self.positions.len() > 2 {
-            self.positions.remove(0);
-        }
+        self.keep_last_positions();
         Ok(())
+    }
+
+    /// A kill between the writing of a checkpoint and the removal of the oldest leaves three.
+    fn keep_last_positions(&mut self) {
+        let surplus = self.positions.len().saturating_sub(CHECKPOINTS_KEPT);
+        self.positions.drain(..surplus);
     }
 
     /// Gives up the segments below the older of two checkpoints and below `sinks`.
@@ -213,7 +219,7 @@ impl Store {
     /// When the disk fails.
     pub fn trim(&self, sinks: u64) -> Result<u64, LogError> {
         match self.positions.as_slice() {
-            [older, _] => self.reader.trim(self.life, sinks.min(*older)),
+            [.., older, _] => self.reader.trim(self.life, sinks.min(*older)),
             _ => Ok(0),
         }
     }
