@@ -1,6 +1,5 @@
 //! Entries, names and feeds made for tests. No journal, no network.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tributary_aggregator::lake::LakeError;
@@ -105,9 +104,7 @@ impl Feed for MadeFeed {
         self.end.load(Ordering::Acquire)
     }
 
-    fn read(&mut self, from: u64, items: &mut VecDeque<Item>) -> Result<(), LakeError> {
-        let end = self.end().min(from + 7);
-        items.extend((from..end).map(self.make));
-        Ok(())
+    fn next(&mut self, from: u64) -> Result<Option<Item>, LakeError> {
+        Ok((from < self.end()).then(|| (self.make)(from)))
     }
 }

@@ -5,6 +5,7 @@ mod ingest;
 mod keeper;
 mod keeper_wedges;
 mod lake;
+mod lake_journal;
 mod lake_plan;
 mod made;
 mod pki;

@@ -106,3 +106,20 @@ pub fn spoiled(number: u64, about: &str) -> SealedBatch {
     }
     panic!("no flipped bit gives `{about}`");
 }
+
+/// As many readings as a batch may have, in as few bytes as they can be.
+pub fn dense(number: u64) -> SealedBatch {
+    let mut block = Readings::new();
+    for row in 0..tributary_protocol::limits::BATCH_READINGS_MAX as i64 {
+        let time = EPOCH_US + row * 1_000;
+        let meta = Meta {
+            event_time: time,
+            received_time: time,
+            ..Meta::default()
+        };
+        block.push(SeriesId(0), meta, Value::F64(1.0)).unwrap();
+    }
+    Sealer::new()
+        .readings(&spec(key(Lane::Telemetry, number), 1), &mut block)
+        .unwrap()
+}

@@ -13,7 +13,7 @@ use super::partition::Hour;
 use super::{LakeError, Table};
 use crate::limits::{DONE_MARKERS_MAX, FLUSH_REQUESTS_MAX, FLUSH_RETRY_MS};
 use bytes::Bytes;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -46,11 +46,12 @@ pub trait Feed: Send {
     fn first(&self) -> u64;
     /// One past the last durable entry.
     fn end(&self) -> u64;
-    /// Some of the entries from `from` on, in order, at least one if there is one below the end.
+    /// The first entry at or after `from`, if there is one below the end. One at a time: whoever
+    /// decodes ahead holds rows that no flush has counted, thousands for each hundred bytes.
     ///
     /// # Errors
     /// When the journal cannot be read.
-    fn read(&mut self, from: u64, items: &mut VecDeque<Item>) -> Result<(), LakeError>;
+    fn next(&mut self, from: u64) -> Result<Option<Item>, LakeError>;
 }
 
 /// How a lake is written.
@@ -176,7 +177,8 @@ pub struct Lake {
     names: Box<dyn Names>,
     progress: Progress,
     load: Load,
-    waiting: VecDeque<Item>,
+    /// Read, and not part of this flush.
+    waiting: Option<Item>,
     commit: Option<Commit>,
     since: Option<Instant>,
     status: Arc<LakeStatus>,
@@ -235,7 +237,7 @@ impl Lake {
             names,
             load: Load::new(position),
             progress,
-            waiting: VecDeque::new(),
+            waiting: None,
             commit: None,
             since: None,
             status: Arc::clone(handle.status()),
@@ -269,13 +271,10 @@ impl Lake {
 
     /// The next entry at or after `from` and below `end`.
     fn next_item(&mut self, from: u64, end: u64) -> Result<Option<Item>, LakeError> {
-        if self.waiting.is_empty() && from < end {
-            self.feed.read(from, &mut self.waiting)?;
+        if self.waiting.is_none() && from < end {
+            self.waiting = self.feed.next(from)?;
         }
-        match self.waiting.front() {
-            Some(item) if item.entry() < end => Ok(self.waiting.pop_front()),
-            _ => Ok(None),
-        }
+        Ok(self.waiting.take_if(|item| item.entry() < end))
     }
 
     /// Reads until the flush is due or nothing more is durable below `end`; whether it is due.
@@ -289,7 +288,7 @@ impl Lake {
                 Item::Batch(batch) => {
                     let (origin, content) = *batch;
                     if let Offer::Full(back) = self.load.offer(origin, content, &*self.names) {
-                        self.waiting.push_front(Item::Batch(back));
+                        self.waiting = Some(Item::Batch(back));
                         return Ok(true);
                     }
                 }

@@ -15,7 +15,9 @@ pub struct JournalFeed {
     reader: LogReader,
     life: LifeId,
     decoder: Decoder,
-    entries: Vec<Entry>,
+    /// Read and not yet decoded: a few bytes may decode to thousands of rows.
+    entries: VecDeque<Entry>,
+    read: Vec<Entry>,
 }
 
 impl JournalFeed {
@@ -25,8 +27,18 @@ impl JournalFeed {
             reader,
             life: LifeId(log.0),
             decoder: Decoder::new(),
-            entries: Vec::new(),
+            entries: VecDeque::new(),
+            read: Vec::new(),
         }
+    }
+
+    /// Reads entries from `from` on; none when that is the durable end.
+    fn read_on(&mut self, from: u64) -> Result<(), LogError> {
+        let result = self
+            .reader
+            .read(self.life, from, LAKE_READ_BYTES, &mut self.read);
+        self.entries.extend(self.read.drain(..));
+        result
     }
 
     fn item(&mut self, entry: Entry) -> Item {
@@ -105,34 +117,31 @@ impl Feed for JournalFeed {
         self.reader.end(self.life).unwrap_or(0)
     }
 
-    fn read(&mut self, from: u64, items: &mut VecDeque<Item>) -> Result<(), LakeError> {
-        let mut entries = std::mem::take(&mut self.entries);
-        entries.clear();
-        let result = self
-            .reader
-            .read(self.life, from, LAKE_READ_BYTES, &mut entries);
-        for entry in entries.drain(..) {
-            let item = self.item(entry);
-            items.push_back(item);
+    fn next(&mut self, from: u64) -> Result<Option<Item>, LakeError> {
+        while self.entries.front().is_some_and(|it| it.number < from) {
+            self.entries.pop_front();
         }
-        self.entries = entries;
-        match result {
-            Ok(()) => Ok(()),
-            Err(LogError::Damaged { numbers, .. }) => {
-                let lost = numbers.end - numbers.start;
-                metrics::counter!("tributary_aggregator_lake_damaged_entries_total")
-                    .increment(lost);
-                items.push_back(Item::Nothing(numbers.end - 1));
-                Ok(())
+        if self.entries.front().is_none_or(|it| it.number != from) {
+            self.entries.clear();
+            match self.read_on(from) {
+                Ok(()) => {}
+                Err(LogError::Damaged { numbers, .. }) => {
+                    let lost = numbers.end - numbers.start;
+                    metrics::counter!("tributary_aggregator_lake_damaged_entries_total")
+                        .increment(lost);
+                    return Ok(Some(Item::Nothing(numbers.end - 1)));
+                }
+                Err(LogError::Trimmed { first, .. }) => {
+                    let needed = from;
+                    return Err(LakeError::Trimmed { needed, first });
+                }
+                Err(error) => {
+                    let reason = error.to_string();
+                    return Err(LakeError::Journal { from, reason });
+                }
             }
-            Err(LogError::Trimmed { first, .. }) => Err(LakeError::Trimmed {
-                needed: from,
-                first,
-            }),
-            Err(error) => Err(LakeError::Journal {
-                from,
-                reason: error.to_string(),
-            }),
         }
+        let entry = self.entries.pop_front();
+        Ok(entry.map(|entry| self.item(entry)))
     }
 }
