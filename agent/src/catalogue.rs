@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use tracing::warn;
 use tributary_journal::{Batch, StateDb};
-use tributary_protocol::reading::{Meta, Value};
+use tributary_protocol::reading::{Flags, Meta, Value};
 use tributary_protocol::series::SeriesDef;
 
 /// Bytes of a text value that are kept for people to see.
@@ -111,6 +111,10 @@ impl Catalogue {
         let key = key_of(series);
         let mut latest = self.latest.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = latest.get(&key);
+        if meta.flags.has(Flags::CLOCK_SUSPECT) {
+            // A clock that is ahead would be the newest for ever.
+            return;
+        }
         let full = known.is_none() && latest.len() >= LATEST_SERIES_MAX;
         if full || known.is_some_and(|known| known.event_time > meta.event_time) {
             return;

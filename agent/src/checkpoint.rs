@@ -4,6 +4,7 @@
 use crate::marks::{Marks, MarksError};
 use crate::seal::Origin;
 use bytes::{Buf, BufMut};
+use std::collections::BTreeSet;
 use tributary_protocol::ids::BufferId;
 
 const VERSION: u16 = 1;
@@ -29,16 +30,20 @@ pub struct Checkpoint {
     pub position: Origin,
     /// Which messages were seen.
     pub marks: Marks,
+    /// Damaged places of the log that stand under a gap already.
+    pub declared: BTreeSet<u64>,
 }
 
 impl Checkpoint {
     /// The checkpoint as bytes.
-    pub fn write(position: Origin, marks: &Marks) -> Vec<u8> {
+    pub fn write(position: Origin, marks: &Marks, declared: &BTreeSet<u64>) -> Vec<u8> {
         let mut out = Vec::new();
         out.put_u16_le(VERSION);
         out.put_slice(&position.buffer.0);
         out.put_u64_le(position.number);
         marks.write_checkpoint(&mut out);
+        out.put_u32_le(declared.len() as u32);
+        declared.iter().for_each(|place| out.put_u64_le(*place));
         out
     }
 
@@ -47,10 +52,18 @@ impl Checkpoint {
     /// # Errors
     /// What is wrong with them.
     pub fn read(mut bytes: &[u8]) -> Result<Self, CheckpointError> {
-        let position = Self::read_position(&mut bytes)?;
+        let input = &mut bytes;
+        let position = Self::read_position(input)?;
+        let marks = Marks::read_checkpoint(input)?;
+        let short = |_| CheckpointError::Truncated;
+        let mut declared = BTreeSet::new();
+        for _ in 0..input.try_get_u32_le().map_err(short)? {
+            declared.insert(input.try_get_u64_le().map_err(short)?);
+        }
         Ok(Self {
             position,
-            marks: Marks::read_checkpoint(&mut bytes)?,
+            marks,
+            declared,
         })
     }
 

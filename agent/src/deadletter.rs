@@ -13,6 +13,8 @@ use tributary_journal::{
 use tributary_protocol::ids::BufferId;
 
 const VERSION: u8 = 1;
+/// Letters that are looked at to find the newest.
+const LETTERS_COMPARED: u64 = 512;
 /// The kind of a log's entry that is a dead letter.
 const ENTRY_DEAD_LETTER: u8 = 1;
 /// Dead letters in one frame, at most.
@@ -87,7 +89,7 @@ pub struct DeadLetters {
     writer: LogWriter,
     reader: LogReader,
     frame: Frame,
-    /// The newest message that is a dead letter already: a replay adds no second copy.
+    /// The newest message that was a dead letter at the open: a replay adds no second copy.
     newest: Option<Origin>,
 }
 
@@ -134,7 +136,6 @@ impl DeadLetters {
         }
         let pushed = self.frame.push(ENTRY_DEAD_LETTER, &bytes);
         pushed.expect("a message and its reason are smaller than an entry may be");
-        self.newest = Some(letter.origin);
         let full = self.frame.len_bytes() >= tributary_journal::limits::FRAME_BYTES;
         if full || self.frame.count() >= FRAME_LETTERS {
             self.flush()
@@ -151,7 +152,8 @@ impl DeadLetters {
         while self.frame.count() > 0 {
             match self.writer.append(&self.frame) {
                 Ok(_) => self.frame.clear(),
-                Err(error) if error.is_full() && self.drop_oldest()? => {}
+                // Only the quota: giving up letters frees nothing that another took of the disk.
+                Err(LogError::Full { .. }) if self.drop_oldest()? => {}
                 Err(error) => return Err(error),
             }
         }
@@ -174,17 +176,17 @@ impl DeadLetters {
     }
 }
 
+/// The greatest origin among the letters written last: their order is nearly that of the log.
 fn newest_origin(reader: &LogReader) -> Option<Origin> {
-    let lives = reader
-        .lives()
-        .into_iter()
-        .rev()
-        .filter(|span| span.first < span.end);
-    let mut numbers =
-        lives.flat_map(|span| (span.first..span.end).rev().map(move |n| (span.life, n)));
-    numbers.find_map(|(life, number)| {
-        let mut entries = Vec::new();
-        reader.read(life, number, 1, &mut entries).ok()?;
-        Some(Letter::read(&entries.first()?.bytes)?.origin)
+    let lives = reader.lives().into_iter().rev();
+    let mut written = lives.filter(|span| span.first < span.end);
+    written.find_map(|span| {
+        let last = span.first.max(span.end.saturating_sub(LETTERS_COMPARED))..span.end;
+        let origins = last.filter_map(|number| {
+            let mut entries = Vec::new();
+            reader.read(span.life, number, 1, &mut entries).ok()?;
+            Some(Letter::read(&entries.first()?.bytes)?.origin)
+        });
+        origins.max()
     })
 }

@@ -104,6 +104,12 @@ pub const SPOOL_SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
 pub const WAL_SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
 /// Bytes of the lane `series` in the spool: definitions are small and few.
 pub const SERIES_SPOOL_BYTES: u64 = 64 * 1024 * 1024;
+/// Bytes of the names of all series since the start; what would go beyond is a dead letter.
+pub const DICTIONARY_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of names at which a batch of definitions is closed.
+pub const SERIES_BATCH_BYTES: usize = 128 * 1024;
+/// Damaged places of the log that are remembered as declared.
+pub const DECLARED_MAX: usize = 1_024;
 /// Bytes of dead letters that are kept; beyond, the oldest go.
 pub const DEAD_LETTER_BYTES: u64 = 64 * 1024 * 1024;
 /// Bytes of the write-ahead log between two checkpoints, at least.
@@ -134,3 +140,4 @@ const _: () =
     assert!(FRAME_TAKE_BYTES + WAL_BATCH_BYTES_MAX <= tributary_journal::limits::FRAME_BYTES_MAX);
 const _: () = assert!(RECORD_BYTES_MAX <= tributary_journal::limits::ENTRY_BYTES_MAX);
 const _: () = assert!(WAL_BATCH_BYTES_MAX < WAL_QUEUE_BYTES_MAX);
+const _: () = assert!(2 * DICTIONARY_BYTES_MAX as u64 <= SERIES_SPOOL_BYTES);

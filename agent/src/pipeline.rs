@@ -295,6 +295,7 @@ async fn start_stages(
         present,
         delay_us: i64::try_from(settings.seal_delay.as_micros()).unwrap_or(i64::MAX),
         checkpoint_bytes_max: (settings.wal_quota_bytes / 4).max(WAL_SEGMENT_BYTES),
+        wal_quota_bytes: settings.wal_quota_bytes,
         give_up: Arc::clone(&give_up),
     };
     let stage = SealStage::new(&config, stores, sealed);

@@ -4,11 +4,13 @@
 //! batches. It writes nothing; a batch counts as covered only once its spool made it durable.
 
 use crate::decode::Reading;
+use crate::limits::{DICTIONARY_BYTES_MAX, SERIES_BATCH_BYTES};
 use std::collections::{BTreeMap, HashMap};
 use tributary_protocol::batch::{Cover, Gap, GapReason, SealError, SealedBatch, Sealer, Spec};
 use tributary_protocol::ids::{BatchKey, BufferId, Lane, SeriesId};
 use tributary_protocol::limits::{
-    BATCH_COVERS_MAX, BATCH_READINGS_TARGET, BATCH_TEXT_BYTES_MAX, SERIES_MAX, SERIES_PER_BATCH_MAX,
+    BATCH_COVERS_MAX, BATCH_READINGS_TARGET, BATCH_TEXT_TARGET_BYTES, SERIES_MAX,
+    SERIES_PER_BATCH_MAX,
 };
 use tributary_protocol::reading::{Flags, Meta, ReadingError, Readings, Row, Value};
 use tributary_protocol::series::{NameError, SeriesDef};
@@ -29,8 +31,11 @@ pub struct Origin {
 /// Why a message's readings cannot be taken in; it becomes a dead letter.
 #[derive(Debug, thiserror::Error)]
 pub enum TakeError {
-    /// One more series than a buffer may define.
-    #[error("more than {SERIES_MAX} series since the agent started: too many devices or metrics")]
+    /// More series, or longer names, than a buffer may define.
+    #[error(
+        "more than {SERIES_MAX} series, or {DICTIONARY_BYTES_MAX} bytes of their names, since the \
+         agent started: too many devices or metrics"
+    )]
     TooManySeries,
     /// A name that is none.
     #[error(transparent)]
@@ -47,6 +52,7 @@ struct Dictionary {
     /// By number; the first `sealed` of them are in sealed batches.
     all: Vec<SeriesDef>,
     sealed: usize,
+    bytes: usize,
     scratch: Vec<u8>,
 }
 
@@ -74,7 +80,8 @@ impl Dictionary {
         if let Some(known) = self.places.get(self.scratch.as_slice()) {
             return Ok(*known);
         }
-        if self.places.len() >= SERIES_MAX {
+        let bytes = self.bytes + self.scratch.len();
+        if self.places.len() >= SERIES_MAX || bytes > DICTIONARY_BYTES_MAX {
             return Err(TakeError::TooManySeries);
         }
         let unit = (!unit.is_empty()).then_some(*unit);
@@ -82,19 +89,33 @@ impl Dictionary {
         let id = SeriesId(self.len());
         self.places.insert(self.scratch.as_slice().into(), id);
         self.all.push(definition);
+        self.bytes = bytes;
         Ok(id)
+    }
+
+    /// The next definitions to be sealed together: a bounded number, of bounded bytes.
+    fn fresh(&self) -> &[SeriesDef] {
+        let fresh = self.all.get(self.sealed..).unwrap_or_default();
+        let mut bytes = 0;
+        let fits = fresh
+            .iter()
+            .take(SERIES_PER_BATCH_MAX)
+            .take_while(|series| {
+                let unit = series.unit.as_deref().map_or(0, str::len);
+                bytes += series.device.len() + series.metric.len() + unit;
+                bytes <= SERIES_BATCH_BYTES
+            });
+        fresh.get(..fits.count()).unwrap_or_default()
     }
 }
 
-/// Sealed batches, in the order in which they must become durable.
-#[derive(Debug, Default)]
-pub struct SealedSet {
-    /// Definitions that the readings need.
-    pub series: Vec<SealedBatch>,
-    /// The readings; absent when nothing but repeats and dead letters came.
-    pub telemetry: Option<SealedBatch>,
-    /// Everything before this message is covered once the batches are durable.
-    pub covered_to: Option<Origin>,
+/// What a lane gave up, because it could not be sealed together: each message for itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct GivenUp {
+    /// The message.
+    pub origin: Origin,
+    /// The flags that its readings got beside their own.
+    pub more_flags: Flags,
 }
 
 /// The lanes of this life, as they are being filled.
@@ -104,6 +125,8 @@ pub struct Lanes {
     dictionary: Dictionary,
     readings: Readings,
     covers: Vec<Cover>,
+    /// The messages whose readings wait.
+    messages: Vec<GivenUp>,
     /// When the oldest reading came in.
     since: Option<i64>,
     next_series: u64,
@@ -120,6 +143,7 @@ impl Lanes {
             dictionary: Dictionary::default(),
             readings: Readings::new(),
             covers: Vec::new(),
+            messages: Vec::new(),
             since: None,
             next_series: 0,
             next_telemetry: 0,
@@ -142,7 +166,7 @@ impl Lanes {
         let no_cover_left = !continues && self.covers.len() >= BATCH_COVERS_MAX;
         let rows =
             !self.readings.is_empty() && self.readings.len() + readings > BATCH_READINGS_TARGET;
-        let texts = self.readings.text_bytes() + text_bytes > BATCH_TEXT_BYTES_MAX;
+        let texts = self.readings.text_bytes() + text_bytes > BATCH_TEXT_TARGET_BYTES;
         no_cover_left || rows || (texts && !self.readings.is_empty())
     }
 
@@ -172,6 +196,7 @@ impl Lanes {
         }
         if self.readings.len() > before {
             self.since.get_or_insert(now);
+            self.messages.push(GivenUp { origin, more_flags });
         }
         self.cover(origin);
         Ok(())
@@ -224,53 +249,70 @@ impl Lanes {
             || self.poll_timeout().is_some_and(|at| at <= now)
     }
 
-    /// Seals everything that waits. The batches must become durable in their order; until then
-    /// nothing counts as covered.
-    ///
-    /// # Errors
-    /// A batch that does not come back from its own bytes as it went in: a broken invariant.
-    pub fn seal(&mut self, sealed_at: i64) -> Result<SealedSet, SealError> {
-        let covered_to = self.covers.last().map(|cover| Origin {
+    /// Everything before this message is covered by what waits, once that is durable.
+    pub fn covered_to(&self) -> Option<Origin> {
+        self.covers.last().map(|cover| Origin {
             buffer: cover.buffer,
             number: cover.first + cover.count,
-        });
-        let mut set = SealedSet {
-            covered_to,
-            ..SealedSet::default()
-        };
+        })
+    }
+
+    /// Seals the readings that wait; `None` when there are none. Their
+    /// [definitions](Self::seal_series) must be durable before.
+    ///
+    /// # Errors
+    /// When they cannot be sealed together. Nothing is changed then: [give them
+    /// up](Self::give_up), and seal each message for itself.
+    pub fn seal_readings(&mut self, sealed_at: i64) -> Result<Option<SealedBatch>, SealError> {
         if self.readings.is_empty() {
-            return Ok(set);
+            self.clear();
+            return Ok(None);
         }
-        set.series = self.seal_series(sealed_at)?;
-        let key = self.key(Lane::Telemetry, self.next_telemetry);
-        let series_needed = self.dictionary.len();
-        let covers = std::mem::take(&mut self.covers);
         let spec = Spec {
-            key,
+            key: self.key(Lane::Telemetry, self.next_telemetry),
             sealed_at,
-            series_needed,
-            covers,
+            series_needed: self.dictionary.len(),
+            covers: self.covers.clone(),
         };
-        set.telemetry = Some(self.sealer.readings(&spec, &mut self.readings)?);
+        let sealed = self.sealer.readings(&spec, &mut self.readings)?;
         self.next_telemetry += 1;
+        self.clear();
+        Ok(Some(sealed))
+    }
+
+    /// Forgets the readings that wait, and says of which messages they were.
+    pub fn give_up(&mut self) -> Vec<GivenUp> {
+        let messages = std::mem::take(&mut self.messages);
+        self.clear();
+        messages
+    }
+
+    fn clear(&mut self) {
         self.readings.clear();
+        self.covers.clear();
+        self.messages.clear();
         self.since = None;
-        Ok(set)
     }
 
     /// Declares messages that were durable and cannot be read back: a batch of kind gap, with a
-    /// number of its own, that covers them. Nothing may wait to be sealed.
+    /// number of its own, that covers them as far as they are known. Nothing may wait to be
+    /// sealed.
     ///
     /// # Errors
     /// As for [`seal`](Self::seal).
-    pub fn seal_gap(&mut self, lost: &Cover, sealed_at: i64) -> Result<SealedBatch, SealError> {
+    pub fn seal_gap(
+        &mut self,
+        lost: Option<&Cover>,
+        detail: String,
+        sealed_at: i64,
+    ) -> Result<SealedBatch, SealError> {
         let number = self.next_telemetry;
         let key = self.key(Lane::Telemetry, number);
         let spec = Spec {
             key,
             sealed_at,
             series_needed: 0,
-            covers: vec![*lost],
+            covers: lost.copied().into_iter().collect(),
         };
         let gap = Gap {
             first: number,
@@ -279,41 +321,38 @@ impl Lanes {
             event_first: sealed_at,
             event_last: sealed_at,
             reason: GapReason::Damaged,
-            detail: format!(
-                "{} messages of {} from {} on",
-                lost.count, lost.buffer, lost.first
-            ),
+            detail,
         };
         let sealed = self.sealer.gap(&spec, &gap)?;
         self.next_telemetry += 1;
         Ok(sealed)
     }
 
-    fn seal_series(&mut self, sealed_at: i64) -> Result<Vec<SealedBatch>, SealError> {
-        let mut sealed = Vec::new();
-        let fresh = self
-            .dictionary
-            .all
-            .get(self.dictionary.sealed..)
-            .unwrap_or_default();
-        for definitions in fresh.chunks(SERIES_PER_BATCH_MAX) {
-            let base = self.dictionary.sealed as u32;
-            let key = BatchKey {
-                buffer: self.present,
-                lane: Lane::Series,
-                number: self.next_series,
-            };
-            let spec = Spec {
-                key,
-                sealed_at,
-                series_needed: base,
-                covers: Vec::new(),
-            };
-            sealed.push(self.sealer.series(&spec, base, definitions)?);
-            self.next_series += 1;
-            self.dictionary.sealed += definitions.len();
+    /// The next batch of definitions that the readings need; `None` when all are sealed.
+    ///
+    /// # Errors
+    /// As for [`seal_readings`](Self::seal_readings).
+    pub fn seal_series(&mut self, sealed_at: i64) -> Result<Option<SealedBatch>, SealError> {
+        let fresh = self.dictionary.fresh();
+        if fresh.is_empty() {
+            return Ok(None);
         }
-        Ok(sealed)
+        let base = self.dictionary.sealed as u32;
+        let key = BatchKey {
+            buffer: self.present,
+            lane: Lane::Series,
+            number: self.next_series,
+        };
+        let spec = Spec {
+            key,
+            sealed_at,
+            series_needed: base,
+            covers: Vec::new(),
+        };
+        let sealed = self.sealer.series(&spec, base, fresh)?;
+        self.dictionary.sealed += fresh.len();
+        self.next_series += 1;
+        Ok(Some(sealed))
     }
 
     fn key(&self, lane: Lane, number: u64) -> BatchKey {

@@ -212,6 +212,26 @@ impl Ledger {
         self.agents.get(agent).map(|entry| Session(entry.session))
     }
 
+    /// What to make of a declared loss. First committed wins between data and gap: a gap over a
+    /// number that is held is a replay, whatever is held there.
+    pub fn judge_gap(
+        &mut self,
+        session: Session,
+        agent: &AgentId,
+        key: BatchKey,
+        hash: BatchHash,
+    ) -> Verdict {
+        match self.judge(session, agent, key, hash) {
+            Verdict::Conflict if self.is_held(agent, key) => Verdict::Replay { verified: false },
+            verdict => verdict,
+        }
+    }
+
+    fn is_held(&self, agent: &AgentId, key: BatchKey) -> bool {
+        let lane = self.agents.get(agent).and_then(|entry| entry.lanes.get(&key.lane_key()));
+        lane.is_some_and(|lane| lane.held.contains(key.number))
+    }
+
     /// What to make of one batch of `agent`, sent in `session`.
     pub fn judge(
         &mut self,

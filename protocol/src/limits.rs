@@ -32,8 +32,11 @@ pub const GAP_DETAIL_BYTES_MAX: usize = 1_024;
 pub const NAME_BYTES_MAX: usize = 256;
 /// Bytes of one text value, at most.
 pub const TEXT_BYTES_MAX: usize = 64 * 1024;
-/// Bytes of all text values of one batch, at most.
-pub const BATCH_TEXT_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of text values at which a lane is sealed.
+pub const BATCH_TEXT_TARGET_BYTES: usize = 256 * 1024;
+/// Bytes of all text values of one batch, at most: even what does not shrink leaves room for the
+/// other columns.
+pub const BATCH_TEXT_BYTES_MAX: usize = 512 * 1024;
 
 /// Series of one buffer, at most.
 pub const SERIES_MAX: usize = 1_000_000;
@@ -100,3 +103,6 @@ const _: () = assert!(1 << ZSTD_WINDOW_LOG_MAX <= BODY_RAW_BYTES_MAX);
 // A head tells the rows of a batch in 16 bits.
 const _: () = assert!(BATCH_READINGS_MAX <= u16::MAX as usize);
 const _: () = assert!(HELLO_LANES_MAX <= AGENT_LANES_MAX);
+const _: () = assert!(BATCH_TEXT_TARGET_BYTES <= BATCH_TEXT_BYTES_MAX);
+// 4,096 readings of the worst kind take about 40 bytes each beside their texts.
+const _: () = assert!(BATCH_TEXT_BYTES_MAX + 40 * BATCH_READINGS_TARGET < BATCH_BYTES_MAX);

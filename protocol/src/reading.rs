@@ -267,6 +267,9 @@ impl Readings {
     /// [cleared](Self::clear).
     pub fn truncate(&mut self, len: usize) {
         self.rows.truncate(len);
+        if len == 0 {
+            self.clear();
+        }
     }
 
     /// Forgets all readings, and keeps the room for the rows.

@@ -4,22 +4,23 @@
 //! Everything it knows is a function of the write-ahead log: a checkpoint and the messages after
 //! it. Blocking; it runs on a thread of its own.
 
-use super::{Lanes, Origin, text_bytes};
+use super::{GivenUp, Lanes, Origin, text_bytes};
 use crate::catalogue::Catalogue;
 use crate::checkpoint::Checkpoint;
 use crate::deadletter::{DeadLetters, Letter};
-use crate::decode::{Decoded, Rows, decode};
-use crate::limits::{CHECKPOINT_SHARE, CHECKPOINT_WAL_BYTES, STORAGE_RETRY};
+use crate::decode::{Decoded, Rows, decode, message_hash};
+use crate::limits::{CHECKPOINT_SHARE, CHECKPOINT_WAL_BYTES, DECLARED_MAX, STORAGE_RETRY};
 use crate::marks::{Evidence, Judged, Marks};
 use crate::spool::{Covered, SpoolWriter};
 use crate::wal::{Message, Record, Replayed};
 use metrics::{counter, gauge};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tracing::{error, warn};
-use tributary_journal::{Checkpoints, LifeId, LogError, LogReader};
+use tributary_journal::{Checkpoints, Damage, LifeId, LogError, LogReader};
 use tributary_protocol::batch::{Cover, SealError, SealedBatch};
 use tributary_protocol::ids::BufferId;
 use tributary_protocol::reading::Flags;
@@ -28,8 +29,8 @@ use tributary_uplink::Sealed;
 /// What ends the stage.
 #[derive(Debug, thiserror::Error)]
 pub enum StageError {
-    /// A batch does not come back from its own bytes: a broken invariant.
-    #[error("sealing: {0}")]
+    /// A gap can't be sealed: a broken invariant, since it holds nothing from outside.
+    #[error("sealing a gap: {0}")]
     Seal(#[from] SealError),
     /// The disk did not take what was sealed until it was time to stop. The messages stay in the
     /// write-ahead log, and are sealed at the next start.
@@ -49,6 +50,8 @@ pub struct SealConfig {
     pub delay_us: i64,
     /// Most bytes of the write-ahead log between two checkpoints.
     pub checkpoint_bytes_max: u64,
+    /// Bytes that the write-ahead log may take.
+    pub wal_quota_bytes: u64,
     /// Set when it is time to stop: from then on, a disk that takes nothing ends the stage.
     pub give_up: Arc<AtomicBool>,
 }
@@ -60,7 +63,7 @@ pub struct SealStage {
     rows: Rows,
     spool: SpoolWriter,
     covered: Covered,
-    dead: DeadLetters,
+    pub(super) dead: DeadLetters,
     checkpoints: Checkpoints,
     wal: LogReader,
     catalogue: Catalogue,
@@ -69,9 +72,14 @@ pub struct SealStage {
     position: Option<Origin>,
     /// Where the newest checkpoint stands: once another is written, the log before it may go.
     older: Option<Origin>,
+    /// Everything before this left the log.
+    trimmed_to: Option<Origin>,
+    /// Damaged places of the log that stand under a gap already.
+    declared: BTreeSet<u64>,
+    pub(super) wal_quota_bytes: u64,
     /// Bytes of messages since the last checkpoint, and how many make the next one due.
     since_checkpoint: u64,
-    checkpoint_due: u64,
+    pub(super) checkpoint_due: u64,
     checkpoint_bytes_max: u64,
     give_up: Arc<AtomicBool>,
 }
@@ -119,9 +127,13 @@ impl SealStage {
             read.inspect_err(|error| warn!(%error, "an older checkpoint is used"))
                 .ok()
         });
-        let (position, marks) = match good {
-            Some(checkpoint) => (Some(checkpoint.position), checkpoint.marks),
-            None => (None, Marks::new()),
+        let (position, marks, declared) = match good {
+            Some(Checkpoint {
+                position,
+                marks,
+                declared,
+            }) => (Some(position), marks, declared),
+            None => (None, Marks::new(), BTreeSet::new()),
         };
         if let Some(position) = position {
             covered.advance(position);
@@ -139,6 +151,9 @@ impl SealStage {
             sealed,
             position,
             older: position,
+            trimmed_to: None,
+            declared,
+            wal_quota_bytes: config.wal_quota_bytes,
             since_checkpoint: 0,
             checkpoint_due: CHECKPOINT_WAL_BYTES.min(config.checkpoint_bytes_max),
             checkpoint_bytes_max: config.checkpoint_bytes_max,
@@ -204,19 +219,52 @@ impl SealStage {
             return Ok(());
         }
         self.seal(now)?;
-        let gap = self.lanes.seal_gap(
-            &Cover {
-                buffer,
-                first,
-                count: end - first,
-            },
-            now.wall,
-        )?;
+        let lost = Cover {
+            buffer,
+            first,
+            count: end - first,
+        };
+        let detail = format!("{} messages of {buffer} from {first} on", lost.count);
+        let gap = self.lanes.seal_gap(Some(&lost), detail, now.wall)?;
+        // What a gap covers is not looked at again either.
+        self.until_stored(|stage| stage.dead.flush())?;
         self.store(&gap)?;
         self.covered.advance(Origin {
             buffer,
             number: end,
         });
+        Ok(())
+    }
+
+    /// Declares damage of the log of which it is not known how many messages it held; once.
+    ///
+    /// # Errors
+    /// See [`StageError`].
+    pub fn declare_damage(&mut self, damage: &Damage, now: Now) -> Result<(), StageError> {
+        let place = message_hash(&damage.segment, &damage.offset.to_le_bytes());
+        if !damage.numbers.is_empty() || self.declared.contains(&place) {
+            // Damage with numbers comes with the replay.
+            return Ok(());
+        }
+        let Damage {
+            segment,
+            offset,
+            bytes,
+            ..
+        } = damage;
+        error!(
+            segment,
+            offset, bytes, "a part of the log can't be read back: declared as a gap"
+        );
+        counter!("tributary_agent_log_damage_total").increment(1);
+        self.seal(now)?;
+        let detail = format!("{bytes} bytes of {segment} at {offset}");
+        let gap = self.lanes.seal_gap(None, detail, now.wall)?;
+        self.store(&gap)?;
+        self.declared.insert(place);
+        if self.declared.len() > DECLARED_MAX {
+            self.declared.pop_first();
+        }
         Ok(())
     }
 
@@ -243,12 +291,20 @@ impl SealStage {
                 let bytes = large.payload_bytes;
                 let reason = format!("{bytes} bytes of payload: more than a packet may have");
                 self.bury(origin, &large.message, &reason)?;
-                self.pass(origin, covered);
+                self.pass(origin, covered, now)?;
             }
-            Ok(Record::Control(..)) => self.pass(origin, covered),
+            Ok(Record::Control(..)) => self.pass(origin, covered, now)?,
             Err(error) => {
                 error!(%error, number = origin.number, "a record of the log can't be understood");
-                self.pass(origin, covered);
+                let letter = Letter {
+                    origin,
+                    received_time: now.wall,
+                    reason: &error.to_string(),
+                    topic: "",
+                    payload: bytes,
+                };
+                self.until_stored(|stage| stage.dead.push(&letter))?;
+                self.pass(origin, covered, now)?;
             }
         }
         if self.lanes.is_due(now.monotonic) {
@@ -257,10 +313,16 @@ impl SealStage {
         Ok(())
     }
 
-    fn pass(&mut self, origin: Origin, covered: bool) {
-        if !covered {
-            self.lanes.pass(origin);
+    /// Covers a message that gives no readings.
+    fn pass(&mut self, origin: Origin, covered: bool, now: Now) -> Result<(), StageError> {
+        if covered {
+            return Ok(());
         }
+        if self.lanes.must_seal_before(origin, 0, 0) {
+            self.seal(now)?;
+        }
+        self.lanes.pass(origin);
+        Ok(())
     }
 
     /// Every message passes through the marks; only one that no lane covers gives readings.
@@ -283,15 +345,13 @@ impl SealStage {
         }
         if let Judged::Repeat(reason) = judged {
             counter!("tributary_agent_repeats_total", "reason" => reason.name()).increment(1);
-            self.lanes.pass(origin);
-            return Ok(());
+            return self.pass(origin, false, now);
         }
         if let Err(reason) = decoded {
             counter!("tributary_agent_dead_letters_total", "reason" => reason.reason())
                 .increment(1);
             self.bury(origin, message, &reason.to_string())?;
-            self.lanes.pass(origin);
-            return Ok(());
+            return self.pass(origin, false, now);
         }
         let texts = text_bytes(self.rows.iter());
         if self.lanes.must_seal_before(origin, self.rows.len(), texts) {
@@ -307,8 +367,7 @@ impl SealStage {
         {
             counter!("tributary_agent_dead_letters_total", "reason" => "series").increment(1);
             self.bury(origin, message, &reason.to_string())?;
-            self.lanes.pass(origin);
-            return Ok(());
+            return self.pass(origin, false, now);
         }
         counter!("tributary_agent_readings_total").increment(self.rows.len() as u64);
         Ok(())
@@ -320,7 +379,7 @@ impl SealStage {
             device: first.as_ref().map(|reading| reading.device),
             device_seq: decoded.and_then(|decoded| decoded.device_seq),
             has_time: first.is_some_and(|reading| !reading.meta.flags.has(Flags::NO_DEVICE_TIME)),
-            content: crate::decode::message_hash(message.topic, message.payload),
+            content: message_hash(message.topic, message.payload),
             session: message.session,
             packet_id: message.packet_id,
             dup: message.dup,
@@ -353,7 +412,7 @@ impl SealStage {
         if self.lanes.is_due(now.monotonic) {
             self.seal(now)?;
         }
-        if self.since_checkpoint >= self.checkpoint_due {
+        if self.since_checkpoint >= self.checkpoint_due || self.is_log_half_full() {
             self.checkpoint(now)?;
         }
         Ok(())
@@ -376,22 +435,82 @@ impl SealStage {
         self.checkpoint(now)
     }
 
+    /// Seals all that waits, and makes it durable. What can't be sealed together is sealed message
+    /// by message; what can't be sealed at all is a dead letter: no content ends the stage.
     fn seal(&mut self, now: Now) -> Result<(), StageError> {
+        let Some(covered_to) = self.lanes.covered_to() else {
+            return Ok(());
+        };
         for (series, meta, value) in self.lanes.latest() {
             self.catalogue.note(series, meta, value);
         }
-        let set = self.lanes.seal(now.wall)?;
-        let Some(telemetry) = set.telemetry else {
+        if let Err(error) = self.seal_together(now)? {
+            warn!(%error, "sealed message by message");
+            for given_up in self.lanes.give_up() {
+                self.seal_alone(given_up, now)?;
+            }
+        }
+        // What is covered is not looked at again: its dead letters must be kept by then.
+        self.until_stored(|stage| stage.dead.flush())?;
+        self.covered.advance(covered_to);
+        Ok(())
+    }
+
+    /// Seals and stores what waits; the inner error is about its content, and changes nothing.
+    fn seal_together(&mut self, now: Now) -> Result<Result<(), SealError>, StageError> {
+        loop {
+            match self.lanes.seal_series(now.wall) {
+                Ok(Some(series)) => self.store(&series)?,
+                Ok(None) => break,
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+        match self.lanes.seal_readings(now.wall) {
+            Ok(Some(batch)) => {
+                // A batch covers what came between its messages: that must be kept before it.
+                self.until_stored(|stage| stage.dead.flush())?;
+                self.store(&batch)?;
+                Ok(Ok(()))
+            }
+            Ok(None) => Ok(Ok(())),
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
+    /// Takes one message out of the log again, and seals its readings alone.
+    fn seal_alone(&mut self, given_up: GivenUp, now: Now) -> Result<(), StageError> {
+        let Origin { buffer, number } = given_up.origin;
+        let mut entries = Vec::new();
+        let read = self.wal.read(LifeId(buffer.0), number, 1, &mut entries);
+        let entry = entries.into_iter().find(|entry| entry.number == number);
+        let (Ok(()), Some(entry)) = (read, entry) else {
+            return self.declare_lost(buffer, number, number + 1, now);
+        };
+        let Ok(Record::Message(message)) = Record::parse(entry.kind, &entry.bytes) else {
             return Ok(());
         };
-        // What the batch covers is not looked at again: its dead letters must be kept by then.
-        self.until_stored(|stage| stage.dead.flush())?;
-        for series in &set.series {
-            self.store(series)?;
+        let (topic, payload) = (message.topic, message.payload);
+        if decode(topic, payload, message.received_time, &mut self.rows).is_err() {
+            return Ok(());
         }
-        self.store(&telemetry)?;
-        if let Some(to) = set.covered_to {
-            self.covered.advance(to);
+        let readings = self.rows.iter();
+        let taken = self.lanes.take(
+            given_up.origin,
+            readings,
+            given_up.more_flags,
+            now.monotonic,
+        );
+        let failed = match taken {
+            Ok(()) => self
+                .seal_together(now)?
+                .err()
+                .map(|error| error.to_string()),
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(reason) = failed {
+            self.lanes.give_up();
+            counter!("tributary_agent_dead_letters_total", "reason" => "seal").increment(1);
+            self.bury(given_up.origin, &message, &reason)?;
         }
         Ok(())
     }
@@ -432,6 +551,17 @@ impl SealStage {
         Ok(())
     }
 
+    /// Whether the log takes more than half its quota, and a checkpoint would let it be trimmed.
+    fn is_log_half_full(&self) -> bool {
+        let held: u64 = self
+            .wal
+            .segments()
+            .iter()
+            .map(|segment| segment.bytes)
+            .sum();
+        held > self.wal_quota_bytes / 2 && self.trimmed_to != self.position
+    }
+
     /// Keeps what is known at the present message, and lets go of the log before the older of
     /// the two newest checkpoints.
     fn checkpoint(&mut self, now: Now) -> Result<(), StageError> {
@@ -440,7 +570,7 @@ impl SealStage {
         let Some(position) = self.position else {
             return Ok(());
         };
-        let body = Checkpoint::write(position, &self.marks);
+        let body = Checkpoint::write(position, &self.marks, &self.declared);
         if let Err(error) = self.checkpoints.write(&body) {
             warn!(%error, "no checkpoint: the log is kept for longer");
             return Ok(());
@@ -452,10 +582,11 @@ impl SealStage {
             .max(CHECKPOINT_WAL_BYTES)
             .min(self.checkpoint_bytes_max);
         self.catalogue.commit();
-        if let Some(older) = self.older.replace(position)
-            && let Err(error) = self.trim_wal(older)
-        {
-            warn!(%error, "the log can't be trimmed");
+        if let Some(older) = self.older.replace(position) {
+            match self.trim_wal(older) {
+                Ok(()) => self.trimmed_to = Some(older),
+                Err(error) => warn!(%error, "the log can't be trimmed"),
+            }
         }
         Ok(())
     }

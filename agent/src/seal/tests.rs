@@ -79,6 +79,7 @@ impl Life {
             present,
             delay_us: 1_000,
             checkpoint_bytes_max: 16 * 1024,
+            wal_quota_bytes: 64 << 20,
             give_up: Arc::new(AtomicBool::new(true)),
         };
         let stage = SealStage::new(&config, stores, sender);
@@ -460,4 +461,93 @@ fn a_flood_of_readings_is_sealed_in_batches_of_the_target_size() {
     }
     // A message is never cut: two of them would be beyond the target.
     assert_eq!(rows, [3_000; 4]);
+}
+
+/// A record of the log with this payload.
+fn record(topic: &str, payload: &[u8], packet_id: u16) -> Vec<u8> {
+    let mut out = Vec::new();
+    Message {
+        session: 1,
+        qos: Qos::AtLeastOnce,
+        dup: false,
+        retain: false,
+        v5: false,
+        packet_id,
+        received_time: 1_700_000_000_000_000,
+        topic,
+        payload,
+    }
+    .write(&mut out);
+    out
+}
+
+#[test]
+fn texts_that_do_not_shrink_are_sealed_in_time() {
+    let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(5));
+    let (mut life, _) = Life::open(&disk);
+    let mut random = Random(77);
+    for packet_id in 1..=60 {
+        let printable = |_| char::from(33 + random.below(94) as u8);
+        let text: String = (0..40_000).map(printable).collect();
+        let payload = format!("{{\"value\":{}}}", serde_json::to_string(&text).unwrap());
+        life.commit(&[record("camera/thumbnail", payload.as_bytes(), packet_id)])
+            .unwrap();
+    }
+    life.stage.finish(life.now()).unwrap();
+    let mut arrived = 0;
+    while let Ok(sealed) = life.sealed.try_recv() {
+        if sealed.key.lane == Lane::Telemetry {
+            arrived += life.spool.read(sealed.key).unwrap().rows();
+        }
+    }
+    assert_eq!(arrived, 60);
+}
+
+#[test]
+fn lives_with_nothing_but_dead_letters_use_up_no_covers() {
+    let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(6));
+    for _ in 0..40 {
+        let (mut life, wal) = Life::open(&disk);
+        life.replay(wal).unwrap();
+        life.commit(&[record("d/m", b"\xff", 1)]).unwrap();
+    }
+    let (mut life, wal) = Life::open(&disk);
+    life.replay(wal).unwrap();
+    life.commit(&[record("d/m", b"21.5", 2)]).unwrap();
+    life.stage.finish(life.now()).unwrap();
+    let dead: u64 = life
+        .stage
+        .dead
+        .reader()
+        .lives()
+        .iter()
+        .map(|span| span.end - span.first)
+        .sum();
+    assert_eq!(dead, 40);
+    let telemetry = lanes_of(&life)
+        .into_iter()
+        .filter(|(key, _)| key.lane == Lane::Telemetry);
+    assert_eq!(telemetry.map(|(_, end)| end).sum::<u64>(), 1);
+}
+
+#[test]
+fn a_log_at_its_quota_is_trimmed_without_another_message() {
+    let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(7));
+    let (mut life, log) = Life::open(&disk);
+    life.stage.wal_quota_bytes = 512 * 1024;
+    life.stage.checkpoint_due = u64::MAX;
+    let held = |log: &LogReader| log.segments().iter().map(|s| s.bytes).sum::<u64>();
+    let mut packet_id = 0;
+    while held(&log) <= 512 * 1024 {
+        packet_id = packet_id % 60_000 + 1;
+        life.commit(&[record("d/m", b"21.5", packet_id)]).unwrap();
+    }
+    for _ in 0..3 {
+        life.stage.tick(life.now()).unwrap();
+    }
+    assert!(
+        held(&log) <= 256 * 1024,
+        "{} bytes are still held",
+        held(&log)
+    );
 }

@@ -59,6 +59,21 @@ fn only_the_commit_makes_it_held() {
 }
 
 #[test]
+fn a_gap_over_what_is_held_changes_nothing() {
+    let mut ledger = Ledger::new();
+    let session = ledger.open_session(&agent(1), &[]);
+    hold(&mut ledger, session, 0);
+    let gap = ledger.judge_gap(session, &agent(1), key(0), hash(9));
+    assert_eq!(gap, Verdict::Replay { verified: false });
+    let waiting = fresh(&mut ledger, session, 1);
+    let gap = ledger.judge_gap(session, &agent(1), key(1), hash(9));
+    assert_eq!(gap, Verdict::Conflict);
+    ledger.abort(waiting);
+    let gap = ledger.judge_gap(session, &agent(1), key(1), hash(9));
+    assert!(matches!(gap, Verdict::Fresh(_)), "{gap:?}");
+}
+
+#[test]
 fn agents_and_buffers_are_apart() {
     let mut ledger = Ledger::new();
     let session = ledger.open_session(&agent(1), &[]);

@@ -25,7 +25,10 @@ fn batch_key() -> impl Strategy<Value = BatchKey> {
 prop_compose! {
     fn hello()(
         name in "[a-z0-9 ]{0,40}",
-        lanes in proptest::collection::vec((key(), 0..NUMBER_MAX, 0u64..1000, any::<bool>()), 0..20),
+        lanes in proptest::collection::vec(
+            (key(), 0..NUMBER_MAX, 0u64..1000, any::<bool>()),
+            0..20,
+        ),
     ) -> Message {
         let lanes = lanes.into_iter().map(|(key, first, more, open)| LaneState {
             key,
