@@ -14,6 +14,7 @@ pub mod load;
 
 pub mod columns;
 pub mod file;
+mod files;
 
 pub mod commit;
 pub mod markers;
@@ -133,7 +134,7 @@ pub enum LakeError {
 }
 
 impl LakeError {
-    /// Whether trying again can help.
+    /// Whether trying again cannot help: the same entries give the same bytes, or none.
     pub fn is_final(&self) -> bool {
         matches!(
             self,
@@ -141,6 +142,8 @@ impl LakeError {
                 | Self::RolledBack { .. }
                 | Self::Trimmed { .. }
                 | Self::Marker { .. }
+                | Self::Parquet(_)
+                | Self::Arrow(_)
         )
     }
 }

@@ -4,23 +4,19 @@
 //! It runs on a thread of its own, because decoding, sorting and encoding are work, not waiting.
 //! It never writes to the journal, and acknowledges nothing.
 
-use super::columns::{gaps_columns, readings_columns};
+use super::LakeError;
 use super::commit::{LakeStore, PlannedFile};
-use super::file::{Span, encode};
-use super::load::{Content, FlushPlan, GapRow, Load, Names, Offer, Origin, Sums};
+use super::file::Span;
+use super::files::files_of;
+use super::load::{Content, FlushPlan, Load, Names, Offer, Origin, Sums};
 use super::markers::{Intent, Progress};
-use super::partition::Hour;
-use super::{LakeError, Table};
 use crate::limits::{DONE_MARKERS_MAX, FLUSH_REQUESTS_MAX, FLUSH_RETRY_MS};
-use bytes::Bytes;
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tributary_protocol::ids::LogId;
 
 /// One journal entry, decoded.
 #[derive(Debug, PartialEq)]
@@ -182,7 +178,10 @@ pub struct Lake {
     commit: Option<Commit>,
     since: Option<Instant>,
     status: Arc<LakeStatus>,
+    files_of: FilesOf,
 }
+
+type FilesOf = fn(Span, &FlushPlan) -> Result<Vec<PlannedFile>, LakeError>;
 
 /// How the lake gets on.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -241,6 +240,7 @@ impl Lake {
             commit: None,
             since: None,
             status: Arc::clone(handle.status()),
+            files_of,
         };
         lake.status.position.store(position, Ordering::Release);
         if let Some(intent) = intent {
@@ -306,7 +306,7 @@ impl Lake {
             first: plan.first(),
             end: plan.end(),
         };
-        let files = files_of(span, &plan)?;
+        let files = (self.files_of)(span, &plan)?;
         let refused = plan.refused().len() as u64;
         self.commit = Some(Commit {
             span,
@@ -353,8 +353,14 @@ impl Lake {
             if self.load.is_empty() {
                 return Ok(());
             }
-            let load = std::mem::replace(&mut self.load, Load::new(0));
-            self.prepare(load)?;
+            let from = Load::new(self.progress.position);
+            let load = std::mem::replace(&mut self.load, from);
+            if let Err(error) = self.prepare(load) {
+                // Nothing of it was written: what is tried next begins where the lake stands.
+                self.waiting = None;
+                self.since = None;
+                return Err(error);
+            }
         }
         self.write(false).await?;
         if self.progress.chain.len() >= DONE_MARKERS_MAX {
@@ -479,67 +485,5 @@ async fn next_event(
     }
 }
 
-/// Encodes every file of a plan.
-fn files_of(span: Span, plan: &FlushPlan) -> Result<Vec<PlannedFile>, LakeError> {
-    let mut files = Vec::new();
-    let path = |table: Table, hour: Hour| {
-        let (log, first, end) = (span.log, span.first, span.end);
-        format!(
-            "{}/{hour}/{log}-{first:020}-{end:020}.parquet",
-            table.name()
-        )
-    };
-    for part in plan.parts() {
-        let rows = readings_columns(plan, part)?;
-        let file = encode(span, part.table, &rows, &plan.sums_of(part))?;
-        files.push(PlannedFile {
-            path: path(part.table, part.hour),
-            file,
-        });
-    }
-    let mut gaps: BTreeMap<Hour, Vec<&(Origin, GapRow)>> = BTreeMap::new();
-    for gap in plan.gaps() {
-        gaps.entry(Hour::of(gap.1.event_first))
-            .or_default()
-            .push(gap);
-    }
-    for (hour, gaps) in gaps {
-        let sums = super::load::sums_of_gaps(&gaps);
-        let file = encode(span, Table::Gaps, &gaps_columns(&gaps)?, &sums)?;
-        files.push(PlannedFile {
-            path: path(Table::Gaps, hour),
-            file,
-        });
-    }
-    for (origin, reason) in plan.refused() {
-        files.extend(rejected_files(span.log, origin, reason));
-    }
-    Ok(files)
-}
-
-/// What cannot be written as rows is kept as it came, with the reason beside it.
-fn rejected_files(log: LogId, origin: &Origin, reason: &str) -> [PlannedFile; 2] {
-    let name = format!("rejected/{log}-{:020}", origin.entry);
-    let note = serde_json::json!({
-        "agent": origin.agent.to_string(),
-        "batch": origin.key.to_string(),
-        "hash": origin.hash.to_string(),
-        "reason": reason,
-    });
-    let kept = |ending: &str, bytes: Bytes| {
-        let digest = tributary_protocol::ids::BatchHash::of(&bytes).to_string();
-        let file = super::file::EncodedFile {
-            bytes,
-            rows: 0,
-            digest,
-        };
-        PlannedFile {
-            path: format!("{name}.{ending}"),
-            file,
-        }
-    };
-    [
-        kept("batch", origin.sealed.clone()),
-        kept("json", Bytes::from(note.to_string())),
-    ]
-}
+#[cfg(test)]
+mod tests;

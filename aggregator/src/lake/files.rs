@@ -1,0 +1,77 @@
+//! The files of a flush, as bytes: one for each table and hour, and what cannot be written as rows.
+//! A function of the plan alone; where they go to is the business of [`commit`](super::commit).
+
+use super::columns::{gaps_columns, readings_columns};
+use super::commit::PlannedFile;
+use super::file::{EncodedFile, Span, encode};
+use super::load::{FlushPlan, GapRow, Origin, sums_of_gaps};
+use super::partition::Hour;
+use super::{LakeError, Table};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use tributary_protocol::ids::LogId;
+
+/// Encodes every file of a plan.
+pub(super) fn files_of(span: Span, plan: &FlushPlan) -> Result<Vec<PlannedFile>, LakeError> {
+    let mut files = Vec::new();
+    let path = |table: Table, hour: Hour| {
+        let (log, first, end) = (span.log, span.first, span.end);
+        format!(
+            "{}/{hour}/{log}-{first:020}-{end:020}.parquet",
+            table.name()
+        )
+    };
+    for part in plan.parts() {
+        let rows = readings_columns(plan, part)?;
+        let file = encode(span, part.table, &rows, &plan.sums_of(part))?;
+        files.push(PlannedFile {
+            path: path(part.table, part.hour),
+            file,
+        });
+    }
+    let mut gaps: BTreeMap<Hour, Vec<&(Origin, GapRow)>> = BTreeMap::new();
+    for gap in plan.gaps() {
+        gaps.entry(Hour::of(gap.1.event_first))
+            .or_default()
+            .push(gap);
+    }
+    for (hour, gaps) in gaps {
+        let sums = sums_of_gaps(&gaps);
+        let file = encode(span, Table::Gaps, &gaps_columns(&gaps)?, &sums)?;
+        files.push(PlannedFile {
+            path: path(Table::Gaps, hour),
+            file,
+        });
+    }
+    for (origin, reason) in plan.refused() {
+        files.extend(rejected_files(span.log, origin, reason));
+    }
+    Ok(files)
+}
+
+/// What cannot be written as rows is kept as it came, with the reason beside it.
+fn rejected_files(log: LogId, origin: &Origin, reason: &str) -> [PlannedFile; 2] {
+    let name = format!("rejected/{log}-{:020}", origin.entry);
+    let note = serde_json::json!({
+        "agent": origin.agent.to_string(),
+        "batch": origin.key.to_string(),
+        "hash": origin.hash.to_string(),
+        "reason": reason,
+    });
+    let kept = |ending: &str, bytes: Bytes| {
+        let digest = tributary_protocol::ids::BatchHash::of(&bytes).to_string();
+        let file = EncodedFile {
+            bytes,
+            rows: 0,
+            digest,
+        };
+        PlannedFile {
+            path: format!("{name}.{ending}"),
+            file,
+        }
+    };
+    [
+        kept("batch", origin.sealed.clone()),
+        kept("json", Bytes::from(note.to_string())),
+    ]
+}
