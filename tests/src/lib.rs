@@ -1,0 +1,22 @@
+//! What the whole-system tests stand on: the programs of this workspace as real processes, their
+//! configuration and certificates, a fleet with its truth ledger, a link that misbehaves.
+//!
+//! Nothing here decides what is right: that is the tests' and `tributary_sim::verify`'s. What a
+//! test can't go on without panics, and says why.
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "this is test code, in a library only so that its modules can be shared"
+)]
+
+pub mod limits;
+
+pub mod dice;
+pub mod mqtt;
+pub mod pki;
+pub mod process;
+pub mod programs;
+pub mod relay;
+pub mod site;

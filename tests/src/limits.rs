@@ -1,0 +1,19 @@
+//! Every bound of the tests. None is a measure of speed: they end what would otherwise hang.
+
+use std::time::Duration;
+
+/// How long anything may take before a test says what it was waiting for.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+/// How often a condition is looked at.
+pub const POLL: Duration = Duration::from_millis(10);
+/// Bytes of an HTTP answer.
+pub const HTTP_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Lines of a process's log that a failing test shows.
+pub const LOG_LINES_SHOWN: usize = 40;
+/// Ports that tests take: below those that systems give to clients, so that nobody takes one
+/// while its process is down.
+pub const PORTS: std::ops::Range<u16> = 12_000..30_000;
+/// Bytes of a datagram that the relay carries.
+pub const DATAGRAM_BYTES_MAX: usize = 65_535;
+/// Datagrams that the relay keeps back in one direction, at most.
+pub const HELD_DATAGRAMS_MAX: usize = 32;

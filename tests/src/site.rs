@@ -1,0 +1,262 @@
+//! One site: an agent, an aggregator and a fleet, with their configuration files, certificates and
+//! ports, in a folder of their own that goes when the test is over and is kept when it fails.
+
+use crate::limits::PORTS;
+use crate::pki::Pki;
+use crate::process::{Process, wait_for};
+use crate::programs::{program, scratch};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::thread::JoinHandle;
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+use tributary_sim::client::Progress;
+use tributary_sim::sim::{self, Publishing, RunConfig, RunSummary};
+use tributary_sim::verify::{self, Report};
+
+/// An address that nobody listens on, TCP or UDP, and that no client is given by the system. It
+/// stays free while its process is down, since no other test is given it.
+pub fn free_address() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let width = PORTS.end - PORTS.start;
+    // Test runs at the same time begin at different places.
+    let first = (std::process::id() % u32::from(width)) as u16;
+    loop {
+        let place = (first + NEXT.fetch_add(1, Ordering::Relaxed) % width) % width;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, PORTS.start + place));
+        if TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok() {
+            return address;
+        }
+    }
+}
+
+/// A site.
+#[derive(Debug)]
+pub struct Site {
+    dir: Option<TempDir>,
+    /// The certificates that both ends use, unless a test puts others in their place.
+    pub pki: Pki,
+    /// Where devices publish.
+    pub mqtt: SocketAddr,
+    /// Where the aggregator takes batches.
+    pub uplink: SocketAddr,
+    /// Where the agent says how it is.
+    pub agent_http: SocketAddr,
+    /// Where the aggregator says how it is.
+    pub aggregator_http: SocketAddr,
+    agent_sends_to: SocketAddr,
+}
+
+impl Site {
+    /// A site with good certificates; nothing runs yet.
+    pub fn new(name: &str) -> Self {
+        let dir = scratch(name);
+        let uplink = free_address();
+        let pki = Pki::create(dir.path());
+        let site = Self {
+            dir: Some(dir),
+            pki,
+            mqtt: free_address(),
+            uplink,
+            agent_http: free_address(),
+            aggregator_http: free_address(),
+            agent_sends_to: uplink,
+        };
+        site.configure();
+        site
+    }
+
+    /// The same, with the agent sending to a relay instead of the aggregator.
+    pub fn behind(mut self, relay: SocketAddr) -> Self {
+        self.agent_sends_to = relay;
+        self.configure();
+        self
+    }
+
+    /// The folder that all of it is in.
+    pub fn path(&self) -> &Path {
+        self.dir.as_ref().expect("it goes with the site").path()
+    }
+
+    /// Where the lake is.
+    pub fn lake(&self) -> PathBuf {
+        self.path().join("aggregator").join("lake")
+    }
+
+    /// Where the fleet's truth ledger is.
+    pub fn truth(&self) -> PathBuf {
+        self.path().join("truth.bin")
+    }
+
+    fn configure(&self) {
+        let dir = self.path();
+        let Pki {
+            agent, aggregator, ..
+        } = &self.pki;
+        let text = format!(
+            "[agent]\ndata_dir = {:?}\nname = \"gate\"\n\
+             [source.listener]\naddress = \"{}\"\n\
+             [wal]\nquota_bytes = \"32 MiB\"\n\
+             [spool]\nquota_bytes = \"64 MiB\"\nseal_delay_ms = 200\n\
+             [uplink]\nendpoints = [\"{}\"]\nca = {:?}\ncertificate = {:?}\nkey = {:?}\n\
+             [http]\naddress = \"{}\"\n",
+            dir.join("agent"),
+            self.mqtt,
+            self.agent_sends_to,
+            agent.ca,
+            agent.certificate,
+            agent.key,
+            self.agent_http,
+        );
+        std::fs::write(dir.join("agent.toml"), text).unwrap();
+        let text = format!(
+            "[aggregator]\ndata_dir = {:?}\n\
+             [uplink]\naddress = \"{}\"\nca = {:?}\ncertificate = {:?}\nkey = {:?}\n\
+             [http]\naddress = \"{}\"\n\
+             [journal]\nquota_bytes = \"64 MiB\"\n\
+             [lake]\nflush_interval_ms = 500\n",
+            dir.join("aggregator"),
+            self.uplink,
+            aggregator.ca,
+            aggregator.certificate,
+            aggregator.key,
+            self.aggregator_http,
+        );
+        std::fs::write(dir.join("aggregator.toml"), text).unwrap();
+    }
+
+    fn start(&self, name: &str, http: SocketAddr) -> Process {
+        let config = self.path().join(format!("{name}.toml"));
+        let config = config.to_str().expect("paths of tests are text");
+        let log = self.path().join(format!("{name}.log"));
+        let program = program(&format!("tributary-{name}"));
+        Process::start(&program, &["run", "--config", config], &log, http)
+    }
+
+    /// Starts the agent, without waiting for it.
+    pub fn agent(&self) -> Process {
+        self.start("agent", self.agent_http)
+    }
+
+    /// Starts the aggregator, without waiting for it.
+    pub fn aggregator(&self) -> Process {
+        self.start("aggregator", self.aggregator_http)
+    }
+
+    /// A fleet that publishes to the agent until it is stopped.
+    pub fn fleet(&self, sensors: u32, rate_hz: f64) -> Fleet {
+        Fleet::start(self.mqtt, sensors, rate_hz, self.truth())
+    }
+
+    /// Ends both ends, the agent first, and says what then lies in the lake.
+    ///
+    /// # Panics
+    /// When either does not end well, or the agent with something unsent.
+    pub fn settle(&self, agent: Process, aggregator: Process) -> Report {
+        let status = agent.terminate();
+        assert!(status.success(), "agent: {status}");
+        let said = std::fs::read_to_string(self.path().join("agent.log")).unwrap();
+        assert!(
+            !said.contains("not everything was acknowledged"),
+            "the agent did not drain"
+        );
+        let status = aggregator.terminate();
+        assert!(status.success(), "aggregator: {status}");
+        verify::compare(&self.lake(), &self.truth()).unwrap()
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Some(dir) = self.dir.take()
+        {
+            eprintln!("kept for a look: {}", dir.keep().display());
+        }
+    }
+}
+
+/// Waits until nothing is left in the agent's spool, as it says itself.
+pub fn backlog_gone(agent: &Process) {
+    wait_for(
+        "an empty backlog",
+        || agent.state(),
+        || {
+            let status = agent.status()?;
+            let connected = status.pointer("/uplink/connected")? == true;
+            (connected && status.pointer("/uplink/backlog_batches")? == 0).then_some(())
+        },
+    );
+}
+
+/// A fleet in a thread of its own.
+#[derive(Debug)]
+pub struct Fleet {
+    running: JoinHandle<RunSummary>,
+    stop: CancellationToken,
+    /// What it has done so far.
+    pub progress: Arc<Progress>,
+}
+
+impl Fleet {
+    fn start(mqtt: SocketAddr, sensors: u32, rate_hz: f64, truth: PathBuf) -> Self {
+        let mut publishing = Publishing::to(mqtt.to_string());
+        publishing.truth = Some(truth);
+        publishing.drain = crate::limits::PATIENCE;
+        let mut config = RunConfig::new(publishing);
+        (config.sensors, config.rate_hz) = (sensors, rate_hz);
+        config.connections = Some(16);
+        let stop = CancellationToken::new();
+        let progress = Arc::new(Progress::default());
+        let (stopped, counts) = (stop.clone(), Arc::clone(&progress));
+        let running = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            let run = sim::run(config, stopped, counts);
+            runtime.unwrap().block_on(run).unwrap()
+        });
+        Self {
+            running,
+            stop,
+            progress,
+        }
+    }
+
+    /// Waits until `more` further readings are acknowledged.
+    pub fn acknowledged(&self, more: u64) {
+        let until = self.progress.acknowledged() + more;
+        let state = || format!("{:?} {:?}", self.progress.counts(), self.progress.trouble());
+        wait_for("acknowledgements", state, || {
+            (self.progress.acknowledged() >= until).then_some(())
+        });
+    }
+
+    /// Ends it, once everything that it published is acknowledged.
+    ///
+    /// # Panics
+    /// When something is not.
+    pub fn end(self) -> RunSummary {
+        self.stop.cancel();
+        let summary = self.running.join().unwrap();
+        assert!(summary.is_complete(), "{summary:?}");
+        summary
+    }
+}
+
+/// What a clean comparison looks like: everything acknowledged is there, once, as it was.
+///
+/// # Panics
+/// When it is not clean, or proves nothing.
+pub fn assert_clean(report: &Report, summary: &RunSummary) {
+    assert!(report.is_clean(), "{report:#?}");
+    assert_eq!(report.truth_tail, None);
+    assert_eq!(report.acknowledged, summary.counts.acknowledged);
+    assert_eq!(report.delivered, report.published, "{report:#?}");
+    assert!(
+        report.delivered > 0,
+        "nothing was published: nothing is proven"
+    );
+}
