@@ -286,7 +286,8 @@ fn listener(section: &mut Section) -> ListenerSettings {
             "address",
             format!(
                 "is {address}, which others can reach, and clients are not yet authenticated: use \
-                 127.0.0.1, or set `insecure_allow_remote = true` if the network keeps strangers out"
+                 127.0.0.1, or set `insecure_allow_remote = true` if the network keeps strangers \
+                 out"
             ),
         );
     }

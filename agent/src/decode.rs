@@ -4,8 +4,8 @@
 //! | payload | device | metric |
 //! |---|---|---|
 //! | number, `true`, `false`, text | all topic levels but the last | the last level |
-//! | JSON object with a scalar `value` | the same | the same; any further member under `<last>.<member>` |
-//! | any other JSON object | the whole topic | each scalar, nested members and array places joined by `.` |
+//! | JSON object with a scalar `value` | the same | the same; more members: `<last>.<member>` |
+//! | any other JSON object | the whole topic | each scalar, its path joined by `.` |
 //! | JSON array | each element as above | |
 //!
 //! A topic of one level (or with an empty last level) is the device, and its metric is `value`.
@@ -58,7 +58,10 @@ pub enum DeadLetter {
         expected: &'static str,
     },
     /// JSON that nests too deep.
-    #[error("JSON nested deeper than {max} levels at byte {0}", max = crate::limits::JSON_DEPTH_MAX)]
+    #[error(
+        "JSON nested deeper than {max} levels at byte {0}",
+        max = crate::limits::JSON_DEPTH_MAX
+    )]
     TooDeep(usize),
     /// An array as the element of an array at the top.
     #[error("an array within the array, as element {0}: numbers, texts or objects were expected")]

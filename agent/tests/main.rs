@@ -1,4 +1,5 @@
 //! The agent's integration tests: one binary, a module for each stage.
+#![forbid(unsafe_code)]
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,

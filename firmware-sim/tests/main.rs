@@ -1,4 +1,5 @@
 //! The simulator against a real socket, and the verifier against real Parquet files.
+#![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 mod client;

@@ -1,6 +1,6 @@
 //! The log when nothing breaks, and when it is full.
 
-use crate::common::*;
+use crate::small_log::*;
 use std::path::Path;
 use std::sync::Arc;
 use tributary_journal::{

@@ -1,6 +1,6 @@
 //! Power cuts: whatever was appended is there, in order, once, and nothing else.
 
-use crate::common::*;
+use crate::small_log::*;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use tributary_journal::{LifeId, LogReader, Open, Opened, SimDisk, Survival};

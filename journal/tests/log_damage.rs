@@ -1,6 +1,6 @@
 //! Flipped bits, failing syncs, recycled segments, and arbitrary bytes.
 
-use crate::common::*;
+use crate::small_log::*;
 use std::path::{Path, PathBuf};
 use tributary_journal::{
     Disk, LogConfig, LogError, LogReader, LogWriter, Open, SegmentInfo, SimDisk, Survival,

@@ -1,4 +1,5 @@
 //! The storage crate against a disk that breaks: one binary, a module for each fear.
+#![forbid(unsafe_code)]
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -8,9 +9,9 @@
 #![allow(missing_docs)]
 
 mod checkpoints;
-mod common;
 mod cursors;
 mod log_basics;
 mod log_crash;
 mod log_damage;
+mod small_log;
 mod state;

@@ -356,7 +356,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(kind in 0u8..12, bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+        fn no_bytes_make_it_panic(
+            kind in 0u8..12,
+            bytes in proptest::collection::vec(any::<u8>(), 0..80),
+        ) {
             if let Ok(Record::Message(message)) = Record::parse(kind, &bytes) {
                 let mut again = Vec::new();
                 message.write(&mut again);
