@@ -56,6 +56,7 @@ struct LakeReport {
     files: u64,
     flushes: u64,
     refused_batches: u64,
+    damaged_entries: u64,
     trouble: Option<String>,
 }
 
@@ -65,6 +66,7 @@ struct Report {
     software: &'static str,
     log: String,
     journal_end: u64,
+    journal_damaged_entries: u64,
     batches_accepted: u64,
     readings_accepted: u64,
     lake: LakeReport,
@@ -90,6 +92,7 @@ impl Sources {
             files: lake.files(),
             flushes: lake.flushes(),
             refused_batches: lake.refused(),
+            damaged_entries: lake.damaged(),
             trouble: lake.trouble(),
         }
     }
@@ -143,6 +146,7 @@ async fn status(State(sources): State<Sources>) -> Json<Report> {
         software: concat!("tributary-aggregator ", env!("CARGO_PKG_VERSION")),
         log: sources.log.to_string(),
         journal_end: counts.end(),
+        journal_damaged_entries: counts.damaged(),
         batches_accepted: counts.batches(),
         readings_accepted: counts.rows(),
         lake: sources.lake_report(),

@@ -227,6 +227,7 @@ impl Keeper {
         let (durable, durable_receiver) = watch::channel(store.end());
         let status = Arc::<KeeperStatus>::default();
         status.set_end(store.end());
+        status.set_damaged(recovered.damaged);
         let handle = KeeperHandle {
             requests: sender,
             status: Arc::clone(&status),

@@ -93,14 +93,6 @@ pub enum LakeError {
         /// Where the journal ends.
         journal: u64,
     },
-    /// Entries that the lake needs were trimmed.
-    #[error("the lake needs journal entry {needed}, the journal begins at {first}")]
-    Trimmed {
-        /// What the lake needs.
-        needed: u64,
-        /// The journal's first entry.
-        first: u64,
-    },
     /// The journal could not be read.
     #[error("the lake cannot read the journal at entry {from}: {reason}")]
     Journal {
@@ -140,7 +132,6 @@ impl LakeError {
             self,
             Self::Fenced { .. }
                 | Self::RolledBack { .. }
-                | Self::Trimmed { .. }
                 | Self::Marker { .. }
                 | Self::Parquet(_)
                 | Self::Arrow(_)

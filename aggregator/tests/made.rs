@@ -96,10 +96,6 @@ pub struct MadeFeed {
 }
 
 impl Feed for MadeFeed {
-    fn first(&self) -> u64 {
-        0
-    }
-
     fn end(&self) -> u64 {
         self.end.load(Ordering::Acquire)
     }

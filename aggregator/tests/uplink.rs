@@ -41,6 +41,7 @@ impl Spool for Memory {
         found.ok_or(SpoolError {
             key,
             reason: "gone".to_owned(),
+            passing: false,
         })
     }
 

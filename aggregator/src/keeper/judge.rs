@@ -6,6 +6,7 @@ use super::record::RecordKind;
 use super::{Checked, Offer, Outcome};
 use crate::limits::VERIFY_TRIES_HELD_MAX;
 use std::collections::HashMap;
+use tributary_protocol::batch::Kind;
 use tributary_protocol::ids::{AgentId, BatchHash, BatchKey};
 use tributary_protocol::ledger::{Admission, Ledger, Refusal, Verdict};
 use tributary_protocol::limits::VERIFY_TRIES_MAX;
@@ -50,7 +51,15 @@ impl Judge {
     /// What to do with this batch.
     pub fn judge(&mut self, offer: &Offer) -> Step {
         let (key, hash) = (offer.batch.key(), offer.batch.hash());
-        match self.ledger.judge(offer.session, &offer.agent, key, hash) {
+        let verdict = match offer.batch.kind() {
+            Kind::Gap => self
+                .ledger
+                .judge_gap(offer.session, &offer.agent, key, hash),
+            Kind::Readings | Kind::Series => {
+                self.ledger.judge(offer.session, &offer.agent, key, hash)
+            }
+        };
+        match verdict {
             Verdict::Fresh(admission) => self.examine(offer, admission),
             Verdict::Pending => Step::Share,
             Verdict::Replay { verified } => {

@@ -17,6 +17,7 @@ pub struct KeeperStatus {
     batches: AtomicU64,
     rows: AtomicU64,
     bytes: AtomicU64,
+    damaged: AtomicU64,
     trouble: Mutex<Option<String>>,
 }
 
@@ -39,6 +40,17 @@ impl KeeperStatus {
     /// Their sealed bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Journal entries that recovery could not read: their batches are asked for again, and the
+    /// lake declares them.
+    pub fn damaged(&self) -> u64 {
+        self.damaged.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_damaged(&self, entries: u64) {
+        self.damaged.store(entries, Ordering::Relaxed);
+        metrics::counter!("tributary_aggregator_journal_damaged_entries_total").increment(entries);
     }
 
     /// Why nothing is accepted, if so.

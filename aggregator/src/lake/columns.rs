@@ -3,7 +3,7 @@
 //!
 //! Nothing here depends on time, place or chance: the same rows give the same columns.
 
-use super::load::{FlushPlan, GapRow, Origin, Part, PlannedRow};
+use super::load::{FlushPlan, Gap, GapRow, Origin, Part, PlannedRow};
 use arrow_array::builder::{
     BooleanBuilder, Float64Builder, Int32Builder, Int64Builder, StringBuilder,
     StringDictionaryBuilder, TimestampMicrosecondBuilder,
@@ -60,6 +60,8 @@ pub fn readings_schema() -> SchemaRef {
 }
 
 /// Columns of `gaps`: one row for each declared loss. `batch` is the number of the gap itself.
+/// Where the aggregator's journal is damaged, nobody knows whose readings it held: the texts are
+/// empty, the times 0, `first` and `count` are its entries.
 pub fn gaps_schema() -> SchemaRef {
     schema(vec![
         ("tenant", DataType::Utf8, false),
@@ -252,14 +254,20 @@ pub fn readings_columns(plan: &FlushPlan, part: &Part) -> Result<RecordBatch, Ar
 ///
 /// # Errors
 /// When a column cannot hold its values, which the bounds of a flush exclude.
-pub fn gaps_columns(gaps: &[&(Origin, GapRow)]) -> Result<RecordBatch, ArrowError> {
-    let text = |of: &dyn Fn(&Origin, &GapRow) -> String| -> ArrayRef {
+pub fn gaps_columns(gaps: &[&Gap]) -> Result<RecordBatch, ArrowError> {
+    let of_origin = |of: &dyn Fn(&Origin) -> String| -> ArrayRef {
+        let texts = gaps
+            .iter()
+            .map(|(origin, _)| origin.as_ref().map_or_else(String::new, of));
+        Arc::new(StringArray::from_iter_values(texts))
+    };
+    let text = |of: &dyn Fn(&GapRow) -> String| -> ArrayRef {
         Arc::new(StringArray::from_iter_values(
-            gaps.iter().map(|(origin, gap)| of(origin, gap)),
+            gaps.iter().map(|(_, gap)| of(gap)),
         ))
     };
-    let number = |of: &dyn Fn(&Origin, &GapRow) -> u64| -> ArrayRef {
-        let values = gaps.iter().map(|(origin, gap)| of(origin, gap) as i64);
+    let number = |of: &dyn Fn(&Gap) -> u64| -> ArrayRef {
+        let values = gaps.iter().map(|gap| of(gap) as i64);
         Arc::new(Int64Array::from_iter_values(values))
     };
     let time = |of: &dyn Fn(&GapRow) -> i64| -> ArrayRef {
@@ -271,18 +279,18 @@ pub fn gaps_columns(gaps: &[&(Origin, GapRow)]) -> Result<RecordBatch, ArrowErro
         .map(|(_, gap)| gap.readings.map(|count| count as i64))
         .collect();
     let columns = vec![
-        text(&|origin, _| origin.agent.tenant().to_owned()),
-        text(&|origin, _| origin.agent.uuid().to_string()),
-        text(&|origin, _| origin.key.buffer.to_string()),
-        text(&|origin, _| origin.key.lane.name().to_owned()),
-        number(&|origin, _| origin.key.number),
-        number(&|_, gap| gap.first),
-        number(&|_, gap| gap.count),
+        of_origin(&|origin| origin.agent.tenant().to_owned()),
+        of_origin(&|origin| origin.agent.uuid().to_string()),
+        of_origin(&|origin| origin.key.buffer.to_string()),
+        of_origin(&|origin| origin.key.lane.name().to_owned()),
+        number(&|(origin, _)| origin.as_ref().map_or(0, |origin| origin.key.number)),
+        number(&|(_, gap)| gap.first),
+        number(&|(_, gap)| gap.count),
         Arc::new(readings) as ArrayRef,
         time(&|gap| gap.event_first),
         time(&|gap| gap.event_last),
-        text(&|_, gap| gap.reason.clone()),
-        text(&|_, gap| gap.detail.clone()),
+        text(&|gap| gap.reason.clone()),
+        text(&|gap| gap.detail.clone()),
     ];
     RecordBatch::try_new(gaps_schema(), columns)
 }

@@ -4,7 +4,7 @@
 use super::columns::{gaps_columns, readings_columns};
 use super::commit::PlannedFile;
 use super::file::{EncodedFile, Span, encode};
-use super::load::{FlushPlan, GapRow, Origin, sums_of_gaps};
+use super::load::{FlushPlan, Gap, Origin, sums_of_gaps};
 use super::partition::Hour;
 use super::{LakeError, Table};
 use bytes::Bytes;
@@ -29,7 +29,7 @@ pub(super) fn files_of(span: Span, plan: &FlushPlan) -> Result<Vec<PlannedFile>,
             file,
         });
     }
-    let mut gaps: BTreeMap<Hour, Vec<&(Origin, GapRow)>> = BTreeMap::new();
+    let mut gaps: BTreeMap<Hour, Vec<&Gap>> = BTreeMap::new();
     for gap in plan.gaps() {
         gaps.entry(Hour::of(gap.1.event_first))
             .or_default()

@@ -65,6 +65,9 @@ pub struct GapRow {
     pub detail: String,
 }
 
+/// A row of the table `gaps`, and the batch that declared it; none when the journal is damaged.
+pub type Gap = (Option<Origin>, GapRow);
+
 /// What one journal entry brings to the lake.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Content {
@@ -104,9 +107,9 @@ impl Sum {
 pub type Sums = BTreeMap<(AgentId, LaneKey), Sum>;
 
 /// The sums of batches that declare losses.
-pub fn sums_of_gaps(gaps: &[&(Origin, GapRow)]) -> Sums {
+pub fn sums_of_gaps(gaps: &[&Gap]) -> Sums {
     let mut sums = Sums::new();
-    for (origin, _) in gaps {
+    for origin in gaps.iter().filter_map(|(origin, _)| origin.as_ref()) {
         let key = (origin.agent.clone(), origin.key.lane_key());
         sums.entry(key).or_default().add(origin.hash, 0);
     }
@@ -144,13 +147,16 @@ pub enum Offer {
     Full(Box<(Origin, Content)>),
 }
 
+/// Where damaged entries are declared: nobody knows from when they were.
+const DAMAGE: (Table, Hour) = (Table::Gaps, Hour(0));
+
 /// The entries of one flush.
 #[derive(Debug)]
 pub struct Load {
     first: u64,
     end: u64,
     batches: Vec<Loaded>,
-    gaps: Vec<(Origin, GapRow)>,
+    gaps: Vec<Gap>,
     refused: Vec<(Origin, String)>,
     names: Vec<SeriesName>,
     name_places: HashMap<SeriesName, u32>,
@@ -158,6 +164,7 @@ pub struct Load {
     partitions: BTreeSet<(Table, Hour)>,
     sums: Sums,
     bytes: usize,
+    damaged: u64,
 }
 
 impl Load {
@@ -175,6 +182,7 @@ impl Load {
             partitions: BTreeSet::new(),
             sums: Sums::new(),
             bytes: 0,
+            damaged: 0,
         }
     }
 
@@ -225,7 +233,7 @@ impl Load {
                 self.count(&origin, 0);
                 self.partitions
                     .insert((Table::Gaps, Hour::of(gap.event_first)));
-                self.gaps.push((origin, gap));
+                self.gaps.push((Some(origin), gap));
             }
             Content::Refused { reason } => self.refuse(origin, reason),
             Content::Readings(readings) => self.take_readings(origin, readings, names),
@@ -235,6 +243,31 @@ impl Load {
     /// Moves the end over entries that bring nothing.
     pub fn pass(&mut self, entry: u64) {
         self.end = self.end.max(entry + 1);
+    }
+
+    /// Whether entries that are damaged can be declared in this flush; an empty one takes any.
+    pub fn has_room_for_damage(&self) -> bool {
+        self.is_empty()
+            || self.partitions.len() < FLUSH_PARTITIONS_MAX
+            || self.partitions.contains(&DAMAGE)
+    }
+
+    /// Declares entries that cannot be read. Whose they were and from when is not known any more.
+    pub fn take_damaged(&mut self, entries: Range<u64>) {
+        let lost = entries.end.saturating_sub(entries.start);
+        self.end = self.end.max(entries.end);
+        self.damaged += lost;
+        self.partitions.insert(DAMAGE);
+        let row = GapRow {
+            first: entries.start,
+            count: lost,
+            readings: None,
+            event_first: 0,
+            event_last: 0,
+            reason: "damaged".to_owned(),
+            detail: format!("entries {}..{} of the journal", entries.start, entries.end),
+        };
+        self.gaps.push((None, row));
     }
 
     fn count(&mut self, origin: &Origin, rows: usize) {
@@ -320,6 +353,7 @@ impl Load {
             names,
             mut slots,
             sums,
+            damaged,
             ..
         } = self;
         let mut by_rank: Vec<(SeriesName, u32)> = names
@@ -361,6 +395,7 @@ impl Load {
             slots,
             parts,
             sums,
+            damaged,
         }
     }
 }
@@ -411,12 +446,13 @@ pub struct FlushPlan {
     first: u64,
     end: u64,
     batches: Vec<Loaded>,
-    gaps: Vec<(Origin, GapRow)>,
+    gaps: Vec<Gap>,
     refused: Vec<(Origin, String)>,
     names: Vec<SeriesName>,
     slots: Vec<Slot>,
     parts: Vec<Part>,
     sums: Sums,
+    damaged: u64,
 }
 
 impl FlushPlan {
@@ -441,13 +477,18 @@ impl FlushPlan {
     }
 
     /// The declared losses, by entry.
-    pub fn gaps(&self) -> &[(Origin, GapRow)] {
+    pub fn gaps(&self) -> &[Gap] {
         &self.gaps
     }
 
     /// What cannot be written as rows, by entry.
     pub fn refused(&self) -> &[(Origin, String)] {
         &self.refused
+    }
+
+    /// How many entries are damaged, at most.
+    pub fn damaged(&self) -> u64 {
+        self.damaged
     }
 
     /// Count and hash sum of all batches, by lane.

@@ -11,6 +11,7 @@ use super::files::files_of;
 use super::load::{Content, FlushPlan, Load, Names, Offer, Origin, Sums};
 use super::markers::{Intent, Progress};
 use crate::limits::{DONE_MARKERS_MAX, FLUSH_REQUESTS_MAX, FLUSH_RETRY_MS};
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -23,8 +24,10 @@ use tokio_util::sync::CancellationToken;
 pub enum Item {
     /// A batch.
     Batch(Box<(Origin, Content)>),
-    /// An entry that brings nothing to the lake: a control record, or one that is damaged.
+    /// An entry that brings nothing to the lake: a control record.
     Nothing(u64),
+    /// Entries that were durable and cannot be read: a loss, which the lake declares.
+    Damaged(Range<u64>),
 }
 
 impl Item {
@@ -32,17 +35,16 @@ impl Item {
         match self {
             Self::Batch(batch) => batch.0.entry,
             Self::Nothing(entry) => *entry,
+            Self::Damaged(entries) => entries.start,
         }
     }
 }
 
 /// The durable part of one journal.
 pub trait Feed: Send {
-    /// The first entry that is still there.
-    fn first(&self) -> u64;
     /// One past the last durable entry.
     fn end(&self) -> u64;
-    /// The first entry at or after `from`, if there is one below the end. One at a time: whoever
+    /// The entry `from`, or that it is damaged; nothing at the end. One at a time: whoever
     /// decodes ahead holds rows that no flush has counted, thousands for each hundred bytes.
     ///
     /// # Errors
@@ -65,6 +67,7 @@ pub struct LakeStatus {
     files: AtomicU64,
     flushes: AtomicU64,
     refused: AtomicU64,
+    damaged: AtomicU64,
     trouble: Mutex<Option<String>>,
 }
 
@@ -100,6 +103,12 @@ impl LakeStatus {
     /// Batches that could not be written as rows since the start; they lie in `rejected/`.
     pub fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Journal entries, declared in the table `gaps` since the start, that cannot be read: at most
+    /// so many, for a segment without a header does not say how many it held.
+    pub fn damaged(&self) -> u64 {
+        self.damaged.load(Ordering::Relaxed)
     }
 
     /// Why the lake does not get on, if so.
@@ -163,6 +172,7 @@ struct Commit {
     files: Vec<PlannedFile>,
     sums: Sums,
     refused: u64,
+    damaged: u64,
 }
 
 /// A lake and the journal it is written from.
@@ -223,12 +233,6 @@ impl Lake {
                 journal,
             });
         }
-        if position < feed.first() {
-            return Err(LakeError::Trimmed {
-                needed: position,
-                first: feed.first(),
-            });
-        }
         let mut lake = Self {
             config,
             store,
@@ -258,6 +262,7 @@ impl Lake {
             match item {
                 Some(Item::Batch(batch)) => load.take(batch.0, batch.1, &*self.names),
                 Some(Item::Nothing(entry)) => load.pass(entry),
+                Some(Item::Damaged(entries)) => load.take_damaged(entries),
                 None => load.pass(intent.end - 1),
             }
         }
@@ -274,7 +279,16 @@ impl Lake {
         if self.waiting.is_none() && from < end {
             self.waiting = self.feed.next(from)?;
         }
-        Ok(self.waiting.take_if(|item| item.entry() < end))
+        let item = self.waiting.take_if(|item| item.entry() < end);
+        if let Some(Item::Damaged(entries)) = &item
+            && entries.end > end
+        {
+            self.waiting = Some(Item::Damaged(end..entries.end));
+            return Ok(Some(Item::Damaged(entries.start..end)));
+        }
+        // What is durable and not given is lost, whatever the reason.
+        Ok(item
+            .or_else(|| (self.waiting.is_none() && from < end).then_some(Item::Damaged(from..end))))
     }
 
     /// Reads until the flush is due or nothing more is durable below `end`; whether it is due.
@@ -285,6 +299,13 @@ impl Lake {
             };
             match item {
                 Item::Nothing(entry) => self.load.pass(entry),
+                Item::Damaged(entries) => {
+                    if !self.load.has_room_for_damage() {
+                        self.waiting = Some(Item::Damaged(entries));
+                        return Ok(true);
+                    }
+                    self.load.take_damaged(entries);
+                }
                 Item::Batch(batch) => {
                     let (origin, content) = *batch;
                     if let Offer::Full(back) = self.load.offer(origin, content, &*self.names) {
@@ -308,11 +329,13 @@ impl Lake {
         };
         let files = (self.files_of)(span, &plan)?;
         let refused = plan.refused().len() as u64;
+        let damaged = plan.damaged();
         self.commit = Some(Commit {
             span,
             files,
             sums: plan.sums().clone(),
             refused,
+            damaged,
         });
         Ok(())
     }
@@ -335,6 +358,11 @@ impl Lake {
         self.status
             .refused
             .fetch_add(commit.refused, Ordering::Relaxed);
+        self.status
+            .damaged
+            .fetch_add(commit.damaged, Ordering::Relaxed);
+        metrics::counter!("tributary_aggregator_lake_damaged_entries_total")
+            .increment(commit.damaged);
         self.status.flushes.fetch_add(1, Ordering::Relaxed);
         self.status.position.store(span.end, Ordering::Release);
         metrics::counter!("tributary_aggregator_lake_rows_total").increment(rows);
@@ -376,10 +404,6 @@ impl Lake {
         while self.progress.position < end {
             if self.commit.is_none() {
                 self.fill(end)?;
-                if self.load.is_empty() {
-                    // Entries that are damaged at the very end give nothing to read.
-                    self.load.pass(end - 1);
-                }
             }
             self.flush().await?;
         }

@@ -47,9 +47,7 @@ impl JournalFeed {
             Some(kind @ (RecordKind::Batch | RecordKind::Quarantined)) => {
                 self.batch(entry, kind).unwrap_or_else(|reason| {
                     tracing::error!(number, reason, "a journal entry cannot be understood");
-                    metrics::counter!("tributary_aggregator_lake_damaged_entries_total")
-                        .increment(1);
-                    Item::Nothing(number)
+                    Item::Damaged(number..number + 1)
                 })
             }
             _ => Item::Nothing(number),
@@ -105,14 +103,6 @@ fn reason_name(reason: GapReason) -> &'static str {
 }
 
 impl Feed for JournalFeed {
-    fn first(&self) -> u64 {
-        let lives = self.reader.lives();
-        lives
-            .iter()
-            .find(|span| span.life == self.life)
-            .map_or(0, |span| span.first)
-    }
-
     fn end(&self) -> u64 {
         self.reader.end(self.life).unwrap_or(0)
     }
@@ -126,14 +116,11 @@ impl Feed for JournalFeed {
             match self.read_on(from) {
                 Ok(()) => {}
                 Err(LogError::Damaged { numbers, .. }) => {
-                    let lost = numbers.end - numbers.start;
-                    metrics::counter!("tributary_aggregator_lake_damaged_entries_total")
-                        .increment(lost);
-                    return Ok(Some(Item::Nothing(numbers.end - 1)));
+                    return Ok(Some(Item::Damaged(numbers)));
                 }
-                Err(LogError::Trimmed { first, .. }) => {
-                    let needed = from;
-                    return Err(LakeError::Trimmed { needed, first });
+                // Segments go only when the lake has them: this one has lost its header.
+                Err(LogError::Trimmed { first, .. }) if first > from => {
+                    return Ok(Some(Item::Damaged(from..first)));
                 }
                 Err(error) => {
                     let reason = error.to_string();

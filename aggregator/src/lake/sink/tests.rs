@@ -22,10 +22,6 @@ impl Names for NoNames {
 struct Three;
 
 impl Feed for Three {
-    fn first(&self) -> u64 {
-        0
-    }
-
     fn end(&self) -> u64 {
         3
     }
