@@ -11,7 +11,8 @@
 //! A topic of one level (or with an empty last level) is the device, and its metric is `value`.
 //!
 //! Members with a meaning, at the top of an object: `ts` (time), `seq` (the device's number, when
-//! it is an integer), and beside a scalar `value` also `unit` and `quality`. `null` is no reading.
+//! it is an integer from 0 to `i64::MAX`; any other is a member like others), and beside a scalar
+//! `value` also `unit` and `quality`. `null` is no reading.
 //! A member with a meaning that stands there twice is an error, since nobody can say which holds;
 //! any other member that stands there twice gives two readings.
 //!

@@ -73,6 +73,10 @@ pub const REPLAY_STEP_BYTES: usize = 256 * 1024;
 pub const JSON_DEPTH_MAX: usize = 32;
 /// Bytes of the path of a nested member: longer ones can name no metric.
 pub const JSON_PATH_BYTES_MAX: usize = 4_096;
+/// Rows that room is kept for from one message to the next.
+pub const ROWS_KEPT_MAX: usize = 2_048;
+/// Bytes of names and texts that room is kept for from one message to the next.
+pub const ROW_TEXT_BYTES_KEPT_MAX: usize = 256 * 1024;
 
 // --- config ---
 

@@ -5,6 +5,7 @@ use super::rows::{Row, Rows, Scalar, Span, head};
 use super::{DeadLetter, Decoded, message_hash, number, time};
 use crate::limits::{JSON_DEPTH_MAX, JSON_PATH_BYTES_MAX};
 use tributary_protocol::ids::is_name;
+use tributary_protocol::limits::NAME_BYTES_MAX;
 use tributary_protocol::reading::{Flags, Meta};
 
 /// Quality words as the severities of OPC UA status codes (part 4, section 7.39): 0 is good.
@@ -103,6 +104,22 @@ fn check_name(what: &'static str, name: &str) -> Result<(), DeadLetter> {
             name: head(name),
         })
     }
+}
+
+/// Refuses a metric name by its length alone, before it is put together as `before.name`.
+fn check_name_length(before: &str, name: &str) -> Result<(), DeadLetter> {
+    let before = if before.is_empty() {
+        0
+    } else {
+        before.len() + 1
+    };
+    if before + name.len() <= NAME_BYTES_MAX {
+        return Ok(());
+    }
+    Err(DeadLetter::Name {
+        what: "metric name",
+        name: head(name),
+    })
 }
 
 /// The members at the top of an object that have a meaning.
@@ -263,6 +280,11 @@ impl Walk<'_, '_> {
             Some(b'[') => self.array(depth + 1),
             _ => {
                 let value = self.json.scalar(self.rows)?;
+                if value == Scalar::Null {
+                    return Ok(());
+                }
+                // Before it is copied: a path may be repeated for each place of an array.
+                check_name_length("", &self.rows.path)?;
                 let metric = self.rows.keep_path();
                 self.push_member(metric, value)
             }
@@ -312,7 +334,8 @@ impl Walk<'_, '_> {
 
     /// Gives the rows of one object, from `first` on, their names and times.
     fn finish(&mut self, first: usize, members: &Members) -> Result<Option<i64>, DeadLetter> {
-        let seq = members.seq.and_then(integer);
+        // Batches hold no other: those are members like others.
+        let seq = members.seq.and_then(integer).filter(|seq| *seq >= 0);
         if seq.is_none() {
             self.push_named("seq", members.seq)?;
         }
@@ -338,6 +361,7 @@ impl Walk<'_, '_> {
             let Some(row) = self.rows.row(place) else {
                 break;
             };
+            check_name_length(self.rows.text(metric), self.rows.text(row.metric))?;
             let metric = self.rows.keep_joined(metric, row.metric);
             check_name("metric name", self.rows.text(metric))?;
             self.rows.set_row(

@@ -2,6 +2,7 @@
 //! decoding allocates nothing once it is warm.
 
 use super::DeadLetter;
+use crate::limits::{JSON_PATH_BYTES_MAX, ROW_TEXT_BYTES_KEPT_MAX, ROWS_KEPT_MAX};
 use tributary_protocol::limits::{MESSAGE_READINGS_MAX, TEXT_BYTES_MAX};
 use tributary_protocol::reading::{Meta, Value};
 
@@ -88,10 +89,21 @@ impl Rows {
         self.rows.is_empty()
     }
 
+    /// Forgets everything, and the room that only an unusual message needs.
     pub(super) fn clear(&mut self) {
         self.rows.clear();
+        self.rows.shrink_to(ROWS_KEPT_MAX);
         self.texts.clear();
+        self.texts.shrink_to(ROW_TEXT_BYTES_KEPT_MAX);
         self.path.clear();
+        self.path.shrink_to(JSON_PATH_BYTES_MAX);
+    }
+
+    /// Bytes of memory that are held.
+    #[cfg(test)]
+    pub(super) fn held_bytes(&self) -> usize {
+        let rows = self.rows.capacity() * size_of::<Row>();
+        rows + self.texts.capacity() + self.path.capacity()
     }
 
     pub(super) fn text(&self, span: Span) -> &str {

@@ -162,6 +162,27 @@ fn payloads_mean_what_the_table_says() {
             "plant/pump temp.seq=\"A7\" untimed; plant/pump temp=1i untimed",
         ),
         // Other objects.
+        // A number that no batch holds is not the device's: it stays a member like others.
+        (
+            r#"{"value":1,"seq":-1}"#,
+            "plant/pump temp.seq=-1i untimed; plant/pump temp=1i untimed",
+        ),
+        (
+            r#"{"value":1,"seq":-2.0}"#,
+            "plant/pump temp.seq=-2.0 untimed; plant/pump temp=1i untimed",
+        ),
+        (
+            r#"{"a":1,"seq":-9223372036854775808}"#,
+            "plant/pump/temp a=1i untimed; plant/pump/temp seq=-9223372036854775808i untimed",
+        ),
+        (
+            r#"{"value":1,"seq":9223372036854775807}"#,
+            "plant/pump temp=1i #9223372036854775807 untimed",
+        ),
+        (
+            r#"{"value":1,"seq":9223372036854775808}"#,
+            "plant/pump temp.seq=9.223372036854776e18 untimed; plant/pump temp=1i untimed",
+        ),
         (
             r#"{"a":1,"b":{"c":true,"d":[1.5,null,{"e":"x"}]},"ts":1769848199,"seq":1,"n":null}"#,
             "plant/pump/temp a=1i @1769848199000000 #1; plant/pump/temp b.c=true \
@@ -307,6 +328,58 @@ fn nesting_and_counts_are_bounded() {
     let many = |n: usize| format!("[{}]", vec!["1"; n].join(","));
     assert!(show(TOPIC, many(100_000).as_bytes()).contains("readings in one message"));
     assert!(!show(TOPIC, many(MESSAGE_READINGS_MAX).as_bytes()).contains("dead"));
+}
+
+/// What `rows` holds after a message of this payload, and what it keeps once that is cleared.
+fn held_bytes(payload: &str) -> (usize, usize) {
+    let mut rows = Rows::new();
+    // Right or wrong, memory is bounded.
+    let _ = decode(TOPIC, payload.as_bytes(), NOW, &mut rows);
+    let peak = rows.held_bytes();
+    rows.clear();
+    (peak, rows.held_bytes())
+}
+
+#[test]
+fn no_payload_makes_the_rows_grow_without_bound() {
+    let nulls = |count: usize| vec!["null"; count].join(",");
+    let ones = |count: usize| vec!["1"; count].join(",");
+    let path = |bytes: usize| "k".repeat(bytes);
+    for payload in [
+        format!(r#"{{"{}":[{}]}}"#, path(4_080), nulls(51_000)),
+        format!(r#"{{"{}":[{}]}}"#, path(4_080), ones(16_000)),
+        format!(r#"{{"{}":[{}]}}"#, path(250), ones(16_000)),
+        format!(r#"{{"{}":[{}],"value":1}}"#, path(240), ones(16_000)),
+        format!(r#"{{"{}":1}}"#, path(250_000)),
+        format!(r#"{{"a":"{}"}}"#, path(250_000)),
+        format!(r#"[{}]"#, vec![r#"{"seq":null}"#; 20_000].join(",")),
+    ] {
+        assert!(payload.len() <= crate::limits::PACKET_BYTES_MAX);
+        let (peak, kept) = held_bytes(&payload);
+        let head = &payload[..payload.len().min(40)];
+        assert!(peak <= 24 * 1024 * 1024, "{peak} bytes of {head}");
+        assert!(kept <= 1024 * 1024, "{kept} bytes are kept of {head}");
+    }
+}
+
+#[test]
+fn what_is_null_needs_no_name_and_what_is_not_needs_one() {
+    let long = "k".repeat(257);
+    assert_eq!(
+        show(TOPIC, format!(r#"{{"{long}":null,"n":[null]}}"#).as_bytes()),
+        ""
+    );
+    for payload in [
+        format!(r#"{{"{long}":1}}"#),
+        format!(r#"{{"value":1,"{long}":1}}"#),
+        format!(r#"{{"value":1,"{}":1}}"#, &long[..252]),
+        format!(r#"{{"a":{{"{}":"x"}}}}"#, &long[..255]),
+    ] {
+        assert!(show(TOPIC, payload.as_bytes()).contains("cannot be a metric name"));
+    }
+    // `temp.` before it makes 256.
+    let fits = format!(r#"{{"value":1,"{}":1}}"#, &long[..251]);
+    assert!(!show(TOPIC, fits.as_bytes()).contains("dead letter"));
 }
 
 #[test]
