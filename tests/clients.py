@@ -130,6 +130,7 @@ def publish_with_paho(protocol, port, device, file):
 
 def publish_with_mosquitto(port, device, file):
     command = ["mosquitto_pub", "-h", "127.0.0.1", "-p", str(port), "-q", "1", "-l"]
+    command += ["-M", str(IN_FLIGHT)]
     command += ["-t", device + file.topic_end, "-i", device.replace("/", "-")]
     lines = "".join(line + "\n" for line in file.lines).encode()
     ended = subprocess.run(command, input=lines, capture_output=True, timeout=PATIENCE_S)

@@ -34,7 +34,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tributary_journal::{Disk, Frame, LogConfig, LogReader};
 use tributary_protocol::batch::SealedBatch;
-use tributary_protocol::ids::{AgentId, BufferId, LogId, SeriesId, Session};
+use tributary_protocol::ids::{AgentId, BufferId, Lane, LogId, SeriesId, Session};
 use tributary_protocol::ledger::Admission;
 use tributary_protocol::limits::{BATCH_BYTES_MAX, IN_FLIGHT_BATCHES, IN_FLIGHT_BYTES};
 use tributary_protocol::message::{AgainReason, Hello, LaneHeld, Reject, Welcome};
@@ -389,7 +389,10 @@ impl Keeper {
                 let reason = "it does not verify; its number is held as quarantined";
                 self.quarantine.keep(&offer.agent, &offer.batch, reason);
             }
-            rows += u64::from(offer.batch.rows());
+            // Rows of the lane `series` are definitions, not readings.
+            if offer.batch.key().lane != Lane::Series {
+                rows += u64::from(offer.batch.rows());
+            }
             bytes += offer.batch.bytes().len() as u64;
             self.judge.commit(&offer, admission, kind);
             told.extend(replies);
