@@ -107,7 +107,8 @@ impl WalSettings {
 /// `[spool]`
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SpoolSettings {
-    /// Bytes that all lanes together may take.
+    /// Bytes that sealed readings may take: the lane of telemetry. Definitions of series and dead
+    /// letters have 64 MiB each beside it (`limits.rs`), the write-ahead log has its own quota.
     pub quota_bytes: u64,
     /// How long readings wait to be sealed while connected.
     pub seal_delay: Duration,

@@ -57,9 +57,14 @@ pub const WAL_QUEUE_BATCHES_MAX: usize = 2 * CONNECTIONS_MAX;
 /// Bytes of waiting records that one frame takes along when it closes, if it has more than one
 /// batch.
 pub const FRAME_TAKE_BYTES: usize = 512 * 1024;
-/// Bytes of the batch that one read of one connection may give: a packet's end, a read behind it,
-/// and what a record is longer than its packet (at most 23 bytes for one of at least 7).
-pub const WAL_BATCH_BYTES_MAX: usize = PACKET_BYTES_MAX + 5 * READ_BYTES + RECORD_HEAD_BYTES_MAX;
+/// Bytes of the smallest PUBLISH: QoS 0, MQTT 3.1.1, a topic of one byte, no payload.
+pub const PUBLISH_BYTES_MIN: usize = 5;
+/// Bytes that a record in a batch is longer than its packet, at most.
+pub const RECORD_GROWTH_BYTES: usize = 23;
+/// Bytes of the batch that one read of one connection may give: a packet's end and whole ones
+/// behind it, each as much longer as a record is.
+pub const WAL_BATCH_BYTES_MAX: usize =
+    PACKET_BYTES_MAX + READ_BYTES + (1 + READ_BYTES / PUBLISH_BYTES_MIN) * RECORD_GROWTH_BYTES;
 /// Committed frames that wait for the next stage.
 pub const COMMITTED_FRAMES_MAX: usize = 16;
 /// First and greatest wait between two tries to write a frame that storage refused.
@@ -108,6 +113,10 @@ pub const SPOOL_SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
 pub const WAL_SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
 /// Bytes of the lane `series` in the spool: definitions are small and few.
 pub const SERIES_SPOOL_BYTES: u64 = 64 * 1024 * 1024;
+/// How often a batch is read before it is declared damaged; the uplink waits between two tries.
+pub const BATCH_READ_TRIES: u32 = 5;
+/// Batches that look damaged and are watched at once.
+pub const SUSPECTS_MAX: usize = 256;
 /// Bytes of the names of all series since the start; what would go beyond is a dead letter.
 pub const DICTIONARY_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of names at which a batch of definitions is closed.

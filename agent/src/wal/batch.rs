@@ -3,7 +3,8 @@
 //! Each record stands as its kind (1 byte), its length (4 bytes, little endian) and its bytes, so
 //! that a batch is one allocation however many messages it holds.
 
-use super::record::{Message, RecordKind, TooLarge};
+use super::record::{MESSAGE_HEAD_BYTES, Message, RecordKind, TooLarge};
+use crate::limits::RECORD_GROWTH_BYTES;
 use std::sync::Arc;
 
 /// Who is told that messages are durable.
@@ -13,6 +14,8 @@ pub trait Durable: Send + Sync {
 }
 
 const HEAD_BYTES: usize = 5;
+// Its packet has at least two bytes of fixed header and two for the length of the topic.
+const _: () = assert!(HEAD_BYTES + MESSAGE_HEAD_BYTES - 4 == RECORD_GROWTH_BYTES);
 
 /// Records of one source, in its order.
 #[derive(Default)]

@@ -70,8 +70,9 @@ impl RecordKind {
 }
 
 const VERSION: u8 = 1;
-const HEAD_BYTES: usize = 22;
-const TOO_LARGE_HEAD_BYTES: usize = HEAD_BYTES + 4;
+/// Bytes before a message's topic.
+pub(super) const MESSAGE_HEAD_BYTES: usize = 22;
+const TOO_LARGE_HEAD_BYTES: usize = MESSAGE_HEAD_BYTES + 4;
 const _: () = assert!(TOO_LARGE_HEAD_BYTES <= RECORD_HEAD_BYTES_MAX);
 const _: () = assert!(TOPIC_BYTES_MAX <= u16::MAX as usize);
 
@@ -134,7 +135,7 @@ impl Message<'_> {
 
     /// Bytes of the record.
     pub fn record_bytes(&self) -> usize {
-        HEAD_BYTES + self.topic.len() + self.payload.len()
+        MESSAGE_HEAD_BYTES + self.topic.len() + self.payload.len()
     }
 }
 
@@ -240,7 +241,7 @@ struct Head {
 
 fn read_head(bytes: &[u8]) -> Result<(Head, &[u8]), RecordError> {
     let (head, rest) = bytes
-        .split_first_chunk::<HEAD_BYTES>()
+        .split_first_chunk::<MESSAGE_HEAD_BYTES>()
         .ok_or(RecordError::Short(bytes.len()))?;
     let [version, flags, p0, p1, times @ .., t0, t1] = *head;
     if version != VERSION {

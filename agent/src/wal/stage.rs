@@ -80,7 +80,8 @@ pub struct Wal {
     pub committed: mpsc::Receiver<CommittedFrame>,
     /// Whether messages can be made durable.
     pub state: watch::Receiver<StorageState>,
-    /// Ends with the stage, and gives the writer back.
+    /// Ends with the stage, once the queue is closed or nobody takes frames; the log's writer is
+    /// dropped in it. Whoever runs the stage joins it, before it lets go of the log's directory.
     pub thread: JoinHandle<()>,
 }
 

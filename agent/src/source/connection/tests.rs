@@ -1,7 +1,7 @@
 //! The connection told bytes, times and what is durable, and what it then says and does.
 
 use super::*;
-use crate::limits::TOO_LARGE_HEAD_BYTES;
+use crate::limits::{PUBLISH_BYTES_MIN, READ_BYTES, TOO_LARGE_HEAD_BYTES, WAL_BATCH_BYTES_MAX};
 use crate::source::codec::tests::{connect, mutate, next, publish};
 use crate::wal::Record;
 use Version::{V4, V5};
@@ -117,6 +117,37 @@ fn it_makes_no_difference_how_the_bytes_are_cut() {
         }
         assert_eq!(whole.records().len(), 19);
     }
+}
+
+#[test]
+fn one_read_gives_no_larger_batch_than_the_limit_says() {
+    let mut client = Client::connected(V4);
+    // The largest packet without its end; then one read of that end and the smallest packets.
+    let payload = vec![b'x'; PACKET_BYTES_MAX - 8];
+    let mut largest = publish(V4, 0, 0, "a", &payload);
+    largest.truncate(PACKET_BYTES_MAX);
+    assert_eq!(
+        largest.len(),
+        PACKET_BYTES_MAX - 1,
+        "4 bytes of head, 2 + 1 of topic"
+    );
+    let smallest = publish(V4, 0, 0, "a", b"");
+    assert_eq!(smallest.len(), PUBLISH_BYTES_MIN);
+    let end = largest.pop().unwrap();
+    for piece in largest.chunks(READ_BYTES) {
+        client.send(piece);
+    }
+    assert!(client.batch.is_empty());
+    let mut read = vec![end];
+    while read.len() + smallest.len() <= READ_BYTES {
+        read.extend_from_slice(&smallest);
+    }
+    client.send(&read);
+    assert_eq!(client.batch.records() as usize, 1 + READ_BYTES / 5);
+    let bytes = client.batch.len_bytes();
+    assert!(bytes <= WAL_BATCH_BYTES_MAX, "{bytes}");
+    // The limit is no wider than one packet's head.
+    assert!(bytes + 64 > WAL_BATCH_BYTES_MAX, "{bytes}");
 }
 
 #[test]
