@@ -7,29 +7,38 @@ use std::sync::Arc;
 use tributary_journal::{Cursor, CursorError, Disk};
 use tributary_protocol::ids::BufferId;
 
-/// Begins the next life of the storage in `dir`. `wall_s`, seconds since 1970, stands in for a
-/// counter that was lost: it is greater than any that was counted.
+/// Begins the next life of the storage in `dir`: greater than the counter, than every life that
+/// names a file of the logs in it, and than `seen`, the greatest that anything else there knows of.
+/// A counter that was lost or went back takes nothing away from what was stored since.
 ///
 /// # Errors
 /// When the counter can't be read or made durable.
-pub fn begin(disk: &Arc<dyn Disk>, dir: &Path, wall_s: u64) -> Result<BufferId, CursorError> {
-    let path = dir.join("life");
-    let used_before = disk
-        .list(&dir.join("wal"))
-        .is_ok_and(|files| !files.is_empty());
-    let (mut cursor, value) = Cursor::open(Arc::clone(disk), &path)?;
+pub fn begin(disk: &Arc<dyn Disk>, dir: &Path, seen: u64) -> Result<BufferId, CursorError> {
+    let (mut cursor, value) = Cursor::open(Arc::clone(disk), &dir.join("life"))?;
     let counted = value
         .and_then(|bytes| bytes.try_into().ok())
-        .map(u64::from_le_bytes);
-    let life = match counted {
-        Some(life) => life + 1,
-        None if used_before => wall_s,
-        None => 1,
-    };
+        .map_or(0, u64::from_le_bytes);
+    let logs = LOGS
+        .iter()
+        .map(|log| greatest_named(&**disk, &dir.join(log)));
+    let life = 1 + logs.fold(counted.max(seen), u64::max);
     cursor.write(&life.to_le_bytes())?;
     // Keyed afresh by the operating system for every process.
-    let random = RandomState::new().hash_one((life, wall_s, std::process::id()));
+    let random = RandomState::new().hash_one((life, std::process::id()));
     Ok(BufferId::new(life, random))
+}
+
+/// The folders whose segments are named by their life.
+const LOGS: [&str; 4] = ["wal", "spool/series", "spool/telemetry", "deadletter"];
+
+/// The greatest life that names a segment in `dir`; its name begins with the life's 32 digits.
+fn greatest_named(disk: &dyn Disk, dir: &Path) -> u64 {
+    let files = disk.list(dir).unwrap_or_default();
+    let lives = files.iter().filter_map(|name| {
+        let life: BufferId = name.get(..32)?.parse().ok()?;
+        Some(life.life())
+    });
+    lives.max().unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -42,15 +51,15 @@ mod tests {
         let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1));
         let dir = Path::new("/data");
         disk.create_dir_all(dir).unwrap();
-        let first = begin(&disk, dir, 1_000).unwrap();
-        let second = begin(&disk, dir, 1_000).unwrap();
+        let first = begin(&disk, dir, 0).unwrap();
+        let second = begin(&disk, dir, 0).unwrap();
         assert_eq!((first.life(), second.life()), (1, 2));
         disk.create_dir_all(&dir.join("wal")).unwrap();
-        disk.create(&dir.join("wal").join("some.seg"), 4096)
-            .unwrap();
+        let segment = format!("{}-{:020}.seg", BufferId::new(40, 7), 0);
+        disk.create(&dir.join("wal").join(segment), 4096).unwrap();
         disk.remove(&dir.join("life")).unwrap();
-        let third = begin(&disk, dir, 1_000).unwrap();
-        assert!(third > second);
-        assert_eq!(begin(&disk, dir, 1_000).unwrap().life(), 1_001);
+        assert_eq!(begin(&disk, dir, 0).unwrap().life(), 41);
+        disk.remove(&dir.join("life")).unwrap();
+        assert_eq!(begin(&disk, dir, 90).unwrap().life(), 91);
     }
 }

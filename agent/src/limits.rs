@@ -67,6 +67,9 @@ pub const WAL_BATCH_BYTES_MAX: usize =
     PACKET_BYTES_MAX + READ_BYTES + (1 + READ_BYTES / PUBLISH_BYTES_MIN) * RECORD_GROWTH_BYTES;
 /// Committed frames that wait for the next stage.
 pub const COMMITTED_FRAMES_MAX: usize = 16;
+/// Time that the next stage may leave a committed frame untaken before the state says so: shorter
+/// waits are ordinary, and a state that flaps tells nobody anything.
+pub const NEXT_STAGE_PATIENCE: Duration = Duration::from_secs(1);
 /// First and greatest wait between two tries to write a frame that storage refused.
 pub const COMMIT_RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 /// Bytes that one step of a replay reads from the log.

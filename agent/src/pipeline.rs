@@ -22,8 +22,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 use tributary_journal::{
-    CheckpointError, Checkpoints, CommitPolicy, CursorError, DirLock, Disk, LifeId, LockError, Log,
-    LogConfig, LogError, LogKind, LogReader, LogWriter, Open, OsDisk,
+    CheckpointError, Checkpoints, CommitPolicy, CursorError, Damage, DirLock, Disk, LifeId,
+    LockError, Log, LogConfig, LogError, LogKind, LogReader, LogWriter, Open, OsDisk,
 };
 use tributary_protocol::ids::BufferId;
 use tributary_protocol::session::Sender;
@@ -208,13 +208,16 @@ struct Storage {
     stores: Stores,
     reader: AgentSpool,
     sender: Sender,
+    damage: Vec<Damage>,
 }
 
 impl Storage {
     fn open(settings: &Settings) -> Result<Self, StartError> {
         let disk: Arc<dyn Disk> = Arc::new(OsDisk);
         let dir = &settings.data_dir;
-        let present = life::begin(&disk, dir, wall().as_secs())?;
+        let checkpoints = Checkpoints::open(Arc::clone(&disk), &dir.join("checkpoint"), "agent")?;
+        let seen = greatest_life_seen(&disk, dir, &checkpoints)?;
+        let present = life::begin(&disk, dir, seen)?;
         let reserve = settings.reserve_bytes;
         let wal = Log::open(
             Arc::clone(&disk),
@@ -235,7 +238,6 @@ impl Storage {
             reserve,
         )?;
         let dead = DeadLetters::open(&disk, &dir.join("deadletter"), present, reserve)?;
-        let checkpoints = Checkpoints::open(disk, &dir.join("checkpoint"), "agent")?;
         let damaged = wal.recovery.damage.len() + spool.damage.len();
         info!(
             buffer = %present,
@@ -261,8 +263,23 @@ impl Storage {
             stores,
             reader,
             sender,
+            damage: wal.recovery.damage,
         })
     }
+}
+
+/// The greatest life that checkpoint and cursor know of.
+pub(crate) fn greatest_life_seen(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    checkpoints: &Checkpoints,
+) -> Result<u64, StartError> {
+    let held = checkpoints.newest();
+    let position = held.and_then(|held| {
+        crate::checkpoint::Checkpoint::read_position(&mut held.body.as_ref()).ok()
+    });
+    let checkpoint = position.map_or(0, |position| position.buffer.life());
+    Ok(checkpoint.max(spool::greatest_life(disk, &spool::dir(dir))?))
 }
 
 async fn start_stages(
@@ -278,6 +295,7 @@ async fn start_stages(
         stores,
         reader,
         sender,
+        damage,
     } = storage;
     let latest = stores.catalogue.view();
     let wal = Wal::start(wal, settings.wal)?;
@@ -302,7 +320,9 @@ async fn start_stages(
 
     let mut stages = JoinSet::new();
     let queue = wal.queue;
-    let (listening, drain_deadline) = (stop.clone(), settings.drain_deadline);
+    // Ends the listener when the agent is told to stop, or can't go on.
+    let (listening, drain_deadline) = (stop.child_token(), settings.drain_deadline);
+    let broken = listening.clone();
     stages.spawn(async move {
         let deadline = async {
             listening.cancelled().await;
@@ -332,7 +352,12 @@ async fn start_stages(
             clock: Clock::new(),
             handle,
         };
-        Ended::Sealing(sealing.run(wal_reader))
+        let ended = sealing.run(wal_reader, &damage);
+        if ended.is_err() {
+            // Nothing that comes now could be sealed.
+            broken.cancel();
+        }
+        Ended::Sealing(ended)
     });
     stages.spawn(async move {
         let drained = match settings.uplink {
@@ -412,8 +437,12 @@ struct Sealing {
 }
 
 impl Sealing {
-    fn run(&mut self, wal: LogReader) -> Result<(), PipelineError> {
+    fn run(&mut self, wal: LogReader, damage: &[Damage]) -> Result<(), PipelineError> {
         self.replay(wal)?;
+        for damage in damage {
+            self.stage.declare_damage(damage, self.clock.now())?;
+        }
+        self.stage.tick(self.clock.now())?;
         loop {
             match self.next_frame() {
                 Next::Frame(frame) => self.frame(&frame)?,

@@ -211,7 +211,14 @@ impl Connector {
             .map_err(|e| ConnectError::Tls(e.to_string()))?;
         let mut config = ClientConfig::new(Arc::new(crypto));
         config.transport_config(Arc::new(transport(self.last_rtt)));
-        let address = resolve(&self.target.address).await?;
+        let resolving = tokio::time::timeout(HANDSHAKE_TIMEOUT, resolve(&self.target.address));
+        let address = resolving.await.unwrap_or_else(|_| {
+            let reason = "the resolver does not answer".to_owned();
+            Err(ConnectError::Resolve {
+                address: self.target.address.clone(),
+                reason,
+            })
+        })?;
         let endpoint = endpoint(address)?;
         let failed = |reason: String| ConnectError::Handshake {
             address: self.target.address.clone(),

@@ -2,9 +2,11 @@
 //! aggregator acknowledged, for as long as there is something to send.
 
 use crate::backoff;
-use crate::connection::{ConnectError, Connector, Identity, Target};
+use crate::connection::{Connector, Identity, Target};
 use crate::control;
-use crate::limits::{BACKOFF_MIN, BUSY_WAIT_MAX, CURSOR_INTERVAL, HANDSHAKE_TIMEOUT, TICK};
+use crate::limits::{
+    BACKOFF_MIN, BUSY_WAIT_MAX, CURSOR_INTERVAL, GOODBYE, HANDSHAKE_TIMEOUT, TICK,
+};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use quinn::{Connection, RecvStream, SendStream, VarInt};
@@ -38,6 +40,8 @@ pub struct SpoolError {
     pub key: BatchKey,
     /// Why.
     pub reason: String,
+    /// Whether it may well be read another time: the disk or the system failed, not the batch.
+    pub passing: bool,
 }
 
 /// Where batches are until they are acknowledged.
@@ -45,7 +49,8 @@ pub trait Spool: Send {
     /// A batch that is durable here.
     ///
     /// # Errors
-    /// When it is damaged or gone; it is then passed over.
+    /// When the disk fails, or when it is gone for good; then it is passed over. For damage a gap
+    /// of the same name is handed out.
     fn read(&mut self, key: BatchKey) -> Result<SealedBatch, SpoolError>;
     /// Everything below is acknowledged and may go.
     fn trim(&mut self, trim: Trim);
@@ -198,7 +203,7 @@ impl<S: Spool> Uplink<S> {
                     };
                     match ended {
                         End::Drained => return self.close(),
-                        End::Again => continue,
+                        End::Again => {}
                         End::Lost(problem) => self.disconnected(problem),
                     }
                 }
@@ -268,13 +273,9 @@ impl<S: Spool> Uplink<S> {
         });
     }
 
-    /// Connects and greets. What is sealed meanwhile waits in its queue.
+    /// Connects and greets, taking in what is sealed while there is no connection.
     async fn connect(&mut self) -> Result<Link, String> {
-        let connection = self
-            .connector
-            .connect()
-            .await
-            .map_err(|e: ConnectError| e.to_string())?;
+        let connection = self.reach().await?;
         let greeting = async {
             let (send, receive) = connection.open_bi().await.map_err(|e| e.to_string())?;
             let mut link = Link {
@@ -301,6 +302,27 @@ impl<S: Spool> Uplink<S> {
             status.sessions += 1;
         });
         Ok(link)
+    }
+
+    /// A connection; gives up when it is time to end.
+    async fn reach(&mut self) -> Result<Connection, String> {
+        let Self {
+            connector,
+            sealed,
+            sender,
+            ..
+        } = self;
+        let mut connecting = std::pin::pin!(connector.connect());
+        loop {
+            tokio::select! {
+                connected = &mut connecting => return connected.map_err(|e| e.to_string()),
+                sealed = sealed.next() => {
+                    if let Some(sealed) = sealed {
+                        sender.on_sealed(sealed.key, sealed.bytes);
+                    }
+                }
+            }
+        }
     }
 
     async fn greet(&mut self, link: &mut Link) -> Result<(), String> {
@@ -417,6 +439,11 @@ impl<S: Spool> Uplink<S> {
         while let Some((key, urgency)) = self.sender.poll_send() {
             let batch = match self.spool.read(key) {
                 Ok(batch) => batch,
+                Err(error) if error.passing => {
+                    warn!(%error, "tried again soon");
+                    self.hold = (Some(Instant::now() + BACKOFF_MIN), self.hold.1);
+                    return;
+                }
                 Err(error) => {
                     warn!(%error, "passed over");
                     self.sender.skip(key);
@@ -465,8 +492,14 @@ impl<S: Spool> Uplink<S> {
             retry_after_ms: 0,
             batch: None,
         };
-        if let Err(problem) = say(&mut link.write, &Message::Reject(reject)).await {
-            debug!(problem, "the session ended without a word");
+        let said = async {
+            say(&mut link.write, &Message::Reject(reject)).await?;
+            link.write.finish().map_err(|e| e.to_string())?;
+            link.write.stopped().await.map_err(|e| e.to_string())
+        };
+        // Until it has arrived, or not for long.
+        if !matches!(tokio::time::timeout(GOODBYE, said).await, Ok(Ok(_))) {
+            debug!("the session ended without a word");
         }
         link.connection.close(VarInt::from_u32(0), b"closing");
         self.status.send_modify(|status| status.connected = false);

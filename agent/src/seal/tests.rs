@@ -57,7 +57,9 @@ impl Life {
     fn open(disk: &Arc<dyn Disk>) -> (Self, LogReader) {
         let dir = Path::new(DATA);
         disk.create_dir_all(dir).unwrap();
-        let present = crate::life::begin(disk, dir, 1_000_000).unwrap();
+        let checkpoints = Checkpoints::open(Arc::clone(disk), &dir.join("ckpt"), "agent").unwrap();
+        let seen = crate::pipeline::greatest_life_seen(disk, dir, &checkpoints).unwrap();
+        let present = crate::life::begin(disk, dir, seen).unwrap();
         let wal = Log::open(
             Arc::clone(disk),
             &dir.join("wal"),
@@ -70,7 +72,7 @@ impl Life {
             spool: spool.writer,
             covered: spool.covered,
             dead: DeadLetters::open(disk, &dir.join("deadletter"), present, 0).unwrap(),
-            checkpoints: Checkpoints::open(Arc::clone(disk), &dir.join("ckpt"), "agent").unwrap(),
+            checkpoints,
             wal: wal.reader.clone(),
             catalogue: Catalogue::unkept(),
         };
