@@ -99,6 +99,9 @@ impl Sources {
             StorageState::Ok => vec![],
             StorageState::Full => vec!["storage is full: nothing is acknowledged"],
             StorageState::Failed => vec!["the disk fails: nothing is acknowledged"],
+            StorageState::Blocked => {
+                vec!["sealed readings wait for the disk, or sealing is behind"]
+            }
         };
         Ready {
             ready: reasons.is_empty(),
@@ -115,6 +118,7 @@ impl Sources {
                 StorageState::Ok => "ok",
                 StorageState::Full => "full",
                 StorageState::Failed => "failed",
+                StorageState::Blocked => "blocked",
             },
             uplink: UplinkReport {
                 connected: uplink.connected,

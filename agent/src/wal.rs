@@ -9,6 +9,7 @@ mod queue;
 mod record;
 mod replay;
 mod stage;
+mod wait;
 
 pub use batch::{Batch, Durable};
 pub use queue::{Queue, Room};

@@ -5,11 +5,14 @@
 
 use super::batch::Batch;
 use super::queue::{Intake, Queue, Room, Woken};
-use crate::limits::{COMMIT_RETRY, COMMITTED_FRAMES_MAX, FRAME_TAKE_BYTES};
+use super::wait::wait_for;
+use crate::limits::{COMMIT_RETRY, COMMITTED_FRAMES_MAX, FRAME_TAKE_BYTES, NEXT_STAGE_PATIENCE};
 use metrics::{counter, gauge, histogram};
 use std::io;
+use std::pin::pin;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+use tokio::sync::mpsc::error::{SendError, TrySendError};
 use tokio::sync::{mpsc, watch};
 use tributary_journal::{Appended, CommitPolicy, Frame, GroupCommit, LifeId, LogError, LogWriter};
 
@@ -23,6 +26,9 @@ pub enum StorageState {
     Full,
     /// The disk fails: nothing is acknowledged.
     Failed,
+    /// Sealed readings wait for the disk, or the next stage is behind: nothing is acknowledged
+    /// after the frames that are queued.
+    Blocked,
 }
 
 /// What takes frames: the log's writer, or what stands for it in a test.
@@ -91,6 +97,14 @@ impl Wal {
     /// # Errors
     /// [`WalError::Thread`].
     pub fn start(writer: impl Append, policy: CommitPolicy) -> Result<Self, WalError> {
+        Self::start_with(writer, policy, NEXT_STAGE_PATIENCE)
+    }
+
+    fn start_with(
+        writer: impl Append,
+        policy: CommitPolicy,
+        patience: Duration,
+    ) -> Result<Self, WalError> {
         let (queue, intake) = Queue::new();
         let (frames, committed) = mpsc::channel(COMMITTED_FRAMES_MAX);
         let (state, state_receiver) = watch::channel(StorageState::Ok);
@@ -103,6 +117,7 @@ impl Wal {
             frames,
             state,
             frame: Frame::new(),
+            patience,
         };
         let refusing = queue.clone();
         let thread = thread::Builder::new()
@@ -121,6 +136,9 @@ impl Wal {
     }
 }
 
+/// The next stage has ended.
+struct Gone;
+
 struct Stage<W> {
     writer: W,
     intake: Intake,
@@ -130,6 +148,7 @@ struct Stage<W> {
     target_bytes: usize,
     group: GroupCommit,
     started: Instant,
+    patience: Duration,
 }
 
 impl<W: Append> Stage<W> {
@@ -154,16 +173,13 @@ impl<W: Append> Stage<W> {
             held.iter().for_each(|(batch, _)| batch.acknowledge());
             let batches = held.into_iter().map(|(batch, _)| batch).collect();
             let Appended { life, first, count } = appended;
-            if self
-                .frames
-                .blocking_send(CommittedFrame {
-                    life,
-                    first,
-                    count,
-                    batches,
-                })
-                .is_err()
-            {
+            let committed = CommittedFrame {
+                life,
+                first,
+                count,
+                batches,
+            };
+            if self.hand_over(committed).is_err() {
                 return;
             }
         }
@@ -253,6 +269,30 @@ impl<W: Append> Stage<W> {
         }
     }
 
+    /// Gives a frame to the next stage, however long that takes; an error when there is none.
+    fn hand_over(&self, frame: CommittedFrame) -> Result<(), Gone> {
+        let frame = match self.frames.try_send(frame) {
+            Ok(()) => return Ok(()),
+            Err(TrySendError::Closed(_)) => return Err(Gone),
+            Err(TrySendError::Full(frame)) => frame,
+        };
+        let mut room = pin!(self.frames.reserve());
+        let granted = match wait_for(room.as_mut(), Some(self.patience)) {
+            Some(granted) => granted,
+            None => {
+                if self.publish(StorageState::Blocked) {
+                    tracing::warn!(
+                        "the next stage takes no messages: nothing more is acknowledged until it does"
+                    );
+                }
+                wait_for(room, None).unwrap_or(Err(SendError(())))
+            }
+        };
+        granted.map_err(|_| Gone)?.send(frame);
+        self.publish(StorageState::Ok);
+        Ok(())
+    }
+
     fn count(&self, took: Duration) {
         counter!("tributary_agent_wal_commits_total").increment(1);
         counter!("tributary_agent_wal_records_total").increment(u64::from(self.frame.count()));
@@ -272,3 +312,7 @@ impl<W: Append> Stage<W> {
         news
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+mod tests;
