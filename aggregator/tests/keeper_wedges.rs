@@ -1,10 +1,13 @@
 //! The keeper goes on: nothing that a crash, a bad disk or an agent leaves behind stops it for good.
 
 use crate::keeper::{Kept, checkpoints, os};
-use crate::sealed::{readings, series};
+use crate::sealed::{gap, readings, redefined, series};
 use tempfile::TempDir;
 use tributary_aggregator::keeper::Outcome;
+use tributary_journal::SegmentInfo;
+use tributary_protocol::batch::SealedBatch;
 use tributary_protocol::ids::Session;
+use tributary_protocol::message::AgainReason;
 
 /// Offers these batches of readings, all of which are durable then.
 async fn fill(kept: &Kept, session: Session, numbers: std::ops::Range<u64>) {
@@ -52,4 +55,93 @@ async fn three_checkpoints_that_a_kill_left_do_not_stop_trimming() {
         assert!(first(&kept) > before, "nothing was trimmed any more");
         kept.end().await;
     }
+}
+
+/// Spoils one byte of this batch in the journal.
+fn spoil_in_journal(kept_segments: &[SegmentInfo], batch: &SealedBatch) {
+    for segment in kept_segments {
+        let mut bytes = std::fs::read(&segment.path).unwrap();
+        let wanted = batch.bytes();
+        let found = bytes.windows(wanted.len()).position(|at| at == wanted);
+        if let Some(at) = found {
+            bytes[at + wanted.len() / 2] ^= 1;
+            std::fs::write(&segment.path, bytes).unwrap();
+            return;
+        }
+    }
+    panic!("the batch is not in the journal");
+}
+
+#[tokio::test]
+async fn damaged_definitions_are_asked_for_again_with_those_behind_them() {
+    let dir = TempDir::new().unwrap();
+    let kept = Kept::start(&os(), dir.path(), 0).unwrap();
+    let session = kept.hello().await.0.session;
+    let (first, second) = (series(0, 0, 2), series(1, 2, 1));
+    // The checkpoint of the first segment stands behind its first entry.
+    for batch in [&gap(0), &first, &second, &readings(1, 3, 9, 0), &gap(2)] {
+        assert_eq!(kept.offer(session, batch).await, Outcome::Durable);
+    }
+    let segments = kept.parts.reader.segments();
+    kept.end().await;
+    spoil_in_journal(&segments, &first);
+
+    let kept = Kept::start(&os(), dir.path(), 0).unwrap();
+    assert_eq!(kept.parts.recovered.from, 1, "the checkpoint has them");
+    let (welcome, _) = kept.hello().await;
+    assert_eq!(welcome.lanes[0].ranges, [], "held, and not in the book");
+    let session = welcome.session;
+    let after = readings(3, 3, 9, 0);
+    assert_eq!(
+        kept.offer(session, &after).await,
+        Outcome::Again(AgainReason::SeriesUnknown)
+    );
+    for batch in [&first, &second, &after] {
+        assert_eq!(kept.offer(session, batch).await, Outcome::Durable);
+    }
+    kept.end().await;
+}
+
+#[tokio::test]
+async fn definitions_in_quarantine_take_what_needs_them_along() {
+    let dir = TempDir::new().unwrap();
+    let mut kept = Kept::start(&os(), dir.path(), 0).unwrap();
+    let mut session = kept.hello().await.0.session;
+    assert_eq!(
+        kept.offer(session, &series(0, 0, 2)).await,
+        Outcome::Durable
+    );
+    // Series 1 a second time, as something else, and two new ones behind it.
+    let other = redefined(1, 1, 3);
+    for again in [true, true, false] {
+        let outcome = kept.offer(session, &other).await;
+        assert_eq!(outcome == Outcome::Again(AgainReason::Damaged), again);
+        assert_eq!(outcome == Outcome::Durable, !again);
+    }
+    // What the good definitions suffice for is taken; whatever needs more, and more definitions,
+    // are quarantined too, also after a restart from journal and from checkpoint.
+    for life in 0..3_u64 {
+        let good = readings(life * 1_000, 2, 9, 0);
+        assert_eq!(kept.offer(session, &good).await, Outcome::Durable);
+        for batch in [
+            readings(life * 1_000 + 1, 4, 9, 0),
+            series(2 + life, 4 + life as u32, 1),
+        ] {
+            for again in [true, true, false] {
+                let outcome = kept.offer(session, &batch).await;
+                assert_eq!(outcome == Outcome::Durable, !again, "{outcome:?}");
+            }
+        }
+        if life == 1 {
+            let many = (2..60).map(|n| readings(life * 1_000 + n, 2, 1_000, 0));
+            for batch in many {
+                assert_eq!(kept.offer(session, &batch).await, Outcome::Durable);
+            }
+            assert!(checkpoints(&dir).len() == 2);
+        }
+        kept.end().await;
+        kept = Kept::start(&os(), dir.path(), 0).unwrap();
+        session = kept.hello().await.0.session;
+    }
+    kept.end().await;
 }

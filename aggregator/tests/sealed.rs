@@ -29,8 +29,17 @@ fn spec(key: BatchKey, series_needed: u32) -> Spec {
 
 /// Definitions of `count` series from `base` on.
 pub fn series(number: u64, base: u32, count: u32) -> SealedBatch {
+    defined(number, base, count, "p")
+}
+
+/// As [`series`], with other definitions.
+pub fn redefined(number: u64, base: u32, count: u32) -> SealedBatch {
+    defined(number, base, count, "q")
+}
+
+fn defined(number: u64, base: u32, count: u32, metric: &str) -> SealedBatch {
     let def =
-        |n: u32| SeriesDef::new(&format!("pump-{n}"), "p", Some("Pa"), ValueType::F64).unwrap();
+        |n: u32| SeriesDef::new(&format!("pump-{n}"), metric, Some("Pa"), ValueType::F64).unwrap();
     let defs: Vec<SeriesDef> = (base..base + count).map(def).collect();
     Sealer::new()
         .series(&spec(key(Lane::Series, number), 0), base, &defs)

@@ -8,7 +8,14 @@ use tributary_protocol::ids::{AgentId, BufferId, SeriesId};
 use tributary_protocol::reading::ValueType;
 use tributary_protocol::series::{BookError, SeriesBook, SeriesDef};
 
-type Book = Arc<RwLock<SeriesBook>>;
+type Book = Arc<RwLock<Pages>>;
+
+#[derive(Debug, Default)]
+struct Pages {
+    series: SeriesBook,
+    /// Definitions of this buffer are in quarantine: they will never stand here.
+    torn: bool,
+}
 
 /// All books, shared by the keeper, which alone writes, and the sinks.
 #[derive(Clone, Debug, Default)]
@@ -29,7 +36,10 @@ impl Books {
     pub fn len(&self, agent: &AgentId, buffer: BufferId) -> u32 {
         let book = self.book(agent, buffer);
         book.map_or(0, |book| {
-            book.read().unwrap_or_else(PoisonError::into_inner).len()
+            book.read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .series
+                .len()
         })
     }
 
@@ -52,7 +62,7 @@ impl Books {
         let Some(book) = self.book(agent, buffer) else {
             return SeriesBook::new().append(base, defs);
         };
-        let book = book.read().unwrap_or_else(PoisonError::into_inner);
+        let book = &book.read().unwrap_or_else(PoisonError::into_inner).series;
         if base > book.len() {
             return Err(BookError::Hole {
                 known: book.len(),
@@ -82,7 +92,7 @@ impl Books {
         types: &[(SeriesId, ValueType)],
     ) -> Result<(), String> {
         let book = self.book(agent, buffer).unwrap_or_default();
-        let book = book.read().unwrap_or_else(PoisonError::into_inner);
+        let book = &book.read().unwrap_or_else(PoisonError::into_inner).series;
         for (series, value_type) in types {
             match book.get(*series) {
                 None => return Err(format!("series {} is not defined", series.0)),
@@ -107,17 +117,31 @@ impl Books {
         base: u32,
         defs: &[SeriesDef],
     ) -> Result<(), BookError> {
-        let book = {
-            let mut books = self.0.write().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(books.entry((agent.clone(), buffer)).or_default())
-        };
-        book.write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .append(base, defs)
+        let book = self.book_or_new(agent, buffer);
+        let mut book = book.write().unwrap_or_else(PoisonError::into_inner);
+        book.series.append(base, defs)
     }
 
-    /// Calls `see` with every book, ordered by agent and buffer.
-    pub fn each(&self, mut see: impl FnMut(&AgentId, BufferId, &SeriesBook)) {
+    fn book_or_new(&self, agent: &AgentId, buffer: BufferId) -> Book {
+        let mut books = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(books.entry((agent.clone(), buffer)).or_default())
+    }
+
+    /// Definitions of this buffer are in quarantine: what needs them waits in vain.
+    pub fn tear(&self, agent: &AgentId, buffer: BufferId) {
+        let book = self.book_or_new(agent, buffer);
+        book.write().unwrap_or_else(PoisonError::into_inner).torn = true;
+    }
+
+    /// Whether definitions of this buffer are in quarantine.
+    pub fn is_torn(&self, agent: &AgentId, buffer: BufferId) -> bool {
+        self.book(agent, buffer)
+            .is_some_and(|book| book.read().unwrap_or_else(PoisonError::into_inner).torn)
+    }
+
+    /// Calls `see` with every book, and whether it is [torn](Self::is_torn), ordered by agent and
+    /// buffer.
+    pub fn each(&self, mut see: impl FnMut(&AgentId, BufferId, &SeriesBook, bool)) {
         let mut all: Vec<((AgentId, BufferId), Book)> = {
             let books = self.0.read().unwrap_or_else(PoisonError::into_inner);
             books
@@ -127,11 +151,8 @@ impl Books {
         };
         all.sort_by(|(a, _), (b, _)| a.cmp(b));
         for ((agent, buffer), book) in all {
-            see(
-                &agent,
-                buffer,
-                &book.read().unwrap_or_else(PoisonError::into_inner),
-            );
+            let book = book.read().unwrap_or_else(PoisonError::into_inner);
+            see(&agent, buffer, &book.series, book.torn);
         }
     }
 }
@@ -140,7 +161,7 @@ impl Names for Books {
     fn name(&self, agent: &AgentId, buffer: BufferId, series: SeriesId) -> Option<SeriesName> {
         let book = self.book(agent, buffer)?;
         let book = book.read().unwrap_or_else(PoisonError::into_inner);
-        let def = book.get(series)?;
+        let def = book.series.get(series)?;
         Some(SeriesName {
             device: Arc::clone(&def.device),
             metric: Arc::clone(&def.metric),

@@ -108,6 +108,10 @@ impl Judge {
         };
         match flaw {
             Ok(()) => Step::Append(admission, RecordKind::Batch),
+            Err(Flaw::SeriesUnknown) if self.books.is_torn(&offer.agent, key.buffer) => {
+                let reason = "it needs definitions that are in quarantine";
+                self.count_try(offer, admission, reason)
+            }
             Err(Flaw::SeriesUnknown) => {
                 self.ledger.abort(admission);
                 Step::Answer(Outcome::Again(AgainReason::SeriesUnknown))
@@ -140,6 +144,9 @@ impl Judge {
         if kind == RecordKind::Quarantined {
             let id = (offer.agent.clone(), offer.batch.key(), offer.batch.hash());
             self.tries.remove(&id);
+            if offer.batch.kind() == Kind::Series {
+                self.books.tear(&offer.agent, offer.batch.key().buffer);
+            }
         } else if let Checked::Series { base, defs } = &offer.content {
             self.books
                 .append(&offer.agent, offer.batch.key().buffer, *base, defs)

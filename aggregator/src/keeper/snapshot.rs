@@ -1,9 +1,9 @@
 //! Ledger and books as the body of a checkpoint. Versioned, little endian, total on arbitrary
 //! bytes; where it is kept and whether it arrived whole is the journal crate's business.
 //!
-//! version u16 = 1 · ledger length u64 · ledger · books u32 · for each: tenant length u16, tenant,
-//! agent UUID 16, buffer 16, series u32, and for each: value type u8, device, metric, unit, each a
-//! length u16 and that many bytes (no unit: length 0).
+//! version u16 = 2 · ledger length u64 · ledger · books u32 · for each: tenant length u16, tenant,
+//! agent UUID 16, buffer 16, torn u8 (from version 2 on), series u32, and for each: value type u8,
+//! device, metric, unit, each a length u16 and that many bytes (no unit: length 0).
 
 use super::books::Books;
 use bytes::{Buf, BufMut, TryGetError};
@@ -13,7 +13,7 @@ use tributary_protocol::limits::{NAME_BYTES_MAX, SERIES_MAX};
 use tributary_protocol::reading::ValueType;
 use tributary_protocol::series::SeriesDef;
 
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 
 /// Why bytes are no checkpoint of ours.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -47,11 +47,12 @@ pub fn encode(ledger: &Ledger, books: &Books) -> Vec<u8> {
     out.put_u64_le(body.len() as u64);
     out.append(&mut body);
     let mut count = 0_u32;
-    books.each(|agent, buffer, book| {
+    books.each(|agent, buffer, book, torn| {
         count += 1;
         put_text(&mut body, agent.tenant());
         body.put_slice(&agent.uuid().0);
         body.put_slice(&buffer.0);
+        body.put_u8(u8::from(torn));
         body.put_u32_le(book.len());
         for def in book.defs() {
             body.put_u8(def.value_type.code());
@@ -72,7 +73,7 @@ pub fn encode(ledger: &Ledger, books: &Books) -> Vec<u8> {
 pub fn decode(mut bytes: &[u8]) -> Result<(Ledger, Books), SnapshotError> {
     let input = &mut bytes;
     let version = input.try_get_u16_le()?;
-    if version != VERSION {
+    if !(1..=VERSION).contains(&version) {
         return Err(SnapshotError::Version(version));
     }
     let ledger_bytes = usize::try_from(input.try_get_u64_le()?);
@@ -80,7 +81,7 @@ pub fn decode(mut bytes: &[u8]) -> Result<(Ledger, Books), SnapshotError> {
     let ledger = Ledger::read_checkpoint(ledger)?;
     let books = Books::new();
     for _ in 0..input.try_get_u32_le()? {
-        read_book(input, &books)?;
+        read_book(version, input, &books)?;
     }
     if input.has_remaining() {
         return Err(SnapshotError::Field("end: bytes are left over"));
@@ -88,11 +89,14 @@ pub fn decode(mut bytes: &[u8]) -> Result<(Ledger, Books), SnapshotError> {
     Ok((ledger, books))
 }
 
-fn read_book(input: &mut &[u8], books: &Books) -> Result<(), SnapshotError> {
+fn read_book(version: u16, input: &mut &[u8], books: &Books) -> Result<(), SnapshotError> {
     let tenant = text(input)?;
     let uuid = AgentUuid(id(input)?);
     let agent = AgentId::new(tenant, uuid).map_err(|_| SnapshotError::Field("tenant"))?;
     let buffer = BufferId(id(input)?);
+    if version >= 2 && input.try_get_u8()? != 0 {
+        books.tear(&agent, buffer);
+    }
     let count = input.try_get_u32_le()?;
     if count as usize > SERIES_MAX {
         return Err(SnapshotError::Field("count of series"));
@@ -159,6 +163,9 @@ mod tests {
             let unit = (n > 0).then_some("bar");
             let def = SeriesDef::new("pump", "p", unit, ValueType::ALL[usize::from(n)]).unwrap();
             books.append(&agent, buffer, 0, &[def]).unwrap();
+            if n == 1 {
+                books.tear(&agent, buffer);
+            }
         }
         encode(&ledger, &books)
     }
@@ -169,6 +176,27 @@ mod tests {
         let (ledger, books) = decode(&bytes).unwrap();
         assert_eq!(encode(&ledger, &books), bytes);
         assert_eq!(books.count(), 3);
+    }
+
+    #[test]
+    fn the_first_version_is_read() {
+        let agent = AgentId::new("a", AgentUuid([2; 16])).unwrap();
+        let buffer = BufferId::new(1, 1);
+        let mut bytes = encode(&Ledger::new(), &Books::new());
+        bytes[0] = 1;
+        let books = bytes.len() - 4;
+        bytes[books] = 1;
+        put_text(&mut bytes, agent.tenant());
+        bytes.put_slice(&agent.uuid().0);
+        bytes.put_slice(&buffer.0);
+        bytes.put_u32_le(1);
+        bytes.put_u8(ValueType::F64.code());
+        for text in ["pump", "p", ""] {
+            put_text(&mut bytes, text);
+        }
+        let (_, books) = decode(&bytes).unwrap();
+        assert_eq!(books.len(&agent, buffer), 1);
+        assert!(!books.is_torn(&agent, buffer));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use tributary_journal::{
     Appended, CheckpointError, Checkpoints, Disk, Entry, Frame, LifeId, Log, LogConfig, LogError,
     LogReader, LogWriter, Open,
 };
-use tributary_protocol::batch::{Content, Decoder, SealedBatch};
+use tributary_protocol::batch::{Content, Decoder, Kind, SealedBatch};
 use tributary_protocol::ids::LogId;
 use tributary_protocol::ledger::Ledger;
 
@@ -295,17 +295,21 @@ impl Replay {
         let record = record::parse(entry.bytes).map_err(|error| error.to_string())?;
         let batch = SealedBatch::open(record.sealed).map_err(|error| error.to_string())?;
         let key = batch.key();
+        match (batch.kind(), kind) {
+            (Kind::Series, RecordKind::Quarantined) => self.books.tear(&record.agent, key.buffer),
+            (Kind::Series, _) => {
+                // Before its number is held: the agent sends again what is not in the book.
+                let content = batch.decode(&mut self.decoder);
+                let content = content.map_err(|error| error.to_string())?;
+                if let Content::Series { base, defs } = content {
+                    let added = self.books.append(&record.agent, key.buffer, base, &defs);
+                    added.map_err(|error| error.to_string())?;
+                }
+            }
+            (Kind::Readings | Kind::Gap, _) => {}
+        }
         if !self.ledger.recover(&record.agent, key, batch.hash()) {
             self.found.doubled += 1;
-        }
-        if kind == RecordKind::Batch && batch.kind() == tributary_protocol::batch::Kind::Series {
-            let content = batch
-                .decode(&mut self.decoder)
-                .map_err(|error| error.to_string())?;
-            if let Content::Series { base, defs } = content {
-                let added = self.books.append(&record.agent, key.buffer, base, &defs);
-                added.map_err(|error| error.to_string())?;
-            }
         }
         Ok(())
     }
