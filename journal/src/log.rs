@@ -18,6 +18,7 @@ mod quarantine;
 mod reader;
 mod recover;
 mod scan;
+mod settle;
 mod state;
 mod writer;
 
@@ -338,12 +339,14 @@ impl Log {
     /// Opens the log in `dir`, which is made when it is missing.
     ///
     /// Reads every segment's header and scans the newest segment of each life. What is found is
-    /// never appended to: the first [`append`](LogWriter::append) begins a new segment. Opens on
-    /// a full disk and beyond its quota, too; appending is what waits then.
+    /// never appended to: the first [`append`](LogWriter::append) begins a new segment. What it
+    /// then says that the log holds is durable, whatever the process before had confirmed. Opens
+    /// on a full disk and beyond its quota, too; appending is what waits then.
     ///
     /// # Errors
-    /// Wrong configuration, a segment of another log or of a newer version, or a disk that fails.
-    /// Damage is not an error.
+    /// Wrong configuration, a segment of another log or of a newer version, or a disk that fails,
+    /// by not making durable what was found, too: opening again tries again. Damage is not an
+    /// error.
     pub fn open(
         disk: Arc<dyn Disk>,
         dir: &Path,

@@ -4,8 +4,9 @@
 //! For the tests of every crate that stores something. What it models: data in pages of 4 KiB
 //! that survive a power cut one by one unless synced; lengths, and creations, renames and
 //! removals, that survive unless their file or directory was synced; blocks taken at creation; a
-//! failed fdatasync after which the pages count as clean and are never written. What it does not
-//! model: directories that a power cut takes back, permissions, time.
+//! process that dies while the machine goes on; a failed fdatasync after which the pages count as
+//! clean: they read well and are never written, unless they are written to again. What it does
+//! not model: directories that a power cut takes back, permissions, time.
 
 mod inode;
 
@@ -23,7 +24,7 @@ pub enum Survival {
     Nothing,
     /// Each page, length and name with a chance of one half, by this seed.
     RandomHalf(u64),
-    /// Everything: what kill -9 leaves.
+    /// Everything: it had been written back in time.
     All,
 }
 
@@ -106,6 +107,7 @@ struct World {
     full: bool,
     free_bytes: u64,
     fail_syncs: u32,
+    fail_dir_syncs: u32,
     fail_writes: u32,
     random: u64,
 }
@@ -129,6 +131,7 @@ impl World {
             full: false,
             free_bytes: 1 << 40,
             fail_syncs: 0,
+            fail_dir_syncs: 0,
             fail_writes: 0,
             random,
         }
@@ -241,6 +244,24 @@ impl SimDisk {
         }
     }
 
+    /// Kills the process, and the machine goes on: everything that uses this disk fails from now
+    /// on, and the disk returned is what the next process finds. It reads whatever was written;
+    /// what was not synced, or not well, is as little durable as before.
+    pub fn kill(&self) -> Self {
+        let mut old = lock(&self.world);
+        old.power_left = Some(0);
+        let mut world = World::new(old.random ^ 0xdead);
+        world.names = old.names.clone();
+        world.synced_names = old.synced_names.clone();
+        world.unsynced = old.unsynced.clone();
+        world.dirs = old.dirs.clone();
+        world.full = old.full;
+        world.free_bytes = old.free_bytes;
+        Self {
+            world: Arc::new(Mutex::new(world)),
+        }
+    }
+
     /// Lets `operations` more changing operations succeed. The one after them is carried out but
     /// neither durable nor confirmed, and then everything fails, reads too.
     pub fn power_off_after(&self, operations: u64) {
@@ -277,6 +298,11 @@ impl SimDisk {
     /// As [`fail_next_sync`](Self::fail_next_sync), for the next `times`.
     pub fn fail_syncs(&self, times: u32) {
         lock(&self.world).fail_syncs = times;
+    }
+
+    /// Lets the next `times` syncs of a directory fail with an I/O error; its names may survive.
+    pub fn fail_dir_syncs(&self, times: u32) {
+        lock(&self.world).fail_dir_syncs = times;
     }
 
     /// Lets the next `times` writes fail with an I/O error, half done.
@@ -396,6 +422,10 @@ impl Disk for SimDisk {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut world = lock(&self.world);
         world.operate()?.confirm()?;
+        if world.fail_dir_syncs > 0 {
+            world.fail_dir_syncs -= 1;
+            return Err(io::Error::other("a planted error of a directory's fsync"));
+        }
         let World {
             unsynced,
             synced_names,

@@ -1,9 +1,10 @@
-//! Power cuts: whatever was appended is there, in order, once, and nothing else.
+//! Power cuts and kills: whatever was appended is there, in order, once, and nothing else; and
+//! what one open found, every later one finds.
 
 use crate::small_log::*;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
-use tributary_journal::{LifeId, LogReader, Open, Opened, SimDisk, Survival};
+use tributary_journal::{LifeId, LogError, LogReader, Open, Opened, SimDisk, Survival};
 
 /// What a model knows of one life: entries acknowledged, and frames that may be in flight.
 #[derive(Default, Clone, Debug)]
@@ -39,6 +40,27 @@ fn survival() -> impl Strategy<Value = Survival> {
         any::<u64>().prop_map(Survival::RandomHalf),
         Just(Survival::All),
     ]
+}
+
+/// How a process ends.
+#[derive(Clone, Copy, Debug)]
+enum Ending {
+    /// The machine goes on.
+    Killed,
+    PowerCut(Survival),
+}
+
+impl Ending {
+    fn of(self, disk: &SimDisk) -> SimDisk {
+        match self {
+            Self::Killed => disk.kill(),
+            Self::PowerCut(survival) => disk.crash(survival),
+        }
+    }
+}
+
+fn ending() -> impl Strategy<Value = Ending> {
+    prop_oneof![Just(Ending::Killed), survival().prop_map(Ending::PowerCut),]
 }
 
 /// Runs the steps until the power goes or they end.
@@ -114,6 +136,92 @@ fn check(reader: &LogReader, life: LifeId, model: &mut Model) {
     }
 }
 
+/// A process that dies between the write of a frame and its fdatasync, which leaves the frame in
+/// the page cache alone; with a failed fdatasync before, in clean pages.
+fn killed_in_flight(sync_failed: bool) -> SimDisk {
+    let disk = SimDisk::new(11);
+    let mut log = open(&disk, Open::NewLife(life(1)));
+    append_many(&mut log.writer, 3, 300);
+    if sync_failed {
+        // The frame's own segment, and the header of the one that was to take it.
+        disk.fail_syncs(2);
+        disk.set_full(true);
+    } else {
+        disk.power_off_after(0);
+    }
+    let refused = log.writer.append(&frame(&[&entry(3, 5000)]));
+    assert!(refused.is_err());
+    disk.kill()
+}
+
+#[test]
+fn what_an_open_found_is_there_after_a_power_cut() {
+    for sync_failed in [false, true] {
+        for survival in [Survival::Nothing, Survival::RandomHalf(3), Survival::All] {
+            for how in [Open::NewLife(life(2)), Open::SameLife { if_empty: life(1) }] {
+                let disk = killed_in_flight(sync_failed);
+                let log = open(&disk, how);
+                assert_numbered(&read_all(&log.reader, life(1), 0, 999), 0, 4);
+                let log = open(&disk.crash(survival), Open::NewLife(life(3)));
+                assert_numbered(&read_all(&log.reader, life(1), 0, 999), 0, 4);
+                assert!(log.recovery.damage.is_empty());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_header_that_proves_damage_is_there_after_a_power_cut() {
+    let disk = killed_in_flight(false);
+    // The frame before is damaged, and so is the one in flight but for its header.
+    let path = open(&disk, Open::NewLife(life(2))).reader.segments()[0]
+        .path
+        .clone();
+    let frame_bytes = (24 + 3 + 300_u64).next_multiple_of(8);
+    let disk = killed_in_flight(false);
+    disk.flip_bit(&path, 4096 + 2 * frame_bytes + 99, 1);
+    disk.flip_bit(&path, 4096 + 3 * frame_bytes + 999, 1);
+    let found = open(&disk, Open::NewLife(life(2))).recovery;
+    assert_eq!(found.damage[0].numbers, 2..3);
+    let again = open(&disk.crash(Survival::Nothing), Open::NewLife(life(3)));
+    assert_eq!(again.recovery.damage, found.damage);
+    assert_eq!(again.reader.end(life(1)), Some(3));
+}
+
+#[test]
+fn what_cannot_be_made_durable_is_not_believed() {
+    for sync_failed in [false, true] {
+        let disk = killed_in_flight(sync_failed);
+        for _ in 0..3 {
+            disk.fail_next_sync();
+            let refused = try_open(&disk, config(), Open::NewLife(life(2)));
+            assert!(matches!(refused, Err(LogError::Io { .. })), "{refused:?}");
+        }
+        disk.fail_dir_syncs(1);
+        let refused = try_open(&disk, config(), Open::NewLife(life(2)));
+        assert!(matches!(refused, Err(LogError::Io { .. })), "{refused:?}");
+        // The disk is well again: the pages are written, though they count as clean.
+        let log = open(&disk, Open::NewLife(life(2)));
+        assert_eq!(log.reader.end(life(1)), Some(4));
+        let log = open(&disk.crash(Survival::Nothing), Open::NewLife(life(3)));
+        assert_numbered(&read_all(&log.reader, life(1), 0, 999), 0, 4);
+    }
+}
+
+#[test]
+fn making_durable_what_is_found_costs_one_frame_and_no_block_and_once() {
+    let disk = killed_in_flight(false);
+    disk.set_full(true);
+    let before = disk.counts();
+    open(&disk, Open::NewLife(life(2)));
+    let after = disk.counts();
+    assert_eq!(after.bytes_written - before.bytes_written, 5032);
+    assert_eq!(after.syncs - before.syncs, 1);
+    open(&disk, Open::NewLife(life(3)));
+    let again = disk.counts();
+    assert_eq!((again.writes, again.syncs), (after.writes, after.syncs));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: 300,
@@ -121,14 +229,14 @@ proptest! {
         ..Default::default()
     })]
 
-    /// New life after new life, each ended by a power cut at any operation.
+    /// New life after new life, each ended by a kill or a power cut at any operation.
     #[test]
     fn acknowledged_entries_survive_any_power_cut(
-        rounds in prop::collection::vec((steps(), 1..200_u64, survival()), 1..5),
+        rounds in prop::collection::vec((steps(), 1..200_u64, ending()), 1..6),
     ) {
         let mut disk = SimDisk::new(7);
         let mut models: BTreeMap<LifeId, Model> = BTreeMap::new();
-        for (place, (steps, power, survival)) in rounds.iter().enumerate() {
+        for (place, (steps, power, ending)) in rounds.iter().enumerate() {
             let id = life(place as u8 + 1);
             let mut log = open(&disk, Open::NewLife(id));
             prop_assert!(log.recovery.damage.is_empty(), "{:?}", log.recovery.damage);
@@ -139,7 +247,7 @@ proptest! {
             let mut model = Model::default();
             run(&mut log, &disk, &mut model, steps, place as u64);
             models.insert(id, model);
-            disk = disk.crash(*survival);
+            disk = ending.of(&disk);
         }
         let log = open(&disk, Open::NewLife(life(99)));
         for (life, model) in &mut models {
@@ -150,17 +258,17 @@ proptest! {
     /// The aggregator's journal: one life, numbers never given twice to what was acknowledged.
     #[test]
     fn the_same_life_survives_any_power_cut(
-        rounds in prop::collection::vec((steps(), 1..200_u64, survival()), 1..5),
+        rounds in prop::collection::vec((steps(), 1..200_u64, ending()), 1..6),
     ) {
         let mut disk = SimDisk::new(7);
         let mut model = Model::default();
-        for (place, (steps, power, survival)) in rounds.iter().enumerate() {
+        for (place, (steps, power, ending)) in rounds.iter().enumerate() {
             let mut log = open(&disk, Open::SameLife { if_empty: life(1) });
             check(&log.reader, life(1), &mut model);
             prop_assert_eq!(log.writer.next_number(), model.acked.len() as u64);
             disk.power_off_after(*power);
             run(&mut log, &disk, &mut model, steps, place as u64);
-            disk = disk.crash(*survival);
+            disk = ending.of(&disk);
         }
         let log = open(&disk, Open::SameLife { if_empty: life(1) });
         check(&log.reader, life(1), &mut model);

@@ -186,6 +186,17 @@ impl FrameHeader {
         self.first.saturating_add(u64::from(self.count))
     }
 
+    /// The bytes that it was read from.
+    pub fn encode(&self, key: FrameKey) -> Vec<u8> {
+        let mut out = Vec::with_capacity(FRAME_HEADER_BYTES);
+        out.extend_from_slice(&key.mark.to_le_bytes());
+        out.extend_from_slice(&self.crc.to_le_bytes());
+        out.extend_from_slice(&(self.payload_bytes as u32).to_le_bytes());
+        out.extend_from_slice(&self.count.to_le_bytes());
+        out.extend_from_slice(&self.first.to_le_bytes());
+        out
+    }
+
     /// The header at the start of `bytes`, if it bears the mark and contradicts nothing.
     pub fn decode(bytes: &[u8], key: FrameKey) -> Option<Self> {
         if u32_at(bytes, 0)? != key.mark {
@@ -226,12 +237,14 @@ pub(crate) fn encode_frame(
     payload: &[u8],
     out: &mut Vec<u8>,
 ) {
+    let header = FrameHeader {
+        crc: 0,
+        payload_bytes: payload.len(),
+        count,
+        first,
+    };
     out.clear();
-    out.extend_from_slice(&key.mark.to_le_bytes());
-    out.extend_from_slice(&[0; 4]);
-    out.extend_from_slice(&(payload.len() as u32).to_le_bytes());
-    out.extend_from_slice(&count.to_le_bytes());
-    out.extend_from_slice(&first.to_le_bytes());
+    out.extend_from_slice(&header.encode(key));
     out.extend_from_slice(payload);
     let crc = frame_crc(key, out).unwrap_or_default();
     put(out, 4, &crc.to_le_bytes());

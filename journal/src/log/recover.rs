@@ -1,14 +1,15 @@
 //! Opening a log: which segments there are, where each life ends, and what is damaged.
 //!
 //! Reads every header, and scans the newest segment of each life only: an older one ends where
-//! the next one's header says it begins. Never refuses for damage; never appends to what it
-//! found. The rules are in `docs/storage.md`, "Recovery".
+//! the next one's header says it begins. Believes only what is durable. Never refuses for damage;
+//! never appends to what it found. The rules are in `docs/storage.md`, "Recovery".
 
 use crate::disk::{Disk, DiskFile};
 use crate::limits::{DAMAGES_MAX, SEGMENT_HEADER_BYTES, SPARES_MAX};
 use crate::log::format::{HeaderFault, SegmentHeader, parse_segment_name, segment_name};
 use crate::log::quarantine;
 use crate::log::scan::{Behind, Scan};
+use crate::log::settle::{Last, settle};
 use crate::log::state::{Segment, SegmentKey, Shared, State, parse_spare_name};
 use crate::log::{Damage, LifeId, LogConfig, LogError, Open, Recovery};
 use std::collections::BTreeMap;
@@ -82,7 +83,7 @@ pub(crate) fn recover(
         next,
     };
     let shared = Shared::new(disk, dir, config, state);
-    prepare(&shared);
+    prepare(&shared)?;
     recovery.lives = shared.lock().lives();
     Ok((shared, recovery))
 }
@@ -151,6 +152,7 @@ fn read_header(
                 created_us: header.created_us,
                 index: Vec::new(),
                 failed: false,
+                settled: bytes < header.segment_bytes,
             };
             found.segments.insert(key, segment);
             Ok(())
@@ -251,6 +253,7 @@ struct Scanned {
     torn_bytes: u64,
     /// The rest is ours and not readable: it must not be cut off.
     keep_tail: bool,
+    last: Last,
     damage: Vec<Damage>,
 }
 
@@ -273,6 +276,10 @@ fn scan_newest(
         .open(&path)
         .map_err(|error| LogError::io("opening", &path, error))?;
     let scanned = scan(&*file, key, segment, &name);
+    if !segment.settled || scanned.keep_tail {
+        let settled = settle(&*file, segment.key, &scanned.last);
+        settled.map_err(|error| LogError::io("making durable the end of", &path, error))?;
+    }
     segment.end = scanned.end;
     segment.limit = scanned.limit;
     recovery.torn_bytes += scanned.torn_bytes;
@@ -307,6 +314,7 @@ fn scan(
         limit: SEGMENT_HEADER_BYTES,
         torn_bytes: 0,
         keep_tail: false,
+        last: Last::Nothing,
         damage: Vec::new(),
     };
     let damage = |numbers, offset, bytes| Damage {
@@ -325,12 +333,14 @@ fn scan(
             Some(frame) => frame,
             None => match scan.behind(at, found.end) {
                 Behind::Frame(frame) => frame,
-                Behind::Header { at: torn, first } => {
-                    found.damage.push(damage(found.end..first, at, torn - at));
-                    found.end = first;
+                Behind::Header { at: torn, header } => {
+                    let numbers = found.end..header.first;
+                    found.damage.push(damage(numbers, at, torn - at));
+                    found.end = header.first;
                     found.limit = torn;
-                    found.torn_bytes = scan.header_at(torn).map_or(0, |torn| torn.frame_bytes());
+                    found.torn_bytes = header.frame_bytes();
                     found.keep_tail = true;
+                    found.last = Last::Header { at: torn, header };
                     return found;
                 }
                 Behind::Nothing if scan.unreadable => {
@@ -356,20 +366,20 @@ fn scan(
         found.end = frame.header.end();
         at = frame.next_at();
         found.limit = at;
+        found.last = Last::Frame(frame);
     }
 }
 
-/// Has a spare segment ready, so that a full disk shows before it is needed, and makes durable
-/// what opening renamed and removed. Opening does not depend on either.
-fn prepare(shared: &Shared) {
+/// Has a spare segment ready, so that a full disk shows before it is needed; opening does not
+/// depend on that. Makes the names durable: where one segment ends is what the next one's says.
+fn prepare(shared: &Shared) -> Result<(), LogError> {
     let mut state = shared.lock();
-    let log = shared.dir.display();
     if state.spares.is_empty()
         && let Err(error) = shared.make_spare(&mut state)
     {
+        let log = shared.dir.display();
         tracing::warn!(%log, %error, "no segment could be prepared");
     }
-    if let Err(error) = shared.disk.sync_dir(&shared.dir) {
-        tracing::warn!(%log, %error, "the names of the segments may not be durable");
-    }
+    let synced = shared.disk.sync_dir(&shared.dir);
+    synced.map_err(|error| LogError::io("syncing the names in", &shared.dir, error))
 }

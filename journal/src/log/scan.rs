@@ -31,7 +31,7 @@ pub(crate) enum Behind {
     Frame(RawFrame),
     /// Only the header of a later frame. One frame is written at a time, so whatever stands
     /// before it was durable; it itself may be torn.
-    Header { at: u64, first: u64 },
+    Header { at: u64, header: FrameHeader },
     /// Nothing of ours.
     Nothing,
 }
@@ -107,10 +107,7 @@ impl<'a> Scan<'a> {
                 return Behind::Frame(frame);
             }
             if header.first > expected {
-                best = Behind::Header {
-                    at: found,
-                    first: header.first,
-                };
+                best = Behind::Header { at: found, header };
             }
         }
         best

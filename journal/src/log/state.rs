@@ -30,6 +30,8 @@ pub(crate) struct Segment {
     pub index: Vec<(u64, u64)>,
     /// A write or sync of it failed: never written again, so never recycled.
     pub failed: bool,
+    /// An open before this one made its end durable, and cut off the rest.
+    pub settled: bool,
 }
 
 impl Segment {

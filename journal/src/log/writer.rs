@@ -268,6 +268,7 @@ impl LogWriter {
             created_us: header.created_us,
             index: Vec::new(),
             failed: false,
+            settled: false,
         };
         if let Some((first, before)) = state.segments.range_mut((self.life, 0)..key).next_back() {
             debug_assert!(first.1 < self.next);
