@@ -194,6 +194,8 @@ pub struct Keeper {
     sessions: HashMap<AgentId, CancellationToken>,
     seen: status::Seen,
     frame: Frame,
+    /// A segment was begun and no checkpoint has been written since.
+    checkpoint_due: bool,
 }
 
 /// A batch in the frame that is being filled.
@@ -251,6 +253,7 @@ impl Keeper {
             sessions: HashMap::new(),
             seen: status::Seen::default(),
             frame: Frame::new(),
+            checkpoint_due: false,
         };
         Ok((keeper, parts))
     }
@@ -269,7 +272,7 @@ impl Keeper {
         {
             match first {
                 Some(request) => self.group(request),
-                None => self.trim(),
+                None => self.tidy(),
             }
         }
         self.requests.close();
@@ -410,7 +413,8 @@ impl Keeper {
             let _ = reply.send(Outcome::Durable);
         }
         if self.store.segment_began() {
-            self.checkpoint();
+            self.checkpoint_due = true;
+            self.tidy();
         }
     }
 
@@ -420,7 +424,7 @@ impl Keeper {
         tracing::error!(%error, batches = staged.len(), "the journal cannot be written");
         metrics::counter!("tributary_aggregator_append_errors_total").increment(1);
         self.status.set_trouble(Some(error.to_string()));
-        self.trim();
+        self.tidy();
         std::thread::sleep(Duration::from_millis(APPEND_RETRY_MS));
         for Staged {
             admission, replies, ..
@@ -433,14 +437,18 @@ impl Keeper {
         }
     }
 
-    fn checkpoint(&mut self) {
-        match self.store.checkpoint(&self.judge.ledger, &self.judge.books) {
-            Ok(()) => self.trim(),
-            Err(error) => {
-                tracing::error!(%error, "no checkpoint: the journal is not trimmed meanwhile");
-                metrics::counter!("tributary_aggregator_checkpoint_errors_total").increment(1);
+    /// Writes the checkpoint that is due, and gives up what it and the lake no longer need.
+    fn tidy(&mut self) {
+        if self.checkpoint_due {
+            match self.store.checkpoint(&self.judge.ledger, &self.judge.books) {
+                Ok(()) => self.checkpoint_due = false,
+                Err(error) => {
+                    tracing::error!(%error, "no checkpoint: the journal is not trimmed meanwhile");
+                    metrics::counter!("tributary_aggregator_checkpoint_errors_total").increment(1);
+                }
             }
         }
+        self.trim();
     }
 
     fn trim(&self) {

@@ -145,3 +145,32 @@ async fn definitions_in_quarantine_take_what_needs_them_along() {
     }
     kept.end().await;
 }
+
+#[tokio::test]
+async fn a_checkpoint_that_failed_is_tried_again_without_a_new_segment() {
+    let dir = TempDir::new().unwrap();
+    let kept = Kept::start(&os(), dir.path(), u64::MAX).unwrap();
+    let session = kept.hello().await.0.session;
+    assert_eq!(
+        kept.offer(session, &series(0, 0, 3)).await,
+        Outcome::Durable
+    );
+    fill(&kept, session, 0..20).await;
+    let before = checkpoints(&dir);
+    // Nothing can be written where the checkpoints are: the folder is away.
+    let (ledger, away) = (dir.path().join("ledger"), dir.path().join("away"));
+    std::fs::rename(&ledger, &away).unwrap();
+    let segments = kept.parts.reader.segments().len();
+    let mut number = 20;
+    while kept.parts.reader.segments().len() == segments {
+        fill(&kept, session, number..number + 1).await;
+        number += 1;
+    }
+    std::fs::rename(&away, &ledger).unwrap();
+    let held = first(&kept);
+    // Nothing is offered any more: the second without a request brings it.
+    while checkpoints(&dir) == before || first(&kept) == held {
+        tokio::task::yield_now().await;
+    }
+    kept.end().await;
+}
