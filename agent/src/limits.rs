@@ -33,8 +33,15 @@ pub const OUTGOING_BYTES_MAX: usize = 64 * 1024;
 pub const READ_BYTES: usize = 16 * 1024;
 /// Bytes of an oversized MQTT 3.1.1 publication that its dead letter keeps.
 pub const TOO_LARGE_HEAD_BYTES: usize = 1_024;
-/// Bytes that unfinished packets of all connections may hold together.
+/// Bytes that unfinished packets of all connections, and what they read and the queue has no room
+/// for, may hold together before those that hold more than `READ_BYTES` are closed.
 pub const UNFINISHED_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// The same, before all are closed that hold more than `UNFINISHED_BYTES_ALLOWED`.
+pub const UNFINISHED_BYTES_HARD_MAX: usize = 2 * UNFINISHED_BYTES_MAX;
+/// Bytes that a connection may hold however much the others do.
+pub const UNFINISHED_BYTES_ALLOWED: usize = 1_024;
+/// Open files that are not for connections: logs, the uplink, HTTP, and what accepts.
+pub const OTHER_FILES: u64 = 256;
 /// Time that a closing connection is given to take the last words.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Keep alive that a client is told to use at most, in seconds (MQTT 5).
@@ -147,6 +154,8 @@ pub const CURSOR_SLOT_BYTES: u64 = 256 * 1024;
 
 const _: () = assert!(CONNECT_BYTES_MAX <= PACKET_BYTES_MAX);
 const _: () = assert!(READ_BYTES <= UNACKED_BYTES_MAX);
+const _: () = assert!(UNFINISHED_BYTES_ALLOWED < READ_BYTES);
+const _: () = assert!(CONNECTIONS_MAX * UNFINISHED_BYTES_ALLOWED < UNFINISHED_BYTES_MAX);
 const _: () = assert!(TOO_LARGE_HEAD_BYTES <= READ_BYTES);
 // A text value never exceeds what a reading holds only because it is checked: a payload may.
 const _: () = assert!(TEXT_BYTES_MAX < PACKET_BYTES_MAX);

@@ -6,10 +6,12 @@
 
 mod codec;
 mod connection;
+mod files;
 mod intake;
 pub mod listener;
 mod rate;
 mod registry;
 
 pub use codec::Fault;
+pub use files::raise_open_files;
 pub use listener::{Listener, ListenerConfig, ListenerError};

@@ -272,7 +272,8 @@ impl Connection {
 
     /// Bytes of memory that an unfinished packet holds.
     pub(super) fn held_bytes(&self) -> usize {
-        self.tail.capacity()
+        let skipping = self.skipping.as_deref();
+        self.tail.capacity() + skipping.map_or(0, Skipping::held_bytes)
     }
 
     /// Takes whole packets off the front of `bytes`; gives how many bytes they were.

@@ -57,6 +57,11 @@ impl Skipping {
         taken
     }
 
+    /// Bytes of memory that its head holds.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.head.capacity()
+    }
+
     pub(super) fn is_whole(&self) -> bool {
         self.passed == self.header.body
     }

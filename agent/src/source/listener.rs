@@ -1,9 +1,11 @@
 //! The MQTT listener's sockets and tasks: one task a connection, no decision in any of them.
 
 use super::connection::{Connection, Now, Order, Tally};
+use super::files;
 use super::registry::{Registry, Signal};
 use crate::limits::{
-    CLOSE_TIMEOUT, CONNECTIONS_MAX, READ_BYTES, UNFINISHED_BYTES_MAX, WRITE_TIMEOUT,
+    CLOSE_TIMEOUT, READ_BYTES, UNFINISHED_BYTES_ALLOWED, UNFINISHED_BYTES_HARD_MAX,
+    UNFINISHED_BYTES_MAX, WRITE_TIMEOUT,
 };
 use crate::wal::{Batch, Queue};
 use bytes::Buf;
@@ -54,6 +56,7 @@ pub enum ListenerError {
 #[derive(Debug)]
 pub struct Listener {
     socket: TcpListener,
+    connections_max: usize,
     shared: Arc<Shared>,
 }
 
@@ -64,13 +67,14 @@ struct Shared {
     registry: Registry,
     epoch: u64,
     messages_per_s: u32,
-    /// Bytes that unfinished packets hold.
+    /// Bytes that unfinished packets hold, and batches that wait for room in the queue.
     unfinished: AtomicUsize,
     counters: Counters,
 }
 
 impl Listener {
-    /// Binds the address. Messages go to `queue`.
+    /// Binds the address. Messages go to `queue`. How many connections it holds at once depends
+    /// on the process's limit of open files: [`raise_open_files`](super::raise_open_files) first.
     ///
     /// # Errors
     /// [`ListenerError`] names the address and what to do.
@@ -90,7 +94,11 @@ impl Listener {
             unfinished: AtomicUsize::new(0),
             counters: Counters::new(),
         });
-        Ok(Self { socket, shared })
+        Ok(Self {
+            socket,
+            connections_max: files::connections_max(),
+            shared,
+        })
     }
 
     /// The address that is bound.
@@ -139,7 +147,7 @@ impl Listener {
 
     fn admit(&self, stream: TcpStream, number: u64, tasks: &TaskTracker) {
         counter!("tributary_agent_mqtt_connections_total").increment(1);
-        let Some(signal) = self.shared.registry.enter(number, CONNECTIONS_MAX) else {
+        let Some(signal) = self.shared.registry.enter(number, self.connections_max) else {
             counter!("tributary_agent_mqtt_closed_total", "reason" => "too_many").increment(1);
             return;
         };
@@ -179,7 +187,7 @@ struct Task {
     client: Option<Box<str>>,
     /// What waits for room in the queue; nothing is read meanwhile.
     batch: Option<Batch>,
-    /// The core's unfinished bytes, as they are counted in `Shared`.
+    /// Bytes of the core's unfinished packet and of `batch`, as they are counted in `Shared`.
     held: usize,
 }
 
@@ -264,6 +272,7 @@ impl Task {
             Event::Timeout => self.core.handle_timeout(now),
             Event::Writable | Event::Stalled => {}
         }
+        self.count_held();
         self.shared.counters.add(self.core.take_tally());
         Ok(())
     }
@@ -303,30 +312,44 @@ impl Task {
             }
             self.client = Some(client);
         }
-        self.count_unfinished();
         if batch.is_empty() {
             return;
         }
         batch.tell(self.signal.clone(), self.core.appended());
         match self.shared.queue.try_room(batch.len_bytes()) {
             Some(room) => self.shared.queue.push(batch, room),
-            None => self.batch = Some(batch),
+            None => {
+                batch.shrink();
+                self.batch = Some(batch);
+            }
         }
     }
 
-    /// Keeps the sum of what unfinished packets hold; beyond its bound, who holds much ends.
-    fn count_unfinished(&mut self) {
-        let held = self.core.held_bytes();
-        if held == self.held {
-            return;
+    /// Keeps the sum of what connections hold beside the queue; who may not hold its part ends.
+    fn count_held(&mut self) {
+        let before = self.held;
+        let sum = self.recount();
+        if self.held > before && !may_hold(self.held, sum) {
+            // What waits for room was never acknowledged: it will be sent again.
+            self.batch = None;
+            self.core.handle_order(Order::Busy);
+            self.recount();
         }
+    }
+
+    /// Brings this connection's part of the sum up to date; gives the sum.
+    fn recount(&mut self) -> usize {
+        let waiting = self.batch.as_ref().map_or(0, Batch::held_bytes);
+        let held = self.core.held_bytes() + waiting;
         let all = &self.shared.unfinished;
+        if held == self.held {
+            return all.load(Ordering::Relaxed);
+        }
+        // Added first: the sum never falls below zero.
         all.fetch_add(held, Ordering::Relaxed);
         let sum = all.fetch_sub(self.held, Ordering::Relaxed) - self.held;
         self.held = held;
-        if sum > UNFINISHED_BYTES_MAX && held > READ_BYTES {
-            self.core.handle_order(Order::Busy);
-        }
+        sum
     }
 
     /// Sends what the socket takes.
@@ -357,6 +380,19 @@ impl Task {
         // Whether the peer still took them changes nothing: the socket closes now.
         let _ = sent.await;
     }
+}
+
+/// Whether a connection may hold `held` bytes beside the queue when all together hold `sum`. Who
+/// holds little outlives who holds much, but all have a bound.
+fn may_hold(held: usize, sum: usize) -> bool {
+    let most = if sum <= UNFINISHED_BYTES_MAX {
+        usize::MAX
+    } else if sum <= UNFINISHED_BYTES_HARD_MAX {
+        READ_BYTES
+    } else {
+        UNFINISHED_BYTES_ALLOWED
+    };
+    held <= most
 }
 
 async fn sleep_until(wake: Option<Instant>) {
@@ -424,3 +460,7 @@ impl Counters {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+mod tests;

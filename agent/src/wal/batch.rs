@@ -69,6 +69,16 @@ impl Batch {
         self.bytes.len()
     }
 
+    /// Bytes of memory that it holds.
+    pub fn held_bytes(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    /// Gives room back that no record needs: it has to wait.
+    pub fn shrink(&mut self) {
+        self.bytes.shrink_to_fit();
+    }
+
     /// How many records there are.
     pub fn records(&self) -> u32 {
         self.records

@@ -282,7 +282,7 @@ impl<W: Append> Stage<W> {
             None => {
                 if self.publish(StorageState::Blocked) {
                     tracing::warn!(
-                        "the next stage takes no messages: nothing more is acknowledged until it does"
+                        "the next stage takes no messages: no more are acknowledged until it does"
                     );
                 }
                 wait_for(room, None).unwrap_or(Err(SendError(())))

@@ -1,0 +1,160 @@
+//! What connections may hold while the queue takes nothing, and how many there may be.
+
+use super::*;
+use crate::limits::{CONNECTIONS_MAX, WAL_QUEUE_BYTES_MAX};
+use crate::source::codec::Version;
+use crate::source::codec::tests::{connect, publish};
+use crate::wal::{Append, Room, Wal};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinSet;
+use tributary_journal::{Appended, CommitPolicy, Frame, LifeId, LogError};
+
+struct Taking(u64);
+
+impl Append for Taking {
+    fn append(&mut self, frame: &Frame) -> Result<Appended, LogError> {
+        let first = self.0;
+        self.0 += u64::from(frame.count());
+        Ok(Appended {
+            life: LifeId([1; 16]),
+            first,
+            count: frame.count(),
+        })
+    }
+}
+
+struct Server {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    wal: Wal,
+    tasks: JoinSet<()>,
+}
+
+async fn serve(connections_max: usize) -> Server {
+    let wal = Wal::start(Taking(0), CommitPolicy::low_latency()).unwrap();
+    let config = ListenerConfig {
+        address: "127.0.0.1:0".parse().unwrap(),
+        rate_limit_messages_per_s: 1_000_000,
+    };
+    let mut listener = Listener::bind(&config, wal.queue.clone()).await.unwrap();
+    listener.connections_max = connections_max;
+    let address = listener.local_address().unwrap();
+    let shared = Arc::clone(&listener.shared);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(listener.run(CancellationToken::new()));
+    Server {
+        address,
+        shared,
+        wal,
+        tasks,
+    }
+}
+
+impl Server {
+    fn fill_queue(&self) -> Room {
+        self.shared.queue.try_room(WAL_QUEUE_BYTES_MAX).unwrap()
+    }
+
+    fn unfinished(&self) -> usize {
+        self.shared.unfinished.load(Ordering::Relaxed)
+    }
+
+    async fn client(&self, id: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        stream
+            .write_all(&connect(Version::V5, id, 60))
+            .await
+            .unwrap();
+        let mut head = [0; 2];
+        stream.read_exact(&mut head).await.unwrap();
+        let mut rest = vec![0; usize::from(head[1])];
+        stream.read_exact(&mut rest).await.unwrap();
+        assert_eq!((head[0], rest[1]), (0x20, 0), "let in");
+        stream
+    }
+
+    async fn end(mut self) {
+        self.tasks.shutdown().await;
+        self.wal.queue.close();
+        drop(self.wal.committed);
+        let thread = self.wal.thread;
+        tokio::task::spawn_blocking(move || thread.join().unwrap())
+            .await
+            .unwrap();
+    }
+}
+
+/// One read: 2,000 small messages, 56 kB in a batch; and a ping, answered behind them.
+async fn burst(stream: &mut TcpStream) -> [u8; 2] {
+    let mut bytes = publish(Version::V5, 0, 0, "a", b"").repeat(2_000);
+    assert!(bytes.len() + 2 <= READ_BYTES);
+    bytes.extend([0xc0, 0]);
+    stream.write_all(&bytes).await.unwrap();
+    let mut answer = [0; 2];
+    stream.read_exact(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn what_waits_for_the_queue_is_counted_until_it_is_taken() {
+    let server = serve(8).await;
+    let mut stream = server.client("a").await;
+    let room = server.fill_queue();
+    assert_eq!(burst(&mut stream).await, [0xd0, 0]);
+    let waiting = server.unfinished();
+    assert!((50_000..70_000).contains(&waiting), "{waiting}");
+    drop(room);
+    // Read again, so what waited has been handed over.
+    stream.write_all(&[0xc0, 0]).await.unwrap();
+    let mut answer = [0; 2];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!((answer, server.unfinished()), ([0xd0, 0], 0));
+    drop(stream);
+    server.end().await;
+}
+
+#[tokio::test]
+async fn beyond_the_bound_who_holds_much_of_it_is_closed_and_holds_nothing() {
+    let server = serve(8).await;
+    let mut stream = server.client("a").await;
+    let room = server.fill_queue();
+    server
+        .shared
+        .unfinished
+        .store(UNFINISHED_BYTES_MAX - 10_000, Ordering::Relaxed);
+    assert_eq!(burst(&mut stream).await, [0xd0, 0], "answered first");
+    let mut last = Vec::new();
+    stream.read_to_end(&mut last).await.unwrap();
+    assert_eq!(last, [0xe0, 2, 0x97, 0]);
+    assert_eq!(server.unfinished(), UNFINISHED_BYTES_MAX - 10_000);
+    drop(room);
+    server.end().await;
+}
+
+#[tokio::test]
+async fn beyond_the_limit_of_connections_the_next_is_closed_at_once() {
+    let server = serve(1).await;
+    let first = server.client("a").await;
+    let mut second = TcpStream::connect(server.address).await.unwrap();
+    assert_eq!(second.read(&mut [0; 1]).await.unwrap(), 0);
+    drop(first);
+    server.end().await;
+}
+
+#[test]
+fn all_connections_together_hold_a_bounded_sum() {
+    let (soft, hard) = (UNFINISHED_BYTES_MAX, UNFINISHED_BYTES_HARD_MAX);
+    assert!(may_hold(350_000, soft));
+    assert!(!may_hold(READ_BYTES + 1, soft + 1));
+    assert!(may_hold(READ_BYTES, soft + 1) && may_hold(READ_BYTES, hard));
+    assert!(!may_hold(UNFINISHED_BYTES_ALLOWED + 1, hard + 1));
+    assert!(may_hold(UNFINISHED_BYTES_ALLOWED, usize::MAX));
+    // One after the other, each takes the most that it may: as in a flood of readers.
+    for part in [350_000, READ_BYTES, UNFINISHED_BYTES_ALLOWED] {
+        let mut sum = 0;
+        for _ in 0..CONNECTIONS_MAX {
+            sum += if may_hold(part, sum + part) { part } else { 0 };
+        }
+        assert!(sum <= hard, "{sum} in parts of {part}");
+    }
+}
