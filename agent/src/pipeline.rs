@@ -9,7 +9,7 @@ use crate::limits::WAL_SEGMENT_BYTES;
 use crate::seal::{IDLE_WAIT, Now, SealConfig, SealStage, StageError, Stores};
 use crate::source::{Listener, ListenerConfig, ListenerError};
 use crate::spool::{self, AgentSpool};
-use crate::wal::{CommittedFrame, Replay, StorageState, Wal, WalError};
+use crate::wal::{CommittedFrame, Queue, Replay, StorageState, Wal, WalError};
 use crate::{life, limits};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -319,43 +319,33 @@ async fn start_stages(
     let stage = SealStage::new(&config, stores, sealed);
 
     let mut stages = JoinSet::new();
-    let queue = wal.queue;
     // Ends the listener when the agent is told to stop, or can't go on.
-    let (listening, drain_deadline) = (stop.child_token(), settings.drain_deadline);
-    let broken = listening.clone();
-    stages.spawn(async move {
-        let deadline = async {
-            listening.cancelled().await;
-            tokio::time::sleep(drain_deadline).await;
-        };
-        tokio::select! {
-            () = listener.run(listening.clone()) => {}
-            () = deadline => info!("connections that did not end in time are dropped"),
-        }
-        queue.close();
-        Ended::Listener
-    });
+    let listening = stop.child_token();
+    stages.spawn(listen(
+        listener,
+        wal.queue,
+        listening.clone(),
+        settings.drain_deadline,
+    ));
     // Late is safe: what is not sealed by then stays in the log.
-    let (stopped, deadline) = (stop.clone(), settings.drain_deadline);
+    let deadline = settings.drain_deadline;
     stages.spawn(async move {
-        stopped.cancelled().await;
+        stop.cancelled().await;
         tokio::time::sleep(deadline).await;
         give_up.store(true, Ordering::Relaxed);
         Ended::Deadline
     });
-    let committed = wal.committed;
-    let handle = Handle::current();
+    let mut sealing = Sealing {
+        stage,
+        committed: wal.committed,
+        clock: Clock::new(),
+        handle: Handle::current(),
+    };
     stages.spawn_blocking(move || {
-        let mut sealing = Sealing {
-            stage,
-            committed,
-            clock: Clock::new(),
-            handle,
-        };
         let ended = sealing.run(wal_reader, &damage);
         if ended.is_err() {
             // Nothing that comes now could be sealed.
-            broken.cancel();
+            listening.cancel();
         }
         Ended::Sealing(ended)
     });
@@ -374,6 +364,25 @@ async fn start_stages(
         stages,
         lock,
     })
+}
+
+/// Serves MQTT until `stop`, and then closes the log's queue behind the last connection.
+async fn listen(
+    listener: Listener,
+    queue: Queue,
+    stop: CancellationToken,
+    drain_deadline: Duration,
+) -> Ended {
+    let deadline = async {
+        stop.cancelled().await;
+        tokio::time::sleep(drain_deadline).await;
+    };
+    tokio::select! {
+        () = listener.run(stop.clone()) => {}
+        () = deadline => info!("connections that did not end in time are dropped"),
+    }
+    queue.close();
+    Ended::Listener
 }
 
 /// Stands in for the uplink where none is configured: everything stays in the spool.

@@ -228,7 +228,10 @@ impl Ledger {
     }
 
     fn is_held(&self, agent: &AgentId, key: BatchKey) -> bool {
-        let lane = self.agents.get(agent).and_then(|entry| entry.lanes.get(&key.lane_key()));
+        let lane = self
+            .agents
+            .get(agent)
+            .and_then(|entry| entry.lanes.get(&key.lane_key()));
         lane.is_some_and(|lane| lane.held.contains(key.number))
     }
 

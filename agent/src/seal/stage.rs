@@ -4,12 +4,15 @@
 //! Everything it knows is a function of the write-ahead log: a checkpoint and the messages after
 //! it. Blocking; it runs on a thread of its own.
 
+mod keep;
+mod lost;
+
 use super::{GivenUp, Lanes, Origin, text_bytes};
 use crate::catalogue::Catalogue;
 use crate::checkpoint::Checkpoint;
 use crate::deadletter::{DeadLetters, Letter};
 use crate::decode::{Decoded, Rows, decode, message_hash};
-use crate::limits::{CHECKPOINT_SHARE, CHECKPOINT_WAL_BYTES, DECLARED_MAX, STORAGE_RETRY};
+use crate::limits::{CHECKPOINT_WAL_BYTES, STORAGE_RETRY};
 use crate::marks::{Evidence, Judged, Marks};
 use crate::spool::{Covered, SpoolWriter};
 use crate::wal::{Message, Record, Replayed};
@@ -196,76 +199,6 @@ impl SealStage {
                 self.declare_lost(BufferId(life.0), first, end, now)
             }
         }
-    }
-
-    fn declare_lost(
-        &mut self,
-        buffer: BufferId,
-        first: u64,
-        end: u64,
-        now: Now,
-    ) -> Result<(), StageError> {
-        let covered_to = self.covered.origin();
-        let open = covered_to
-            .filter(|to| to.buffer == buffer)
-            .map_or(first, |to| to.number);
-        let before = covered_to.is_some_and(|to| to.buffer > buffer);
-        let first = first.max(open);
-        self.position = Some(Origin {
-            buffer,
-            number: end,
-        });
-        if before || first >= end {
-            return Ok(());
-        }
-        self.seal(now)?;
-        let lost = Cover {
-            buffer,
-            first,
-            count: end - first,
-        };
-        let detail = format!("{} messages of {buffer} from {first} on", lost.count);
-        let gap = self.lanes.seal_gap(Some(&lost), detail, now.wall)?;
-        // What a gap covers is not looked at again either.
-        self.until_stored(|stage| stage.dead.flush())?;
-        self.store(&gap)?;
-        self.covered.advance(Origin {
-            buffer,
-            number: end,
-        });
-        Ok(())
-    }
-
-    /// Declares damage of the log of which it is not known how many messages it held; once.
-    ///
-    /// # Errors
-    /// See [`StageError`].
-    pub fn declare_damage(&mut self, damage: &Damage, now: Now) -> Result<(), StageError> {
-        let place = message_hash(&damage.segment, &damage.offset.to_le_bytes());
-        if !damage.numbers.is_empty() || self.declared.contains(&place) {
-            // Damage with numbers comes with the replay.
-            return Ok(());
-        }
-        let Damage {
-            segment,
-            offset,
-            bytes,
-            ..
-        } = damage;
-        error!(
-            segment,
-            offset, bytes, "a part of the log can't be read back: declared as a gap"
-        );
-        counter!("tributary_agent_log_damage_total").increment(1);
-        self.seal(now)?;
-        let detail = format!("{bytes} bytes of {segment} at {offset}");
-        let gap = self.lanes.seal_gap(None, detail, now.wall)?;
-        self.store(&gap)?;
-        self.declared.insert(place);
-        if self.declared.len() > DECLARED_MAX {
-            self.declared.pop_first();
-        }
-        Ok(())
     }
 
     /// Takes in one record of the log.
@@ -548,56 +481,6 @@ impl SealStage {
             wait = wait.saturating_mul(2).min(STORAGE_RETRY.1);
         }
         gauge!("tributary_agent_spool_blocked").set(0.0);
-        Ok(())
-    }
-
-    /// Whether the log takes more than half its quota, and a checkpoint would let it be trimmed.
-    fn is_log_half_full(&self) -> bool {
-        let held: u64 = self
-            .wal
-            .segments()
-            .iter()
-            .map(|segment| segment.bytes)
-            .sum();
-        held > self.wal_quota_bytes / 2 && self.trimmed_to != self.position
-    }
-
-    /// Keeps what is known at the present message, and lets go of the log before the older of
-    /// the two newest checkpoints.
-    fn checkpoint(&mut self, now: Now) -> Result<(), StageError> {
-        self.seal(now)?;
-        self.until_stored(|stage| stage.dead.flush())?;
-        let Some(position) = self.position else {
-            return Ok(());
-        };
-        let body = Checkpoint::write(position, &self.marks, &self.declared);
-        if let Err(error) = self.checkpoints.write(&body) {
-            warn!(%error, "no checkpoint: the log is kept for longer");
-            return Ok(());
-        }
-        // Nothing waits in a lane, so all before the position is covered.
-        self.covered.advance(position);
-        self.since_checkpoint = 0;
-        self.checkpoint_due = (body.len() as u64 * CHECKPOINT_SHARE)
-            .max(CHECKPOINT_WAL_BYTES)
-            .min(self.checkpoint_bytes_max);
-        self.catalogue.commit();
-        if let Some(older) = self.older.replace(position) {
-            match self.trim_wal(older) {
-                Ok(()) => self.trimmed_to = Some(older),
-                Err(error) => warn!(%error, "the log can't be trimmed"),
-            }
-        }
-        Ok(())
-    }
-
-    fn trim_wal(&self, below: Origin) -> Result<(), LogError> {
-        for span in self.wal.lives() {
-            if span.life.0 < below.buffer.0 {
-                self.wal.trim(span.life, span.end)?;
-            }
-        }
-        self.wal.trim(LifeId(below.buffer.0), below.number)?;
         Ok(())
     }
 }

@@ -145,11 +145,11 @@ impl ColumnReader {
 
     fn read_runs(&mut self, expected: Expected, from: &mut SymbolReader<'_>) -> Result<(), Flaw> {
         from.column = "runs";
-        let count = from.get_max(expected.rows)?;
+        let count = from.next_max(expected.rows)?;
         self.runs.clear();
         let mut next = 0u64;
         for _ in 0..count {
-            let series = next + from.get_max(SERIES_MAX)? as u64;
+            let series = next + from.next_max(SERIES_MAX)? as u64;
             if series >= u64::from(expected.series_end) {
                 return from.flaw("names a series beyond those that the head says are needed");
             }
@@ -164,7 +164,7 @@ impl ColumnReader {
         }
         let (mut start, mut len) = (0, 0i64);
         for run in &mut self.runs {
-            len = len.wrapping_add(from.get_signed()?);
+            len = len.wrapping_add(from.next_signed()?);
             let left = expected.rows - start;
             let Some(rows) = usize::try_from(len)
                 .ok()

@@ -246,12 +246,12 @@ impl DelayReader {
         from: &mut SymbolReader<'_>,
     ) -> Result<(), Flaw> {
         from.column = "received time";
-        let code = from.get_max(CODES - 1)?;
+        let code = from.next_max(CODES - 1)?;
         let form = *Form::ALL
             .get(code % Form::ALL.len())
             .unwrap_or(&Form::Constant);
         let tick = tick_of(code / Form::ALL.len());
-        let least = from.get_signed()?;
+        let least = from.next_signed()?;
         if form == Form::Constant {
             for row in rows {
                 row.meta.received_time = row.meta.event_time.wrapping_add(least);
@@ -272,8 +272,8 @@ impl DelayReader {
             for (time, row) in own.iter().zip(rows) {
                 let twin = twins.of(*time).and_then(|at| self.told.get(at));
                 last = match (twin, form) {
-                    (Some(known), _) => known.wrapping_add(from.get_signed()? as u64),
-                    (None, Form::FromLast) => last.wrapping_add(from.get_signed()? as u64),
+                    (Some(known), _) => known.wrapping_add(from.next_signed()? as u64),
+                    (None, Form::FromLast) => last.wrapping_add(from.next_signed()? as u64),
                     (None, Form::Stamped) => {
                         first_fit(&self.stamps, ticks(row)).wrapping_add(from.get()?)
                     }
@@ -308,7 +308,7 @@ impl DelayReader {
 
     fn read_stamps(&mut self, most: usize, from: &mut SymbolReader<'_>) -> Result<(), Flaw> {
         let mut last = 0u64;
-        for _ in 0..from.get_max(most)? {
+        for _ in 0..from.next_max(most)? {
             let Some(stamp) = last.checked_add(from.get()?) else {
                 return from.flaw("has a list of stamps that goes backwards");
             };

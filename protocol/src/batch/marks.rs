@@ -165,7 +165,7 @@ pub(super) fn read(
 }
 
 fn first_seq(carried: &mut Carried, from: &mut SymbolReader<'_>) -> Result<i64, Flaw> {
-    carried.seq = carried.seq.wrapping_add(from.get_signed()?);
+    carried.seq = carried.seq.wrapping_add(from.next_signed()?);
     if carried.seq < 0 {
         from.flaw("is negative")
     } else {
@@ -180,7 +180,7 @@ fn read_steady_seq(
 ) -> Result<(), Flaw> {
     let mut seq = first_seq(carried, from)?;
     if rows.len() > 1 {
-        carried.step = carried.step.wrapping_add(from.get_signed()?);
+        carried.step = carried.step.wrapping_add(from.next_signed()?);
     }
     for row in rows {
         row.meta.device_seq = Some(seq);
@@ -195,9 +195,9 @@ fn read_listed_seq(
     from: &mut SymbolReader<'_>,
 ) -> Result<(), Flaw> {
     let mut expected = first_seq(carried, from)?;
-    let mut surprises = from.get_max(rows.len())?;
+    let mut surprises = from.next_max(rows.len())?;
     let mut gap = if surprises > 0 {
-        from.get_max(rows.len())?
+        from.next_max(rows.len())?
     } else {
         rows.len()
     };
@@ -210,7 +210,7 @@ fn read_listed_seq(
             row.meta.device_seq = code.map(|code| expected.wrapping_add(unzigzag(code)));
             surprises -= 1;
             gap = if surprises > 0 {
-                from.get_max(MORE)?
+                from.next_max(MORE)?
             } else {
                 usize::MAX
             };
@@ -238,9 +238,9 @@ fn read_changes(
     from: &mut SymbolReader<'_>,
     set: impl Fn(&mut Row, i64) -> bool,
 ) -> Result<(), Flaw> {
-    let mut changes = from.get_max(rows.len())?;
+    let mut changes = from.next_max(rows.len())?;
     let mut gap = if changes > 0 {
-        from.get_max(MORE)?
+        from.next_max(MORE)?
     } else {
         usize::MAX
     };
@@ -249,10 +249,10 @@ fn read_changes(
         if gap > 0 {
             gap -= 1;
         } else {
-            now = now.wrapping_add(from.get_signed()?);
+            now = now.wrapping_add(from.next_signed()?);
             changes -= 1;
             gap = if changes > 0 {
-                from.get_max(MORE)?
+                from.next_max(MORE)?
             } else {
                 usize::MAX
             };

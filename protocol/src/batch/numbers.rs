@@ -190,7 +190,7 @@ fn read_residuals<const P: u8>(
     let mut state = Predictor::new(first);
     integers.push(first);
     for _ in 1..count {
-        let k = state.next::<P>().wrapping_add(from.get_signed()?);
+        let k = state.next::<P>().wrapping_add(from.next_signed()?);
         state.learn::<P>(k);
         integers.push(k);
     }
@@ -402,7 +402,7 @@ fn write_scale(scale: Scale, carried: &mut Carried, out: &mut SymbolWriter) {
 }
 
 fn read_scale(carried: &mut Carried, from: &mut SymbolReader<'_>) -> Result<(), Flaw> {
-    let code = from.get_max(MEMORY + 2 + usize::from(EXPONENT_MAX))?;
+    let code = from.next_max(MEMORY + 2 + usize::from(EXPONENT_MAX))?;
     let Some(new) = code.checked_sub(MEMORY) else {
         carried.now = code;
         return Ok(());
@@ -481,7 +481,7 @@ impl NumberReader {
         let first = if levels {
             self.read_levels(count, base, from)?
         } else {
-            base.wrapping_add(from.get_signed()?)
+            base.wrapping_add(from.next_signed()?)
         };
         if levels && self.levels.len() == 1 {
             self.integers.resize(count, 0);
@@ -516,8 +516,8 @@ impl NumberReader {
         base: i64,
         from: &mut SymbolReader<'_>,
     ) -> Result<i64, Flaw> {
-        let more = from.get_max(count)?;
-        let mut level = base.wrapping_add(from.get_signed()?);
+        let more = from.next_max(count)?;
+        let mut level = base.wrapping_add(from.next_signed()?);
         self.levels.clear();
         self.levels.push(level);
         for _ in 0..more {
@@ -527,7 +527,7 @@ impl NumberReader {
         if more == 0 {
             Ok(0)
         } else {
-            Ok(from.get_max(more)? as i64)
+            Ok(from.next_max(more)? as i64)
         }
     }
 
@@ -538,7 +538,7 @@ impl NumberReader {
         rows: &mut [Row],
         from: &mut SymbolReader<'_>,
     ) -> Result<(), Flaw> {
-        let mut wrong = from.get_max(rows.len())?;
+        let mut wrong = from.next_max(rows.len())?;
         let mut gap = next_gap(wrong, rows.len(), from)?;
         let most = rows.len();
         for (row, k) in rows.iter_mut().zip(&self.integers) {
@@ -546,7 +546,7 @@ impl NumberReader {
             if gap > 0 {
                 gap -= 1;
             } else {
-                found = found.wrapping_add(from.get_signed()?);
+                found = found.wrapping_add(from.next_signed()?);
                 wrong -= 1;
                 gap = next_gap(wrong, most, from)?;
             }
@@ -563,7 +563,7 @@ impl NumberReader {
 /// Rows before the next one of a list that still names `left`.
 fn next_gap(left: usize, most: usize, from: &mut SymbolReader<'_>) -> Result<usize, Flaw> {
     if left > 0 {
-        from.get_max(most)
+        from.next_max(most)
     } else {
         Ok(usize::MAX)
     }

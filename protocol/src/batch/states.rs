@@ -50,7 +50,7 @@ pub(super) fn read_bools(
         return Ok(());
     }
     let most = rows.len();
-    let start = from.get_max(most * 2)?;
+    let start = from.next_max(most * 2)?;
     let (mut left, mut now) = (start >> 1, (start & 1) as u64);
     let mut same = next_change(left, most, from)?;
     let Some((first, rest)) = rows.split_first_mut() else {
@@ -77,7 +77,7 @@ pub(super) fn read_bools(
 /// Rows before the next change, when `left` are still to come.
 fn next_change(left: usize, most: usize, from: &mut SymbolReader<'_>) -> Result<usize, Flaw> {
     if left > 0 {
-        from.get_max(most)
+        from.next_max(most)
     } else {
         Ok(usize::MAX)
     }
@@ -158,7 +158,7 @@ impl TextReader {
         let mut bytes = 0;
         let mut lengths = Vec::new();
         for _ in 0..self.named {
-            let length = from.get_max(TEXT_BYTES_MAX)?;
+            let length = from.next_max(TEXT_BYTES_MAX)?;
             bytes += length;
             if bytes > BATCH_TEXT_BYTES_MAX {
                 return from.flaw("is longer than a batch's texts may be");

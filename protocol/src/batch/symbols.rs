@@ -175,13 +175,13 @@ impl<'a> SymbolReader<'a> {
 
     /// The next signed integer.
     #[inline]
-    pub fn get_signed(&mut self) -> Result<i64, Flaw> {
+    pub fn next_signed(&mut self) -> Result<i64, Flaw> {
         Ok(unzigzag(self.get()?))
     }
 
     /// The next integer, which must be at most `max`.
     #[inline]
-    pub fn get_max(&mut self, max: usize) -> Result<usize, Flaw> {
+    pub fn next_max(&mut self, max: usize) -> Result<usize, Flaw> {
         let u = self.get()?;
         if u > max as u64 {
             return self.flaw("holds a number that is too great");

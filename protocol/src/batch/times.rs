@@ -239,7 +239,7 @@ impl TimeReader {
         from: &mut SymbolReader<'_>,
     ) -> Result<&[u64], Flaw> {
         from.column = "event time";
-        let code = from.get_max(2 * TICKS.len() - 1)?;
+        let code = from.next_max(2 * TICKS.len() - 1)?;
         let (tick, listed) = (tick_of(code / 2), code % 2 == 1);
         self.list.clear();
         if listed {
@@ -262,11 +262,11 @@ impl TimeReader {
     }
 
     fn read_list(&mut self, most: usize, from: &mut SymbolReader<'_>) -> Result<(), Flaw> {
-        let count = from.get_max(most)?;
+        let count = from.next_max(most)?;
         self.list.push(0);
         let mut clock = Clock::default();
         for _ in 1..count {
-            let time = clock.next().wrapping_add(from.get_signed()?);
+            let time = clock.next().wrapping_add(from.next_signed()?);
             clock.learn(time);
             self.list.push(time as u64);
         }
@@ -290,7 +290,7 @@ impl TimeReader {
         pace: &mut Pace,
         from: &mut SymbolReader<'_>,
     ) -> Result<(), Flaw> {
-        let first = pace.first.wrapping_add(from.get_signed()?);
+        let first = pace.first.wrapping_add(from.next_signed()?);
         pace.start(first);
         self.times.push(first as u64);
         if let (true, Some(step)) = (steady, pace.clock.whole_step()) {
@@ -303,7 +303,7 @@ impl TimeReader {
             return Ok(());
         }
         for _ in 1..run.len() {
-            let off = if steady { 0 } else { from.get_signed()? };
+            let off = if steady { 0 } else { from.next_signed()? };
             let time = pace.clock.next().wrapping_add(off);
             pace.clock.learn(time);
             self.times.push(time as u64);

@@ -1,0 +1,57 @@
+//! Checkpoints of the sealing stage, and what of the log may go behind them.
+
+use super::{Checkpoint, LifeId, LogError, Now, Origin, SealStage, StageError};
+use crate::limits::{CHECKPOINT_SHARE, CHECKPOINT_WAL_BYTES};
+use tracing::warn;
+
+impl SealStage {
+    /// Whether the log takes more than half its quota, and a checkpoint would let it be trimmed.
+    pub(super) fn is_log_half_full(&self) -> bool {
+        let held: u64 = self
+            .wal
+            .segments()
+            .iter()
+            .map(|segment| segment.bytes)
+            .sum();
+        held > self.wal_quota_bytes / 2 && self.trimmed_to != self.position
+    }
+
+    /// Keeps what is known at the present message, and lets go of the log before the older of
+    /// the two newest checkpoints.
+    pub(super) fn checkpoint(&mut self, now: Now) -> Result<(), StageError> {
+        self.seal(now)?;
+        self.until_stored(|stage| stage.dead.flush())?;
+        let Some(position) = self.position else {
+            return Ok(());
+        };
+        let body = Checkpoint::write(position, &self.marks, &self.declared);
+        if let Err(error) = self.checkpoints.write(&body) {
+            warn!(%error, "no checkpoint: the log is kept for longer");
+            return Ok(());
+        }
+        // Nothing waits in a lane, so all before the position is covered.
+        self.covered.advance(position);
+        self.since_checkpoint = 0;
+        self.checkpoint_due = (body.len() as u64 * CHECKPOINT_SHARE)
+            .max(CHECKPOINT_WAL_BYTES)
+            .min(self.checkpoint_bytes_max);
+        self.catalogue.commit();
+        if let Some(older) = self.older.replace(position) {
+            match self.trim_wal(older) {
+                Ok(()) => self.trimmed_to = Some(older),
+                Err(error) => warn!(%error, "the log can't be trimmed"),
+            }
+        }
+        Ok(())
+    }
+
+    fn trim_wal(&self, below: Origin) -> Result<(), LogError> {
+        for span in self.wal.lives() {
+            if span.life.0 < below.buffer.0 {
+                self.wal.trim(span.life, span.end)?;
+            }
+        }
+        self.wal.trim(LifeId(below.buffer.0), below.number)?;
+        Ok(())
+    }
+}

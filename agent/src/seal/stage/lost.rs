@@ -1,0 +1,79 @@
+//! What was durable in the log and cannot be read back: declared as gaps.
+
+use super::{Cover, Damage, Now, Origin, SealStage, StageError, message_hash};
+use crate::limits::DECLARED_MAX;
+use metrics::counter;
+use tracing::error;
+use tributary_protocol::ids::BufferId;
+
+impl SealStage {
+    pub(super) fn declare_lost(
+        &mut self,
+        buffer: BufferId,
+        first: u64,
+        end: u64,
+        now: Now,
+    ) -> Result<(), StageError> {
+        let covered_to = self.covered.origin();
+        let open = covered_to
+            .filter(|to| to.buffer == buffer)
+            .map_or(first, |to| to.number);
+        let before = covered_to.is_some_and(|to| to.buffer > buffer);
+        let first = first.max(open);
+        self.position = Some(Origin {
+            buffer,
+            number: end,
+        });
+        if before || first >= end {
+            return Ok(());
+        }
+        self.seal(now)?;
+        let lost = Cover {
+            buffer,
+            first,
+            count: end - first,
+        };
+        let detail = format!("{} messages of {buffer} from {first} on", lost.count);
+        let gap = self.lanes.seal_gap(Some(&lost), detail, now.wall)?;
+        // What a gap covers is not looked at again either.
+        self.until_stored(|stage| stage.dead.flush())?;
+        self.store(&gap)?;
+        self.covered.advance(Origin {
+            buffer,
+            number: end,
+        });
+        Ok(())
+    }
+
+    /// Declares damage of the log of which it is not known how many messages it held; once.
+    ///
+    /// # Errors
+    /// See [`StageError`].
+    pub fn declare_damage(&mut self, damage: &Damage, now: Now) -> Result<(), StageError> {
+        let place = message_hash(&damage.segment, &damage.offset.to_le_bytes());
+        if !damage.numbers.is_empty() || self.declared.contains(&place) {
+            // Damage with numbers comes with the replay.
+            return Ok(());
+        }
+        let Damage {
+            segment,
+            offset,
+            bytes,
+            ..
+        } = damage;
+        error!(
+            segment,
+            offset, bytes, "a part of the log can't be read back: declared as a gap"
+        );
+        counter!("tributary_agent_log_damage_total").increment(1);
+        self.seal(now)?;
+        let detail = format!("{bytes} bytes of {segment} at {offset}");
+        let gap = self.lanes.seal_gap(None, detail, now.wall)?;
+        self.store(&gap)?;
+        self.declared.insert(place);
+        if self.declared.len() > DECLARED_MAX {
+            self.declared.pop_first();
+        }
+        Ok(())
+    }
+}
