@@ -4,6 +4,7 @@
 use crate::dice::Dice;
 use crate::limits::{DATAGRAM_BYTES_MAX, HELD_DATAGRAMS_MAX};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -172,15 +173,17 @@ impl Carrying {
                 continue;
             }
             self.carried.fetch_add(1, Ordering::Relaxed);
-            if !flows.contains_key(&from) {
-                let back = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-                back.connect(self.target).await.unwrap();
-                let back = Arc::new(back);
-                let direction = self.direction();
-                returning.spawn(self.answers(Arc::clone(&back), from));
-                flows.insert(from, (back, direction));
-            }
-            let (back, direction) = flows.get_mut(&from).expect("it was just made");
+            let (back, direction) = match flows.entry(from) {
+                Entry::Occupied(flow) => flow.into_mut(),
+                Entry::Vacant(place) => {
+                    let back = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+                    back.connect(self.target).await.unwrap();
+                    let back = Arc::new(back);
+                    let direction = self.direction();
+                    returning.spawn(self.answers(Arc::clone(&back), from));
+                    place.insert((back, direction))
+                }
+            };
             for datagram in direction.carry(&bytes[..length]) {
                 // Nobody may be there at the moment: it is lost then, as on any link.
                 let _ = back.send(&datagram).await;

@@ -98,7 +98,7 @@ impl Site {
         let text = format!(
             "[agent]\ndata_dir = {:?}\nname = \"gate\"\n\
              [source.listener]\naddress = \"{}\"\n\
-             [wal]\nquota_bytes = \"32 MiB\"\n\
+             [wal]\nquota_bytes = \"16 MiB\"\n\
              [spool]\nquota_bytes = \"64 MiB\"\nseal_delay_ms = 200\n\
              [uplink]\nendpoints = [\"{}\"]\nca = {:?}\ncertificate = {:?}\nkey = {:?}\n\
              [http]\naddress = \"{}\"\n",

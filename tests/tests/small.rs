@@ -16,10 +16,6 @@ fn fat(number: u32) -> Vec<u8> {
 #[test]
 fn the_least_log_takes_many_times_its_quota() {
     let site = Site::new("small");
-    let config = site.path().join("agent.toml");
-    let text = std::fs::read_to_string(&config).unwrap();
-    assert!(text.contains("32 MiB"), "{text}");
-    std::fs::write(&config, text.replace("32 MiB", "16 MiB")).unwrap();
     let (mut agent, mut aggregator) = (site.agent(), site.aggregator());
     agent.up();
     aggregator.up();
