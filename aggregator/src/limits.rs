@@ -4,7 +4,9 @@
 
 use std::time::Duration;
 use tributary_journal::limits::{ENTRY_BYTES_MAX, ENTRY_HEADER_BYTES_MAX, FRAME_BYTES_MAX};
-use tributary_protocol::limits::{BATCH_BYTES_MAX, BATCH_READINGS_MAX, IN_FLIGHT_BATCHES};
+use tributary_protocol::limits::{
+    BATCH_BYTES_MAX, BATCH_READINGS_MAX, IN_FLIGHT_BATCHES, NAME_BYTES_MAX,
+};
 
 // --- ingest ---------------------------------------------------------------------------------
 
@@ -96,6 +98,16 @@ pub const LAKE_READ_BYTES: usize = 1024 * 1024;
 pub const DONE_MARKERS_MAX: usize = 256;
 /// Bytes of an intent or a done marker that is read.
 pub const MARKER_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Bytes that one lane takes in a done marker: a tenant, each byte escaped, ids, four numbers.
+pub const MARKER_LANE_BYTES_MAX: usize = 2 * NAME_BYTES_MAX + 384;
+/// Bytes that one file takes in an intent.
+pub const MARKER_FILE_BYTES_MAX: usize = 512;
+/// Bytes of a marker beside its lanes or files.
+pub const MARKER_HEAD_BYTES_MAX: usize = 4 * 1024;
+/// Lanes at which a flush of the lake begins.
+pub const FLUSH_LANES_MAX: usize = 4_096;
+/// Batches that cannot be written as rows at which a flush of the lake begins.
+pub const FLUSH_REFUSED_MAX: usize = 4_096;
 /// Milliseconds after a failed flush until the next try.
 pub const FLUSH_RETRY_MS: u64 = 1_000;
 /// Requests to flush that wait.
@@ -125,3 +137,11 @@ const _: () = assert!(COMMIT_BATCHES_MAX <= KEEPER_QUEUE_MAX);
 const _: () = assert!(BATCH_READINGS_MAX <= FLUSH_ROWS);
 const _: () = assert!(BATCH_BYTES_MAX < LAKE_READ_BYTES);
 const _: () = assert!(FLUSH_PARTITIONS_MAX >= 2);
+// What a flush marks, it can read again. Beside its partitions, it writes two files.
+const _: () = assert!(
+    FLUSH_LANES_MAX * MARKER_LANE_BYTES_MAX + MARKER_HEAD_BYTES_MAX <= MARKER_BYTES_MAX as usize
+);
+const _: () = assert!(
+    (FLUSH_PARTITIONS_MAX + 2) * MARKER_FILE_BYTES_MAX + MARKER_HEAD_BYTES_MAX
+        <= MARKER_BYTES_MAX as usize
+);

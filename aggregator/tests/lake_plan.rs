@@ -123,3 +123,34 @@ fn a_batch_with_an_unknown_series_is_kept_apart_whole() {
     assert_eq!(plan.parts().len(), 1);
     assert_eq!(plan.rows(&plan.parts()[0]).count(), 1);
 }
+
+#[test]
+fn a_flush_of_many_lanes_and_refusals_has_markers_that_can_be_read_again() {
+    use tributary_aggregator::lake::file::LaneSum;
+    use tributary_aggregator::limits::{FLUSH_REFUSED_MAX, MARKER_BYTES_MAX};
+    use tributary_protocol::ids::{AgentId, AgentUuid, BufferId};
+    for refused in [false, true] {
+        let mut load = Load::new(0);
+        while !load.is_due() {
+            let mut source = origin(load.end());
+            let life = u128::from(load.end()).to_be_bytes();
+            // The longest name that JSON makes yet longer.
+            source.agent = AgentId::new(&"\"".repeat(256), AgentUuid(life)).unwrap();
+            source.key.buffer = BufferId(life);
+            let content = if refused {
+                source.agent = origin(0).agent;
+                let reason = "made so".to_owned();
+                Content::Refused { reason }
+            } else {
+                Content::Definitions
+            };
+            load.take(source, content, &FiveNames);
+        }
+        let plan = load.plan();
+        let lanes = LaneSum::all(plan.sums());
+        let bytes = serde_json::to_vec(&lanes).unwrap().len() as u64;
+        assert!(lanes.len() > 1_000, "too few to be worth a flush");
+        assert!(bytes <= MARKER_BYTES_MAX - 4096, "{bytes}");
+        assert!(plan.refused().len() <= FLUSH_REFUSED_MAX);
+    }
+}

@@ -7,9 +7,8 @@ use super::file::{EncodedFile, Span, encode};
 use super::load::{FlushPlan, Gap, Origin, sums_of_gaps};
 use super::partition::Hour;
 use super::{LakeError, Table};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use std::collections::BTreeMap;
-use tributary_protocol::ids::LogId;
 
 /// Encodes every file of a plan.
 pub(super) fn files_of(span: Span, plan: &FlushPlan) -> Result<Vec<PlannedFile>, LakeError> {
@@ -43,21 +42,30 @@ pub(super) fn files_of(span: Span, plan: &FlushPlan) -> Result<Vec<PlannedFile>,
             file,
         });
     }
-    for (origin, reason) in plan.refused() {
-        files.extend(rejected_files(span.log, origin, reason));
-    }
+    files.extend(rejected_files(span, plan.refused()).into_iter().flatten());
     Ok(files)
 }
 
-/// What cannot be written as rows is kept as it came, with the reason beside it.
-fn rejected_files(log: LogId, origin: &Origin, reason: &str) -> [PlannedFile; 2] {
-    let name = format!("rejected/{log}-{:020}", origin.entry);
-    let note = serde_json::json!({
-        "agent": origin.agent.to_string(),
-        "batch": origin.key.to_string(),
-        "hash": origin.hash.to_string(),
-        "reason": reason,
-    });
+/// What cannot be written as rows is kept as it came, one batch behind the other, with a list of
+/// what lies where, and why, beside it.
+fn rejected_files(span: Span, refused: &[(Origin, String)]) -> Option<[PlannedFile; 2]> {
+    if refused.is_empty() {
+        return None;
+    }
+    let name = format!("rejected/{}-{:020}-{:020}", span.log, span.first, span.end);
+    let (mut batches, mut notes) = (BytesMut::new(), Vec::with_capacity(refused.len()));
+    for (origin, reason) in refused {
+        notes.push(serde_json::json!({
+            "entry": origin.entry,
+            "agent": origin.agent.to_string(),
+            "batch": origin.key.to_string(),
+            "hash": origin.hash.to_string(),
+            "reason": reason,
+            "offset": batches.len(),
+            "bytes": origin.sealed.len(),
+        }));
+        batches.extend_from_slice(&origin.sealed);
+    }
     let kept = |ending: &str, bytes: Bytes| {
         let digest = tributary_protocol::ids::BatchHash::of(&bytes).to_string();
         let file = EncodedFile {
@@ -70,8 +78,9 @@ fn rejected_files(log: LogId, origin: &Origin, reason: &str) -> [PlannedFile; 2]
             file,
         }
     };
-    [
-        kept("batch", origin.sealed.clone()),
-        kept("json", Bytes::from(note.to_string())),
-    ]
+    let list = serde_json::Value::Array(notes).to_string();
+    Some([
+        kept("batches", batches.freeze()),
+        kept("json", Bytes::from(list)),
+    ])
 }

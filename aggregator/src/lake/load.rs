@@ -4,7 +4,10 @@
 
 use super::Table;
 use super::partition::{Hour, Placement};
-use crate::limits::{FLUSH_BYTES, FLUSH_ENTRIES_MAX, FLUSH_PARTITIONS_MAX, FLUSH_ROWS};
+use crate::limits::{
+    FLUSH_BYTES, FLUSH_ENTRIES_MAX, FLUSH_LANES_MAX, FLUSH_PARTITIONS_MAX, FLUSH_REFUSED_MAX,
+    FLUSH_ROWS,
+};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
@@ -211,6 +214,8 @@ impl Load {
         self.slots.len() >= FLUSH_ROWS
             || self.bytes >= FLUSH_BYTES
             || self.end - self.first >= FLUSH_ENTRIES_MAX
+            || self.sums.len() >= FLUSH_LANES_MAX
+            || self.refused.len() >= FLUSH_REFUSED_MAX
     }
 
     /// Takes the entry unless it would touch too many partitions; an empty flush takes any.
