@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
@@ -165,6 +166,7 @@ pub struct Agent {
     /// The newest value of each series.
     pub latest: LatestView,
     stages: JoinSet<Ended>,
+    wal: JoinHandle<()>,
     /// One owner for the data directory, until the last stage is over.
     lock: DirLock,
 }
@@ -196,6 +198,7 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> Result<Agent,
         source,
     })?;
     let lock = DirLock::acquire(&data_dir)?;
+    crate::source::raise_open_files();
     let storage = Storage::open(&settings)?;
     start_stages(settings, storage, lock, stop).await
 }
@@ -362,6 +365,7 @@ async fn start_stages(
         storage: wal.state,
         latest,
         stages,
+        wal: wal.thread,
         lock,
     })
 }
@@ -431,6 +435,13 @@ impl Agent {
                 Err(error) if error.is_panic() => failed = Some(PipelineError::Panic("a stage")),
                 Err(_) => {}
             }
+        }
+        // It ended when its queue closed, or when nobody took its frames any more.
+        drop(self.stages);
+        let wal = self.wal;
+        let joined = tokio::task::spawn_blocking(move || wal.join()).await;
+        if !matches!(joined, Ok(Ok(()))) {
+            failed = Some(PipelineError::Panic("the write-ahead log"));
         }
         drop(self.lock);
         failed.map_or(Ok(summary), Err)
