@@ -89,7 +89,7 @@ impl std::fmt::Debug for Checkpoints {
 
 impl Checkpoints {
     /// Opens the checkpoints called `name` in `dir`, which is made when it is missing, and clears
-    /// away what an interrupted write left.
+    /// away what an interrupted write left. Those found are durable, and may be more than two.
     ///
     /// # Errors
     /// When the disk fails. Whether a checkpoint is damaged is not looked at yet.
@@ -120,6 +120,8 @@ impl Checkpoints {
                 opened.disk.remove(&dir.join(file)).map_err(failed)?;
             }
         }
+        // The process before may have been killed between a rename and this.
+        opened.disk.sync_dir(dir).map_err(failed)?;
         Ok(opened)
     }
 
@@ -134,7 +136,8 @@ impl Checkpoints {
             .join(format!("{}-{sequence:020}{suffix}", self.name))
     }
 
-    /// Writes a checkpoint, durably, and removes all but the last two valid ones.
+    /// Writes a checkpoint, durably, and removes all but the last two valid ones. The removal is
+    /// not made durable, to save a second sync: after a power cut older ones may be back.
     ///
     /// # Errors
     /// When the body is too long or the disk fails; the checkpoints before are untouched then.
@@ -168,8 +171,10 @@ impl Checkpoints {
             self.disk.sync_dir(&self.dir)
         };
         if let Err(source) = written() {
-            // Of no use to anybody; if that fails too, the next open removes it.
+            // Of no use to anybody under either name; if that fails too, the next open removes
+            // the one, and prunes the other in time.
             let _ = self.disk.remove(&temporary);
+            let _ = self.disk.remove(&path);
             return Err(CheckpointError::Io {
                 doing: "writing",
                 path,
@@ -182,8 +187,8 @@ impl Checkpoints {
         Ok(sequence)
     }
 
-    /// Removes what stands below the last two valid ones. What cannot be removed stays until the
-    /// next time.
+    /// Removes what stands below the last two valid ones. What cannot be removed, or is back after
+    /// a power cut, stays until the next time.
     fn prune(&mut self) {
         let mut valid = 0;
         for sequence in self.sequences.clone().into_iter().rev() {
@@ -210,7 +215,8 @@ impl Checkpoints {
         self.read(sequence, |_| {}).is_some()
     }
 
-    /// The valid checkpoints, newest first. Whoever needs only the newest takes
+    /// The valid checkpoints, newest first: two as a rule, more after a power cut, and the older
+    /// ones then stand where a log has been trimmed already. Whoever needs only the newest takes
     /// [`newest`](Self::newest): this holds all of them in memory.
     pub fn valid(&self) -> Vec<Checkpoint> {
         self.sequences

@@ -57,6 +57,35 @@ fn a_power_cut_at_any_operation_leaves_the_last_two() {
 }
 
 #[test]
+fn what_an_open_found_after_a_kill_is_there_after_a_power_cut() {
+    for operations in 0..60 {
+        let disk = SimDisk::new(1);
+        let mut checkpoints = open(&disk);
+        disk.power_off_after(operations);
+        let mut written = 0;
+        while checkpoints.write(&body(written + 1)).is_ok() {
+            written += 1;
+        }
+        let disk = disk.kill();
+        let before = found(&disk);
+        let after = found(&disk.crash(Survival::Nothing));
+        assert_eq!(after, before, "{written} after {operations}");
+    }
+}
+
+#[test]
+fn a_checkpoint_whose_name_could_not_be_synced_leaves_nothing_behind() {
+    let disk = SimDisk::new(1);
+    let mut checkpoints = open(&disk);
+    for n in 1..9 {
+        disk.fail_dir_syncs(u32::from(n % 2 == 0));
+        assert_eq!(checkpoints.write(&body(n)).is_err(), n % 2 == 0);
+    }
+    assert_eq!(disk.list(Path::new(DIR)).unwrap().len(), 2);
+    assert_eq!(found(&disk), [7, 5]);
+}
+
+#[test]
 fn a_damaged_newest_one_gives_the_one_before_and_valid_ones_are_kept() {
     let disk = SimDisk::new(1);
     let mut checkpoints = open(&disk);

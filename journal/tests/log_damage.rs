@@ -257,6 +257,86 @@ fn a_segment_that_failed_is_never_written_again() {
     assert_eq!(spares(), 1, "the next one is recycled");
 }
 
+/// Bytes of segments and spares that are there.
+fn bytes_there(disk: &SimDisk) -> u64 {
+    let names = disk.list(dir()).unwrap();
+    let bytes = |name: &String| disk.contents(&dir().join(name)).unwrap().len() as u64;
+    names.iter().map(bytes).sum()
+}
+
+#[test]
+fn a_trim_whose_names_could_not_be_synced_loses_no_room() {
+    for full in [false, true] {
+        let disk = SimDisk::new(3);
+        let mut log = open(&disk, Open::NewLife(life(1)));
+        append_many(&mut log.writer, 120, 300);
+        if full {
+            // The last segment allowed is in use: what is trimmed is recycled.
+            disk.set_full(true);
+            while log.writer.append(&frame(&[&[7; 300]])).is_ok() {}
+            log.writer.append_reserved(&frame(&[&[7; 300]])).unwrap();
+        }
+        let below = |place: usize| log.reader.segments()[place].first;
+        let (second, third) = (below(1), below(2));
+        disk.fail_dir_syncs(3);
+        for _ in 0..3 {
+            let failed = log.reader.trim(life(1), second);
+            assert!(matches!(failed, Err(LogError::Io { .. })));
+            assert_eq!(log.writer.bytes(), bytes_there(&disk));
+        }
+        log.reader.trim(life(1), second).unwrap();
+        assert_eq!(log.writer.bytes(), bytes_there(&disk));
+        log.reader.trim(life(1), third).unwrap();
+        assert_eq!(log.writer.bytes(), bytes_there(&disk));
+        if full {
+            // What was recycled is written again, and nothing of before comes back.
+            let next = log.writer.next_number();
+            while log.writer.append_reserved(&frame(&[&[8; 300]])).is_ok() {}
+            assert!(log.writer.next_number() > next + 20);
+            let end = log.writer.next_number();
+            let log = open(&disk.crash(Survival::Nothing), Open::NewLife(life(2)));
+            assert_eq!(
+                (log.recovery.lives[0].first, log.recovery.lives[0].end),
+                (third, end)
+            );
+        }
+    }
+}
+
+#[test]
+fn what_a_failed_trim_recycled_is_written_without_another_trim() {
+    let disk = SimDisk::new(3);
+    let mut log = open(&disk, Open::NewLife(life(1)));
+    append_many(&mut log.writer, 120, 300);
+    disk.set_full(true);
+    while log.writer.append_reserved(&frame(&[&[7; 300]])).is_ok() {}
+    disk.fail_dir_syncs(1);
+    let below = log.reader.segments()[1].first;
+    assert!(log.reader.trim(life(1), below).is_err());
+    log.writer.append_reserved(&frame(&[&[8; 300]])).unwrap();
+    assert_eq!(log.writer.bytes(), bytes_there(&disk));
+}
+
+#[test]
+fn a_trim_after_one_that_failed_leaves_no_hole() {
+    for operations in 0..6 {
+        for seed in 0..16 {
+            let disk = SimDisk::new(3);
+            let mut log = open(&disk, Open::NewLife(life(1)));
+            append_many(&mut log.writer, 200, 300);
+            let segments = log.reader.segments();
+            disk.fail_dir_syncs(1);
+            assert!(log.reader.trim(life(1), segments[1].first).is_err());
+            disk.power_off_after(operations);
+            let _ = log.reader.trim(life(1), segments[3].first);
+            let disk = disk.crash(Survival::RandomHalf(seed));
+            let log = open(&disk, Open::NewLife(life(2)));
+            let first = log.recovery.lives[0].first;
+            assert_numbered(&read_all(&log.reader, life(1), first, 9999), first, 200);
+        }
+    }
+}
+
 /// Fills a life with frames of one size, trims it, and lets the next life use its blocks again.
 #[test]
 fn recycled_segments_never_bring_back_old_frames() {

@@ -79,6 +79,8 @@ pub(crate) fn recover(
         segments,
         spares,
         next_spare,
+        names_unsynced: false,
+        waiting: None,
         life: going_on,
         next,
     };

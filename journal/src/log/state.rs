@@ -62,6 +62,10 @@ pub(crate) struct State {
     pub spares: Vec<String>,
     /// The number of the next spare file.
     pub next_spare: u64,
+    /// What trimming did to the names could not be made durable yet.
+    pub names_unsynced: bool,
+    /// A segment renamed to a spare one, not to be written while its old name may come back.
+    pub waiting: Option<String>,
     /// The life that is written, and its next number.
     pub life: LifeId,
     pub next: u64,
@@ -148,7 +152,8 @@ impl Shared {
     /// Bytes of all segments, the spare ones too.
     pub fn held_bytes(&self, state: &State) -> u64 {
         let segments: u64 = state.segments.values().map(|segment| segment.bytes).sum();
-        segments + state.spares.len() as u64 * self.config.segment_bytes
+        let spares = state.spares.len() + usize::from(state.waiting.is_some());
+        segments + spares as u64 * self.config.segment_bytes
     }
 
     /// Makes one more spare segment, if quota and reserve allow it. Its blocks are durably its
@@ -206,6 +211,10 @@ impl Shared {
         let mut freed = 0;
         loop {
             let mut state = self.lock();
+            if state.names_unsynced {
+                // One that failed before: what it removed goes before what this one removes.
+                self.sync_names(&mut state)?;
+            }
             let mut of_life = state.of_life(life);
             let Some((first, oldest)) = of_life.next() else {
                 return Ok(freed);
@@ -232,17 +241,33 @@ impl Shared {
                 done => done.map_err(|error| LogError::io("trimming", &path, error))?,
             }
             state.segments.remove(&(life, first));
-            let synced = self.disk.sync_dir(&self.dir);
-            synced.map_err(|error| LogError::io("syncing the names in", &self.dir, error))?;
-            match spare {
-                // Only now: written again while its old name may come back, it would look damaged.
-                Some(name) if self.disk.open(&self.dir.join(&name)).is_ok() => {
-                    state.spares.push(name);
-                }
-                Some(_) => {}
-                None => freed += bytes,
+            if spare.is_none() {
+                freed += bytes;
             }
+            state.waiting = spare;
+            state.names_unsynced = true;
+            self.sync_names(&mut state)?;
         }
+    }
+
+    /// Makes durable what trimming did to the names, and with that a recycled segment usable.
+    pub fn sync_names(&self, state: &mut State) -> Result<(), LogError> {
+        let synced = self.disk.sync_dir(&self.dir);
+        synced.map_err(|error| LogError::io("syncing the names in", &self.dir, error))?;
+        state.names_unsynced = false;
+        let Some(name) = state.waiting.take() else {
+            return Ok(());
+        };
+        let path = self.dir.join(&name);
+        if self.disk.open(&path).is_err() {
+            // Somebody removed it by hand.
+            return Ok(());
+        }
+        // While it waited, another one may have been made.
+        if state.spares.len() < SPARES_MAX || self.disk.remove(&path).is_err() {
+            state.spares.push(name);
+        }
+        Ok(())
     }
 
     pub fn segments(&self) -> Vec<SegmentInfo> {

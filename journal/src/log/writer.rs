@@ -193,6 +193,9 @@ impl LogWriter {
     fn roll(&mut self, room: Room) -> Result<(), LogError> {
         let shared = Arc::clone(&self.shared);
         let mut state = shared.lock();
+        if state.spares.is_empty() && state.waiting.is_some() {
+            shared.sync_names(&mut state)?;
+        }
         if state.spares.is_empty() {
             shared.make_spare(&mut state)?;
         }
