@@ -96,7 +96,7 @@ pub const ROW_TEXT_BYTES_KEPT_MAX: usize = 256 * 1024;
 // --- config ---
 
 /// Bytes of a configuration file.
-pub const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
+pub const CONFIG_BYTES_MAX: u64 = tributary_settings::limits::FILE_BYTES_MAX;
 /// Errors that one look at a configuration reports.
 pub const CONFIG_ERRORS_MAX: usize = 32;
 /// Endpoints of the uplink.

@@ -338,27 +338,14 @@ async fn start_stages(
         give_up.store(true, Ordering::Relaxed);
         Ended::Deadline
     });
-    let mut sealing = Sealing {
+    let sealing = Sealing {
         stage,
         committed: wal.committed,
         clock: Clock::new(),
         handle: Handle::current(),
     };
-    stages.spawn_blocking(move || {
-        let ended = sealing.run(wal_reader, &damage);
-        if ended.is_err() {
-            // Nothing that comes now could be sealed.
-            listening.cancel();
-        }
-        Ended::Sealing(ended)
-    });
-    stages.spawn(async move {
-        let drained = match settings.uplink {
-            Some(uplink) => tributary_uplink::run(uplink, sender, reader, sealed_in, status).await,
-            None => keep(sender, reader, sealed_in, status).await,
-        };
-        Ended::Uplink { drained }
-    });
+    stages.spawn_blocking(move || sealing.to_its_end(wal_reader, &damage, &listening));
+    stages.spawn(forward(settings.uplink, sender, reader, sealed_in, status));
     Ok(Agent {
         mqtt,
         uplink: status_out,
@@ -387,6 +374,21 @@ async fn listen(
     }
     queue.close();
     Ended::Listener
+}
+
+/// Sends what is sealed, where there is somebody to send it to.
+async fn forward(
+    uplink: Option<UplinkConfig>,
+    sender: Sender,
+    spool: AgentSpool,
+    sealed: mpsc::Receiver<Sealed>,
+    status: watch::Sender<Status>,
+) -> Ended {
+    let drained = match uplink {
+        Some(uplink) => tributary_uplink::run(uplink, sender, spool, sealed, status).await,
+        None => keep(sender, spool, sealed, status).await,
+    };
+    Ended::Uplink { drained }
 }
 
 /// Stands in for the uplink where none is configured: everything stays in the spool.
@@ -457,6 +459,20 @@ struct Sealing {
 }
 
 impl Sealing {
+    /// Runs; when it can't go on, nothing that comes could be sealed, and the listener ends.
+    fn to_its_end(
+        mut self,
+        wal: LogReader,
+        damage: &[Damage],
+        listening: &CancellationToken,
+    ) -> Ended {
+        let ended = self.run(wal, damage);
+        if ended.is_err() {
+            listening.cancel();
+        }
+        Ended::Sealing(ended)
+    }
+
     fn run(&mut self, wal: LogReader, damage: &[Damage]) -> Result<(), PipelineError> {
         self.replay(wal)?;
         for damage in damage {

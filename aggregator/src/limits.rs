@@ -120,7 +120,7 @@ pub const STATUS_AGENTS_MAX: usize = 1_000;
 /// Lanes that `/api/v1/status` lists for one agent, newest buffers first.
 pub const STATUS_LANES_MAX: usize = 64;
 /// Bytes of a configuration file.
-pub const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
+pub const CONFIG_BYTES_MAX: u64 = tributary_settings::limits::FILE_BYTES_MAX;
 /// Seconds that a drain may take before the process ends without it.
 pub const DRAIN_SECONDS_MAX: u64 = 30;
 

@@ -7,6 +7,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod limits;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;

@@ -57,6 +57,7 @@ fn show_reading(r: Reading<'_>) -> String {
     line
 }
 
+// tidy: function because it is one table.
 #[test]
 fn payloads_mean_what_the_table_says() {
     let table: &[(&str, &str)] = &[

@@ -78,6 +78,7 @@ fn write_v4(answer: &Answer<'_>, out: &mut BytesMut) -> Result<usize, rumqttc::m
     }
 }
 
+// tidy: function because it is one arm for each packet.
 fn write_v5(
     answer: &Answer<'_>,
     out: &mut BytesMut,
