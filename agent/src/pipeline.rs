@@ -301,6 +301,7 @@ async fn start_stages(
         damage,
     } = storage;
     let latest = stores.catalogue.view();
+    let deadline = settings.drain_deadline;
     let wal = Wal::start(wal, settings.wal)?;
     let listener = Listener::bind(&settings.listener, wal.queue.clone()).await?;
     let mqtt = listener
@@ -324,14 +325,8 @@ async fn start_stages(
     let mut stages = JoinSet::new();
     // Ends the listener when the agent is told to stop, or can't go on.
     let listening = stop.child_token();
-    stages.spawn(listen(
-        listener,
-        wal.queue,
-        listening.clone(),
-        settings.drain_deadline,
-    ));
+    stages.spawn(listen(listener, wal.queue, listening.clone(), deadline));
     // Late is safe: what is not sealed by then stays in the log.
-    let deadline = settings.drain_deadline;
     stages.spawn(async move {
         stop.cancelled().await;
         tokio::time::sleep(deadline).await;
@@ -344,7 +339,7 @@ async fn start_stages(
         clock: Clock::new(),
         handle: Handle::current(),
     };
-    stages.spawn_blocking(move || sealing.to_its_end(wal_reader, &damage, &listening));
+    stages.spawn_blocking(move || sealing.run_to_end(wal_reader, &damage, &listening));
     stages.spawn(forward(settings.uplink, sender, reader, sealed_in, status));
     Ok(Agent {
         mqtt,
@@ -460,7 +455,7 @@ struct Sealing {
 
 impl Sealing {
     /// Runs; when it can't go on, nothing that comes could be sealed, and the listener ends.
-    fn to_its_end(
+    fn run_to_end(
         mut self,
         wal: LogReader,
         damage: &[Damage],
