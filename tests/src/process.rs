@@ -28,6 +28,7 @@ pub fn wait_for<T>(
             "waited in vain for {what}\n{}",
             state()
         );
+        // tidy: sleep because another process says nothing by itself: it has to be asked again
         std::thread::sleep(POLL);
     }
 }
