@@ -4,8 +4,9 @@
 
 use std::time::Duration;
 use tributary_journal::limits::{ENTRY_BYTES_MAX, ENTRY_HEADER_BYTES_MAX, FRAME_BYTES_MAX};
+use tributary_protocol::frame::HEADER_BYTES;
 use tributary_protocol::limits::{
-    BATCH_BYTES_MAX, BATCH_READINGS_MAX, IN_FLIGHT_BATCHES, NAME_BYTES_MAX,
+    BATCH_BYTES_MAX, BATCH_READINGS_MAX, IN_FLIGHT_BATCHES, IN_FLIGHT_BYTES, NAME_BYTES_MAX,
 };
 
 // --- ingest ---------------------------------------------------------------------------------
@@ -38,9 +39,11 @@ pub const IDLE_SECONDS_MAX: u64 = 60;
 pub const CONNECTION_ID_BYTES: usize = 8;
 /// Time between two packets that tell agents of an earlier process of ours that it is gone.
 pub const RESET_INTERVAL: Duration = Duration::from_millis(1);
-/// Seconds that one batch may take from its first byte to its last.
-pub const STREAM_SECONDS_MAX: u64 = 30;
-/// Bytes of batches that are being read, verified or committed, over all agents together.
+/// Seconds between two pieces of one batch, at most; how long the whole takes is the link's affair.
+pub const STREAM_GAP_SECONDS_MAX: u64 = 120;
+/// Bytes of batches that one connection has begun to send and not ended.
+pub const CONNECTION_READING_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of batches that are being verified or committed, over all agents together.
 pub const BATCHES_HELD_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes a second that one agent may send, on average.
 pub const AGENT_BYTES_PER_SECOND: u64 = 32 * 1024 * 1024;
@@ -128,6 +131,11 @@ const _: () = assert!(UNI_STREAMS_MAX as usize == IN_FLIGHT_BATCHES);
 const _: () = assert!(BATCH_BYTES_MAX <= RECEIVE_WINDOW_BYTES as usize);
 const _: () = assert!(STREAM_WINDOW_BYTES <= RECEIVE_WINDOW_BYTES);
 const _: () = assert!(BATCH_BYTES_MAX < COMMIT_BYTES_MAX);
+// An agent that keeps to what it was told never waits for its own share.
+const _: () = assert!(IN_FLIGHT_BYTES as usize + BATCH_BYTES_MAX <= CONNECTION_READING_BYTES_MAX);
+const _: () = assert!(HEADER_BYTES + BATCH_BYTES_MAX <= CONNECTION_READING_BYTES_MAX);
+// A link that is away ends the connection, and no batch of it.
+const _: () = assert!(IDLE_SECONDS_MAX < STREAM_GAP_SECONDS_MAX);
 const _: () = assert!(BATCH_BYTES_MAX + RECORD_HEADER_BYTES_MAX <= ENTRY_BYTES_MAX);
 const _: () = assert!(
     COMMIT_BYTES_MAX + COMMIT_BATCHES_MAX * (RECORD_HEADER_BYTES_MAX + ENTRY_HEADER_BYTES_MAX)

@@ -375,6 +375,31 @@ async fn garbage_is_answered_and_harms_nobody_else() {
 }
 
 #[tokio::test]
+async fn agents_that_only_announce_batches_hold_up_nobody_else() {
+    let site = site().await;
+    let mut header = frame(FrameKind::Batch, &vec![0; BATCH_BYTES_MAX])
+        .unwrap()
+        .to_vec();
+    header.truncate(HEADER_BYTES + 1);
+    // More together than all batches that are read, verified or committed may have.
+    let (mut open, mut agents) = (Vec::new(), Vec::new());
+    for n in 0..8 {
+        let stalled = site.agent(n).await;
+        for _ in 0..16 {
+            let mut stream = stalled.connection.open_uni().await.unwrap();
+            stream.write_all(&header).await.unwrap();
+            open.push(stream);
+        }
+        agents.push(stalled);
+    }
+    let mut honest = site.agent(99).await;
+    honest.send(&series(0, 0, 3)).await;
+    honest.acked(Lane::Series, 1).await;
+    honest.send(&readings(0, 3, 10, 0)).await;
+    honest.acked(Lane::Telemetry, 1).await;
+}
+
+#[tokio::test]
 async fn a_bomb_is_asked_for_again_twice_and_then_kept_apart() {
     let site = site().await;
     let mut agent = site.agent(1).await;
@@ -395,7 +420,7 @@ async fn a_bomb_is_asked_for_again_twice_and_then_kept_apart() {
     let kept = std::fs::read_dir(rejected)
         .unwrap()
         .map(|entry| entry.unwrap().path());
-    let kept = kept.filter(|path| path.extension().is_some_and(|ending| ending == "batch"));
+    let kept = kept.filter(|path| path.extension().is_some_and(|ending| ending == "batches"));
     let kept: Vec<_> = kept.map(|path| std::fs::read(path).unwrap()).collect();
     assert_eq!(kept, [bomb.bytes().to_vec()]);
 }

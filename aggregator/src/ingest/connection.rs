@@ -9,12 +9,14 @@ use super::identity::Identity;
 use super::stream::{ReadStream, StreamError, read};
 use crate::clock::{Clock, wall_us};
 use crate::keeper::{Checked, Offer, Outcome};
-use crate::limits::{HANDSHAKE_SECONDS_MAX, UNI_STREAMS_MAX};
+use crate::limits::{CONNECTION_READING_BYTES_MAX, HANDSHAKE_SECONDS_MAX, UNI_STREAMS_MAX};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
 use tokio_util::sync::CancellationToken;
@@ -77,6 +79,8 @@ pub struct Connection {
     bucket: Bucket,
     clock: Clock,
     fence: CancellationToken,
+    /// Of the batches that are being read.
+    share: Arc<Semaphore>,
     reading: JoinSet<Result<ReadStream, StreamError>>,
     waiting: Waiting,
 }
@@ -113,6 +117,7 @@ pub async fn serve(ingest: Ingest, identity: Identity, quic: quinn::Connection) 
         decoder: Decoder::default(),
         clock,
         fence,
+        share: Arc::new(Semaphore::new(CONNECTION_READING_BYTES_MAX)),
         reading: JoinSet::new(),
         waiting: FuturesUnordered::new(),
     };
@@ -149,8 +154,9 @@ impl Connection {
                 Event::Gone => return Err(End::Gone),
                 Event::Control(message) => self.on_control(message).await?,
                 Event::Stream(stream) => {
-                    let budget = std::sync::Arc::clone(&self.ingest.budget);
-                    self.reading.spawn(read(stream, budget));
+                    let budget = Arc::clone(&self.ingest.budget);
+                    let share = Arc::clone(&self.share);
+                    self.reading.spawn(read(stream, share, budget));
                 }
                 Event::Read(read) => self.on_stream(read)?,
                 Event::Outcome((key, outcome)) => self.on_outcome(key, outcome)?,

@@ -1,7 +1,8 @@
-//! One unidirectional stream, which carries one batch: read under a limit, a time and a budget.
-//! It looks at the frame's header for the length, and at nothing else.
+//! One unidirectional stream, which carries one batch: read under a limit of bytes, a time
+//! between two pieces, and a budget. It looks at the frame's header for the length, and at nothing
+//! else.
 
-use crate::limits::STREAM_SECONDS_MAX;
+use crate::limits::STREAM_GAP_SECONDS_MAX;
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,27 +39,42 @@ pub enum StreamError {
     /// Bytes behind the frame.
     #[error("bytes after the end of a batch")]
     Trailing,
-    /// Too slow.
-    #[error("a batch took longer than {STREAM_SECONDS_MAX} s")]
+    /// It stands still.
+    #[error("nothing came of a batch for {STREAM_GAP_SECONDS_MAX} s")]
     Slow,
 }
 
-/// Reads a stream to its end.
+/// Where the pieces of a stream come from.
+trait Pieces {
+    /// The next piece, of at most `bytes`; nothing at the end.
+    async fn next(&mut self, bytes: usize) -> Result<Option<Bytes>, StreamError>;
+}
+
+impl Pieces for quinn::RecvStream {
+    async fn next(&mut self, bytes: usize) -> Result<Option<Bytes>, StreamError> {
+        let chunk = self.read_chunk(bytes, true).await;
+        let chunk = chunk.map_err(|_| StreamError::Reset)?;
+        Ok(chunk.map(|chunk| chunk.bytes))
+    }
+}
+
+/// Reads a stream to its end. Until it is there, it takes from the connection's own `share` only:
+/// whoever announces batches and does not send them holds up nobody else. What is whole waits for
+/// its place in the `budget` of all, which those who have one leave without the network's doing.
 ///
 /// # Errors
 /// Why it gave nothing.
 pub async fn read(
     stream: quinn::RecvStream,
+    share: Arc<Semaphore>,
     budget: Arc<Semaphore>,
 ) -> Result<ReadStream, StreamError> {
-    let limit = Duration::from_secs(STREAM_SECONDS_MAX);
-    tokio::time::timeout(limit, read_whole(stream, budget))
-        .await
-        .map_err(|_| StreamError::Slow)?
+    read_whole(stream, share, budget).await
 }
 
 async fn read_whole(
-    mut stream: quinn::RecvStream,
+    mut stream: impl Pieces,
+    share: Arc<Semaphore>,
     budget: Arc<Semaphore>,
 ) -> Result<ReadStream, StreamError> {
     let mut bytes = BytesMut::with_capacity(4 * 1024);
@@ -71,36 +87,80 @@ async fn read_whole(
         return Err(StreamError::TooLong(length));
     }
     let need = HEADER_BYTES + length;
-    // The budget is asked for before the bytes; memory grows only as they come.
-    let permit = budget
-        .acquire_many_owned(need as u32)
-        .await
-        .map_err(|_| StreamError::Reset)?;
+    let take = |from: Arc<Semaphore>| from.acquire_many_owned(need as u32);
+    let _of_share = take(share).await.map_err(|_| StreamError::Reset)?;
     fill(&mut stream, &mut bytes, need).await?;
-    match stream.read_chunk(1, true).await {
-        Ok(None) if bytes.len() == need => Ok(ReadStream {
-            bytes: bytes.freeze(),
-            permit,
-        }),
-        Ok(_) => Err(StreamError::Trailing),
-        Err(_) => Err(StreamError::Reset),
+    if piece(&mut stream, 1).await?.is_some() {
+        return Err(StreamError::Trailing);
     }
+    let permit = take(budget).await.map_err(|_| StreamError::Reset)?;
+    Ok(ReadStream {
+        bytes: bytes.freeze(),
+        permit,
+    })
 }
 
-/// Reads until there are at least `need` bytes.
+/// Reads until there are `need` bytes.
 async fn fill(
-    stream: &mut quinn::RecvStream,
+    stream: &mut impl Pieces,
     bytes: &mut BytesMut,
     need: usize,
 ) -> Result<(), StreamError> {
     while bytes.len() < need {
         let have = bytes.len();
-        let chunk = stream
-            .read_chunk(need - have, true)
-            .await
-            .map_err(|_| StreamError::Reset)?;
-        let chunk = chunk.ok_or(StreamError::Truncated { have, need })?;
-        bytes.extend_from_slice(&chunk.bytes);
+        let piece = piece(stream, need - have).await?;
+        let piece = piece.ok_or(StreamError::Truncated { have, need })?;
+        bytes.extend_from_slice(&piece);
     }
     Ok(())
+}
+
+/// The next piece, if it comes in time: a slow link is no fault, one that stands still is.
+async fn piece(stream: &mut impl Pieces, bytes: usize) -> Result<Option<Bytes>, StreamError> {
+    let limit = Duration::from_secs(STREAM_GAP_SECONDS_MAX);
+    let piece = tokio::time::timeout(limit, stream.next(bytes)).await;
+    piece.map_err(|_| StreamError::Slow)?
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use tributary_protocol::frame::{FrameKind, frame};
+
+    /// A link that brings so many bytes at a time, and so often.
+    struct Link {
+        bytes: Bytes,
+        at_a_time: usize,
+        seconds: u64,
+    }
+
+    impl Pieces for Link {
+        async fn next(&mut self, bytes: usize) -> Result<Option<Bytes>, StreamError> {
+            tokio::time::sleep(Duration::from_secs(self.seconds)).await;
+            let bytes = bytes.min(self.at_a_time).min(self.bytes.len());
+            Ok((bytes > 0).then(|| self.bytes.split_to(bytes)))
+        }
+    }
+
+    async fn over(seconds: u64) -> Result<ReadStream, StreamError> {
+        let link = Link {
+            bytes: frame(FrameKind::Batch, &[7; 60_000]).unwrap(),
+            at_a_time: 1_000,
+            seconds,
+        };
+        let share = Arc::new(Semaphore::new(BATCH_BYTES_MAX));
+        let budget = Arc::new(Semaphore::new(BATCH_BYTES_MAX));
+        let read = read_whole(link, Arc::clone(&share), budget).await;
+        assert_eq!(share.available_permits(), BATCH_BYTES_MAX);
+        read
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_link_is_no_fault_and_one_that_stands_still_is() {
+        let read = over(STREAM_GAP_SECONDS_MAX - 1).await.unwrap();
+        assert_eq!(read.bytes.len(), HEADER_BYTES + 60_000);
+        let error = over(STREAM_GAP_SECONDS_MAX + 1).await.unwrap_err();
+        assert!(matches!(error, StreamError::Slow), "{error}");
+    }
 }
