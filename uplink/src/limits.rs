@@ -25,6 +25,8 @@ pub const BACKOFF_MAX: Duration = Duration::from_secs(60);
 pub const SEALED_QUEUE: usize = 1_024;
 /// How long an aggregator without room is left alone, at most.
 pub const BUSY_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How long an aggregator that owes acknowledgements may say nothing at all until it is probed.
+pub const PROBE_AFTER: Duration = Duration::from_secs(1);
 /// How long a goodbye may take to arrive.
 pub const GOODBYE: Duration = Duration::from_secs(1);
 /// How often a quiet session looks after itself.

@@ -5,7 +5,8 @@ use crate::backoff;
 use crate::connection::{Connector, Identity, Target};
 use crate::control;
 use crate::limits::{
-    BACKOFF_MIN, BUSY_WAIT_MAX, CURSOR_INTERVAL, GOODBYE, HANDSHAKE_TIMEOUT, TICK,
+    BACKOFF_MIN, BUSY_WAIT_MAX, CURSOR_INTERVAL, GOODBYE, HANDSHAKE_TIMEOUT, PROBE_AFTER,
+    RECEIVE_WINDOW_BYTES, TICK,
 };
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -167,6 +168,32 @@ struct Link {
     sending: JoinSet<Result<(), String>>,
     /// What the connection's own count was when it was last added to the status.
     udp_counted: u64,
+    silence: Silence,
+}
+
+/// Whether the other end is heard from while it owes us an answer.
+struct Silence {
+    datagrams: u64,
+    since: Instant,
+    probes: u32,
+}
+
+impl Silence {
+    /// Told how many datagrams have come, and whether batches are on their way; says whether it is
+    /// time to make the other end say something.
+    fn is_too_long(&mut self, datagrams: u64, waiting: bool, now: Instant) -> bool {
+        if datagrams != self.datagrams || !waiting {
+            self.datagrams = datagrams;
+            self.since = now;
+            return false;
+        }
+        let too_long = now.duration_since(self.since) >= PROBE_AFTER;
+        if too_long {
+            self.since = now;
+            self.probes = self.probes.wrapping_add(1);
+        }
+        too_long
+    }
 }
 
 /// What ends a session.
@@ -284,6 +311,11 @@ impl<S: Spool> Uplink<S> {
                 write: send,
                 sending: JoinSet::new(),
                 udp_counted: 0,
+                silence: Silence {
+                    datagrams: 0,
+                    since: Instant::now(),
+                    probes: 0,
+                },
             };
             self.greet(&mut link).await?;
             Ok(link)
@@ -470,7 +502,16 @@ impl<S: Spool> Uplink<S> {
     }
 
     fn measure(&mut self, link: &mut Link) {
-        let sent = link.connection.stats().udp_tx.bytes;
+        let stats = link.connection.stats();
+        let sent = stats.udp_tx.bytes;
+        let waiting = self.sender.in_flight() > 0;
+        let heard = stats.udp_rx.datagrams;
+        if link.silence.is_too_long(heard, waiting, Instant::now()) {
+            // An aggregator that was started again answers any packet with a reset; without one we
+            // would wait for the keep-alive. A window that grows by a byte is such a packet.
+            let window = RECEIVE_WINDOW_BYTES.saturating_add(link.silence.probes);
+            link.connection.set_receive_window(VarInt::from_u32(window));
+        }
         let rtt = link.connection.rtt();
         self.connector.remember_rtt(rtt);
         let more = sent - link.udp_counted;
@@ -553,4 +594,29 @@ async fn send_batch(connection: Connection, bytes: Bytes, urgency: Urgency) -> R
         .await
         .map_err(|e| e.to_string())?;
     stream.finish().map_err(|e| e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_owes_an_answer_is_probed_once_for_each_silence() {
+        let begun = Instant::now();
+        let at = |ms| begun + Duration::from_millis(ms);
+        let mut silence = Silence {
+            datagrams: 0,
+            since: begun,
+            probes: 0,
+        };
+        assert!(!silence.is_too_long(3, true, at(5_000)), "heard just now");
+        assert!(!silence.is_too_long(3, true, at(5_900)));
+        assert!(silence.is_too_long(3, true, at(6_100)));
+        assert!(!silence.is_too_long(3, true, at(6_200)), "probed just now");
+        assert!(silence.is_too_long(3, true, at(7_200)));
+        assert!(
+            !silence.is_too_long(3, false, at(60_000)),
+            "nothing is owed"
+        );
+    }
 }

@@ -6,7 +6,8 @@ use crate::limits::{
 };
 use crate::settings::Settings;
 use anyhow::Context;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::PathBuf;
 use tokio_util::sync::CancellationToken;
 use tributary_agent::pipeline::{self, Agent, StartError};
@@ -29,37 +30,44 @@ pub fn lake_dir(settings: &Settings) -> PathBuf {
     settings.data_dir.join("lake")
 }
 
-/// Starts both, the aggregator first.
+/// Starts both.
 pub async fn start(settings: &Settings) -> anyhow::Result<Machine> {
     let data_dir = &settings.data_dir;
     std::fs::create_dir_all(data_dir)
         .with_context(|| format!("data directory {}", data_dir.display()))?;
     let files = authority::open_or_create(&data_dir.join("pki"))?;
-    let aggregator = start_aggregator(settings, &files).await?;
-    let uplink = aggregator.uplink_addr();
+    // Asked for before anything is opened, so that a port in use costs nothing.
+    drop(
+        TcpListener::bind(settings.console).map_err(|error| match error.kind() {
+            ErrorKind::AddrInUse => in_use("HTTP", settings.console, "--console"),
+            _ => anyhow::Error::new(error).context(format!("HTTP on {}", settings.console)),
+        })?,
+    );
+    // The agent first: who finds the console ready finds MQTT, too.
+    let uplink = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| socket.local_addr());
+    let uplink = uplink.context("no free port for the uplink")?;
     let agent_stop = CancellationToken::new();
-    match start_agent(settings, &files, uplink, agent_stop.clone()).await {
-        Ok(agent) => Ok(Machine {
-            agent,
-            aggregator,
-            agent_stop,
-        }),
-        Err(error) => {
-            aggregator.shut_down().await?;
-            Err(error)
-        }
-    }
+    let agent = start_agent(settings, &files, uplink, agent_stop.clone()).await?;
+    let aggregator = start_aggregator(settings, &files, uplink).await?;
+    Ok(Machine {
+        agent,
+        aggregator,
+        agent_stop,
+    })
 }
 
-async fn start_aggregator(settings: &Settings, files: &AuthorityFiles) -> anyhow::Result<Running> {
+async fn start_aggregator(
+    settings: &Settings,
+    files: &AuthorityFiles,
+    uplink: SocketAddr,
+) -> anyhow::Result<Running> {
     let tls = TlsFiles {
         ca: files.ca.clone(),
         cert: files.aggregator_certificate.clone(),
         key: files.aggregator_key.clone(),
     };
     let mut config = Config::new(settings.data_dir.clone(), tls);
-    // Only this process connects, so any free port does.
-    config.uplink = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    config.uplink = uplink;
     config.trust_domain = authority::TRUST_DOMAIN.to_owned();
     config.http = settings.console;
     match tributary_aggregator::start(config, CancellationToken::new()).await {

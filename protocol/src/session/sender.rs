@@ -541,6 +541,11 @@ impl Sender {
         cursor.collect()
     }
 
+    /// How many batches are on their way.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
     /// Batches not yet acknowledged, and about how many bytes they are.
     pub fn backlog(&self) -> (u64, u64) {
         let lanes = self
