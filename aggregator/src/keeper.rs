@@ -36,7 +36,9 @@ use tributary_journal::{Disk, Frame, LogConfig, LogReader};
 use tributary_protocol::batch::SealedBatch;
 use tributary_protocol::ids::{AgentId, BufferId, Lane, LogId, SeriesId, Session};
 use tributary_protocol::ledger::Admission;
-use tributary_protocol::limits::{BATCH_BYTES_MAX, IN_FLIGHT_BATCHES, IN_FLIGHT_BYTES};
+use tributary_protocol::limits::{
+    AGENT_BUFFERS_MAX, BATCH_BYTES_MAX, IN_FLIGHT_BATCHES, IN_FLIGHT_BYTES,
+};
 use tributary_protocol::message::{AgainReason, Hello, LaneHeld, Reject, Welcome};
 use tributary_protocol::reading::ValueType;
 use tributary_protocol::series::SeriesDef;
@@ -379,6 +381,7 @@ impl Keeper {
 
     fn committed(&mut self, staged: &mut Vec<Staged>) {
         let (mut rows, mut bytes) = (0, 0);
+        let end = self.store.end();
         let count = staged.len() as u64;
         let mut told = Vec::with_capacity(staged.len());
         for Staged {
@@ -398,13 +401,14 @@ impl Keeper {
             }
             bytes += offer.batch.bytes().len() as u64;
             self.judge.commit(&offer, admission, kind);
+            let buffer = offer.batch.key().buffer;
+            self.judge.books.touch(&offer.agent, buffer, end);
             told.extend(replies);
         }
         metrics::counter!("tributary_aggregator_batches_total").increment(count);
         metrics::counter!("tributary_aggregator_readings_total").increment(rows);
         metrics::counter!("tributary_aggregator_batch_bytes_total").increment(bytes);
         self.status.add(count, rows, bytes);
-        let end = self.store.end();
         self.status.set_end(end);
         self.durable.send_replace(end);
         // Last, so that whoever hears of it finds it everywhere.
@@ -440,6 +444,10 @@ impl Keeper {
     /// Writes the checkpoint that is due, and gives up what it and the lake no longer need.
     fn tidy(&mut self) {
         if self.checkpoint_due {
+            let in_lake = self.lake.as_ref().map_or(0, |lake| lake.position());
+            // Behind this checkpoint, the one that is newest now is the older one.
+            let below = in_lake.min(self.store.newest_checkpoint());
+            self.judge.books.drop_retired(below);
             match self.store.checkpoint(&self.judge.ledger, &self.judge.books) {
                 Ok(()) => self.checkpoint_due = false,
                 Err(error) => {
@@ -462,6 +470,10 @@ impl Keeper {
         let mut announced: Vec<BufferId> = hello.lanes.iter().map(|lane| lane.key.buffer).collect();
         announced.dedup();
         let session = self.judge.ledger.open_session(&agent, &announced);
+        // An agent that names as many buffers as it may has perhaps more.
+        if announced.len() < AGENT_BUFFERS_MAX {
+            self.judge.books.announce(&agent, &announced);
+        }
         let lanes = hello.lanes.iter().map(|lane| LaneHeld {
             key: lane.key,
             ranges: self.judge.ledger.held(&agent, lane.key),

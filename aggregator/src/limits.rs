@@ -3,7 +3,9 @@
 //! Bounds of the wire and of stored formats are in `tributary_protocol::limits`. No behaviour here.
 
 use std::time::Duration;
-use tributary_journal::limits::{ENTRY_BYTES_MAX, ENTRY_HEADER_BYTES_MAX, FRAME_BYTES_MAX};
+use tributary_journal::limits::{
+    CHECKPOINT_BYTES_MAX, ENTRY_BYTES_MAX, ENTRY_HEADER_BYTES_MAX, FRAME_BYTES_MAX,
+};
 use tributary_protocol::frame::HEADER_BYTES;
 use tributary_protocol::limits::{
     BATCH_BYTES_MAX, BATCH_READINGS_MAX, IN_FLIGHT_BATCHES, IN_FLIGHT_BYTES, NAME_BYTES_MAX,
@@ -58,8 +60,6 @@ pub const CERTIFICATE_BYTES_MAX: usize = 16 * 1024;
 
 /// Batches between ingest and keeper.
 pub const KEEPER_QUEUE_MAX: usize = 1_024;
-/// Outcomes between keeper and one connection; more than can be in flight on it.
-pub const OUTCOME_QUEUE_MAX: usize = 4 * IN_FLIGHT_BATCHES;
 /// Batches in one group commit.
 pub const COMMIT_BATCHES_MAX: usize = 512;
 /// Bytes of sealed batches in one group commit: one frame of the journal.
@@ -74,12 +74,12 @@ pub const QUARANTINE_FILES_MAX: usize = 1_024;
 pub const VERIFY_TRIES_HELD_MAX: usize = 4_096;
 /// Milliseconds after a failed append until the next one.
 pub const APPEND_RETRY_MS: u64 = 500;
-/// Bytes that a checkpoint of ledger and books may have.
-pub const CHECKPOINT_BYTES_MAX: usize = 512 * 1024 * 1024;
+/// Bytes of all definitions of series: half a checkpoint, the other is the ledger's.
+pub const BOOKS_BYTES_MAX: u64 = CHECKPOINT_BYTES_MAX / 2;
+/// Bytes of the definitions of one agent, in all its buffers that are not drained.
+pub const AGENT_BOOKS_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Bytes read from the journal at once during a replay.
 pub const REPLAY_READ_BYTES: usize = 4 * 1024 * 1024;
-/// Series whose latest value is kept for a look.
-pub const LATEST_SERIES_MAX: usize = 100_000;
 /// Agents whose name and last sight are kept for a look.
 pub const AGENTS_SEEN_MAX: usize = 100_000;
 
@@ -142,6 +142,7 @@ const _: () = assert!(
         <= FRAME_BYTES_MAX
 );
 const _: () = assert!(COMMIT_BATCHES_MAX <= KEEPER_QUEUE_MAX);
+const _: () = assert!(AGENT_BOOKS_BYTES_MAX < BOOKS_BYTES_MAX);
 const _: () = assert!(BATCH_READINGS_MAX <= FLUSH_ROWS);
 const _: () = assert!(BATCH_BYTES_MAX < LAKE_READ_BYTES);
 const _: () = assert!(FLUSH_PARTITIONS_MAX >= 2);

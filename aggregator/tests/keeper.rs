@@ -44,16 +44,19 @@ pub const SMALL: u64 = 64 * 1024;
 
 impl Kept {
     pub fn start(disk: &Arc<dyn Disk>, dir: &Path, lake: u64) -> Result<Self, StoreError> {
-        let (keeper, parts) = Keeper::open(disk, &config(dir, SMALL))?;
+        Ok(Self::of(Keeper::open(disk, &config(dir, SMALL))?, lake))
+    }
+
+    pub fn of((keeper, parts): (Keeper, KeeperParts), lake: u64) -> Self {
         let stop = CancellationToken::new();
         let (runtime, token) = (tokio::runtime::Handle::current(), stop.clone());
         let lake = Arc::new(LakeStatus::standing_at(lake));
         let thread = std::thread::spawn(move || keeper.run(&runtime, lake, &token));
-        Ok(Self {
+        Self {
             parts,
             stop,
             thread,
-        })
+        }
     }
 
     pub async fn hello(&self) -> (Welcome, CancellationToken) {

@@ -1,12 +1,12 @@
 //! The keeper goes on: nothing that a crash, a bad disk or an agent leaves behind stops it for good.
 
-use crate::keeper::{Kept, checkpoints, os};
+use crate::keeper::{Kept, SMALL, checkpoints, config, os};
 use crate::sealed::{gap, readings, redefined, series};
 use tempfile::TempDir;
-use tributary_aggregator::keeper::Outcome;
+use tributary_aggregator::keeper::{Keeper, Outcome, StoreError};
 use tributary_journal::SegmentInfo;
 use tributary_protocol::batch::SealedBatch;
-use tributary_protocol::ids::Session;
+use tributary_protocol::ids::{LogId, Session};
 use tributary_protocol::message::AgainReason;
 
 /// Offers these batches of readings, all of which are durable then.
@@ -173,4 +173,32 @@ async fn a_checkpoint_that_failed_is_tried_again_without_a_new_segment() {
         tokio::task::yield_now().await;
     }
     kept.end().await;
+}
+
+#[tokio::test]
+async fn a_journal_that_is_gone_does_not_begin_anew_unseen() {
+    let dir = TempDir::new().unwrap();
+    let kept = Kept::start(&os(), dir.path(), 0).unwrap();
+    let session = kept.hello().await.0.session;
+    assert_eq!(kept.offer(session, &gap(0)).await, Outcome::Durable);
+    kept.end().await;
+    std::fs::remove_dir_all(dir.path().join("journal")).unwrap();
+    // The next life has another name, as a rule.
+    let mut config = config(dir.path(), SMALL);
+    config.new_log = LogId([10; 16]);
+    let Err(error) = Keeper::open(&os(), &config) else {
+        panic!("it started as if nothing had been")
+    };
+    assert!(matches!(error, StoreError::JournalGone { .. }), "{error}");
+    let ledger = dir.path().join("ledger");
+    assert!(error.to_string().contains(&ledger.display().to_string()));
+    // What the message says helps, and once begun the new life goes on.
+    std::fs::rename(ledger, dir.path().join("ledger.old")).unwrap();
+    for _ in 0..2 {
+        let kept = Kept::of(Keeper::open(&os(), &config).unwrap(), 0);
+        let session = kept.hello().await.0.session;
+        assert_eq!(kept.offer(session, &gap(0)).await, Outcome::Durable);
+        assert_eq!(kept.entries(), 1);
+        kept.end().await;
+    }
 }

@@ -2,8 +2,9 @@
 //! reader may see a longer book than its batch needs, never another meaning.
 
 use crate::lake::load::{Names, SeriesName};
-use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use crate::limits::{AGENT_BOOKS_BYTES_MAX, BOOKS_BYTES_MAX};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tributary_protocol::ids::{AgentId, BufferId, SeriesId};
 use tributary_protocol::reading::ValueType;
 use tributary_protocol::series::{BookError, SeriesBook, SeriesDef};
@@ -15,11 +16,43 @@ struct Pages {
     series: SeriesBook,
     /// Definitions of this buffer are in quarantine: they will never stand here.
     torn: bool,
+    /// One past the last journal entry of this buffer.
+    end: u64,
+    /// The agent no longer has this buffer.
+    retired: bool,
+}
+
+#[derive(Debug, Default)]
+struct Shelf {
+    books: BTreeMap<(AgentId, BufferId), Book>,
+    /// Bytes of all definitions of an agent.
+    bytes: HashMap<AgentId, u64>,
+    total: u64,
+}
+
+impl Shelf {
+    fn of_agent(&self, agent: &AgentId) -> impl Iterator<Item = (BufferId, &Book)> {
+        let (first, last) = (BufferId([0; 16]), BufferId([0xff; 16]));
+        let range = (agent.clone(), first)..=(agent.clone(), last);
+        self.books
+            .range(range)
+            .map(|((_, buffer), book)| (*buffer, book))
+    }
+}
+
+/// Bytes of definitions in a checkpoint.
+fn bytes_of(defs: &[SeriesDef]) -> u64 {
+    let text = |text: &str| text.len() as u64 + 2;
+    defs.iter()
+        .map(|def| {
+            1 + text(&def.device) + text(&def.metric) + text(def.unit.as_deref().unwrap_or(""))
+        })
+        .sum()
 }
 
 /// All books, shared by the keeper, which alone writes, and the sinks.
 #[derive(Clone, Debug, Default)]
-pub struct Books(Arc<RwLock<HashMap<(AgentId, BufferId), Book>>>);
+pub struct Books(Arc<RwLock<Shelf>>);
 
 impl Books {
     /// No book at all.
@@ -29,7 +62,7 @@ impl Books {
 
     fn book(&self, agent: &AgentId, buffer: BufferId) -> Option<Book> {
         let books = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        books.get(&(agent.clone(), buffer)).cloned()
+        books.books.get(&(agent.clone(), buffer)).cloned()
     }
 
     /// How many series of a buffer are defined.
@@ -45,7 +78,67 @@ impl Books {
 
     /// How many books there are.
     pub fn count(&self) -> usize {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).len()
+        self.read().books.len()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Shelf> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Shelf> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether there is room for so many more definitions of this agent: what does not fit a
+    /// checkpoint would stop everybody.
+    pub fn has_room(&self, agent: &AgentId, defs: &[SeriesDef]) -> bool {
+        let (shelf, more) = (self.read(), bytes_of(defs));
+        let of_agent = shelf.bytes.get(agent).copied().unwrap_or(0);
+        of_agent + more <= AGENT_BOOKS_BYTES_MAX && shelf.total + more <= BOOKS_BYTES_MAX
+    }
+
+    /// The journal holds something of this buffer up to here: the agent has it.
+    pub fn touch(&self, agent: &AgentId, buffer: BufferId, end: u64) {
+        if let Some(book) = self.book(agent, buffer) {
+            let mut book = book.write().unwrap_or_else(PoisonError::into_inner);
+            book.end = book.end.max(end);
+            book.retired = false;
+        }
+    }
+
+    /// As [`touch`](Self::touch), for all buffers that a checkpoint knows.
+    pub fn touch_all(&self, end: u64) {
+        for book in self.read().books.values() {
+            book.write().unwrap_or_else(PoisonError::into_inner).end = end;
+        }
+    }
+
+    /// The agent has these buffers, and others only if it begins them from now on.
+    pub fn announce(&self, agent: &AgentId, announced: &[BufferId]) {
+        for (buffer, book) in self.read().of_agent(agent) {
+            let mut book = book.write().unwrap_or_else(PoisonError::into_inner);
+            book.retired = !announced.contains(&buffer);
+        }
+    }
+
+    /// Drops the books of buffers that their agents no longer have, if no entry of theirs lies at
+    /// `below` or behind: nobody needs them to read the journal.
+    pub fn drop_retired(&self, below: u64) {
+        let shelf = &mut *self.write();
+        let (bytes, total) = (&mut shelf.bytes, &mut shelf.total);
+        shelf.books.retain(|(agent, _), book| {
+            let book = book.read().unwrap_or_else(PoisonError::into_inner);
+            let keep = !book.retired || book.end > below;
+            if !keep {
+                let freed = bytes_of(book.series.defs());
+                *total = total.saturating_sub(freed);
+                if let Some(bytes) = bytes.get_mut(agent) {
+                    *bytes = bytes.saturating_sub(freed);
+                }
+            }
+            keep
+        });
+        bytes.retain(|_, bytes| *bytes > 0);
     }
 
     /// Whether these definitions could be added now.
@@ -117,14 +210,21 @@ impl Books {
         base: u32,
         defs: &[SeriesDef],
     ) -> Result<(), BookError> {
-        let book = self.book_or_new(agent, buffer);
-        let mut book = book.write().unwrap_or_else(PoisonError::into_inner);
-        book.series.append(base, defs)
+        let shared = self.book_or_new(agent, buffer);
+        let mut book = shared.write().unwrap_or_else(PoisonError::into_inner);
+        let before = book.series.len() as usize;
+        book.series.append(base, defs)?;
+        let more = bytes_of(book.series.defs().get(before..).unwrap_or_default());
+        drop(book);
+        let mut shelf = self.write();
+        shelf.total += more;
+        *shelf.bytes.entry(agent.clone()).or_default() += more;
+        Ok(())
     }
 
     fn book_or_new(&self, agent: &AgentId, buffer: BufferId) -> Book {
         let mut books = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(books.entry((agent.clone(), buffer)).or_default())
+        Arc::clone(books.books.entry((agent.clone(), buffer)).or_default())
     }
 
     /// Definitions of this buffer are in quarantine: what needs them waits in vain.
@@ -142,14 +242,13 @@ impl Books {
     /// Calls `see` with every book, and whether it is [torn](Self::is_torn), ordered by agent and
     /// buffer.
     pub fn each(&self, mut see: impl FnMut(&AgentId, BufferId, &SeriesBook, bool)) {
-        let mut all: Vec<((AgentId, BufferId), Book)> = {
-            let books = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let all: Vec<((AgentId, BufferId), Book)> = {
+            let shelf = self.read();
+            let books = shelf.books.iter();
             books
-                .iter()
                 .map(|(key, book)| (key.clone(), Arc::clone(book)))
                 .collect()
         };
-        all.sort_by(|(a, _), (b, _)| a.cmp(b));
         for ((agent, buffer), book) in all {
             let book = book.read().unwrap_or_else(PoisonError::into_inner);
             see(&agent, buffer, &book.series, book.torn);
@@ -172,7 +271,7 @@ impl Names for Books {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
     use tributary_protocol::ids::AgentUuid;
@@ -207,5 +306,45 @@ mod tests {
         assert_eq!(books.len(&agent, buffer), 2, "asking changes nothing");
         let name = books.name(&agent, buffer, SeriesId(1)).unwrap();
         assert_eq!((&*name.metric, &*name.unit), ("b", ""));
+    }
+
+    #[test]
+    fn no_agent_fills_the_checkpoint_and_drained_buffers_give_back() {
+        let [greedy, other] = [1, 2].map(|n| AgentId::new("acme", AgentUuid([n; 16])).unwrap());
+        let books = Books::new();
+        let mut buffers = Vec::new();
+        let long = "x".repeat(240);
+        let block = |n: u32| -> Vec<SeriesDef> {
+            let name = |i: u32| format!("{long}{n}-{i}");
+            (0..1_024)
+                .map(|i| SeriesDef::new(&name(i), &long, Some(&long), ValueType::F64).unwrap())
+                .collect()
+        };
+        for n in 0.. {
+            let defs = block(n);
+            if !books.has_room(&greedy, &defs) {
+                break;
+            }
+            let buffer = BufferId::new(1, u64::from(n));
+            books.append(&greedy, buffer, 0, &defs).unwrap();
+            books.touch(&greedy, buffer, u64::from(n) + 1);
+            buffers.push(buffer);
+        }
+        assert!(buffers.len() > 50, "{}", buffers.len());
+        assert!(
+            books.has_room(&other, &block(0)),
+            "another agent has its own"
+        );
+        books.announce(&greedy, &buffers[1..]);
+        books.drop_retired(0);
+        assert_eq!(books.count(), buffers.len(), "the lake still needs it");
+        books.drop_retired(1);
+        assert_eq!(books.count(), buffers.len() - 1);
+        assert!(books.has_room(&greedy, &block(0)));
+        // Whatever is begun after a Hello is there although the Hello does not name it.
+        books.announce(&greedy, &[]);
+        books.touch(&greedy, buffers[1], 9);
+        books.drop_retired(u64::MAX);
+        assert_eq!(books.count(), 1);
     }
 }

@@ -89,6 +89,9 @@ impl Judge {
         let flaw = match &offer.content {
             Checked::Bad(reason) => Err(Flaw::Bad(reason.clone())),
             Checked::Gap => Ok(()),
+            Checked::Series { defs, .. } if !self.books.has_room(&offer.agent, defs) => {
+                Err(Flaw::NoRoom)
+            }
             Checked::Series { base, defs } => self
                 .books
                 .fits(&offer.agent, key.buffer, *base, defs)
@@ -108,6 +111,12 @@ impl Judge {
         };
         match flaw {
             Ok(()) => Step::Append(admission, RecordKind::Batch),
+            Err(Flaw::NoRoom) => {
+                tracing::warn!(agent = %offer.agent, batch = %key, "no room for more series");
+                metrics::counter!("tributary_aggregator_series_without_room_total").increment(1);
+                self.ledger.abort(admission);
+                Step::Answer(Outcome::Again(AgainReason::Busy))
+            }
             Err(Flaw::SeriesUnknown) if self.books.is_torn(&offer.agent, key.buffer) => {
                 let reason = "it needs definitions that are in quarantine";
                 self.count_try(offer, admission, reason)
@@ -158,6 +167,8 @@ impl Judge {
 
 enum Flaw {
     SeriesUnknown,
+    /// Its definitions would be more than are kept.
+    NoRoom,
     Bad(String),
 }
 

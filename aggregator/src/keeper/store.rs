@@ -42,6 +42,21 @@ pub enum StoreError {
         /// Its first entry.
         first: u64,
     },
+    /// There are checkpoints of a journal, and no journal.
+    #[error(
+        "the journal in {} is empty, but checkpoints of journal {log} lie in {}: put the journal \
+         back from a copy; or, to begin a new one that knows nothing of what was acknowledged, \
+         move {} away",
+        dir.display(), ledger.display(), ledger.display()
+    )]
+    JournalGone {
+        /// The journal's folder.
+        dir: PathBuf,
+        /// The folder of the checkpoints.
+        ledger: PathBuf,
+        /// The journal that they belong to.
+        log: LogId,
+    },
     /// The journal ends before what was known.
     #[error(
         "the journal in {} ends at entry {end}, its checkpoint stands at {checkpoint}: the \
@@ -110,7 +125,7 @@ impl Store {
             positions: Vec::new(),
             segment: None,
         };
-        let (ledger, books, from) = store.newest(&journal_dir)?;
+        let (ledger, books, from) = store.newest(dir)?;
         let mut replay = Replay {
             ledger,
             books,
@@ -124,32 +139,32 @@ impl Store {
 
     /// Ledger and books of the newest valid checkpoint that meets the journal.
     fn newest(&mut self, dir: &Path) -> Result<(Ledger, Books, u64), StoreError> {
+        let (dir, ledger) = (dir.join("journal"), dir.join("ledger"));
         let (first, end) = (self.first(), self.end());
-        let mut newest = None;
+        let (mut newest, mut other) = (None, None);
         for checkpoint in self.checkpoints.valid() {
             match decode(self.life, &checkpoint.body) {
-                Ok(Some((ledger, books, position))) => {
+                Ok(Of::This(ledger, books, position)) => {
                     self.positions.insert(0, position);
                     newest.get_or_insert((ledger, books, position));
                 }
-                // Of another life of the journal.
-                Ok(None) => {}
+                Ok(Of::Other(log)) => other = other.or(Some(log)),
                 Err(error) => tracing::error!(%error, "a checkpoint is not usable"),
             }
         }
         self.keep_last_positions();
         match newest {
             Some((_, _, checkpoint)) if checkpoint > end => Err(StoreError::RolledBack {
-                dir: dir.to_owned(),
+                dir,
                 end,
                 checkpoint,
             }),
             Some(found) if found.2 >= first => Ok(found),
+            None if let (0, Some(log)) = (end, other) => {
+                Err(StoreError::JournalGone { dir, ledger, log })
+            }
             None if first == 0 => Ok((Ledger::new(), Books::new(), 0)),
-            _ => Err(StoreError::NoCheckpoint {
-                dir: dir.to_owned(),
-                first,
-            }),
+            _ => Err(StoreError::NoCheckpoint { dir, first }),
         }
     }
 
@@ -191,6 +206,11 @@ impl Store {
         std::mem::replace(&mut self.segment, newest) != newest
     }
 
+    /// Where the newest checkpoint stands.
+    pub fn newest_checkpoint(&self) -> u64 {
+        self.positions.last().copied().unwrap_or(0)
+    }
+
     /// Writes a checkpoint of ledger and books, which hold all entries below the end.
     ///
     /// # Errors
@@ -225,18 +245,27 @@ impl Store {
     }
 }
 
-/// Ledger, books and position of a checkpoint's body; nothing if it is of another life.
-fn decode(life: LifeId, body: &[u8]) -> Result<Option<(Ledger, Books, u64)>, SnapshotError> {
+/// What a checkpoint is of.
+enum Of {
+    /// This journal: ledger and books as they are at the position.
+    This(Ledger, Books, u64),
+    /// Another one.
+    Other(LogId),
+}
+
+fn decode(life: LifeId, body: &[u8]) -> Result<Of, SnapshotError> {
     let Some((head, body)) = body.split_at_checked(24) else {
         return Err(SnapshotError::Truncated);
     };
     let (of, mut position) = head.split_at(16);
     if of != life.0 {
-        return Ok(None);
+        let of = of.try_into().map_err(|_| SnapshotError::Truncated)?;
+        return Ok(Of::Other(LogId(of)));
     }
     let position = position.try_get_u64_le()?;
     let (ledger, books) = snapshot::decode(body)?;
-    Ok(Some((ledger, books, position)))
+    books.touch_all(position);
+    Ok(Of::This(ledger, books, position))
 }
 
 /// Entries on their way back into ledger and books.
@@ -292,6 +321,7 @@ impl Replay {
     }
 
     fn take_batch(&mut self, entry: Entry, kind: RecordKind) -> Result<(), String> {
+        let number = entry.number;
         let record = record::parse(entry.bytes).map_err(|error| error.to_string())?;
         let batch = SealedBatch::open(record.sealed).map_err(|error| error.to_string())?;
         let key = batch.key();
@@ -311,6 +341,7 @@ impl Replay {
         if !self.ledger.recover(&record.agent, key, batch.hash()) {
             self.found.doubled += 1;
         }
+        self.books.touch(&record.agent, key.buffer, number + 1);
         Ok(())
     }
 }
