@@ -17,7 +17,7 @@
 
 mod lake;
 
-use crate::limits::VERIFY_EXAMPLES_MAX;
+use crate::limits::{VERIFY_DEPTH_MAX, VERIFY_EXAMPLES_MAX};
 use crate::reading::Value;
 use crate::replay::time::Rfc3339;
 use crate::truth::{Event, Header, Tail, TruthError, TruthReader};
@@ -82,8 +82,10 @@ pub struct Report {
     pub files: u64,
     /// Rows in them.
     pub rows: u64,
-    /// Files that could not be read to their end.
+    /// Files that could not be read to their end, and folders too deep to be followed.
     pub unreadable: Vec<Unreadable>,
+    /// Folders that were not looked into, because their names say that they hold bookkeeping.
+    pub skipped: Vec<PathBuf>,
     /// What the truth ledger's own end says, when it is not whole.
     pub truth_tail: Option<String>,
     /// The first of each kind of difference, in words.
@@ -104,10 +106,20 @@ pub struct Examples {
 }
 
 impl Report {
-    /// Whether the lake holds every acknowledged reading once, unchanged, and nothing else of
-    /// these devices.
+    /// Whether the truth ledger is whole, and the lake holds every acknowledged reading once,
+    /// unchanged, and nothing else of these devices.
     pub fn is_clean(&self) -> bool {
-        let wrong = self.lost + self.duplicates + self.changed + self.foreign;
+        self.truth_tail.is_none() && self.foreign == 0 && self.holds_what_is_known()
+    }
+
+    /// As [`is_clean`](Self::is_clean), for a simulator that was killed: as far as its truth goes,
+    /// which must be somewhere; readings behind its end are foreign, and no fault.
+    pub fn is_clean_if_killed(&self) -> bool {
+        self.published > 0 && self.holds_what_is_known()
+    }
+
+    fn holds_what_is_known(&self) -> bool {
+        let wrong = self.lost + self.duplicates + self.changed;
         wrong == 0 && self.unreadable.is_empty()
     }
 }
@@ -116,14 +128,21 @@ impl Report {
 ///
 /// # Errors
 /// When the ledger cannot be read, or there is no such folder. A Parquet file that cannot be read
-/// is a finding, not an error.
+/// is a finding, not an error; where a damaged one makes the reader of Parquet panic, that is so
+/// too, but in a process whose panic hook aborts: that ends then, and never well.
 pub fn compare(lake: &Path, truth: &Path) -> Result<Report, VerifyError> {
     let mut oracle = Oracle::load(truth)?;
-    let files = lake::files(lake).map_err(|error| VerifyError::Lake {
+    let found = lake::files(lake).map_err(|error| VerifyError::Lake {
         path: lake.to_owned(),
         error,
     })?;
-    for file in files {
+    oracle.report.skipped = found.skipped;
+    let too_deep = |file| Unreadable {
+        file,
+        why: format!("a folder more than {VERIFY_DEPTH_MAX} levels down"),
+    };
+    oracle.report.unreadable = found.too_deep.into_iter().map(too_deep).collect();
+    for file in found.files {
         oracle.report.files += 1;
         if let Err(why) = lake::read_rows(&file, &mut |row| oracle.judge(&row, &file)) {
             oracle.report.unreadable.push(Unreadable { file, why });

@@ -97,6 +97,11 @@ impl Site {
     }
 
     pub fn write_truth(&self) {
+        self.write_truth_with(0);
+    }
+
+    /// Behind the readings, so many that were never acknowledged and never arrived.
+    pub fn write_truth_with(&self, more: u64) {
         let header = Header {
             source: Source::Fleet,
             qos: 1,
@@ -114,6 +119,12 @@ impl Site {
                 let (series, seq) = (reading.series, reading.seq);
                 writer.append(&Event::Acknowledged { series, seq }).unwrap();
             }
+        }
+        let last = self.readings.last().unwrap();
+        for n in 1..=more {
+            let mut reading = last.clone();
+            reading.seq += n;
+            writer.append(&Event::Published(reading)).unwrap();
         }
         writer.finish().unwrap();
     }

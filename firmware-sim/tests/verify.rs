@@ -272,10 +272,57 @@ fn a_wrong_time_beside_the_right_row_is_a_change_and_no_duplicate() {
 fn a_truth_without_its_end_is_used_as_far_as_it_goes() {
     let site = Site::new();
     site.write();
+    site.write_truth_with(20_000);
+    assert!(verified(&site).is_clean());
     let bytes = std::fs::read(site.truth()).unwrap();
     std::fs::write(site.truth(), &bytes[..bytes.len() - 3]).unwrap();
     let report = verified(&site);
+    assert!(!report.is_clean(), "it may be cut anywhere");
+    assert!(report.is_clean_if_killed(), "{report:?}");
     assert!(report.truth_tail.unwrap().contains("torn"));
+    let killed = Command::new(env!("CARGO_BIN_EXE_tributary-sim"))
+        .args(["verify", "--killed", "--lake"])
+        .args([site.lake(), "--truth".into(), site.truth()])
+        .output()
+        .unwrap();
+    assert_eq!(killed.status.code(), Some(0));
+}
+
+/// A truth that was cut behind its header proves nothing, whatever the lake holds.
+#[test]
+fn a_truth_of_nothing_is_never_clean() {
+    let site = Site::new();
+    site.write();
+    let bytes = std::fs::read(site.truth()).unwrap();
+    let mut cuts = 0;
+    for end in 0..200 {
+        std::fs::write(site.truth(), &bytes[..end]).unwrap();
+        let Ok(report) = verify::compare(&site.lake(), &site.truth()) else {
+            continue;
+        };
+        cuts += 1;
+        assert!(!report.is_clean() && !report.is_clean_if_killed(), "{end}");
+    }
+    assert!(cuts > 0, "no cut was a truth at all");
+}
+
+#[test]
+fn folders_that_were_not_looked_into_are_named() {
+    let site = Site::new();
+    site.write();
+    let hidden = site.hour().join("_hidden");
+    std::fs::create_dir(&hidden).unwrap();
+    let report = verified(&site);
+    assert!(report.is_clean());
+    assert!(report.skipped.contains(&hidden), "{:?}", report.skipped);
+    let mut deep = site.hour();
+    for _ in 0..10 {
+        deep.push("deep");
+    }
+    std::fs::create_dir_all(deep).unwrap();
+    let report = verified(&site);
+    assert!(!report.is_clean());
+    assert_eq!(report.unreadable.len(), 1);
 }
 
 /// What a pipeline would make of one publication, decoded here by other means than it was made.

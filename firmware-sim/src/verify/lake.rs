@@ -55,34 +55,49 @@ impl Row<'_> {
     }
 }
 
-/// The Parquet files of the readings below `root`, in order of their names.
-pub(super) fn files(root: &Path) -> std::io::Result<Vec<PathBuf>> {
+/// What lies below a lake; each in order of its names.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) files: Vec<PathBuf>,
+    /// Folders of bookkeeping.
+    pub(super) skipped: Vec<PathBuf>,
+    /// Folders that are not followed.
+    pub(super) too_deep: Vec<PathBuf>,
+}
+
+/// The Parquet files of the readings below `root`.
+pub(super) fn files(root: &Path) -> std::io::Result<Found> {
     let readings = root.join("readings");
     let from = if readings.is_dir() {
         readings
     } else {
         root.to_owned()
     };
-    let mut found = Vec::new();
+    let mut found = Found::default();
     walk(&from, 0, &mut found)?;
-    found.sort();
+    for paths in [&mut found.files, &mut found.skipped, &mut found.too_deep] {
+        paths.sort();
+    }
     Ok(found)
 }
 
-fn walk(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
+fn walk(folder: &Path, depth: usize, found: &mut Found) -> std::io::Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if path.is_dir() {
-            let is_bookkeeping = name.starts_with('_') || name.starts_with('.');
-            if !is_bookkeeping && depth < VERIFY_DEPTH_MAX {
+            if name.starts_with('_') || name.starts_with('.') {
+                found.skipped.push(path);
+            } else if depth >= VERIFY_DEPTH_MAX {
+                found.too_deep.push(path);
+            } else {
                 walk(&path, depth + 1, found)?;
             }
         } else if path
             .extension()
             .is_some_and(|extension| extension == "parquet")
         {
-            found.push(path);
+            found.files.push(path);
         }
     }
     Ok(())
@@ -91,7 +106,8 @@ fn walk(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> std::io::Resul
 /// Passes every row of the file to `each`. What cannot be read is said in words; the rows before
 /// it were passed on.
 pub(super) fn read_rows(path: &Path, each: &mut dyn FnMut(Row<'_>)) -> Result<(), String> {
-    // The reader of a damaged file may find one of its own assumptions broken and panic.
+    // The reader of a damaged file may find one of its own assumptions broken and panic. Where the
+    // process aborts on a panic, nothing is caught here, and it does not say that all is well.
     let read = catch_unwind(AssertUnwindSafe(|| read_file(path, each)));
     read.unwrap_or_else(|_| Err("the Parquet reader panicked: the file is damaged".to_owned()))
 }
