@@ -49,6 +49,8 @@ pub const CONNECTION_READING_BYTES_MAX: usize = 1024 * 1024;
 pub const BATCHES_HELD_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes a second that one agent may send, on average.
 pub const AGENT_BYTES_PER_SECOND: u64 = 32 * 1024 * 1024;
+/// Bytes that a row is charged as, if its batch had fewer: it costs what it is when decoded.
+pub const ROW_BYTES_CHARGED: usize = 16;
 /// Bytes that one agent may send at once after a pause.
 pub const AGENT_BURST_BYTES: u64 = 64 * 1024 * 1024;
 /// Bytes of the UDP socket's buffers; the system's default loses packets at 100 connections.

@@ -1,6 +1,6 @@
 //! A token bucket for one agent's bytes. Pure: it is told the time.
 
-use crate::limits::{AGENT_BURST_BYTES, AGENT_BYTES_PER_SECOND};
+use crate::limits::{AGENT_BURST_BYTES, AGENT_BYTES_PER_SECOND, ROW_BYTES_CHARGED};
 
 /// How many bytes an agent may still send.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -17,6 +17,12 @@ impl Bucket {
             bytes: AGENT_BURST_BYTES as i64,
             at: now,
         }
+    }
+
+    /// Charges a batch: what it had, or what its rows cost behind ingest if that is more.
+    pub fn take_batch(&mut self, bytes: usize, rows: u32, now: i64) {
+        let of_rows = (rows as usize).saturating_mul(ROW_BYTES_CHARGED);
+        self.take(bytes.max(of_rows), now);
     }
 
     /// Charges what came.
@@ -55,6 +61,19 @@ mod tests {
         assert_eq!(bucket.ready_at(), 1_000_000);
         bucket.take(0, 3_000_000);
         assert_eq!(bucket.ready_at(), 3_000_000);
+    }
+
+    #[test]
+    fn rows_cost_however_few_bytes_they_had() {
+        let mut bucket = Bucket::new(0);
+        let rows = 20_000;
+        for _ in 0..1_000 {
+            bucket.take_batch(120, rows, 0);
+        }
+        let cost = 1_000 * u64::from(rows) * ROW_BYTES_CHARGED as u64 - AGENT_BURST_BYTES;
+        let wait = cost * 1_000_000 / AGENT_BYTES_PER_SECOND;
+        assert_eq!(bucket.ready_at() as u64, wait);
+        assert!(wait > 1_000_000, "it charges nothing to speak of");
     }
 
     #[test]

@@ -75,7 +75,8 @@ pub struct Connection {
     send: quinn::SendStream,
     control: Control,
     receiver: Receiver,
-    decoder: Decoder,
+    /// There while batches come: it is larger than all the rest.
+    decoder: Option<Decoder>,
     bucket: Bucket,
     clock: Clock,
     fence: CancellationToken,
@@ -114,7 +115,7 @@ pub async fn serve(ingest: Ingest, identity: Identity, quic: quinn::Connection) 
         send,
         control: FramedRead::new(recv, codec()),
         receiver: Receiver::new(),
-        decoder: Decoder::default(),
+        decoder: None,
         clock,
         fence,
         share: Arc::new(Semaphore::new(CONNECTION_READING_BYTES_MAX)),
@@ -159,7 +160,12 @@ impl Connection {
                     self.reading.spawn(read(stream, share, budget));
                 }
                 Event::Read(read) => self.on_stream(read)?,
-                Event::Outcome((key, outcome)) => self.on_outcome(key, outcome)?,
+                Event::Outcome((key, outcome)) => {
+                    self.on_outcome(key, outcome)?;
+                    if self.reading.is_empty() && self.waiting.is_empty() {
+                        self.decoder = None;
+                    }
+                }
                 Event::Time => {}
             }
             self.send_acks().await?;
@@ -264,13 +270,15 @@ impl Connection {
         };
         metrics::counter!("tributary_aggregator_received_bytes_total")
             .increment(bytes.len() as u64);
-        self.bucket.take(bytes.len(), self.clock.now());
+        let received = bytes.len();
         self.check_expiry()?;
         let frame = RawFrame(bytes).verify().map_err(|error| self.bad(error))?;
         if frame.kind != FrameKind::Batch {
             return Err(self.bad(format!("{:?} on a stream for batches", frame.kind)));
         }
         let batch = open(frame.payload).map_err(|error| self.bad(error))?;
+        let now = self.clock.now();
+        self.bucket.take_batch(received, batch.rows(), now);
         let session = self.receiver.on_batch()?;
         let key = batch.key();
         let content = self.check(&batch);
@@ -295,7 +303,7 @@ impl Connection {
 
     /// Decodes the batch, so that nothing enters the journal that no sink can read.
     fn check(&mut self, batch: &SealedBatch) -> Checked {
-        match batch.decode(&mut self.decoder) {
+        match batch.decode(self.decoder.get_or_insert_default()) {
             Ok(Content::Readings(readings)) => Checked::Readings {
                 types: types_of(&readings),
             },
