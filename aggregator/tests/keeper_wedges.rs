@@ -1,4 +1,4 @@
-//! The keeper goes on: nothing that a crash, a bad disk or an agent leaves behind stops it for good.
+//! The keeper goes on: nothing that a crash, a bad disk or an agent leaves stops it for good.
 
 use crate::keeper::{Kept, SMALL, checkpoints, config, os};
 use crate::sealed::{gap, readings, redefined, series};
