@@ -152,8 +152,25 @@ pub struct Recovery {
     /// Bytes of frames that were being written when the power went: never acknowledged.
     pub torn_bytes: u64,
     /// What is damaged, of what was looked at: all headers, and the newest segment of each life.
-    /// Found again at each open until the segment is trimmed.
+    /// Found again at each open until the segment is trimmed; one that was moved aside, and that
+    /// no reader meets, until it is removed from `quarantine/`.
     pub damage: Vec<Damage>,
+}
+
+impl Recovery {
+    /// The damage that no reader meets, because it lies outside every [`LifeSpan`] or nobody knows
+    /// how many entries it held: the caller declares it itself, once for each segment and offset,
+    /// and durably before it trims that life. All other damage comes as [`LogError::Damaged`].
+    pub fn unmet(&self) -> impl Iterator<Item = &Damage> {
+        self.damage.iter().filter(|damage| {
+            let numbers = &damage.numbers;
+            let holds = |span: &LifeSpan| {
+                let inside = span.first <= numbers.start && numbers.end <= span.end;
+                span.life == damage.life && inside
+            };
+            numbers.is_empty() || !self.lives.iter().any(holds)
+        })
+    }
 }
 
 /// Entries that cannot be read back although they were durable.
@@ -161,7 +178,8 @@ pub struct Recovery {
 pub struct Damage {
     /// The life.
     pub life: LifeId,
-    /// The numbers; empty when it is unknown how many followed `start`.
+    /// The numbers; empty when it is unknown how many followed `start`. They may lie outside of
+    /// what the log holds of the life, and the life may hold nothing else.
     pub numbers: Range<u64>,
     /// The segment's file name.
     pub segment: String,

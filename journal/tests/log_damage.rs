@@ -192,6 +192,102 @@ fn a_segment_without_header_costs_its_numbers_and_they_are_not_given_again() {
     }
 }
 
+/// A life of four segments, of which these have lost their headers.
+fn headless(which: &[usize]) -> (SimDisk, Vec<SegmentInfo>) {
+    let disk = SimDisk::new(3);
+    let mut log = open(&disk, Open::NewLife(life(1)));
+    append_many(&mut log.writer, 140, 300);
+    let segments = log.reader.segments();
+    assert_eq!(segments.len(), 4);
+    for hurt in which {
+        disk.flip_bit(&segments[*hurt].path, 33, 0);
+        disk.flip_bit(&segments[*hurt].path, 2048 + 33, 0);
+    }
+    (disk.crash(Survival::All), segments)
+}
+
+#[test]
+fn damage_that_no_reader_meets_is_told_at_every_open() {
+    for which in [&[0][..], &[3], &[0, 1], &[2, 3], &[0, 3], &[0, 1, 2, 3]] {
+        let (disk, segments) = headless(which);
+        let first = open(&disk, Open::NewLife(life(2))).recovery;
+        let unmet: Vec<_> = first.unmet().cloned().collect();
+        assert_eq!(unmet.len(), which.len());
+        for (damage, hurt) in unmet.iter().zip(which) {
+            let segment = &segments[*hurt];
+            let end = match hurt {
+                3 => segment.first,
+                _ => segment.end,
+            };
+            assert_eq!(
+                (damage.life, &damage.numbers),
+                (life(1), &(segment.first..end))
+            );
+            assert_eq!((damage.offset, damage.bytes), (0, segment.bytes));
+        }
+        // Whoever was told may have ended before anybody declared it.
+        for later in [disk.kill(), disk.crash(Survival::Nothing)] {
+            for id in 3..6 {
+                let log = open(&later, Open::NewLife(life(id)));
+                let again: Vec<_> = log.recovery.unmet().cloned().collect();
+                assert_eq!(again, unmet);
+            }
+        }
+    }
+}
+
+#[test]
+fn damage_that_readers_meet_is_not_told_again_when_it_is_trimmed() {
+    let (disk, segments) = headless(&[1, 2]);
+    let log = open(&disk, Open::NewLife(life(2)));
+    assert_eq!(log.recovery.unmet().count(), 0);
+    let numbers: Vec<_> = log
+        .recovery
+        .damage
+        .iter()
+        .map(|d| d.numbers.clone())
+        .collect();
+    let expected = [
+        segments[1].first..segments[1].end,
+        segments[2].first..segments[2].end,
+    ];
+    assert_eq!(numbers, expected);
+    let (good, bad) = read_around(&log.reader, life(1));
+    assert_eq!(
+        bad,
+        (expected[0].start..expected[1].end).collect::<Vec<_>>()
+    );
+    assert_eq!(good.len() + bad.len(), 140);
+    log.reader.trim(life(1), 140).unwrap();
+    let log = open(&disk, Open::NewLife(life(3)));
+    assert_eq!(log.recovery.damage, []);
+}
+
+#[test]
+fn a_name_without_a_header_says_where_the_segment_before_it_ends() {
+    let disk = SimDisk::new(3);
+    let mut log = open(&disk, Open::NewLife(life(1)));
+    append_many(&mut log.writer, 5, 300);
+    // A frame that was refused, whole in its segment, and another one with its number behind it.
+    disk.fail_syncs(2);
+    let refused = frame(&[b"refused, and never to be seen"]);
+    assert!(log.writer.append(&refused).is_err());
+    disk.fail_syncs(0);
+    append_many(&mut log.writer, 5, 300);
+    let segments = log.reader.segments();
+    assert_eq!((segments.len(), segments[1].first), (2, 5));
+    disk.flip_bit(&segments[1].path, 33, 0);
+    disk.flip_bit(&segments[1].path, 2048 + 33, 0);
+    // The last frame before it is damaged: that one was durable is what the name proves.
+    disk.flip_bit(&segments[0].path, FRAMES_AT + 4 * FRAME + 99, 0);
+    let log = open(&disk.kill(), Open::NewLife(life(2)));
+    assert_eq!(
+        read_around(&log.reader, life(1)),
+        (vec![0, 1, 2, 3], vec![4])
+    );
+    assert_eq!(log.recovery.unmet().next().unwrap().numbers, 5..5);
+}
+
 #[test]
 fn a_failed_sync_moves_the_frame_with_its_number_and_nothing_is_doubled() {
     for survival in [Survival::Nothing, Survival::RandomHalf(5), Survival::All] {

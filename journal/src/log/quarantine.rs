@@ -5,6 +5,8 @@
 use crate::disk::Disk;
 use crate::disk::DiskFile;
 use crate::limits::{QUARANTINE_BYTES_MAX, QUARANTINE_FILES_MAX, READ_BYTES};
+use crate::log::Damage;
+use crate::log::format::parse_segment_name;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -80,16 +82,47 @@ pub(crate) fn copy(
     }
 }
 
-/// Moves a whole segment to `quarantine/`, or removes it when that is full.
-pub(crate) fn take(disk: &dyn Disk, log_dir: &Path, segment: &str, bytes: u64) -> io::Result<()> {
+/// Moves a whole segment to `quarantine/`, or removes it when that is full. When no reader meets
+/// the damage, its name there keeps where it ends, and [`unmet`] finds it again.
+pub(crate) fn take(disk: &dyn Disk, log_dir: &Path, damage: &Damage, met: bool) -> io::Result<()> {
     let dir = dir_of(log_dir);
+    let Damage {
+        segment, numbers, ..
+    } = damage;
     let from = log_dir.join(segment);
     disk.create_dir_all(&dir)?;
-    if has_room(disk, &dir, bytes)? {
-        disk.rename(&from, &dir.join(format!("{segment}.bad")))?;
+    if has_room(disk, &dir, damage.bytes)? {
+        let name = if met {
+            format!("{segment}.bad")
+        } else {
+            format!("{segment}.{:020}.bad", numbers.end)
+        };
+        disk.rename(&from, &dir.join(name))?;
         disk.sync_dir(&dir)?;
     } else {
+        let log = log_dir.display();
+        tracing::warn!(%log, segment, "no room in quarantine: a damaged segment is removed");
         disk.remove(&from)?;
     }
     disk.sync_dir(log_dir)
+}
+
+/// The segments moved aside that no reader meets, as they were reported then.
+pub(crate) fn unmet(disk: &dyn Disk, log_dir: &Path) -> Vec<Damage> {
+    let dir = dir_of(log_dir);
+    let names = disk.list(&dir).unwrap_or_default();
+    let damage = |name: &String| {
+        let (segment, end) = name.strip_suffix(".bad")?.rsplit_once('.')?;
+        let (life, first) = parse_segment_name(segment)?;
+        let end: u64 = (end.len() == 20).then(|| end.parse().ok())??;
+        let bytes = disk.open(&dir.join(name)).and_then(|file| file.len());
+        Some(Damage {
+            life,
+            numbers: first..end.max(first),
+            segment: segment.to_owned(),
+            offset: 0,
+            bytes: bytes.ok()?,
+        })
+    };
+    names.iter().filter_map(damage).collect()
 }

@@ -12,7 +12,8 @@ use crate::log::scan::{Behind, Scan};
 use crate::log::settle::{Last, settle};
 use crate::log::state::{Segment, SegmentKey, Shared, State, parse_spare_name};
 use crate::log::{Damage, LifeId, LogConfig, LogError, Open, Recovery};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -31,6 +32,22 @@ struct Found {
     next_spare: u64,
 }
 
+impl Found {
+    /// All segments, with a readable header or without.
+    fn names(&self) -> BTreeSet<SegmentKey> {
+        let headless = self.headless.iter().map(|headless| headless.key);
+        self.segments.keys().copied().chain(headless).collect()
+    }
+
+    /// Whether readers meet what is missing between two segments here: one with a header stands
+    /// before it, and behind it one, or the end of the life that goes on.
+    fn is_met(&self, (life, first): SegmentKey, goes_on: bool) -> bool {
+        let before = self.segments.range((life, 0)..(life, first)).next();
+        let after = self.segments.range(behind(life, first)).next();
+        before.is_some() && (goes_on || after.is_some())
+    }
+}
+
 pub(crate) fn recover(
     disk: Arc<dyn Disk>,
     dir: &Path,
@@ -42,18 +59,17 @@ pub(crate) fn recover(
     let mut found = read_headers(&*disk, dir, &config)?;
     let going_on = choose_life(&found, open)?;
     let mut recovery = Recovery::default();
-    end_where_next_begins(&mut found.segments);
+    end_where_next_begins(&mut found);
     let floor = set_headless_aside(&*disk, dir, &found, going_on, &mut recovery);
     let mut lives: Vec<LifeId> = found.segments.keys().map(|(life, _)| *life).collect();
     lives.dedup();
     for life in lives {
-        let goes_on = life == going_on;
         scan_newest(
             &*disk,
             dir,
             life,
-            goes_on,
-            &mut found.segments,
+            life == going_on,
+            &mut found,
             &mut recovery,
         )?;
     }
@@ -176,14 +192,23 @@ fn choose_life(found: &Found, open: Open) -> Result<LifeId, LogError> {
     }
 }
 
-fn end_where_next_begins(segments: &mut BTreeMap<SegmentKey, Segment>) {
+/// The next segment with a header says where one ends: what is missing between them is read as
+/// damaged. Behind the last one even a name without a header does.
+fn end_where_next_begins(found: &mut Found) {
+    let names = found.names();
     let mut next: Option<SegmentKey> = None;
-    for ((life, first), segment) in segments.iter_mut().rev() {
-        if let Some((_, end)) = next.filter(|(of, _)| of == life) {
+    for ((life, first), segment) in found.segments.iter_mut().rev() {
+        let name = || names.range(behind(*life, *first)).next().copied();
+        if let Some((_, end)) = next.filter(|(of, _)| of == life).or_else(name) {
             segment.end = end;
         }
         next = Some((*life, *first));
     }
+}
+
+/// The keys of that life's segments behind the one that begins at `first`.
+fn behind(life: LifeId, first: u64) -> RangeInclusive<SegmentKey> {
+    (life, first.saturating_add(1))..=(life, u64::MAX)
 }
 
 /// Reports segments without a header and moves them to quarantine. One at the end of the life
@@ -197,39 +222,37 @@ fn set_headless_aside(
     recovery: &mut Recovery,
 ) -> u64 {
     let mut floor = 0;
-    for Headless {
-        key: (life, first),
-        bytes,
-    } in &found.headless
-    {
-        let behind = found
-            .segments
-            .range((*life, *first)..=(*life, u64::MAX))
-            .next();
-        let end = match behind {
-            Some(((_, next), _)) => *next,
+    // Those that an open before this one moved aside, and that no reader meets: its caller may
+    // have ended before it could declare them.
+    quarantine::unmet(disk, dir)
+        .into_iter()
+        .for_each(|damage| note(recovery, damage));
+    let names = found.names();
+    for Headless { key, bytes } in &found.headless {
+        let (life, first) = *key;
+        let goes_on = life == going_on;
+        let next = names.range(behind(life, first)).next();
+        let end = match next {
+            Some((_, next)) => *next,
             // An entry takes two bytes at least, so it held at most that many numbers.
-            None if *life == going_on => first.saturating_add(*bytes / 2),
-            None => *first,
+            None if goes_on => first.saturating_add(*bytes / 2),
+            None => first,
         };
-        let segment = segment_name(*life, *first);
-        if *life == going_on && behind.is_none() {
+        let damage = Damage {
+            life,
+            numbers: first..end,
+            segment: segment_name(life, first),
+            offset: 0,
+            bytes: *bytes,
+        };
+        if goes_on && next.is_none() {
             floor = floor.max(end);
-        } else if let Err(error) = quarantine::take(disk, dir, &segment, *bytes) {
-            let log = dir.display();
+        } else if let Err(error) = quarantine::take(disk, dir, &damage, found.is_met(*key, goes_on))
+        {
+            let (log, segment) = (dir.display(), &damage.segment);
             tracing::warn!(%log, segment, %error, "a damaged segment could not be moved aside");
         }
-        let numbers = *first..end;
-        note(
-            recovery,
-            Damage {
-                life: *life,
-                numbers,
-                segment,
-                offset: 0,
-                bytes: *bytes,
-            },
-        );
+        note(recovery, damage);
     }
     floor
 }
@@ -264,14 +287,20 @@ fn scan_newest(
     dir: &Path,
     life: LifeId,
     goes_on: bool,
-    segments: &mut BTreeMap<SegmentKey, Segment>,
+    found: &mut Found,
     recovery: &mut Recovery,
 ) -> Result<(), LogError> {
+    let names = found.names();
+    let segments = &mut found.segments;
     let mut of_life = segments.range_mut((life, 0)..=(life, u64::MAX));
     let Some((key, segment)) = of_life.next_back() else {
         return Ok(());
     };
     let (key, alone) = (*key, of_life.next_back().is_none());
+    if names.range(behind(life, key.1)).next().is_some() {
+        // A successor without a header: where this one ends is known all the same.
+        return Ok(());
+    }
     let name = segment_name(life, key.1);
     let path = dir.join(&name);
     let file = disk
