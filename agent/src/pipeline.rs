@@ -266,7 +266,7 @@ impl Storage {
             stores,
             reader,
             sender,
-            damage: wal.recovery.damage,
+            damage: wal.recovery.unmet().cloned().collect(),
         })
     }
 }

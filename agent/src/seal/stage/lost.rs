@@ -45,14 +45,19 @@ impl SealStage {
         Ok(())
     }
 
-    /// Declares damage of the log of which it is not known how many messages it held; once.
+    /// Declares damage of the log that no replay meets; once.
     ///
     /// # Errors
     /// See [`StageError`].
     pub fn declare_damage(&mut self, damage: &Damage, now: Now) -> Result<(), StageError> {
         let place = message_hash(&damage.segment, &damage.offset.to_le_bytes());
-        if !damage.numbers.is_empty() || self.declared.contains(&place) {
-            // Damage with numbers comes with the replay.
+        let end = Origin {
+            buffer: BufferId(damage.life.0),
+            number: damage.numbers.end,
+        };
+        let known = !damage.numbers.is_empty();
+        let covered = known && self.covered.origin().is_some_and(|to| end <= to);
+        if covered || self.declared.contains(&place) {
             return Ok(());
         }
         let Damage {
