@@ -292,21 +292,34 @@ fn too_many_rows_or_bytes_are_refused() {
     let max = BATCH_READINGS_MAX;
     assert_eq!(wrong, Err(SealError::TooMany { rows: max + 1, max }));
 
+    // Times, numbers and values without any order, beside as much text as a batch may hold.
     let mut long = Readings::new();
     let mut state = 1u64;
-    for _ in 0..15 {
-        let text: String = (0..64 * 1024)
-            .map(|_| {
-                state ^= state << 13;
-                state ^= state >> 7;
-                state ^= state << 17;
-                char::from(b' ' + (state % 90) as u8)
-            })
-            .collect();
-        long.push(SeriesId(0), Meta::default(), Value::Str(&text))
+    let mut next = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    for _ in 0..BATCH_READINGS_MAX - 8 {
+        let meta = Meta {
+            event_time: (next() >> 2) as i64,
+            received_time: (next() >> 2) as i64,
+            device_seq: Some((next() >> 1) as i64),
+            ..Meta::default()
+        };
+        let value = Value::I64(next() as i64);
+        long.push(SeriesId(0), meta, value).unwrap();
+    }
+    for _ in 0..8 {
+        let printable = |_| char::from(b' ' + (next() % 90) as u8);
+        let text: String = (0..64 * 1024).map(printable).collect();
+        long.push(SeriesId(1), Meta::default(), Value::Str(&text))
             .unwrap();
     }
-    let wrong = sealer.readings(&spec(Lane::Telemetry, 1), &mut long);
+    let mut spec = spec(Lane::Telemetry, 1);
+    spec.series_needed = 2;
+    let wrong = sealer.readings(&spec, &mut long);
     assert!(matches!(wrong, Err(SealError::TooLong(_))), "{wrong:?}");
 }
 
