@@ -299,7 +299,7 @@ impl Lanes {
     /// sealed.
     ///
     /// # Errors
-    /// As for [`seal`](Self::seal).
+    /// A broken invariant: it holds nothing from outside.
     pub fn seal_gap(
         &mut self,
         lost: Option<&Cover>,

@@ -1,6 +1,6 @@
 //! Where readings come in: our own MQTT listener. Nothing here looks into a payload.
 //!
-//! [`listener`] owns sockets and tasks and decides nothing; [`connection`] decides everything for
+//! [`listener`] owns sockets and tasks and decides nothing; `connection` decides everything for
 //! one client, and is told bytes, times and what is durable; `codec` knows MQTT's packets. The
 //! user's own broker, as a source, comes beside it.
 

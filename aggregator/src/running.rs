@@ -120,13 +120,14 @@ fn new_log() -> Result<LogId, AggregatorError> {
     ))
 }
 
-async fn bind_http(addr: SocketAddr) -> Result<TcpListener, AggregatorError> {
-    TcpListener::bind(addr)
-        .await
-        .map_err(|source| match source.kind() {
-            io::ErrorKind::AddrInUse => AggregatorError::HttpInUse { addr },
-            _ => AggregatorError::Http { addr, source },
-        })
+async fn bind_http(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), AggregatorError> {
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::AddrInUse => AggregatorError::HttpInUse { addr },
+        _ => AggregatorError::Http { addr, source },
+    };
+    let listener = TcpListener::bind(addr).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
 }
 
 async fn open_lake(
@@ -182,13 +183,7 @@ fn thread<T: Send + 'static>(
 pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, AggregatorError> {
     let metrics = http::recorder();
     // Ports first: who asks for a port that is taken learns it before anything is touched.
-    let listener = bind_http(config.http).await?;
-    let http_addr = listener
-        .local_addr()
-        .map_err(|source| AggregatorError::Http {
-            addr: config.http,
-            source,
-        })?;
+    let (listener, http_addr) = bind_http(config.http).await?;
     let endpoint = endpoint(config.uplink, &config.tls)?;
     let uplink_addr = endpoint
         .local_addr()

@@ -1,4 +1,5 @@
 //! The aggregator against crashes, repeats and abusive peers: one binary, a module a fear.
+#![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 mod ingest;

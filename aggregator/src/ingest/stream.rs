@@ -137,6 +137,7 @@ mod tests {
 
     impl Pieces for Link {
         async fn next(&mut self, bytes: usize) -> Result<Option<Bytes>, StreamError> {
+            // tidy: sleep because the clock is paused: it is the link that is slow.
             tokio::time::sleep(Duration::from_secs(self.seconds)).await;
             let bytes = bytes.min(self.at_a_time).min(self.bytes.len());
             Ok((bytes > 0).then(|| self.bytes.split_to(bytes)))

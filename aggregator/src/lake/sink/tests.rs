@@ -1,5 +1,5 @@
-#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 //! A flush whose bytes cannot be made.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use super::*;
 use crate::lake::load::SeriesName;
