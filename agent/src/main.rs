@@ -74,10 +74,7 @@ fn main() -> ExitCode {
         }
     };
     match arguments.command {
-        Command::Check => {
-            println!("the configuration is good");
-            ExitCode::SUCCESS
-        }
+        Command::Check => check(&settings),
         Command::Run => match run(settings, &config) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
@@ -85,6 +82,29 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
+    }
+}
+
+/// Says what of the settings can't work: the certificates, too.
+#[allow(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "what a program says to its user"
+)]
+fn check(settings: &Settings) -> ExitCode {
+    let Some(uplink) = &settings.uplink else {
+        println!("the configuration is good; without [uplink] endpoints nothing is forwarded");
+        return ExitCode::SUCCESS;
+    };
+    match tributary_uplink::connection::check(&uplink.identity) {
+        Ok(()) => {
+            println!("the configuration is good");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("uplink: {error}");
+            ExitCode::from(2)
+        }
     }
 }
 

@@ -154,6 +154,14 @@ fn tls(identity: &Identity) -> Result<rustls::ClientConfig, ConnectError> {
     Ok(config)
 }
 
+/// Whether these files are there and go together.
+///
+/// # Errors
+/// The first that does not.
+pub fn check(identity: &Identity) -> Result<(), ConnectError> {
+    tls(identity).map(drop)
+}
+
 fn transport(last_rtt: Option<Duration>) -> TransportConfig {
     let mut transport = TransportConfig::default();
     transport

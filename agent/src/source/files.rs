@@ -1,6 +1,6 @@
 //! How many files the process may have open: each connection is one. Opens none.
 
-use crate::limits::{CONNECTIONS_MAX, OTHER_FILES};
+use crate::limits::{CONNECTIONS_FEW, CONNECTIONS_MAX, OTHER_FILES};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Raises the soft limit of open files to the hard one, and warns when that is too few for all
@@ -17,7 +17,7 @@ pub fn raise_open_files() {
         }
     }
     let connections = connections_max();
-    if connections < CONNECTIONS_MAX {
+    if connections < CONNECTIONS_FEW {
         let open_files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let wanted = CONNECTIONS_MAX as u64 + OTHER_FILES;
         tracing::warn!(
