@@ -477,6 +477,7 @@ impl Connection {
             dup: publish.dup,
             retain: publish.retain,
             v5: self.version == Version::V5,
+            will: false,
             packet_id: publish.packet_id,
             received_time: now.unix_us,
             topic: publish.topic,

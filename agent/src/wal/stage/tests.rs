@@ -67,6 +67,7 @@ impl Running {
             dup: false,
             retain: false,
             v5: false,
+            will: false,
             packet_id: 1,
             received_time: 1,
             topic: "a",

@@ -32,6 +32,7 @@ pub fn message<'a>(published: &Published<'a>) -> Message<'a> {
         dup: false,
         retain: false,
         v5: true,
+        will: false,
         packet_id: (published.seq % 65_535) as u16 + 1,
         received_time: published.received_us,
         topic: published.topic,
