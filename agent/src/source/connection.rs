@@ -5,19 +5,23 @@
 //! in the order of receipt. Sessions are not kept: there is nothing that could be delivered later.
 
 use super::codec::{
-    self, Answer, Connect, Fault, Header, Packet, Publish, Refusal, Version, read_connect,
-    read_header, read_packet,
+    self, Answer, Fault, Header, Packet, Publish, Version, read_header, read_packet,
 };
 use super::intake::Skipping;
 use super::rate::Bucket;
 use crate::limits::{
     CONNECT_BYTES_MAX, CONNECT_TIMEOUT, OUTGOING_BYTES_MAX, PACKET_BYTES_MAX, RECEIVE_MAX,
-    SERVER_KEEP_ALIVE_S, UNACKED_BYTES_MAX, UNACKED_MESSAGES_MAX,
+    UNACKED_BYTES_MAX, UNACKED_MESSAGES_MAX,
 };
 use crate::wal::{Batch, Message, Qos, TooLarge};
 use bytes::BytesMut;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
+
+mod arrival;
+
+use arrival::Pending;
+pub(super) use arrival::{Admission, Arrival};
 
 /// Publications that an idle connection keeps room for.
 const UNACKED_IDLE: usize = 4;
@@ -72,10 +76,12 @@ struct Unacked {
     code: u8,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Debug)]
 enum Phase {
     /// CONNECT is awaited.
     New,
+    /// Somebody decides whether the client is let in; nothing is read.
+    Arriving(Box<Pending>),
     Open,
     /// Nothing is read any more; it ends when all is acknowledged.
     Draining,
@@ -91,7 +97,7 @@ pub(super) struct Connection {
     phase: Phase,
     version: Version,
     session: u64,
-    arrived: Option<Box<str>>,
+    arrived: Option<Box<Arrival>>,
     /// The beginning of a packet whose end has not come.
     tail: Vec<u8>,
     skipping: Option<Box<Skipping>>,
@@ -138,7 +144,7 @@ impl Connection {
 
     /// Takes bytes from the client; what is to be made durable is added to `batch`.
     pub(super) fn handle_bytes(&mut self, bytes: &[u8], now: Now, batch: &mut Batch) {
-        if self.phase != Phase::New {
+        if !matches!(self.phase, Phase::New) {
             self.heard = now.instant;
         }
         let before = self.appended;
@@ -188,7 +194,7 @@ impl Connection {
             Order::TakenOver => self.end(0x8e, "taken_over"),
             Order::Busy => self.end(0x97, "memory"),
             Order::Abandon => self.end(0x8b, "log_ended"),
-            Order::ShutDown if self.phase == Phase::Open => {
+            Order::ShutDown if matches!(self.phase, Phase::Open) => {
                 self.phase = Phase::Draining;
                 self.tail = Vec::new();
                 self.release();
@@ -225,7 +231,7 @@ impl Connection {
                 let blocked = self.rate.blocked_until(now);
                 silent.into_iter().chain(blocked).min()
             }
-            Phase::Draining | Phase::Over(_) => None,
+            Phase::Arriving(_) | Phase::Draining | Phase::Over(_) => None,
         }
     }
 
@@ -255,11 +261,6 @@ impl Connection {
         }
     }
 
-    /// The identifier of a client that was just let in, once.
-    pub(super) fn take_arrival(&mut self) -> Option<Box<str>> {
-        self.arrived.take()
-    }
-
     /// What was counted, once.
     pub(super) fn take_tally(&mut self) -> Tally {
         std::mem::take(&mut self.tally)
@@ -280,8 +281,11 @@ impl Connection {
     fn consume(&mut self, bytes: &[u8], now: Now, batch: &mut Batch) -> usize {
         let mut used = 0;
         while let Some(rest) = bytes.get(used..).filter(|rest| !rest.is_empty()) {
-            if !matches!(self.phase, Phase::New | Phase::Open) {
-                return bytes.len();
+            match self.phase {
+                Phase::New | Phase::Open => {}
+                // It is taken once the client is let in.
+                Phase::Arriving(_) => break,
+                Phase::Draining | Phase::Over(_) => return bytes.len(),
             }
             match self.step(rest, now, batch) {
                 Ok(Some(taken)) => used += taken,
@@ -304,7 +308,7 @@ impl Connection {
         let Some(header) = read_header(rest)? else {
             return Ok(None);
         };
-        if self.phase == Phase::New {
+        if matches!(self.phase, Phase::New) {
             if header.kind() != 1 {
                 return Err(Fault::Protocol("the first packet is not CONNECT"));
             }
@@ -351,64 +355,6 @@ impl Connection {
         self.appended += 1;
         self.await_durable(&publish, message.record_bytes(), 0);
         Ok(())
-    }
-
-    fn connect(&mut self, header: Header, body: &[u8], now: Now) {
-        match read_connect(header.flags(), body) {
-            Ok(connect) => self.let_in(&connect, now.instant),
-            Err(refusal) => self.refuse(refusal),
-        }
-    }
-
-    fn let_in(&mut self, connect: &Connect<'_>, now: Instant) {
-        self.heard = now;
-        self.version = connect.version;
-        self.phase = Phase::Open;
-        self.reasons = !connect.no_problem_information;
-        self.answer_bytes_max = connect
-            .packet_bytes_max
-            .map_or(usize::MAX, |max| max as usize);
-        self.tally.wills += u64::from(connect.will);
-        let assigned = connect
-            .client_id
-            .is_empty()
-            .then(|| format!("tributary-{:x}-{:x}", self.epoch, self.number));
-        let client_id = assigned.as_deref().unwrap_or(connect.client_id);
-        self.session = Message::session_of(client_id);
-        self.arrived = Some(client_id.into());
-        let wanted = connect.keep_alive_s;
-        let capped = connect.version == Version::V5 && !(1..=SERVER_KEEP_ALIVE_S).contains(&wanted);
-        let keep_alive_s = if capped { SERVER_KEEP_ALIVE_S } else { wanted };
-        // Section 3.1.2.10: one and a half times the keep alive; 0 turns it off.
-        self.keep_alive =
-            (keep_alive_s > 0).then(|| Duration::from_millis(u64::from(keep_alive_s) * 1_500));
-        self.answer(&Answer::Welcome {
-            assigned: assigned.as_deref(),
-            keep_alive_s: capped.then_some(keep_alive_s),
-            session_ends: connect.session_expiry_s > 0,
-        });
-    }
-
-    fn refuse(&mut self, refusal: Refusal) {
-        let (version, code, reason) = match refusal {
-            Refusal::Level { newer } => {
-                let version = if newer { Version::V5 } else { Version::V4 };
-                (Some(version), 0x84, "protocol_version")
-            }
-            Refusal::ClientId(version) => (Some(version), 0x85, "client_id"),
-            Refusal::Authentication => (Some(Version::V5), 0x8c, "authentication"),
-            // Section 3.1.4 [3.1.1]: a malformed CONNECT gets no CONNACK.
-            Refusal::Fault(version, fault) => (
-                version.filter(|v| *v == Version::V5),
-                fault.code(),
-                fault.reason(),
-            ),
-        };
-        if let Some(version) = version {
-            self.version = version;
-            self.answer(&Answer::Refused { code });
-        }
-        self.over(reason);
     }
 
     fn packet(
@@ -517,7 +463,7 @@ impl Connection {
         if self.unacked.is_empty() {
             // An idle connection holds no room for a burst.
             self.unacked.shrink_to(UNACKED_IDLE);
-            if self.phase == Phase::Draining {
+            if matches!(self.phase, Phase::Draining) {
                 self.end(0x8b, "shutdown");
             }
         }
@@ -537,7 +483,7 @@ impl Connection {
 
     /// Ends the connection with a word to the client, where it speaks MQTT 5 and was let in.
     fn end(&mut self, code: u8, reason: &'static str) {
-        if !matches!(self.phase, Phase::New | Phase::Over(_)) {
+        if !matches!(self.phase, Phase::New | Phase::Arriving(_) | Phase::Over(_)) {
             self.answer(&Answer::Disconnect { code });
         }
         self.over(reason);
@@ -549,6 +495,7 @@ impl Connection {
         }
         self.tail = Vec::new();
         self.skipping = None;
+        self.arrived = None;
     }
 }
 

@@ -1,6 +1,6 @@
 //! The MQTT listener's sockets and tasks: one task a connection, no decision in any of them.
 
-use super::connection::{Connection, Now, Order, Tally};
+use super::connection::{Admission, Arrival, Connection, Now, Order, Tally};
 use super::files;
 use super::registry::{Registry, Signal};
 use crate::limits::{
@@ -13,6 +13,7 @@ use metrics::{Counter, counter, gauge};
 use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
@@ -163,10 +164,12 @@ impl Listener {
                 signal,
                 shared,
                 client: None,
+                admitting: None,
                 batch: None,
                 held: 0,
             };
             let reason = task.serve().await;
+            task.signal.silence();
             task.shared
                 .unfinished
                 .fetch_sub(task.held, Ordering::Relaxed);
@@ -185,6 +188,8 @@ struct Task {
     signal: Arc<Signal>,
     shared: Arc<Shared>,
     client: Option<Box<str>>,
+    /// Decides whether the client is let in.
+    admitting: Option<Pin<Box<dyn Future<Output = Admission> + Send>>>,
     /// What waits for room in the queue; nothing is read meanwhile.
     batch: Option<Batch>,
     /// Bytes of the core's unfinished packet and of `batch`, as they are counted in `Shared`.
@@ -196,6 +201,7 @@ enum Event {
     Readable,
     Writable,
     Told,
+    Admitted(Admission),
     Room(Option<crate::wal::Room>),
     Timeout,
     Stalled,
@@ -208,6 +214,7 @@ impl Task {
                 return broken(&error);
             }
             if let Some(reason) = self.core.is_over() {
+                self.signal.silence();
                 self.last_words().await;
                 return reason;
             }
@@ -236,9 +243,11 @@ impl Task {
         let due = due.filter(|_| self.batch.is_none());
         let wake = due.into_iter().chain(stalled).min();
         let bytes = self.batch.as_ref().map_or(0, Batch::len_bytes);
+        let arriving = self.admitting.is_some();
         tokio::select! {
             biased;
             () = self.signal.told() => Event::Told,
+            admission = admitted(&mut self.admitting), if arriving => Event::Admitted(admission),
             room = self.shared.queue.room(bytes), if self.batch.is_some() => Event::Room(room),
             _ = self.stream.readable(), if reads => Event::Readable,
             _ = self.stream.writable(), if writes => Event::Writable,
@@ -261,6 +270,16 @@ impl Task {
                     }
                     self.core.handle_order(order);
                 }
+            }
+            Event::Admitted(admission) => {
+                self.admitting = None;
+                let now = Now {
+                    instant: now,
+                    unix_us: unix_us(),
+                };
+                let mut batch = Batch::new();
+                self.core.handle_admission(admission, now, &mut batch);
+                self.after_read(batch);
             }
             Event::Room(room) => {
                 match (room, self.batch.take()) {
@@ -306,11 +325,10 @@ impl Task {
     }
 
     fn after_read(&mut self, mut batch: Batch) {
-        if let Some(client) = self.core.take_arrival() {
-            if self.shared.registry.name(self.number, &client) {
-                counter!("tributary_agent_mqtt_takeovers_total").increment(1);
-            }
-            self.client = Some(client);
+        if let Some(arrival) = self.core.take_arrival() {
+            self.client = Some(arrival.client_id.clone());
+            let (shared, signal) = (Arc::clone(&self.shared), Arc::clone(&self.signal));
+            self.admitting = Some(Box::pin(admit(shared, signal, self.number, arrival)));
         }
         if batch.is_empty() {
             return;
@@ -379,6 +397,34 @@ impl Task {
         });
         // Whether the peer still took them changes nothing: the socket closes now.
         let _ = sent.await;
+    }
+}
+
+/// Decides about an arrival. An older connection with its identifier ends first: nothing of it
+/// comes into the log behind the newer one's.
+async fn admit(
+    shared: Arc<Shared>,
+    signal: Arc<Signal>,
+    number: u64,
+    arrival: Box<Arrival>,
+) -> Admission {
+    if shared.registry.name(number, &arrival.client_id) {
+        counter!("tributary_agent_mqtt_takeovers_total").increment(1);
+        signal.older_silent().await;
+    }
+    Admission::Granted {
+        session_present: false,
+        session_expiry_s: 0,
+    }
+}
+
+/// Cancel safe: the decision goes on where it was.
+async fn admitted(
+    admitting: &mut Option<Pin<Box<dyn Future<Output = Admission> + Send>>>,
+) -> Admission {
+    match admitting {
+        Some(admitting) => admitting.await,
+        None => std::future::pending().await,
     }
 }
 

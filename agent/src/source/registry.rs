@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 /// What others tell a connection's task.
 #[derive(Debug, Default)]
@@ -14,6 +15,9 @@ pub(super) struct Signal {
     durable: AtomicU64,
     order: AtomicU8,
     notify: Notify,
+    silent: CancellationToken,
+    /// The connection that this one took over, until it was waited for.
+    older: Mutex<Option<Arc<Signal>>>,
 }
 
 impl Signal {
@@ -32,6 +36,32 @@ impl Signal {
     pub(super) fn take_order(&self) -> Option<Order> {
         let code = self.order.swap(0, Ordering::AcqRel);
         Order::ALL.into_iter().find(|order| *order as u8 == code)
+    }
+
+    /// The connection is over: it appends nothing more to the log.
+    pub(super) fn silence(&self) {
+        self.silent.cancel();
+    }
+
+    /// Waits until the connections that this one took over, and they in turn, are over. Cancel
+    /// safe: whoever takes this one over waits for them, too.
+    pub(super) async fn older_silent(&self) {
+        let mut next = self.older();
+        while let Some(older) = next {
+            older.silent.cancelled().await;
+            next = older.older();
+        }
+        self.take_over(None);
+    }
+
+    fn older(&self) -> Option<Arc<Self>> {
+        let older = self.older.lock();
+        older.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn take_over(&self, connection: Option<Arc<Self>>) {
+        let older = self.older.lock();
+        *older.unwrap_or_else(PoisonError::into_inner) = connection;
     }
 
     /// Waits until something is told. Cancel safe: what was told stays.
@@ -79,19 +109,21 @@ impl Registry {
         Some(signal)
     }
 
-    /// Its client said who it is; an older connection of the same client ends. Whether there was
-    /// one.
+    /// Its client said who it is; an older connection of the same client is told to end, and
+    /// [waited for](Signal::older_silent). Whether there was one.
     pub(super) fn name(&self, number: u64, client: &str) -> bool {
         let mut inner = self.lock();
         let older = inner
             .clients
             .insert(client.into(), number)
             .filter(|older| *older != number);
-        let signal = older.and_then(|older| inner.connections.get(&older));
-        if let Some(signal) = signal {
-            signal.order(Order::TakenOver);
-        }
-        signal.is_some()
+        let older = older.and_then(|older| inner.connections.get(&older));
+        let (Some(older), Some(newer)) = (older, inner.connections.get(&number)) else {
+            return false;
+        };
+        older.order(Order::TakenOver);
+        newer.take_over(Some(Arc::clone(older)));
+        true
     }
 
     /// A connection has ended.

@@ -265,13 +265,14 @@ fn answers_are_what_the_standard_says() {
         ),
         (
             Answer::Welcome {
+                session_present: true,
                 assigned: Some("x"),
                 keep_alive_s: Some(600),
-                session_ends: true,
+                session_expiry_s: Some(0),
             },
-            &[0x20, 2, 0, 0],
+            &[0x20, 2, 1, 0],
             &[
-                0x20, 30, 0, 0, 27, 0x11, 0, 0, 0, 0, 0x21, 0, 64, 0x24, 1, 0x27, 0, 4, 0, 0, 0x12,
+                0x20, 30, 1, 0, 27, 0x11, 0, 0, 0, 0, 0x21, 0, 64, 0x24, 1, 0x27, 0, 4, 0, 0, 0x12,
                 0, 1, b'x', 0x22, 0, 0, 0x2a, 0, 0x13, 2, 88,
             ],
         ),

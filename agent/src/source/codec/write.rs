@@ -11,12 +11,14 @@ use rumqttc::v5::mqttbytes::v5;
 pub(in crate::source) enum Answer<'a> {
     /// The client is let in.
     Welcome {
+        /// Whether it has a session already.
+        session_present: bool,
         /// The identifier that it was given, if it came without one.
         assigned: Option<&'a str>,
         /// The keep alive to use instead of its own.
         keep_alive_s: Option<u16>,
-        /// Tell it that its session is not kept.
-        session_ends: bool,
+        /// How long its session is kept, where that is not what it asked for.
+        session_expiry_s: Option<u32>,
     },
     /// The client is not let in, by the MQTT 5 code; 3.1.1 gets what is nearest.
     Refused { code: u8 },
@@ -53,7 +55,9 @@ pub(in crate::source) fn write(version: Version, answer: &Answer<'_>, out: &mut 
 fn write_v4(answer: &Answer<'_>, out: &mut BytesMut) -> Result<usize, rumqttc::mqttbytes::Error> {
     use v4::ConnectReturnCode as Code;
     match answer {
-        Answer::Welcome { .. } => v4::ConnAck::new(Code::Success, false).write(out),
+        Answer::Welcome {
+            session_present, ..
+        } => v4::ConnAck::new(Code::Success, *session_present).write(out),
         Answer::Refused { code } => {
             let code = match code {
                 0x84 => Code::RefusedProtocolVersion,
@@ -85,14 +89,15 @@ fn write_v5(
 ) -> Result<usize, rumqttc::v5::mqttbytes::Error> {
     match answer {
         Answer::Welcome {
+            session_present,
             assigned,
             keep_alive_s,
-            session_ends,
+            session_expiry_s,
         } => {
-            let properties = welcome_properties(*assigned, *keep_alive_s, *session_ends);
+            let properties = welcome_properties(*assigned, *keep_alive_s, *session_expiry_s);
             let code = v5::ConnectReturnCode::Success;
             v5::ConnAck {
-                session_present: false,
+                session_present: *session_present,
                 code,
                 properties: Some(properties),
             }
@@ -161,10 +166,10 @@ fn write_v5(
 fn welcome_properties(
     assigned: Option<&str>,
     keep_alive_s: Option<u16>,
-    session_ends: bool,
+    session_expiry_s: Option<u32>,
 ) -> v5::ConnAckProperties {
     v5::ConnAckProperties {
-        session_expiry_interval: session_ends.then_some(0),
+        session_expiry_interval: session_expiry_s,
         receive_max: u16::try_from(RECEIVE_MAX).ok(),
         max_qos: Some(1),
         retain_available: None,

@@ -6,6 +6,11 @@ use crate::source::codec::tests::{connect, mutate, next, publish};
 use crate::wal::Record;
 use Version::{V4, V5};
 
+const GRANTED: Admission = Admission::Granted {
+    session_present: false,
+    session_expiry_s: 0,
+};
+
 struct Client {
     core: Connection,
     start: Instant,
@@ -25,11 +30,26 @@ impl Client {
     fn connected(version: Version) -> Self {
         let mut client = Self::new();
         client.send(&connect(version, "me", 10));
-        assert_eq!(client.core.take_arrival().as_deref(), Some("me"));
+        assert_eq!(client.admit(GRANTED), "me");
         let answer = client.said();
         assert_eq!(answer[..1], [0x20], "CONNACK: {answer:02x?}");
         assert_eq!(answer[3], 0, "let in");
         client
+    }
+
+    /// Decides about who would be let in; gives its name.
+    fn admit(&mut self, admission: Admission) -> String {
+        let arrival = self.core.take_arrival().expect("somebody arrived");
+        let now = self.now();
+        self.core.handle_admission(admission, now, &mut self.batch);
+        arrival.client_id.into()
+    }
+
+    fn now(&self) -> Now {
+        Now {
+            instant: self.start,
+            unix_us: 1_000,
+        }
     }
 
     fn at(&self, ms: u64) -> Instant {
@@ -37,11 +57,17 @@ impl Client {
     }
 
     fn send(&mut self, bytes: &[u8]) {
-        let now = Now {
-            instant: self.start,
-            unix_us: 1_000,
-        };
+        let now = self.now();
         self.core.handle_bytes(bytes, now, &mut self.batch);
+    }
+
+    /// Sends bytes that begin with a CONNECT, whose client is let in at once.
+    fn talk(&mut self, bytes: &[u8]) {
+        self.send(bytes);
+        if self.core.take_arrival().is_some() {
+            let now = self.now();
+            self.core.handle_admission(GRANTED, now, &mut self.batch);
+        }
     }
 
     fn said(&mut self) -> Vec<u8> {
@@ -108,10 +134,10 @@ fn it_makes_no_difference_how_the_bytes_are_cut() {
             ));
         }
         let mut whole = Client::new();
-        whole.send(&bytes);
+        whole.talk(&bytes);
         for step in [1, 2, 3, 7, 50] {
             let mut cut = Client::new();
-            bytes.chunks(step).for_each(|chunk| cut.send(chunk));
+            bytes.chunks(step).for_each(|chunk| cut.talk(chunk));
             assert_eq!(cut.records(), whole.records());
             assert_eq!(cut.core.held_bytes(), 0, "an idle connection holds nothing");
         }
@@ -250,10 +276,7 @@ fn whoever_is_not_let_in_hears_why() {
     // No name: one is given, and an MQTT 5 client is told.
     let mut client = Client::new();
     client.send(&body(5, 2, b"\0\0\0"));
-    assert_eq!(
-        client.core.take_arrival().as_deref(),
-        Some("tributary-abc-7")
-    );
+    assert_eq!(client.admit(GRANTED), "tributary-abc-7");
     assert!(String::from_utf8_lossy(&client.said()).contains("tributary-abc-7"));
 }
 
@@ -285,14 +308,14 @@ fn silence_ends_a_connection_and_only_silence() {
 
     // MQTT 5 without a keep alive gets ours; 3.1.1 cannot be told and has none.
     let mut client = Client::new();
-    client.send(&connect(V5, "me", 0));
+    client.talk(&connect(V5, "me", 0));
     assert_eq!(
         client.core.poll_timeout(client.start),
         Some(client.at(900_000))
     );
     assert!(client.said().ends_with(&[0x13, 2, 88]));
     let mut client = Client::new();
-    client.send(&connect(V4, "me", 0));
+    client.talk(&connect(V4, "me", 0));
     assert_eq!(client.core.poll_timeout(client.start), None);
 }
 
@@ -312,6 +335,37 @@ fn a_slow_connect_has_one_deadline() {
         client.core.poll_timeout(now.instant),
         Some(client.at(5_000))
     );
+}
+
+/// What follows CONNECT at once, as the standard allows, waits for the decision.
+#[test]
+fn nothing_of_a_client_is_taken_before_it_is_let_in() {
+    let mut bytes = connect(V5, "me", 10);
+    bytes.extend(publish(V5, 1, 1, "a", b"1"));
+    for admitted in [true, false] {
+        let mut client = Client::new();
+        client.send(&bytes);
+        assert!(!client.core.wants_read(client.start));
+        assert_eq!(client.core.poll_timeout(client.start), None);
+        assert_eq!((client.said(), client.batch.records()), (Vec::new(), 0));
+        let refused = Admission::Refused {
+            code: 0x87,
+            reason: "not_authorized",
+        };
+        client.admit(if admitted { GRANTED } else { refused });
+        let said = client.said();
+        if admitted {
+            assert_eq!((said[0], said[3]), (0x20, 0));
+            assert_eq!(client.batch.records(), 1);
+        } else {
+            assert_eq!(said, [0x20, 3, 0, 0x87, 0]);
+            assert_eq!(
+                (client.over(), client.batch.records()),
+                ("not_authorized", 0)
+            );
+        }
+        assert_eq!(client.core.held_bytes(), 0);
+    }
 }
 
 #[test]
@@ -453,7 +507,7 @@ fn twenty_thousand_broken_conversations_panic_nowhere() {
         bytes.extend(rest);
         let mut client = Client::new();
         for chunk in bytes.chunks(1 + next(&mut state) as usize % 40) {
-            client.send(chunk);
+            client.talk(chunk);
         }
         client
             .core

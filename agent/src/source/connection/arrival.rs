@@ -1,0 +1,170 @@
+//! From CONNECT to CONNACK: what a client asks for, and what it is granted. Who decides is told
+//! the arrival, and may take its time: the client is not listened to meanwhile.
+
+use super::super::codec::{Answer, Connect, Header, Refusal, Version, read_connect};
+use super::{Batch, Connection, Message, Now, Phase};
+use crate::limits::SERVER_KEEP_ALIVE_S;
+use std::fmt;
+use std::time::Duration;
+
+/// A password as it came: never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub(in crate::source) struct Password(pub Vec<u8>);
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password")
+    }
+}
+
+/// Who would be let in.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(in crate::source) struct Arrival {
+    /// Its identifier: its own, or one that it is given.
+    pub client_id: Box<str>,
+    /// Whether it wants a session of its own, whatever was before.
+    pub clean: bool,
+    /// Seconds that its session is to be kept once it is gone; `u32::MAX`: for ever.
+    pub session_expiry_s: u32,
+    /// Who it says it is.
+    pub user: Option<Box<str>>,
+    /// What it proves that with.
+    pub password: Option<Password>,
+}
+
+/// What becomes of an arrival.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::source) enum Admission {
+    /// It is let in.
+    Granted {
+        /// Whether there is a session of it already.
+        session_present: bool,
+        /// Seconds that its session is kept once it is gone: at most what it asked for.
+        session_expiry_s: u32,
+    },
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "nobody is refused before there are users")
+    )]
+    /// It is not: the MQTT 5 code of CONNACK, and a short stable word for the metrics.
+    Refused { code: u8, reason: &'static str },
+}
+
+/// What CONNACK will say, kept until the client is admitted.
+#[derive(Debug)]
+pub(super) struct Pending {
+    assigned: Option<Box<str>>,
+    /// The keep alive that it is told to use instead of its own.
+    keep_alive_s: Option<u16>,
+    session_expiry_s: u32,
+}
+
+impl Connection {
+    pub(super) fn connect(&mut self, header: Header, body: &[u8], now: Now) {
+        match read_connect(header.flags(), body) {
+            Ok(connect) => self.arrive(&connect, now),
+            Err(refusal) => self.refuse(refusal),
+        }
+    }
+
+    fn arrive(&mut self, connect: &Connect<'_>, now: Now) {
+        self.heard = now.instant;
+        self.version = connect.version;
+        self.reasons = !connect.no_problem_information;
+        self.answer_bytes_max = connect
+            .packet_bytes_max
+            .map_or(usize::MAX, |max| max as usize);
+        self.tally.wills += u64::from(connect.will);
+        let assigned = connect
+            .client_id
+            .is_empty()
+            .then(|| format!("tributary-{:x}-{:x}", self.epoch, self.number).into_boxed_str());
+        let client_id = assigned.as_deref().unwrap_or(connect.client_id);
+        self.session = Message::session_of(client_id);
+        let wanted = connect.keep_alive_s;
+        let capped = connect.version == Version::V5 && !(1..=SERVER_KEEP_ALIVE_S).contains(&wanted);
+        let keep_alive_s = if capped { SERVER_KEEP_ALIVE_S } else { wanted };
+        // Section 3.1.2.10: one and a half times the keep alive; 0 turns it off.
+        self.keep_alive =
+            (keep_alive_s > 0).then(|| Duration::from_millis(u64::from(keep_alive_s) * 1_500));
+        let session_expiry_s = match connect.version {
+            // Section 3.1.2.4 [3.1.1]: kept for as long as the server keeps any.
+            Version::V4 if !connect.clean => u32::MAX,
+            Version::V4 => 0,
+            Version::V5 => connect.session_expiry_s,
+        };
+        self.arrived = Some(Box::new(Arrival {
+            client_id: client_id.into(),
+            clean: connect.clean,
+            session_expiry_s,
+            user: connect.username.map(Into::into),
+            password: connect.password.map(|bytes| Password(bytes.to_vec())),
+        }));
+        self.phase = Phase::Arriving(Box::new(Pending {
+            assigned,
+            keep_alive_s: capped.then_some(keep_alive_s),
+            session_expiry_s,
+        }));
+    }
+
+    /// Who would be let in, once: [`handle_admission`](Self::handle_admission) is awaited.
+    pub(in crate::source) fn take_arrival(&mut self) -> Option<Box<Arrival>> {
+        self.arrived.take()
+    }
+
+    /// The client is let in, or not. What it sent behind its CONNECT is taken now.
+    pub(in crate::source) fn handle_admission(
+        &mut self,
+        admission: Admission,
+        now: Now,
+        batch: &mut Batch,
+    ) {
+        let Phase::Arriving(pending) = &mut self.phase else {
+            return;
+        };
+        let assigned = pending.assigned.take();
+        let keep_alive_s = pending.keep_alive_s;
+        let asked_s = pending.session_expiry_s;
+        match admission {
+            Admission::Granted {
+                session_present,
+                session_expiry_s,
+            } => {
+                self.phase = Phase::Open;
+                self.answer(&Answer::Welcome {
+                    session_present,
+                    assigned: assigned.as_deref(),
+                    keep_alive_s,
+                    session_expiry_s: (session_expiry_s != asked_s).then_some(session_expiry_s),
+                });
+                self.handle_bytes(&[], now, batch);
+            }
+            Admission::Refused { code, reason } => {
+                self.answer(&Answer::Refused { code });
+                self.over(reason);
+            }
+        }
+    }
+
+    fn refuse(&mut self, refusal: Refusal) {
+        let (version, code, reason) = match refusal {
+            Refusal::Level { newer } => {
+                let version = if newer { Version::V5 } else { Version::V4 };
+                (Some(version), 0x84, "protocol_version")
+            }
+            Refusal::ClientId(version) => (Some(version), 0x85, "client_id"),
+            Refusal::Authentication => (Some(Version::V5), 0x8c, "authentication"),
+            // Section 3.1.4 [3.1.1]: a malformed CONNECT gets no CONNACK.
+            Refusal::Fault(version, fault) => (
+                version.filter(|v| *v == Version::V5),
+                fault.code(),
+                fault.reason(),
+            ),
+        };
+        if let Some(version) = version {
+            self.version = version;
+            self.answer(&Answer::Refused { code });
+        }
+        self.over(reason);
+    }
+}
