@@ -22,8 +22,21 @@ pub const CONNECT_BYTES_MAX: usize = 64 * 1024;
 pub const CLIENT_ID_BYTES_MAX: usize = 256;
 /// Filters in one SUBSCRIBE or UNSUBSCRIBE.
 pub const FILTERS_MAX: usize = 1_024;
-/// QoS 1 publications of a connection that are not yet acknowledged.
+/// QoS 1 and 2 publications of a connection that are not yet acknowledged, or not yet released.
 pub const RECEIVE_MAX: usize = 64;
+/// QoS 2 publications of an MQTT 3.1.1 connection that it has not released, and of a session that
+/// are remembered until they are.
+pub const UNRELEASED_MAX: usize = 1_024;
+/// Topics of a connection that an alias may stand for (MQTT 5).
+pub const TOPIC_ALIASES_MAX: u16 = 16;
+/// Bytes of all topics of a connection that an alias stands for.
+pub const TOPIC_ALIAS_BYTES_MAX: usize = 8 * 1024;
+/// Sessions that outlive their connection.
+pub const SESSIONS_MAX: usize = CONNECTIONS_MAX;
+/// Seconds that a session is kept at most once its client is gone: a week.
+pub const SESSION_EXPIRY_S_MAX: u32 = 7 * 24 * 3_600;
+/// Wills that wait for their delay.
+pub const WILLS_DELAYED_MAX: usize = CONNECTIONS_MAX;
 /// Unacknowledged publications of an MQTT 3.1.1 connection, to which no such limit can be told:
 /// its socket is not read while there are more.
 pub const UNACKED_MESSAGES_MAX: usize = 4_096;
@@ -66,14 +79,9 @@ pub const WAL_QUEUE_BATCHES_MAX: usize = 2 * CONNECTIONS_MAX;
 /// Bytes of waiting records that one frame takes along when it closes, if it has more than one
 /// batch.
 pub const FRAME_TAKE_BYTES: usize = 512 * 1024;
-/// Bytes of the smallest PUBLISH: QoS 0, MQTT 3.1.1, a topic of one byte, no payload.
-pub const PUBLISH_BYTES_MIN: usize = 5;
-/// Bytes that a record in a batch is longer than its packet, at most.
-pub const RECORD_GROWTH_BYTES: usize = 23;
-/// Bytes of the batch that one read of one connection may give: a packet's end and whole ones
-/// behind it, each as much longer as a record is.
-pub const WAL_BATCH_BYTES_MAX: usize =
-    PACKET_BYTES_MAX + READ_BYTES + (1 + READ_BYTES / PUBLISH_BYTES_MIN) * RECORD_GROWTH_BYTES;
+/// Bytes of the batch that one read of one connection may give: nothing more is taken once as much
+/// waits as may, and what came last may be the largest record, its topic named by an alias.
+pub const WAL_BATCH_BYTES_MAX: usize = UNACKED_BYTES_MAX + RECORD_BYTES_MAX + TOPIC_ALIAS_BYTES_MAX;
 /// Committed frames that wait for the next stage.
 pub const COMMITTED_FRAMES_MAX: usize = 16;
 /// Time that the next stage may leave a committed frame untaken before the state says so: shorter
@@ -155,6 +163,9 @@ pub const RESERVE_BYTES: u64 = 64 * 1024 * 1024;
 pub const CURSOR_SLOT_BYTES: u64 = 256 * 1024;
 
 const _: () = assert!(CONNECT_BYTES_MAX <= PACKET_BYTES_MAX);
+const _: () = assert!(RECEIVE_MAX <= UNRELEASED_MAX);
+const _: () = assert!(TOPIC_ALIAS_BYTES_MAX < READ_BYTES);
+const _: () = assert!(SESSIONS_MAX <= MARKED_SESSIONS_MAX);
 const _: () = assert!(READ_BYTES <= UNACKED_BYTES_MAX);
 const _: () = assert!(UNFINISHED_BYTES_ALLOWED < READ_BYTES);
 const _: () = assert!(CONNECTIONS_MAX * UNFINISHED_BYTES_ALLOWED < UNFINISHED_BYTES_MAX);

@@ -5,13 +5,18 @@
 //! value repeats.
 //!
 //! 1. The device's number and the content are those of one of the device's last 64 messages; or
-//! 2. DUP is set, and packet id and content are those of one of the session's last 128 messages.
+//! 2. QoS 1: DUP is set, and the newest of the session's last 128 messages with this packet id has
+//!    this content: an older one was acknowledged before the id was used again; or
+//! 3. QoS 2: DUP is set, and the session's message with this packet id that was not yet released
+//!    has this content. Its release forgets it, so that no later message is taken for it.
 //!
 //! The same number with other content is a device that counts from 0 again: kept. A message
-//! without number, time and DUP whose content was seen in its session is kept and flagged, since
+//! without number and time whose content was seen in its session is kept and flagged, since
 //! nothing tells a second copy from a second measurement.
 
-use crate::limits::{DEVICE_MARKS, MARKED_DEVICES_MAX, MARKED_SESSIONS_MAX, SESSION_MARKS};
+use crate::limits::{
+    DEVICE_MARKS, MARKED_DEVICES_MAX, MARKED_SESSIONS_MAX, SESSION_MARKS, UNRELEASED_MAX,
+};
 
 mod checkpoint;
 mod ring;
@@ -34,6 +39,8 @@ pub struct Evidence<'a> {
     pub session: u64,
     /// Its packet id; 0 with QoS 0.
     pub packet_id: u16,
+    /// Whether it came with QoS 2.
+    pub exactly_once: bool,
     /// Whether the sender said that it may be a second delivery.
     pub dup: bool,
 }
@@ -56,6 +63,8 @@ pub enum Reason {
     DeviceSeq,
     /// DUP, packet id and content.
     Dup,
+    /// DUP, packet id and content of a QoS 2 message that was not yet released.
+    Unreleased,
 }
 
 impl Reason {
@@ -64,6 +73,7 @@ impl Reason {
         match self {
             Self::DeviceSeq => "device_seq",
             Self::Dup => "dup",
+            Self::Unreleased => "unreleased",
         }
     }
 }
@@ -75,11 +85,22 @@ struct Mark {
     content: u64,
 }
 
+/// What is known of a session.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct Client {
+    /// Its newest QoS 1 messages.
+    newest: Ring<SESSION_MARKS>,
+    /// Its QoS 2 messages that it did not release yet, oldest first.
+    unreleased: Vec<Mark>,
+    /// Seconds that it is kept once its client is gone; 0: not at all.
+    expiry_s: u32,
+}
+
 /// The marks of devices and sessions, each a bounded number.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Marks {
     devices: Keyed<Box<str>, Ring<DEVICE_MARKS>>,
-    sessions: Keyed<u64, Ring<SESSION_MARKS>>,
+    sessions: Keyed<u64, Client>,
 }
 
 impl Default for Marks {
@@ -132,17 +153,68 @@ impl Marks {
             number: i64::from(message.packet_id),
             content: message.content,
         };
-        let ring = self.sessions.entry(&message.session, || message.session);
-        if message.dup && ring.contains(mark) {
+        let client = self.sessions.entry(&message.session, || message.session);
+        let blank = message.device_seq.is_none() && !message.has_time;
+        if message.exactly_once {
+            client.judge_exactly_once(mark, message.dup, blank)
+        } else {
+            client.judge_at_least_once(mark, message.dup, blank)
+        }
+    }
+
+    /// A session's QoS 2 message was released.
+    pub fn release(&mut self, session: u64, packet_id: u16) {
+        let client = self.sessions.entry(&session, || session);
+        let number = i64::from(packet_id);
+        client.unreleased.retain(|mark| mark.number != number);
+    }
+
+    /// A session is kept for this many seconds once its client is gone.
+    pub fn keep(&mut self, session: u64, expiry_s: u32) {
+        self.sessions.entry(&session, || session).expiry_s = expiry_s;
+    }
+
+    /// The sessions that are kept, and for how many seconds.
+    pub fn kept(&self) -> impl Iterator<Item = (u64, u32)> {
+        let sessions = self.sessions.iter();
+        sessions
+            .map(|(session, _, client)| (*session, client.expiry_s))
+            .filter(|(_, expiry_s)| *expiry_s > 0)
+    }
+}
+
+impl Client {
+    fn judge_at_least_once(&mut self, mark: Mark, dup: bool, blank: bool) -> Judged {
+        if dup && self.newest.newest(mark.number) == Some(mark) {
             return Judged::Repeat(Reason::Dup);
         }
-        let blank = message.device_seq.is_none() && !message.has_time && !message.dup;
-        let judged = match blank && ring.contains_content(mark.content) {
+        let judged = match blank && self.newest.contains_content(mark.content) {
             true => Judged::MaybeRepeat,
             false => Judged::New,
         };
-        ring.push(mark);
+        self.newest.push(mark);
         judged
+    }
+
+    fn judge_exactly_once(&mut self, mark: Mark, dup: bool, blank: bool) -> Judged {
+        let held = self.unreleased.iter_mut();
+        if let Some(held) = held.into_iter().find(|held| held.number == mark.number) {
+            if *held == mark && dup {
+                return Judged::Repeat(Reason::Unreleased);
+            }
+            // A client that lost its state, or never had one: its id stands for this one now.
+            let same = *held == mark;
+            *held = mark;
+            return match same && blank {
+                true => Judged::MaybeRepeat,
+                false => Judged::New,
+            };
+        }
+        if self.unreleased.len() >= UNRELEASED_MAX {
+            self.unreleased.remove(0);
+        }
+        self.unreleased.push(mark);
+        Judged::New
     }
 }
 

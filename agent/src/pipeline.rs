@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::deadletter::DeadLetters;
 use crate::limits::WAL_SEGMENT_BYTES;
 use crate::seal::{IDLE_WAIT, Now, SealConfig, SealStage, StageError, Stores};
-use crate::source::{Listener, ListenerConfig, ListenerError};
+use crate::source::{Listener, ListenerConfig, ListenerError, Sessions};
 use crate::spool::{self, AgentSpool};
 use crate::wal::{CommittedFrame, Queue, Replay, StorageState, Wal, WalError};
 use crate::{life, limits};
@@ -303,7 +303,9 @@ async fn start_stages(
     let latest = stores.catalogue.view();
     let deadline = settings.drain_deadline;
     let wal = Wal::start(wal, settings.wal)?;
+    let sessions = Sessions::new();
     let listener = Listener::bind(&settings.listener, wal.queue.clone()).await?;
+    let listener = listener.with_sessions(sessions.clone());
     let mqtt = listener
         .local_address()
         .map_err(|source| StartError::Thread {
@@ -336,6 +338,7 @@ async fn start_stages(
     let sealing = Sealing {
         stage,
         committed: wal.committed,
+        sessions,
         clock: Clock::new(),
         handle: Handle::current(),
     };
@@ -449,6 +452,8 @@ impl Agent {
 struct Sealing {
     stage: SealStage,
     committed: mpsc::Receiver<CommittedFrame>,
+    /// Told what sessions the log knows of.
+    sessions: Sessions,
     clock: Clock,
     handle: Handle,
 }
@@ -470,6 +475,8 @@ impl Sealing {
 
     fn run(&mut self, wal: LogReader, damage: &[Damage]) -> Result<(), PipelineError> {
         self.replay(wal)?;
+        self.sessions
+            .replayed(self.stage.sessions(), Instant::now());
         for damage in damage {
             self.stage.declare_damage(damage, self.clock.now())?;
         }

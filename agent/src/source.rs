@@ -11,7 +11,10 @@ mod intake;
 pub mod listener;
 mod rate;
 mod registry;
+mod sessions;
+mod wills;
 
 pub use codec::Fault;
 pub use files::raise_open_files;
 pub use listener::{Listener, ListenerConfig, ListenerError};
+pub use sessions::Sessions;

@@ -13,6 +13,6 @@ mod wait;
 
 pub use batch::{Batch, Durable};
 pub use queue::{Queue, Room};
-pub use record::{KINDS, Message, Qos, Record, RecordError, RecordKind, TooLarge};
+pub use record::{KINDS, Message, PubRel, Qos, Record, RecordError, RecordKind, Session, TooLarge};
 pub use replay::{Replay, Replayed};
 pub use stage::{Append, CommittedFrame, StorageState, Wal, WalError};

@@ -9,11 +9,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tributary_agent::source::{Listener, ListenerConfig, ListenerError};
+use tributary_agent::source::{Listener, ListenerConfig, ListenerError, Sessions};
 use tributary_agent::wal::{Append, CommittedFrame, Record, Replay, StorageState, Wal};
 use tributary_journal::{
     Appended, CommitPolicy, Frame, LifeId, Log, LogConfig, LogError, LogKind, Open, Opened, OsDisk,
 };
+
+mod sessions;
 
 const LIFE: LifeId = LifeId([1; 16]);
 
@@ -26,8 +28,8 @@ struct Gate {
 
 impl Append for Gate {
     fn append(&mut self, frame: &Frame) -> Result<Appended, LogError> {
-        self.reached.send(frame.count()).unwrap();
-        // A test that has ended lets everything through.
+        // A test that has ended, or lets go, lets everything through.
+        let _ = self.reached.send(frame.count());
         self.verdicts.recv().unwrap_or(Ok(()))?;
         let first = self.next;
         self.next += u64::from(frame.count());
@@ -83,12 +85,17 @@ struct Server {
 }
 
 async fn serve(writer: impl Append) -> Server {
+    serve_with(writer, Sessions::none()).await
+}
+
+async fn serve_with(writer: impl Append, sessions: Sessions) -> Server {
     let wal = Wal::start(writer, CommitPolicy::low_latency()).unwrap();
     let config = ListenerConfig {
         address: "127.0.0.1:0".parse().unwrap(),
         rate_limit_messages_per_s: 1_000_000,
     };
     let listener = Listener::bind(&config, wal.queue.clone()).await.unwrap();
+    let listener = listener.with_sessions(sessions);
     let address = listener.local_address().unwrap();
     let stop = CancellationToken::new();
     let task = tokio::spawn(listener.run(stop.clone()));

@@ -1,12 +1,14 @@
 //! Marks as bytes, for the checkpoint. Versioned, little endian, total on arbitrary bytes.
 
 use super::ring::{Keyed, Ring};
-use super::{Mark, Marks};
-use crate::limits::{DEVICE_MARKS, MARKED_DEVICES_MAX, MARKED_SESSIONS_MAX, SESSION_MARKS};
+use super::{Client, Mark, Marks};
+use crate::limits::{DEVICE_MARKS, MARKED_DEVICES_MAX, MARKED_SESSIONS_MAX, UNRELEASED_MAX};
 use bytes::{Buf, BufMut, TryGetError};
 use tributary_protocol::limits::NAME_BYTES_MAX;
 
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
+/// Without what QoS 2 and sessions need.
+const VERSION_1: u16 = 1;
 
 /// Why bytes are no marks.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -41,9 +43,15 @@ impl Marks {
         }
         out.put_u32_le(self.sessions.len() as u32);
         out.put_u32_le(self.sessions.hand() as u32);
-        for (session, used, ring) in self.sessions.iter() {
+        for (session, used, client) in self.sessions.iter() {
             out.put_u64_le(*session);
-            write_ring(out, used, ring);
+            write_ring(out, used, &client.newest);
+            out.put_u32_le(client.expiry_s);
+            out.put_u16_le(client.unreleased.len() as u16);
+            client
+                .unreleased
+                .iter()
+                .for_each(|mark| write_mark(out, mark));
         }
     }
 
@@ -53,7 +61,7 @@ impl Marks {
     /// What is wrong with them.
     pub fn read_checkpoint(input: &mut &[u8]) -> Result<Self, MarksError> {
         let version = input.try_get_u16_le()?;
-        if version != VERSION {
+        if version != VERSION && version != VERSION_1 {
             return Err(MarksError::Version(version));
         }
         let mut devices = Keyed::new(MARKED_DEVICES_MAX);
@@ -77,9 +85,16 @@ impl Marks {
         let (count, hand) = (input.try_get_u32_le()?, input.try_get_u32_le()?);
         for _ in 0..count {
             let session = input.try_get_u64_le()?;
-            let (used, ring) = read_ring::<SESSION_MARKS>(input)?;
+            let (used, newest) = read_ring(input)?;
+            let mut client = Client {
+                newest,
+                ..Client::default()
+            };
+            if version != VERSION_1 {
+                read_session(input, &mut client)?;
+            }
             sessions
-                .restore(session, used, ring)
+                .restore(session, used, client)
                 .ok_or(MarksError::Field("session"))?;
         }
         sessions.set_hand(hand as usize);
@@ -90,10 +105,31 @@ impl Marks {
 fn write_ring<const N: usize>(out: &mut Vec<u8>, used: bool, ring: &Ring<N>) {
     out.put_u8(u8::from(used));
     out.put_u16_le(ring.len() as u16);
-    for mark in ring.iter() {
-        out.put_i64_le(mark.number);
-        out.put_u64_le(mark.content);
+    ring.iter().for_each(|mark| write_mark(out, mark));
+}
+
+fn write_mark(out: &mut Vec<u8>, mark: &Mark) {
+    out.put_i64_le(mark.number);
+    out.put_u64_le(mark.content);
+}
+
+fn read_mark(input: &mut &[u8]) -> Result<Mark, MarksError> {
+    Ok(Mark {
+        number: input.try_get_i64_le()?,
+        content: input.try_get_u64_le()?,
+    })
+}
+
+fn read_session(input: &mut &[u8], client: &mut Client) -> Result<(), MarksError> {
+    client.expiry_s = input.try_get_u32_le()?;
+    let count = usize::from(input.try_get_u16_le()?);
+    if count > UNRELEASED_MAX {
+        return Err(MarksError::Field("count of unreleased messages"));
     }
+    for _ in 0..count {
+        client.unreleased.push(read_mark(input)?);
+    }
+    Ok(())
 }
 
 fn read_ring<const N: usize>(input: &mut &[u8]) -> Result<(bool, Ring<N>), MarksError> {
@@ -104,10 +140,7 @@ fn read_ring<const N: usize>(input: &mut &[u8]) -> Result<(bool, Ring<N>), Marks
     }
     let mut ring = Ring::default();
     for _ in 0..count {
-        ring.push(Mark {
-            number: input.try_get_i64_le()?,
-            content: input.try_get_u64_le()?,
-        });
+        ring.push(read_mark(input)?);
     }
     Ok((used, ring))
 }

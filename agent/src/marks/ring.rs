@@ -18,6 +18,13 @@ impl<const N: usize> Ring<N> {
         self.marks.contains(&mark)
     }
 
+    /// The newest mark with this number.
+    pub(super) fn newest(&self, number: i64) -> Option<Mark> {
+        let (newer, older) = self.marks.split_at(self.next.min(self.marks.len()));
+        let newest_first = newer.iter().rev().chain(older.iter().rev());
+        newest_first.copied().find(|mark| mark.number == number)
+    }
+
     pub(super) fn contains_content(&self, content: u64) -> bool {
         self.marks.iter().any(|mark| mark.content == content)
     }

@@ -11,6 +11,7 @@ fn message(seq: Option<i64>, content: u64) -> Evidence<'static> {
         content,
         session: 1,
         packet_id: 5,
+        exactly_once: false,
         dup: false,
     }
 }
@@ -58,7 +59,8 @@ fn a_redelivery_without_a_number_needs_dup_packet_id_and_content() {
             packet_id: 6,
             ..again
         }),
-        Judged::New
+        Judged::MaybeRepeat,
+        "DUP alone is no evidence"
     );
     assert_eq!(
         marks.judge(&Evidence {
@@ -113,6 +115,174 @@ fn devices_are_bounded_and_the_busy_ones_stay() {
     }));
 }
 
+/// One that uses packet id 1 for everything, one after the other: what it sent long ago is no
+/// evidence against what it sends now.
+#[test]
+fn only_the_newest_message_with_a_packet_id_can_be_redelivered() {
+    let mut marks = Marks::new();
+    for content in [10, 11] {
+        assert_eq!(marks.judge(&message(None, content)), Judged::New);
+    }
+    let again = |content| Evidence {
+        dup: true,
+        ..message(None, content)
+    };
+    assert_eq!(marks.judge(&again(11)), Judged::Repeat(Reason::Dup));
+    // Its first copy never came: not the one that was acknowledged before.
+    assert_eq!(marks.judge(&again(10)), Judged::MaybeRepeat);
+}
+
+#[test]
+fn a_released_message_is_no_evidence_and_one_that_is_not_needs_dup() {
+    let mut marks = Marks::new();
+    let first = Evidence {
+        exactly_once: true,
+        ..message(None, 10)
+    };
+    let again = Evidence { dup: true, ..first };
+    assert_eq!(marks.judge(&first), Judged::New);
+    assert_eq!(marks.judge(&again), Judged::Repeat(Reason::Unreleased));
+    marks.release(1, 5);
+    marks.release(1, 5);
+    assert_eq!(marks.judge(&again), Judged::New);
+    // A device that lost its state and begins again with the same id: kept.
+    assert_eq!(marks.judge(&first), Judged::MaybeRepeat);
+    let timed = Evidence {
+        has_time: true,
+        ..first
+    };
+    assert_eq!(marks.judge(&timed), Judged::New);
+    let other = Evidence {
+        content: 11,
+        ..again
+    };
+    assert_eq!(marks.judge(&other), Judged::New, "other content");
+    assert_eq!(marks.judge(&other), Judged::Repeat(Reason::Unreleased));
+    let elsewhere = Evidence {
+        session: 2,
+        ..other
+    };
+    assert_eq!(marks.judge(&elsewhere), Judged::New);
+}
+
+#[test]
+fn unreleased_messages_are_bounded_and_the_oldest_goes() {
+    let mut marks = Marks::new();
+    let with = |packet_id, dup| Evidence {
+        exactly_once: true,
+        packet_id,
+        dup,
+        ..message(None, 10)
+    };
+    for id in 1..=UNRELEASED_MAX as u16 + 1 {
+        assert_eq!(marks.judge(&with(id, false)), Judged::New);
+    }
+    let held = marks.judge(&with(2, true));
+    assert_eq!(held, Judged::Repeat(Reason::Unreleased));
+    assert_eq!(marks.judge(&with(1, true)), Judged::New);
+}
+
+#[test]
+fn sessions_that_are_kept_are_told_and_written_down() {
+    let mut marks = Marks::new();
+    marks.keep(7, 60);
+    marks.keep(8, 60);
+    marks.keep(8, 0);
+    let mut bytes = Vec::new();
+    marks.write_checkpoint(&mut bytes);
+    let back = Marks::read_checkpoint(&mut bytes.as_slice()).unwrap();
+    assert_eq!(back.kept().collect::<Vec<_>>(), [(7, 60)]);
+}
+
+/// As the version before QoS 2 wrote them: one session, one mark.
+#[test]
+fn marks_of_version_1_are_read() {
+    let mut bytes = vec![1, 0];
+    bytes.extend([0; 8]);
+    bytes.extend([1, 0, 0, 0, 0, 0, 0, 0]);
+    bytes.extend([1, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0]);
+    bytes.extend([5, 0, 0, 0, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0, 0, 0]);
+    let mut input = bytes.as_slice();
+    let mut marks = Marks::read_checkpoint(&mut input).unwrap();
+    assert!(input.is_empty());
+    let again = Evidence {
+        dup: true,
+        ..message(None, 10)
+    };
+    assert_eq!(marks.judge(&again), Judged::Repeat(Reason::Dup));
+}
+
+/// A QoS 2 client that keeps to the standard, takes the lowest free packet id, and publishes the
+/// same few values again and again, over connections that are cut.
+#[derive(Default)]
+struct Publisher {
+    published: usize,
+    /// Message, packet id, and whether it was released.
+    under_way: Vec<(usize, u16, bool)>,
+}
+
+impl Publisher {
+    fn publish(&mut self) {
+        let taken = |id: &u16| self.under_way.iter().any(|(_, used, _)| used == id);
+        let id = (1..).find(|id| !taken(id)).unwrap();
+        self.under_way.push((self.published, id, false));
+        self.published += 1;
+    }
+}
+
+/// One connection: how many are published before and in it, how much of what is sent arrives, and
+/// how many of the answers do.
+type Connection = (usize, usize, usize, usize);
+
+fn connection() -> impl Strategy<Value = Connection> {
+    (0usize..3, 0usize..3, 0usize..8, 0usize..8)
+}
+
+proptest! {
+    /// Whatever is cut wherever, with equal values and equal packet ids: each message once.
+    #[test]
+    fn qos_2_is_exactly_once(
+        connections in proptest::collection::vec(connection(), 1..40),
+    ) {
+        let mut marks = Marks::new();
+        let mut client = Publisher::default();
+        let mut kept: Vec<u32> = Vec::new();
+        let all: Connection = (0, 0, usize::MAX, usize::MAX);
+        for (before, within, arrive, answered) in connections.into_iter().chain([all, all]) {
+            let old = client.under_way.len();
+            (0..before + within).for_each(|_| client.publish());
+            kept.resize(client.published, 0);
+            let sent = client.under_way.iter().enumerate();
+            let sent: Vec<_> = sent.map(|(place, item)| (*item, place < old)).collect();
+            let mut answers = Vec::new();
+            for ((index, packet_id, released), dup) in sent.into_iter().take(arrive) {
+                if released {
+                    marks.release(1, packet_id);
+                } else {
+                    let judged = marks.judge(&Evidence {
+                        exactly_once: true,
+                        packet_id,
+                        dup,
+                        ..message(None, index as u64 % 2)
+                    });
+                    kept[index] += u32::from(!matches!(judged, Judged::Repeat(_)));
+                }
+                answers.push((index, released));
+            }
+            for (index, released) in answers.into_iter().take(answered) {
+                let place = client.under_way.iter().position(|item| item.0 == index).unwrap();
+                if released {
+                    client.under_way.remove(place);
+                } else {
+                    client.under_way[place].2 = true;
+                }
+            }
+        }
+        prop_assert!(client.under_way.is_empty());
+        prop_assert!(kept.iter().all(|count| *count == 1), "{kept:?}");
+    }
+}
+
 fn evidence() -> impl Strategy<Value = Evidence<'static>> {
     let device = proptest::sample::select(vec![None, Some("a"), Some("b")]);
     let seq = proptest::option::of(0i64..6);
@@ -124,16 +294,20 @@ fn evidence() -> impl Strategy<Value = Evidence<'static>> {
         0u64..3,
         0u16..5,
         any::<bool>(),
+        any::<bool>(),
     )
         .prop_map(
-            |(device, device_seq, has_time, content, session, packet_id, dup)| Evidence {
-                device,
-                device_seq,
-                has_time,
-                content,
-                session,
-                packet_id,
-                dup,
+            |(device, device_seq, has_time, content, session, packet_id, exactly_once, dup)| {
+                Evidence {
+                    device,
+                    device_seq,
+                    has_time,
+                    content,
+                    session,
+                    packet_id,
+                    exactly_once,
+                    dup,
+                }
             },
         )
 }

@@ -15,7 +15,7 @@ use crate::decode::{Decoded, Rows, decode, message_hash};
 use crate::limits::{CHECKPOINT_WAL_BYTES, STORAGE_RETRY};
 use crate::marks::{Evidence, Judged, Marks};
 use crate::spool::{Covered, SpoolWriter};
-use crate::wal::{Message, Record, Replayed};
+use crate::wal::{Message, PubRel, Qos, Record, Replayed};
 use metrics::{counter, gauge};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -169,6 +169,11 @@ impl SealStage {
         self.position
     }
 
+    /// The sessions that outlive their connections, and for how many seconds each.
+    pub fn sessions(&self) -> impl Iterator<Item = (u64, u32)> {
+        self.marks.kept()
+    }
+
     /// When the stage has to be [ticked](Self::tick) next, on the monotonic clock.
     pub fn poll_timeout(&self) -> Option<i64> {
         self.lanes.poll_timeout()
@@ -224,6 +229,14 @@ impl SealStage {
                 let bytes = large.payload_bytes;
                 let reason = format!("{bytes} bytes of payload: more than a packet may have");
                 self.bury(origin, &large.message, &reason)?;
+                self.pass(origin, covered, now)?;
+            }
+            Ok(Record::PubRel(PubRel { session, packet_id })) => {
+                self.marks.release(session, packet_id);
+                self.pass(origin, covered, now)?;
+            }
+            Ok(Record::Session(session)) => {
+                self.marks.keep(session.session, session.expiry_s);
                 self.pass(origin, covered, now)?;
             }
             Ok(Record::Control(..)) => self.pass(origin, covered, now)?,
@@ -315,6 +328,7 @@ impl SealStage {
             content: message_hash(message.topic, message.payload),
             session: message.session,
             packet_id: message.packet_id,
+            exactly_once: message.qos == Qos::ExactlyOnce,
             dup: message.dup,
         };
         self.marks.judge(&evidence)

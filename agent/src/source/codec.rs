@@ -18,7 +18,7 @@ pub(super) use connect::{Connect, Refusal, read_connect};
 pub(super) use packet::{Packet, Publish, read_packet, read_publish};
 pub(super) use write::{Answer, write};
 
-use crate::limits::PACKET_BYTES_MAX;
+use crate::limits::{PACKET_BYTES_MAX, TOPIC_ALIASES_MAX};
 
 /// The two versions of MQTT that are spoken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,15 +47,15 @@ pub enum Fault {
     /// More unacknowledged publications than were announced.
     #[error("receive maximum exceeded")]
     ReceiveMaximum,
-    /// An alias where none was granted.
-    #[error("topic alias used, though the maximum is 0")]
-    TopicAlias,
+    /// An alias beyond what was granted, or that stands for nothing.
+    #[error("topic alias {0}: {TOPIC_ALIASES_MAX} are granted, each to be given a topic first")]
+    TopicAlias(u16),
+    /// More than a connection may keep.
+    #[error("quota exceeded: {0}")]
+    Quota(&'static str),
     /// A packet beyond the announced size.
     #[error("packet of {0} bytes; at most {PACKET_BYTES_MAX} are taken")]
     TooLarge(usize),
-    /// A quality of service beyond the announced one.
-    #[error("QoS {0} is not supported: publish with QoS 0 or 1")]
-    Qos(u8),
 }
 
 impl Fault {
@@ -67,9 +67,9 @@ impl Fault {
             Self::TopicFilter(_) => 0x8f,
             Self::TopicName(_) => 0x90,
             Self::ReceiveMaximum => 0x93,
-            Self::TopicAlias => 0x94,
+            Self::TopicAlias(_) => 0x94,
             Self::TooLarge(_) => 0x95,
-            Self::Qos(_) => 0x9b,
+            Self::Quota(_) => 0x97,
         }
     }
 
@@ -81,9 +81,9 @@ impl Fault {
             Self::TopicName(_) => "topic_name",
             Self::TopicFilter(_) => "topic_filter",
             Self::ReceiveMaximum => "receive_maximum",
-            Self::TopicAlias => "topic_alias",
+            Self::TopicAlias(_) => "topic_alias",
             Self::TooLarge(_) => "packet_too_large",
-            Self::Qos(_) => "qos",
+            Self::Quota(_) => "quota",
         }
     }
 }

@@ -4,27 +4,24 @@
 //! A publication is acknowledged once everything that its client published up to it is durable,
 //! in the order of receipt. Sessions are not kept: there is nothing that could be delivered later.
 
-use super::codec::{
-    self, Answer, Fault, Header, Packet, Publish, Version, read_header, read_packet,
-};
+use super::codec::{self, Answer, Fault, Header, Packet, Version, read_header, read_packet};
 use super::intake::Skipping;
 use super::rate::Bucket;
 use crate::limits::{
-    CONNECT_BYTES_MAX, CONNECT_TIMEOUT, OUTGOING_BYTES_MAX, PACKET_BYTES_MAX, RECEIVE_MAX,
-    UNACKED_BYTES_MAX, UNACKED_MESSAGES_MAX,
+    CONNECT_BYTES_MAX, CONNECT_TIMEOUT, OUTGOING_BYTES_MAX, PACKET_BYTES_MAX, UNACKED_BYTES_MAX,
+    UNACKED_MESSAGES_MAX,
 };
-use crate::wal::{Batch, Message, Qos, TooLarge};
+use crate::wal::{Batch, Message};
 use bytes::BytesMut;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 mod arrival;
+mod publication;
 
 use arrival::Pending;
-pub(super) use arrival::{Admission, Arrival};
-
-/// Publications that an idle connection keeps room for.
-const UNACKED_IDLE: usize = 4;
+pub(super) use arrival::{Admission, Arrival, Will};
+use publication::{Aliases, Unacked};
 
 /// What happened since it was last asked, for the metrics.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -34,7 +31,6 @@ pub(super) struct Tally {
     pub acknowledged: u64,
     pub refused_topic: u64,
     pub too_large: u64,
-    pub wills: u64,
     pub subscriptions_refused: u64,
 }
 
@@ -65,17 +61,6 @@ impl Order {
     pub(super) const ALL: [Self; 4] = [Self::ShutDown, Self::Busy, Self::TakenOver, Self::Abandon];
 }
 
-/// A publication that is not yet acknowledged.
-#[derive(Clone, Copy, Debug)]
-struct Unacked {
-    /// The client's message number that must be durable first.
-    upto: u64,
-    bytes: u32,
-    /// 0 with QoS 0: nothing to answer.
-    packet_id: u16,
-    code: u8,
-}
-
 #[derive(Debug)]
 enum Phase {
     /// CONNECT is awaited.
@@ -101,9 +86,17 @@ pub(super) struct Connection {
     /// The beginning of a packet whose end has not come.
     tail: Vec<u8>,
     skipping: Option<Box<Skipping>>,
+    /// Consumption of the tail stopped, though whole packets may stand in it.
+    stopped: bool,
     unacked: VecDeque<Unacked>,
     unacked_bytes: usize,
+    /// QoS 1 publications that are not yet acknowledged.
     in_flight: usize,
+    /// QoS 2 publications that are not yet released.
+    unreleased: Vec<u16>,
+    aliases: Aliases,
+    will: Option<Box<Will>>,
+    session_expiry_s: u32,
     appended: u64,
     durable: u64,
     out: BytesMut,
@@ -127,9 +120,14 @@ impl Connection {
             arrived: None,
             tail: Vec::new(),
             skipping: None,
+            stopped: false,
             unacked: VecDeque::new(),
             unacked_bytes: 0,
             in_flight: 0,
+            unreleased: Vec::new(),
+            aliases: Aliases::default(),
+            will: None,
+            session_expiry_s: 0,
             appended: 0,
             durable: 0,
             out: BytesMut::new(),
@@ -147,6 +145,7 @@ impl Connection {
         if !matches!(self.phase, Phase::New) {
             self.heard = now.instant;
         }
+        self.stopped = false;
         let before = self.appended;
         if self.tail.is_empty() {
             let used = self.consume(bytes, now, batch);
@@ -183,6 +182,23 @@ impl Connection {
         self.heard = self.heard.max(now);
     }
 
+    fn disconnect(
+        &mut self,
+        with_will: bool,
+        session_expiry_s: Option<u32>,
+        now: Now,
+        batch: &mut Batch,
+    ) -> Result<(), Fault> {
+        if let Some(expiry_s) = session_expiry_s {
+            self.change_session(expiry_s, now, batch)?;
+        }
+        if !with_will {
+            self.will = None;
+        }
+        self.over("disconnected");
+        Ok(())
+    }
+
     /// The client closed its end.
     pub(super) fn handle_end(&mut self) {
         self.over("closed_by_client");
@@ -193,8 +209,13 @@ impl Connection {
         match order {
             Order::TakenOver => self.end(0x8e, "taken_over"),
             Order::Busy => self.end(0x97, "memory"),
-            Order::Abandon => self.end(0x8b, "log_ended"),
+            Order::Abandon => {
+                self.will = None;
+                self.end(0x8b, "log_ended");
+            }
             Order::ShutDown if matches!(self.phase, Phase::Open) => {
+                // That the agent ends says nothing about its devices.
+                self.will = None;
                 self.phase = Phase::Draining;
                 self.tail = Vec::new();
                 self.release();
@@ -235,9 +256,14 @@ impl Connection {
         }
     }
 
+    /// Whether there is more to do with what came than there was room for: hand it no bytes, again.
+    pub(super) fn wants_resume(&self) -> bool {
+        self.stopped && matches!(self.phase, Phase::Open) && !self.is_full()
+    }
+
     /// Whether the client should be listened to.
     pub(super) fn wants_read(&self, now: Instant) -> bool {
-        let reading = matches!(self.phase, Phase::New | Phase::Open);
+        let reading = matches!(self.phase, Phase::New | Phase::Open) && !self.stopped;
         reading && !self.is_full() && self.rate.blocked_until(now).is_none()
     }
 
@@ -271,10 +297,11 @@ impl Connection {
         self.appended
     }
 
-    /// Bytes of memory that an unfinished packet holds.
+    /// Bytes of memory that an unfinished packet, aliases and a will hold.
     pub(super) fn held_bytes(&self) -> usize {
-        let skipping = self.skipping.as_deref();
-        self.tail.capacity() + skipping.map_or(0, Skipping::held_bytes)
+        let skipping = self.skipping.as_deref().map_or(0, Skipping::held_bytes);
+        let will = self.will.as_deref().map_or(0, Will::held_bytes);
+        self.tail.capacity() + skipping + will + self.aliases.held_bytes()
     }
 
     /// Takes whole packets off the front of `bytes`; gives how many bytes they were.
@@ -282,9 +309,14 @@ impl Connection {
         let mut used = 0;
         while let Some(rest) = bytes.get(used..).filter(|rest| !rest.is_empty()) {
             match self.phase {
-                Phase::New | Phase::Open => {}
+                Phase::New => {}
                 // It is taken once the client is let in.
                 Phase::Arriving(_) => break,
+                Phase::Open if self.is_full() => {
+                    self.stopped = true;
+                    break;
+                }
+                Phase::Open => {}
                 Phase::Draining | Phase::Over(_) => return bytes.len(),
             }
             match self.step(rest, now, batch) {
@@ -331,7 +363,7 @@ impl Connection {
     /// MQTT 5 was told the limit; 3.1.1 could not be, and would send the same again for ever.
     fn begin_skipping(&mut self, header: Header) -> Result<usize, Fault> {
         let qos = (header.flags() >> 1) & 3;
-        if self.version == Version::V5 || header.kind() != 3 || qos > 1 {
+        if self.version == Version::V5 || header.kind() != 3 || qos == 3 {
             return Err(Fault::TooLarge(header.whole()));
         }
         self.skipping = Some(Box::new(Skipping::new(header)));
@@ -343,18 +375,7 @@ impl Connection {
             return Ok(());
         };
         let (publish, payload_bytes) = skipped.finish()?;
-        self.tally.too_large += 1;
-        if self.refuses(&publish) {
-            return Ok(());
-        }
-        let message = self.message(&publish, now)?;
-        batch.too_large(&TooLarge {
-            message,
-            payload_bytes,
-        });
-        self.appended += 1;
-        self.await_durable(&publish, message.record_bytes(), 0);
-        Ok(())
+        self.too_large(&publish, payload_bytes, now, batch)
     }
 
     fn packet(
@@ -365,7 +386,8 @@ impl Connection {
         batch: &mut Batch,
     ) -> Result<(), Fault> {
         match read_packet(self.version, header, body)? {
-            Packet::Publish(publish) => self.publish(&publish, now, batch)?,
+            Packet::Publish(publish) => self.publish(publish, now, batch)?,
+            Packet::PubRel { packet_id } => self.release_one(packet_id, batch),
             Packet::Subscribe { packet_id, filters } => {
                 self.tally.subscriptions_refused += filters.len() as u64;
                 let codes = filters
@@ -383,90 +405,12 @@ impl Connection {
                 self.answer(&Answer::UnsubAck { packet_id, filters });
             }
             Packet::PingReq => self.answer(&Answer::Pong),
-            Packet::Disconnect => self.over("disconnected"),
+            Packet::Disconnect {
+                with_will,
+                session_expiry_s,
+            } => self.disconnect(with_will, session_expiry_s, now, batch)?,
         }
         Ok(())
-    }
-
-    fn publish(&mut self, publish: &Publish<'_>, now: Now, batch: &mut Batch) -> Result<(), Fault> {
-        if publish.qos > 0 && self.version == Version::V5 && self.in_flight >= RECEIVE_MAX {
-            return Err(Fault::ReceiveMaximum);
-        }
-        let message = self.message(publish, now)?;
-        if self.refuses(publish) {
-            return Ok(());
-        }
-        batch.message(&message);
-        self.appended += 1;
-        self.tally.messages += 1;
-        self.tally.payload_bytes += publish.payload.len() as u64;
-        self.await_durable(publish, message.record_bytes(), 0);
-        Ok(())
-    }
-
-    /// Our own topics are not for clients. 3.1.1 cannot be told, and must not try again.
-    fn refuses(&mut self, publish: &Publish<'_>) -> bool {
-        let own = publish.topic.strip_prefix("tributary");
-        let refused = own.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        if refused {
-            self.tally.refused_topic += 1;
-            self.await_durable(publish, 0, 0x87);
-        }
-        refused
-    }
-
-    fn message<'a>(&self, publish: &Publish<'a>, now: Now) -> Result<Message<'a>, Fault> {
-        let qos = Qos::from_code(publish.qos).filter(|qos| *qos < Qos::ExactlyOnce);
-        Ok(Message {
-            session: self.session,
-            qos: qos.ok_or(Fault::Qos(publish.qos))?,
-            dup: publish.dup,
-            retain: publish.retain,
-            v5: self.version == Version::V5,
-            will: false,
-            packet_id: publish.packet_id,
-            received_time: now.unix_us,
-            topic: publish.topic,
-            payload: publish.payload,
-        })
-    }
-
-    fn await_durable(&mut self, publish: &Publish<'_>, bytes: usize, code: u8) {
-        self.in_flight += usize::from(publish.qos > 0);
-        self.unacked_bytes += bytes;
-        let (upto, packet_id, bytes) = (self.appended, publish.packet_id, bytes as u32);
-        self.unacked.push_back(Unacked {
-            upto,
-            bytes,
-            packet_id,
-            code,
-        });
-    }
-
-    /// Answers what has become durable.
-    fn release(&mut self) {
-        while let Some(first) = self.unacked.front().copied() {
-            if first.upto > self.durable {
-                break;
-            }
-            self.unacked.pop_front();
-            self.unacked_bytes -= first.bytes as usize;
-            if first.packet_id != 0 {
-                self.in_flight -= 1;
-                self.tally.acknowledged += u64::from(first.code == 0);
-                self.answer(&Answer::PubAck {
-                    packet_id: first.packet_id,
-                    code: first.code,
-                });
-            }
-        }
-        if self.unacked.is_empty() {
-            // An idle connection holds no room for a burst.
-            self.unacked.shrink_to(UNACKED_IDLE);
-            if matches!(self.phase, Phase::Draining) {
-                self.end(0x8b, "shutdown");
-            }
-        }
     }
 
     fn answer(&mut self, answer: &Answer<'_>) {
@@ -478,6 +422,13 @@ impl Connection {
         if self.out.len() - before > self.answer_bytes_max {
             // Section 3.1.2.11.4 [5]: what the client cannot take is not sent.
             self.out.truncate(before);
+        }
+    }
+
+    /// Nothing is owed any more.
+    fn drained(&mut self) {
+        if matches!(self.phase, Phase::Draining) {
+            self.end(0x8b, "shutdown");
         }
     }
 
@@ -496,6 +447,7 @@ impl Connection {
         self.tail = Vec::new();
         self.skipping = None;
         self.arrived = None;
+        self.aliases = Aliases::default();
     }
 }
 

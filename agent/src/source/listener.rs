@@ -1,8 +1,10 @@
 //! The MQTT listener's sockets and tasks: one task a connection, no decision in any of them.
 
-use super::connection::{Admission, Arrival, Connection, Now, Order, Tally};
+use super::connection::{Admission, Connection, Now, Order, Tally};
 use super::files;
 use super::registry::{Registry, Signal};
+use super::sessions::Sessions;
+use super::wills::Wills;
 use crate::limits::{
     CLOSE_TIMEOUT, READ_BYTES, UNFINISHED_BYTES_ALLOWED, UNFINISHED_BYTES_HARD_MAX,
     UNFINISHED_BYTES_MAX, WRITE_TIMEOUT,
@@ -13,7 +15,6 @@ use metrics::{Counter, counter, gauge};
 use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
@@ -21,6 +22,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+mod admission;
+mod departure;
+
+use admission::{Admitting, admit, admitted};
+use departure::{publish_later, publish_will};
 
 /// Where to listen, and how much to take.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -66,6 +73,9 @@ pub struct Listener {
 struct Shared {
     queue: Queue,
     registry: Registry,
+    sessions: Sessions,
+    wills: Wills,
+    tasks: TaskTracker,
     epoch: u64,
     messages_per_s: u32,
     /// Bytes that unfinished packets hold, and batches that wait for room in the queue.
@@ -90,6 +100,9 @@ impl Listener {
         let shared = Arc::new(Shared {
             queue,
             registry: Registry::default(),
+            sessions: Sessions::none(),
+            wills: Wills::default(),
+            tasks: TaskTracker::new(),
             epoch: unix_us() as u64,
             messages_per_s: config.rate_limit_messages_per_s,
             unfinished: AtomicUsize::new(0),
@@ -100,6 +113,14 @@ impl Listener {
             connections_max: files::connections_max(),
             shared,
         })
+    }
+
+    /// With the sessions that were there before, instead of none.
+    pub fn with_sessions(mut self, sessions: Sessions) -> Self {
+        Arc::get_mut(&mut self.shared)
+            .expect("nobody shares it before it runs")
+            .sessions = sessions;
+        self
     }
 
     /// The address that is bound.
@@ -114,7 +135,6 @@ impl Listener {
     /// and returns when every connection has ended. Its caller bounds that wait, and ends the
     /// write-ahead log behind it.
     pub async fn run(self, stop: CancellationToken) {
-        let tasks = TaskTracker::new();
         let mut number = 0u64;
         loop {
             let accepted = tokio::select! {
@@ -126,7 +146,7 @@ impl Listener {
             match accepted {
                 Ok((stream, _)) => {
                     number += 1;
-                    self.admit(stream, number, &tasks);
+                    self.admit(stream, number);
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -136,24 +156,32 @@ impl Listener {
             }
         }
         drop(self.socket);
-        self.shared.registry.order_all(Order::ShutDown);
+        let Shared {
+            tasks,
+            registry,
+            wills,
+            queue,
+            ..
+        } = &*self.shared;
+        registry.order_all(Order::ShutDown);
+        wills.publish_all();
         tasks.close();
         tokio::select! {
             () = tasks.wait() => return,
-            () = self.shared.queue.ended() => {}
+            () = queue.ended() => {}
         }
-        self.shared.registry.order_all(Order::Abandon);
+        registry.order_all(Order::Abandon);
         tasks.wait().await;
     }
 
-    fn admit(&self, stream: TcpStream, number: u64, tasks: &TaskTracker) {
+    fn admit(&self, stream: TcpStream, number: u64) {
         counter!("tributary_agent_mqtt_connections_total").increment(1);
         let Some(signal) = self.shared.registry.enter(number, self.connections_max) else {
             counter!("tributary_agent_mqtt_closed_total", "reason" => "too_many").increment(1);
             return;
         };
         let shared = Arc::clone(&self.shared);
-        tasks.spawn(async move {
+        self.shared.tasks.spawn(async move {
             let now = Instant::now().into_std();
             let core = Connection::new(number, shared.epoch, shared.messages_per_s, now);
             gauge!("tributary_agent_mqtt_connections").increment(1);
@@ -169,7 +197,8 @@ impl Listener {
                 held: 0,
             };
             let reason = task.serve().await;
-            task.signal.silence();
+            task.depart().await;
+            task.last_words().await;
             task.shared
                 .unfinished
                 .fetch_sub(task.held, Ordering::Relaxed);
@@ -189,7 +218,7 @@ struct Task {
     shared: Arc<Shared>,
     client: Option<Box<str>>,
     /// Decides whether the client is let in.
-    admitting: Option<Pin<Box<dyn Future<Output = Admission> + Send>>>,
+    admitting: Option<Admitting>,
     /// What waits for room in the queue; nothing is read meanwhile.
     batch: Option<Batch>,
     /// Bytes of the core's unfinished packet and of `batch`, as they are counted in `Shared`.
@@ -200,6 +229,7 @@ struct Task {
 enum Event {
     Readable,
     Writable,
+    Resume,
     Told,
     Admitted(Admission),
     Room(Option<crate::wal::Room>),
@@ -214,8 +244,6 @@ impl Task {
                 return broken(&error);
             }
             if let Some(reason) = self.core.is_over() {
-                self.signal.silence();
-                self.last_words().await;
                 return reason;
             }
             match self.next_event().await {
@@ -232,6 +260,9 @@ impl Task {
     /// Cancel safe, each branch by itself: readiness stays, [`Signal::told`] keeps what was told,
     /// and room that was not granted was not taken.
     async fn next_event(&mut self) -> Event {
+        if self.batch.is_none() && self.core.wants_resume() {
+            return Event::Resume;
+        }
         let now = Instant::now();
         let reads = self.batch.is_none() && self.core.wants_read(now.into_std());
         let writes = !self.core.outgoing().is_empty();
@@ -261,6 +292,7 @@ impl Task {
         let now = Instant::now().into_std();
         match event {
             Event::Readable => self.read()?,
+            Event::Resume => self.take(&[]),
             Event::Told => {
                 self.core.handle_durable(self.signal.durable_upto(), now);
                 if let Some(order) = self.signal.take_order() {
@@ -273,12 +305,9 @@ impl Task {
             }
             Event::Admitted(admission) => {
                 self.admitting = None;
-                let now = Now {
-                    instant: now,
-                    unix_us: unix_us(),
-                };
                 let mut batch = Batch::new();
-                self.core.handle_admission(admission, now, &mut batch);
+                self.core
+                    .handle_admission(admission, wall_now(), &mut batch);
                 self.after_read(batch);
             }
             Event::Room(room) => {
@@ -312,16 +341,16 @@ impl Task {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error),
             };
-            let now = Now {
-                instant: Instant::now().into_std(),
-                unix_us: unix_us(),
-            };
-            let mut batch = Batch::new();
-            self.core
-                .handle_bytes(scratch.get(..length).unwrap_or_default(), now, &mut batch);
-            self.after_read(batch);
+            self.take(scratch.get(..length).unwrap_or_default());
             Ok(())
         })
+    }
+
+    /// Gives the core what came, and the log what the core makes of it.
+    fn take(&mut self, bytes: &[u8]) {
+        let mut batch = Batch::new();
+        self.core.handle_bytes(bytes, wall_now(), &mut batch);
+        self.after_read(batch);
     }
 
     fn after_read(&mut self, mut batch: Batch) {
@@ -386,6 +415,31 @@ impl Task {
         Ok(())
     }
 
+    /// The connection is over: says what is to be said of a client that was lost, and that
+    /// nothing more comes from here.
+    async fn depart(&mut self) {
+        // What waits for room was never acknowledged.
+        self.batch = None;
+        let (session, expiry_s) = (self.core.session(), self.core.session_expiry_s());
+        if let Some(will) = self.core.take_will() {
+            // Section 3.1.3.2.2 [5]: whichever comes first.
+            let delay = will.delay.min(Duration::from_secs(expiry_s.into()));
+            let waiting = (delay > Duration::ZERO).then(|| self.shared.wills.wait(session));
+            let shared = Arc::clone(&self.shared);
+            match waiting.flatten() {
+                Some(fate) => {
+                    let later = publish_later(shared, session, will, delay, fate);
+                    self.shared.tasks.spawn(later);
+                }
+                None => publish_will(&shared, &will).await,
+            }
+        }
+        if self.client.is_some() {
+            self.shared.sessions.close(session, expiry_s);
+        }
+        self.signal.silence();
+    }
+
     /// Sends what is left, for a while: the connection is over.
     async fn last_words(&mut self) {
         let sent = tokio::time::timeout(CLOSE_TIMEOUT, async {
@@ -397,34 +451,6 @@ impl Task {
         });
         // Whether the peer still took them changes nothing: the socket closes now.
         let _ = sent.await;
-    }
-}
-
-/// Decides about an arrival. An older connection with its identifier ends first: nothing of it
-/// comes into the log behind the newer one's.
-async fn admit(
-    shared: Arc<Shared>,
-    signal: Arc<Signal>,
-    number: u64,
-    arrival: Box<Arrival>,
-) -> Admission {
-    if shared.registry.name(number, &arrival.client_id) {
-        counter!("tributary_agent_mqtt_takeovers_total").increment(1);
-        signal.older_silent().await;
-    }
-    Admission::Granted {
-        session_present: false,
-        session_expiry_s: 0,
-    }
-}
-
-/// Cancel safe: the decision goes on where it was.
-async fn admitted(
-    admitting: &mut Option<Pin<Box<dyn Future<Output = Admission> + Send>>>,
-) -> Admission {
-    match admitting {
-        Some(admitting) => admitting.await,
-        None => std::future::pending().await,
     }
 }
 
@@ -452,6 +478,13 @@ fn broken(error: &io::Error) -> &'static str {
     "broken"
 }
 
+fn wall_now() -> Now {
+    Now {
+        instant: Instant::now().into_std(),
+        unix_us: unix_us(),
+    }
+}
+
 /// Now, by the wall clock: µs since 1970, UTC, at millisecond resolution, so that equal stamps
 /// of one read compress.
 fn unix_us() -> i64 {
@@ -468,7 +501,6 @@ struct Counters {
     acknowledged: Counter,
     refused_topic: Counter,
     too_large: Counter,
-    wills: Counter,
     subscriptions_refused: Counter,
 }
 
@@ -486,7 +518,6 @@ impl Counters {
             acknowledged: counter!("tributary_agent_mqtt_acknowledged_total"),
             refused_topic: counter!("tributary_agent_mqtt_refused_topic_total"),
             too_large: counter!("tributary_agent_mqtt_too_large_total"),
-            wills: counter!("tributary_agent_mqtt_wills_ignored_total"),
             subscriptions_refused: counter!("tributary_agent_mqtt_subscriptions_refused_total"),
         }
     }
@@ -498,7 +529,6 @@ impl Counters {
             (&self.acknowledged, tally.acknowledged),
             (&self.refused_topic, tally.refused_topic),
             (&self.too_large, tally.too_large),
-            (&self.wills, tally.wills),
             (&self.subscriptions_refused, tally.subscriptions_refused),
         ];
         for (counter, count) in pairs.into_iter().filter(|(_, count)| *count > 0) {

@@ -3,8 +3,7 @@
 //! Each record stands as its kind (1 byte), its length (4 bytes, little endian) and its bytes, so
 //! that a batch is one allocation however many messages it holds.
 
-use super::record::{MESSAGE_HEAD_BYTES, Message, RecordKind, TooLarge};
-use crate::limits::RECORD_GROWTH_BYTES;
+use super::record::{Message, PubRel, RecordKind, Session, TooLarge};
 use std::sync::Arc;
 
 /// Who is told that messages are durable.
@@ -14,8 +13,6 @@ pub trait Durable: Send + Sync {
 }
 
 const HEAD_BYTES: usize = 5;
-// Its packet has at least two bytes of fixed header and two for the length of the topic.
-const _: () = assert!(HEAD_BYTES + MESSAGE_HEAD_BYTES - 4 == RECORD_GROWTH_BYTES);
 
 /// Records of one source, in its order.
 #[derive(Default)]
@@ -40,6 +37,16 @@ impl Batch {
     /// Adds the head of a publication beyond the packet limit.
     pub fn too_large(&mut self, large: &TooLarge<'_>) {
         self.record(RecordKind::TooLarge, |out| large.write(out));
+    }
+
+    /// Adds the release of a QoS 2 message.
+    pub fn pubrel(&mut self, release: &PubRel) {
+        self.record(RecordKind::PubRel, |out| release.write(out));
+    }
+
+    /// Adds what is to be known of a session.
+    pub fn session(&mut self, session: &Session) {
+        self.record(RecordKind::Session, |out| session.write(out));
     }
 
     /// Adds a control record.

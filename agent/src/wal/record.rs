@@ -16,6 +16,9 @@
 //! Kind `too_large` (2) has 4 more bytes behind the length of the topic: the bytes that the
 //! payload had; what stands behind the topic is its head.
 //!
+//! Kind `pubrel` (3): session (8), packet id (2). Kind `session` (9): session (8), seconds that it
+//! is kept once its client is gone (4; 0: it is over), time (8, µs since 1970, UTC).
+//!
 //! Kinds are never used again for something else. A later version of a kind may only add behind
 //! what is there, or raise the version byte; a greater version is an error that says so.
 
@@ -52,6 +55,8 @@ kinds! {
     Refused = 7, "refused";
     /// A waveform was asked for.
     Capture = 8, "capture";
+    /// A session begins, is kept for longer or shorter, or is over.
+    Session = 9, "session";
 }
 
 impl RecordKind {
@@ -71,7 +76,7 @@ impl RecordKind {
 
 const VERSION: u8 = 1;
 /// Bytes before a message's topic.
-pub(super) const MESSAGE_HEAD_BYTES: usize = 22;
+const MESSAGE_HEAD_BYTES: usize = 22;
 const TOO_LARGE_HEAD_BYTES: usize = MESSAGE_HEAD_BYTES + 4;
 const _: () = assert!(TOO_LARGE_HEAD_BYTES <= RECORD_HEAD_BYTES_MAX);
 const _: () = assert!(TOPIC_BYTES_MAX <= u16::MAX as usize);
@@ -177,6 +182,63 @@ fn write_head(message: &Message<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(&(message.topic.len() as u16).to_le_bytes());
 }
 
+/// A QoS 2 message was released: its packet id may stand for another one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PubRel {
+    /// Whose: [`Message::session_of`] the client's identifier.
+    pub session: u64,
+    /// Which.
+    pub packet_id: u16,
+}
+
+impl PubRel {
+    /// Appends the record's bytes to `out`.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.session.to_le_bytes());
+        out.extend_from_slice(&self.packet_id.to_le_bytes());
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let (session, rest) = bytes.split_first_chunk()?;
+        let (packet_id, _) = rest.split_first_chunk()?;
+        Some(Self {
+            session: u64::from_le_bytes(*session),
+            packet_id: u16::from_le_bytes(*packet_id),
+        })
+    }
+}
+
+/// How long a session outlives its client's connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Session {
+    /// Whose: [`Message::session_of`] the client's identifier.
+    pub session: u64,
+    /// Seconds that it is kept once the client is gone; 0: it is over.
+    pub expiry_s: u32,
+    /// When that was said: µs since 1970, UTC.
+    pub time: i64,
+}
+
+impl Session {
+    /// Appends the record's bytes to `out`.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.session.to_le_bytes());
+        out.extend_from_slice(&self.expiry_s.to_le_bytes());
+        out.extend_from_slice(&self.time.to_le_bytes());
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let (session, rest) = bytes.split_first_chunk()?;
+        let (expiry_s, rest) = rest.split_first_chunk()?;
+        let (time, _) = rest.split_first_chunk()?;
+        Some(Self {
+            session: u64::from_le_bytes(*session),
+            expiry_s: u32::from_le_bytes(*expiry_s),
+            time: i64::from_le_bytes(*time),
+        })
+    }
+}
+
 /// Why bytes are no record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum RecordError {
@@ -201,6 +263,10 @@ pub enum Record<'a> {
     Message(Message<'a>),
     /// A publication beyond the packet limit.
     TooLarge(TooLarge<'a>),
+    /// The release of a QoS 2 message.
+    PubRel(PubRel),
+    /// What is to be known of a session.
+    Session(Session),
     /// A control record, whose bytes belong to the stage that wrote it.
     Control(RecordKind, &'a [u8]),
 }
@@ -226,6 +292,14 @@ impl<'a> Record<'a> {
                     message,
                     payload_bytes,
                 }))
+            }
+            RecordKind::PubRel => {
+                let release = PubRel::read(bytes).map(Record::PubRel);
+                release.ok_or(RecordError::Short(bytes.len()))
+            }
+            RecordKind::Session => {
+                let session = Session::read(bytes).map(Record::Session);
+                session.ok_or(RecordError::Short(bytes.len()))
             }
             control => Ok(Record::Control(control, bytes)),
         }
@@ -325,6 +399,30 @@ mod tests {
     }
 
     #[test]
+    fn releases_and_sessions_come_back() {
+        let release = PubRel {
+            session: 0x1122_3344_5566_7788,
+            packet_id: 0x0102,
+        };
+        let mut bytes = Vec::new();
+        release.write(&mut bytes);
+        assert_eq!(bytes, *b"\x88\x77\x66\x55\x44\x33\x22\x11\x02\x01");
+        assert_eq!(Record::parse(3, &bytes), Ok(Record::PubRel(release)));
+        assert_eq!(Record::parse(3, &bytes[..9]), Err(RecordError::Short(9)));
+
+        let session = Session {
+            session: 7,
+            expiry_s: 3_600,
+            time: -1,
+        };
+        let mut bytes = Vec::new();
+        session.write(&mut bytes);
+        assert_eq!(bytes.len(), 20);
+        assert_eq!(Record::parse(9, &bytes), Ok(Record::Session(session)));
+        assert_eq!(Record::parse(9, &bytes[..19]), Err(RecordError::Short(19)));
+    }
+
+    #[test]
     fn a_head_of_a_large_one_comes_back() {
         let large = TooLarge {
             message: MESSAGE,
@@ -345,7 +443,7 @@ mod tests {
             Record::parse(1, &bytes).unwrap_err()
         };
         assert_eq!(Record::parse(0, &good), Err(RecordError::Kind(0)));
-        assert_eq!(Record::parse(9, &good), Err(RecordError::Kind(9)));
+        assert_eq!(Record::parse(10, &good), Err(RecordError::Kind(10)));
         assert_eq!(with(0, 2), RecordError::Version(2));
         assert_eq!(with(1, 3), RecordError::Field("QoS"));
         assert_eq!(with(1, 0x40), RecordError::Field("flags"));

@@ -12,7 +12,7 @@ pub(in crate::source) struct Connect<'a> {
     pub client_id: &'a str,
     pub clean: bool,
     pub keep_alive_s: u16,
-    pub will: bool,
+    pub will: Option<Will<'a>>,
     pub username: Option<&'a str>,
     /// Binary, as the standard has it.
     pub password: Option<&'a [u8]>,
@@ -22,6 +22,16 @@ pub(in crate::source) struct Connect<'a> {
     pub session_expiry_s: u32,
     /// Whether the client wants no reason strings.
     pub no_problem_information: bool,
+}
+
+/// What a client would have published when it is lost (section 3.1.2.5).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::source) struct Will<'a> {
+    pub topic: &'a str,
+    pub payload: &'a [u8],
+    pub retain: bool,
+    /// Seconds between the loss and the publication.
+    pub delay_s: u32,
 }
 
 /// Why a client is not let in. The codes are those of CONNACK (3.2.2.2 \[5\], 3.2.2.3 \[3.1.1\]).
@@ -102,16 +112,10 @@ fn read_fields(
         Version::V5 => properties::read(&mut cursor, Place::Connect)?,
     };
     let client_id = cursor.string()?;
-    if will {
-        if version == Version::V5 {
-            properties::read(&mut cursor, Place::Will)?;
-        }
-        let topic = cursor.string()?;
-        if topic.is_empty() || topic.contains(['+', '#']) {
-            return Err(Fault::TopicName("of the will"));
-        }
-        cursor.binary()?;
-    }
+    let will = match will {
+        true => Some(read_will(version, &mut cursor, will_retain)?),
+        false => None,
+    };
     let username = if username {
         Some(cursor.string()?)
     } else {
@@ -138,4 +142,25 @@ fn read_fields(
         no_problem_information: properties.no_problem_information,
     };
     Ok((connect, properties))
+}
+
+fn read_will<'a>(
+    version: Version,
+    cursor: &mut Cursor<'a>,
+    retain: bool,
+) -> Result<Will<'a>, Fault> {
+    let delay_s = match version {
+        Version::V4 => 0,
+        Version::V5 => properties::read(cursor, Place::Will)?.will_delay_s,
+    };
+    let topic = cursor.string()?;
+    if topic.is_empty() || topic.contains(['+', '#']) {
+        return Err(Fault::TopicName("of the will"));
+    }
+    Ok(Will {
+        topic,
+        payload: cursor.binary()?,
+        retain,
+        delay_s,
+    })
 }

@@ -1,7 +1,7 @@
 //! The packets of a client that is let in: PUBLISH above all, borrowed from the input.
 
 use super::cursor::Cursor;
-use super::properties::{self, Place};
+use super::properties::{self, Place, Properties};
 use super::{Fault, Header, Version};
 use crate::limits::FILTERS_MAX;
 
@@ -9,6 +9,10 @@ use crate::limits::FILTERS_MAX;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(in crate::source) enum Packet<'a> {
     Publish(Publish<'a>),
+    /// A QoS 2 publication is released.
+    PubRel {
+        packet_id: u16,
+    },
     Subscribe {
         packet_id: u16,
         filters: Vec<&'a str>,
@@ -18,7 +22,12 @@ pub(in crate::source) enum Packet<'a> {
         filters: usize,
     },
     PingReq,
-    Disconnect,
+    Disconnect {
+        /// Whether the client wants its will to be published all the same.
+        with_will: bool,
+        /// How long its session is to be kept, where it says so.
+        session_expiry_s: Option<u32>,
+    },
 }
 
 /// A publication.
@@ -29,7 +38,9 @@ pub(in crate::source) struct Publish<'a> {
     pub retain: bool,
     /// 0 with QoS 0.
     pub packet_id: u16,
+    /// Empty where an alias stands for it.
     pub topic: &'a str,
+    pub alias: Option<u16>,
     pub payload: &'a [u8],
 }
 
@@ -41,13 +52,14 @@ pub(in crate::source) fn read_packet(
 ) -> Result<Packet<'_>, Fault> {
     match (header.kind(), header.flags()) {
         (3, flags) => read_publish(version, flags, body).map(Packet::Publish),
+        (6, 0b0010) => read_pubrel(version, body),
         (8, 0b0010) => read_subscribe(version, body),
         (10, 0b0010) => read_unsubscribe(version, body),
         (12, 0) if body.is_empty() => Ok(Packet::PingReq),
         (14, 0) => read_disconnect(version, body),
-        (8 | 10 | 12 | 14, _) => Err(Fault::Malformed("flags or length of the fixed header")),
+        (6 | 8 | 10 | 12 | 14, _) => Err(Fault::Malformed("flags or length of the fixed header")),
         (1, _) => Err(Fault::Protocol("a second CONNECT")),
-        (4..=7, _) => Err(Fault::Protocol(
+        (4 | 5 | 7, _) => Err(Fault::Protocol(
             "an acknowledgement, though nothing was sent",
         )),
         (15, _) => Err(Fault::Protocol("AUTH without an authentication method")),
@@ -72,14 +84,16 @@ pub(in crate::source) fn read_publish(
     let mut cursor = Cursor::new(body);
     let topic = cursor.string()?;
     let packet_id = if qos > 0 { cursor.packet_id()? } else { 0 };
-    if version == Version::V5 {
-        let properties = properties::read(&mut cursor, Place::Publish)?;
-        if properties.topic_alias {
-            return Err(Fault::TopicAlias);
-        }
-    }
-    if topic.is_empty() {
-        return Err(Fault::TopicName("it is empty"));
+    let alias = match version {
+        Version::V4 => None,
+        Version::V5 => properties::read(&mut cursor, Place::Publish)?.topic_alias,
+    };
+    if topic.is_empty() && alias.is_none() {
+        return Err(match version {
+            Version::V4 => Fault::TopicName("it is empty"),
+            // Section 3.3.2.1 [5].
+            Version::V5 => Fault::Protocol("an empty topic without an alias"),
+        });
     }
     if topic.bytes().any(|byte| matches!(byte, b'+' | b'#')) {
         return Err(Fault::TopicName("it holds a wildcard"));
@@ -90,8 +104,37 @@ pub(in crate::source) fn read_publish(
         retain,
         packet_id,
         topic,
+        alias,
         payload: cursor.rest(),
     })
+}
+
+/// PUBREL (section 3.6): an MQTT 5 client may leave out all behind the packet identifier.
+fn read_pubrel(version: Version, body: &[u8]) -> Result<Packet<'_>, Fault> {
+    let mut cursor = Cursor::new(body);
+    let packet_id = cursor.packet_id()?;
+    read_reason(version, &mut cursor, Place::Acknowledgement)?;
+    Ok(Packet::PubRel { packet_id })
+}
+
+/// A reason code and properties, which MQTT 5 may leave out from behind; then the packet's end.
+fn read_reason(
+    version: Version,
+    cursor: &mut Cursor<'_>,
+    place: Place,
+) -> Result<(u8, Properties), Fault> {
+    let mut read = (0, Properties::default());
+    if version == Version::V5 && !cursor.is_empty() {
+        read.0 = cursor.u8()?;
+        if !cursor.is_empty() {
+            read.1 = properties::read(cursor, place)?;
+        }
+    }
+    if cursor.is_empty() {
+        Ok(read)
+    } else {
+        Err(Fault::Malformed("bytes behind the packet's last field"))
+    }
 }
 
 /// SUBSCRIBE (section 3.8).
@@ -165,16 +208,10 @@ fn filter<'a>(cursor: &mut Cursor<'a>) -> Result<&'a str, Fault> {
 
 /// DISCONNECT (section 3.14): an MQTT 5 client may leave out all of its body.
 fn read_disconnect(version: Version, body: &[u8]) -> Result<Packet<'_>, Fault> {
-    let mut cursor = Cursor::new(body);
-    if version == Version::V5 && !cursor.is_empty() {
-        cursor.u8()?;
-        if !cursor.is_empty() {
-            properties::read(&mut cursor, Place::Disconnect)?;
-        }
-    }
-    if cursor.is_empty() {
-        Ok(Packet::Disconnect)
-    } else {
-        Err(Fault::Malformed("bytes behind DISCONNECT's last field"))
-    }
+    let (code, properties) = read_reason(version, &mut Cursor::new(body), Place::Disconnect)?;
+    Ok(Packet::Disconnect {
+        // Any reason but a normal one leaves the will in force (section 3.1.2.5).
+        with_will: code != 0,
+        session_expiry_s: properties.session_expiry_s,
+    })
 }

@@ -14,6 +14,7 @@ pub(super) enum Place {
     Subscribe = 8,
     Unsubscribe = 16,
     Disconnect = 32,
+    Acknowledgement = 64,
 }
 
 #[derive(Clone, Copy)]
@@ -45,7 +46,11 @@ const TABLE: [(u8, Type, u8); 18] = [
     (0x17, Type::Flag, Place::Connect as u8),
     (0x18, Type::Four, Place::Will as u8),
     (0x19, Type::Flag, Place::Connect as u8),
-    (0x1f, Type::Text, Place::Disconnect as u8),
+    (
+        0x1f,
+        Type::Text,
+        Place::Disconnect as u8 | Place::Acknowledgement as u8,
+    ),
     (0x21, Type::Two, Place::Connect as u8),
     (0x22, Type::Two, Place::Connect as u8),
     (0x23, Type::Two, Place::Publish as u8),
@@ -61,8 +66,9 @@ pub(super) struct Properties {
     pub session_expiry_s: Option<u32>,
     pub no_problem_information: bool,
     pub authentication: bool,
-    pub topic_alias: bool,
+    pub topic_alias: Option<u16>,
     pub subscription_id: bool,
+    pub will_delay_s: u32,
 }
 
 /// The properties at this place of a packet.
@@ -121,7 +127,8 @@ fn field(fields: &mut Cursor<'_>, id: u8, kind: Type, found: &mut Properties) ->
         0x15 | 0x16 => found.authentication = true,
         0x17 => found.no_problem_information = value == 0,
         0x21 => found.receive_maximum = u16::try_from(value).ok(),
-        0x23 => found.topic_alias = true,
+        0x18 => found.will_delay_s = value,
+        0x23 => found.topic_alias = u16::try_from(value).ok(),
         0x27 => found.packet_bytes_max = Some(value),
         _ => {}
     }

@@ -91,7 +91,7 @@ const BOTH: [Version; 2] = [Version::V4, Version::V5];
 #[test]
 fn what_rumqttc_writes_is_read() {
     for version in BOTH {
-        for (qos, packet_id) in [(0, 0), (1, 7)] {
+        for (qos, packet_id) in [(0, 0), (1, 7), (2, 8)] {
             let bytes = publish(version, qos, packet_id, "a/b", b"21.5");
             let expected = Publish {
                 qos,
@@ -99,6 +99,7 @@ fn what_rumqttc_writes_is_read() {
                 dup: false,
                 retain: false,
                 topic: "a/b",
+                alias: None,
                 payload: b"21.5",
             };
             assert_eq!(read(version, &bytes), Ok(Packet::Publish(expected)));
@@ -113,7 +114,13 @@ fn what_rumqttc_writes_is_read() {
             })
         );
         assert_eq!(read(version, &[0xc0, 0]), Ok(Packet::PingReq));
-        assert_eq!(read(version, &[0xe0, 0]), Ok(Packet::Disconnect));
+        let left = Packet::Disconnect {
+            with_will: false,
+            session_expiry_s: None,
+        };
+        assert_eq!(read(version, &[0xe0, 0]), Ok(left));
+        let released = Packet::PubRel { packet_id: 8 };
+        assert_eq!(read(version, &[0x62, 2, 0, 8]), Ok(released));
         let bytes = connect(version, "me", 30);
         let header = read_header(&bytes).unwrap().unwrap();
         let connect = read_connect(header.flags(), &bytes[header.head..]).unwrap();
@@ -135,12 +142,10 @@ fn what_is_malformed_is_told_with_the_right_code() {
         (V4, &[0x30, 4, 0, 2, 0xc3, 0x28], 0x81, "no UTF-8"),
         (V4, &[0x30, 5, 0, 3, 0xed, 0xa0, 0x80], 0x81, "a surrogate"),
         (V4, &[0x30, 3, 0, 9, b'a'], 0x81, "topic beyond the packet"),
-        (
-            V5,
-            &[0x30, 7, 0, 1, b'a', 3, 0x23, 0, 1],
-            0x94,
-            "topic alias",
-        ),
+        (V5, &[0x30, 3, 0, 0, 0], 0x82, "neither topic nor alias"),
+        (V4, &[0x60, 2, 0, 1], 0x81, "flags of PUBREL"),
+        (V4, &[0x62, 2, 0, 0], 0x82, "PUBREL of packet id 0"),
+        (V4, &[0x62, 3, 0, 1, 0], 0x81, "PUBREL with a reason"),
         (
             V5,
             &[0x30, 6, 0, 1, b'a', 2, 0x0b, 1],
@@ -264,6 +269,27 @@ fn answers_are_what_the_standard_says() {
             &[0xb0, 5, 0, 1, 0, 0x11, 0x11],
         ),
         (
+            Answer::PubRec {
+                packet_id: 7,
+                code: 0,
+            },
+            &[0x50, 2, 0, 7],
+            &[0x50, 2, 0, 7],
+        ),
+        (
+            Answer::PubRec {
+                packet_id: 7,
+                code: 0x97,
+            },
+            &[0x50, 2, 0, 7],
+            &[0x50, 4, 0, 7, 0x97, 0],
+        ),
+        (
+            Answer::PubComp { packet_id: 7 },
+            &[0x70, 2, 0, 7],
+            &[0x70, 2, 0, 7],
+        ),
+        (
             Answer::Welcome {
                 session_present: true,
                 assigned: Some("x"),
@@ -272,8 +298,8 @@ fn answers_are_what_the_standard_says() {
             },
             &[0x20, 2, 1, 0],
             &[
-                0x20, 30, 1, 0, 27, 0x11, 0, 0, 0, 0, 0x21, 0, 64, 0x24, 1, 0x27, 0, 4, 0, 0, 0x12,
-                0, 1, b'x', 0x22, 0, 0, 0x2a, 0, 0x13, 2, 88,
+                0x20, 28, 1, 0, 25, 0x11, 0, 0, 0, 0, 0x21, 0, 64, 0x27, 0, 4, 0, 0, 0x12, 0, 1,
+                b'x', 0x22, 0, 16, 0x2a, 0, 0x13, 2, 88,
             ],
         ),
     ];

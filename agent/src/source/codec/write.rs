@@ -1,7 +1,7 @@
 //! Answers to clients, written through rumqttc's packet types.
 
 use super::Version;
-use crate::limits::{PACKET_BYTES_MAX, RECEIVE_MAX};
+use crate::limits::{PACKET_BYTES_MAX, RECEIVE_MAX, TOPIC_ALIASES_MAX};
 use bytes::BytesMut;
 use rumqttc::mqttbytes::v4;
 use rumqttc::v5::mqttbytes::v5;
@@ -24,6 +24,10 @@ pub(in crate::source) enum Answer<'a> {
     Refused { code: u8 },
     /// A publication is durable (0), or refused.
     PubAck { packet_id: u16, code: u8 },
+    /// A QoS 2 publication is durable (0), or refused.
+    PubRec { packet_id: u16, code: u8 },
+    /// The release of a QoS 2 publication is durable.
+    PubComp { packet_id: u16 },
     /// Subscriptions are refused, each with its MQTT 5 code; `reason` is left out when unwanted.
     SubAck {
         packet_id: u16,
@@ -70,6 +74,8 @@ fn write_v4(answer: &Answer<'_>, out: &mut BytesMut) -> Result<usize, rumqttc::m
         }
         // 3.1.1 cannot say no: the publication was counted, and the client must not repeat it.
         Answer::PubAck { packet_id, .. } => v4::PubAck::new(*packet_id).write(out),
+        Answer::PubRec { packet_id, .. } => v4::PubRec::new(*packet_id).write(out),
+        Answer::PubComp { packet_id } => v4::PubComp::new(*packet_id).write(out),
         Answer::SubAck {
             packet_id, codes, ..
         } => {
@@ -126,6 +132,21 @@ fn write_v5(
             }
             .write(out)
         }
+        Answer::PubRec { packet_id, code } => {
+            let reason = match code {
+                0 => v5::PubRecReason::Success,
+                0x87 => v5::PubRecReason::NotAuthorized,
+                0x97 => v5::PubRecReason::QuotaExceeded,
+                _ => v5::PubRecReason::UnspecifiedError,
+            };
+            v5::PubRec {
+                pkid: *packet_id,
+                reason,
+                properties: None,
+            }
+            .write(out)
+        }
+        Answer::PubComp { packet_id } => v5::PubComp::new(*packet_id, None).write(out),
         Answer::SubAck {
             packet_id,
             codes,
@@ -171,11 +192,11 @@ fn welcome_properties(
     v5::ConnAckProperties {
         session_expiry_interval: session_expiry_s,
         receive_max: u16::try_from(RECEIVE_MAX).ok(),
-        max_qos: Some(1),
+        max_qos: None,
         retain_available: None,
         max_packet_size: u32::try_from(PACKET_BYTES_MAX).ok(),
         assigned_client_identifier: assigned.map(str::to_owned),
-        topic_alias_max: Some(0),
+        topic_alias_max: Some(TOPIC_ALIASES_MAX),
         reason_string: None,
         user_properties: Vec::new(),
         wildcard_subscription_available: None,
@@ -201,6 +222,7 @@ fn connect_code(code: u8) -> v5::ConnectReturnCode {
         0x8c => Code::BadAuthenticationMethod,
         0x90 => Code::TopicNameInvalid,
         0x95 => Code::PacketTooLarge,
+        0x97 => Code::QuotaExceeded,
         _ => Code::UnspecifiedError,
     }
 }

@@ -2,8 +2,10 @@
 //! the arrival, and may take its time: the client is not listened to meanwhile.
 
 use super::super::codec::{Answer, Connect, Header, Refusal, Version, read_connect};
-use super::{Batch, Connection, Message, Now, Phase};
-use crate::limits::SERVER_KEEP_ALIVE_S;
+use super::publication::is_own;
+use super::{Batch, Connection, Fault, Message, Now, Phase};
+use crate::limits::{SERVER_KEEP_ALIVE_S, SESSION_EXPIRY_S_MAX};
+use crate::wal::{Qos, Session};
 use std::fmt;
 use std::time::Duration;
 
@@ -22,6 +24,8 @@ impl fmt::Debug for Password {
 pub(in crate::source) struct Arrival {
     /// Its identifier: its own, or one that it is given.
     pub client_id: Box<str>,
+    /// Its session's name in the log.
+    pub session: u64,
     /// Whether it wants a session of its own, whatever was before.
     pub clean: bool,
     /// Seconds that its session is to be kept once it is gone; `u32::MAX`: for ever.
@@ -30,6 +34,52 @@ pub(in crate::source) struct Arrival {
     pub user: Option<Box<str>>,
     /// What it proves that with.
     pub password: Option<Password>,
+}
+
+/// What is to be said of a client once it is lost; not of one that takes its leave.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(in crate::source) struct Will {
+    session: u64,
+    v5: bool,
+    retain: bool,
+    topic: Box<str>,
+    payload: Box<[u8]>,
+    /// How long its client may take to come back.
+    pub delay: Duration,
+}
+
+impl Will {
+    fn of(connect: &Connect<'_>) -> Option<Box<Self>> {
+        let will = connect.will?;
+        Some(Box::new(Self {
+            session: 0,
+            v5: connect.version == Version::V5,
+            retain: will.retain,
+            topic: will.topic.into(),
+            payload: will.payload.into(),
+            delay: Duration::from_secs(will.delay_s.into()),
+        }))
+    }
+
+    pub(in crate::source) fn held_bytes(&self) -> usize {
+        size_of::<Self>() + self.topic.len() + self.payload.len()
+    }
+
+    /// Adds it to `batch`, as lost at `unix_us`.
+    pub(in crate::source) fn write(&self, unix_us: i64, batch: &mut Batch) {
+        batch.message(&Message {
+            session: self.session,
+            qos: Qos::AtMostOnce,
+            dup: false,
+            retain: self.retain,
+            v5: self.v5,
+            will: true,
+            packet_id: 0,
+            received_time: unix_us,
+            topic: &self.topic,
+            payload: &self.payload,
+        });
+    }
 }
 
 /// What becomes of an arrival.
@@ -41,6 +91,8 @@ pub(in crate::source) enum Admission {
         session_present: bool,
         /// Seconds that its session is kept once it is gone: at most what it asked for.
         session_expiry_s: u32,
+        /// Whether the log does not know that yet.
+        session_changed: bool,
     },
     #[cfg_attr(
         not(test),
@@ -68,19 +120,27 @@ impl Connection {
     }
 
     fn arrive(&mut self, connect: &Connect<'_>, now: Now) {
+        if connect.will.is_some_and(|will| is_own(will.topic)) {
+            self.version = connect.version;
+            self.answer(&Answer::Refused { code: 0x87 });
+            return self.over("will_topic");
+        }
         self.heard = now.instant;
         self.version = connect.version;
         self.reasons = !connect.no_problem_information;
         self.answer_bytes_max = connect
             .packet_bytes_max
             .map_or(usize::MAX, |max| max as usize);
-        self.tally.wills += u64::from(connect.will);
         let assigned = connect
             .client_id
             .is_empty()
             .then(|| format!("tributary-{:x}-{:x}", self.epoch, self.number).into_boxed_str());
         let client_id = assigned.as_deref().unwrap_or(connect.client_id);
         self.session = Message::session_of(client_id);
+        self.will = Will::of(connect);
+        if let Some(will) = &mut self.will {
+            will.session = self.session;
+        }
         let wanted = connect.keep_alive_s;
         let capped = connect.version == Version::V5 && !(1..=SERVER_KEEP_ALIVE_S).contains(&wanted);
         let keep_alive_s = if capped { SERVER_KEEP_ALIVE_S } else { wanted };
@@ -95,6 +155,7 @@ impl Connection {
         };
         self.arrived = Some(Box::new(Arrival {
             client_id: client_id.into(),
+            session: self.session,
             clean: connect.clean,
             session_expiry_s,
             user: connect.username.map(Into::into),
@@ -129,21 +190,70 @@ impl Connection {
             Admission::Granted {
                 session_present,
                 session_expiry_s,
+                session_changed,
             } => {
                 self.phase = Phase::Open;
+                self.session_expiry_s = session_expiry_s;
                 self.answer(&Answer::Welcome {
                     session_present,
                     assigned: assigned.as_deref(),
                     keep_alive_s,
                     session_expiry_s: (session_expiry_s != asked_s).then_some(session_expiry_s),
                 });
+                if session_changed {
+                    self.keep_session(now, batch);
+                }
                 self.handle_bytes(&[], now, batch);
             }
             Admission::Refused { code, reason } => {
+                self.will = None;
                 self.answer(&Answer::Refused { code });
                 self.over(reason);
             }
         }
+    }
+
+    /// Writes down how long the session is kept.
+    fn keep_session(&mut self, now: Now, batch: &mut Batch) {
+        batch.session(&Session {
+            session: self.session,
+            expiry_s: self.session_expiry_s,
+            time: now.unix_us,
+        });
+        self.appended += 1;
+    }
+
+    /// The client would have its session kept for another time (section 3.14.2.2.2 \[5\]).
+    pub(super) fn change_session(
+        &mut self,
+        expiry_s: u32,
+        now: Now,
+        batch: &mut Batch,
+    ) -> Result<(), Fault> {
+        if self.session_expiry_s == 0 && expiry_s != 0 {
+            return Err(Fault::Protocol("a session that was to end is to be kept"));
+        }
+        let expiry_s = expiry_s.min(SESSION_EXPIRY_S_MAX);
+        if expiry_s != self.session_expiry_s {
+            self.session_expiry_s = expiry_s;
+            self.keep_session(now, batch);
+        }
+        Ok(())
+    }
+
+    /// The session's name in the log.
+    pub(in crate::source) fn session(&self) -> u64 {
+        self.session
+    }
+
+    /// How long the session is kept once the connection is over.
+    pub(in crate::source) fn session_expiry_s(&self) -> u32 {
+        self.session_expiry_s
+    }
+
+    /// What is to be said of the client, if it was lost; once.
+    pub(in crate::source) fn take_will(&mut self) -> Option<Box<Will>> {
+        self.will.take()
     }
 
     fn refuse(&mut self, refusal: Refusal) {

@@ -1,7 +1,10 @@
 //! The connection told bytes, times and what is durable, and what it then says and does.
 
 use super::*;
-use crate::limits::{PUBLISH_BYTES_MIN, READ_BYTES, TOO_LARGE_HEAD_BYTES, WAL_BATCH_BYTES_MAX};
+use crate::limits::{
+    READ_BYTES, RECEIVE_MAX, TOO_LARGE_HEAD_BYTES, TOPIC_ALIAS_BYTES_MAX, UNRELEASED_MAX,
+    WAL_BATCH_BYTES_MAX,
+};
 use crate::source::codec::tests::{connect, mutate, next, publish};
 use crate::wal::Record;
 use Version::{V4, V5};
@@ -9,6 +12,7 @@ use Version::{V4, V5};
 const GRANTED: Admission = Admission::Granted {
     session_present: false,
     session_expiry_s: 0,
+    session_changed: false,
 };
 
 struct Client {
@@ -147,33 +151,292 @@ fn it_makes_no_difference_how_the_bytes_are_cut() {
 
 #[test]
 fn one_read_gives_no_larger_batch_than_the_limit_says() {
-    let mut client = Client::connected(V4);
-    // The largest packet without its end; then one read of that end and the smallest packets.
-    let payload = vec![b'x'; PACKET_BYTES_MAX - 8];
-    let mut largest = publish(V4, 0, 0, "a", &payload);
-    largest.truncate(PACKET_BYTES_MAX);
-    assert_eq!(
-        largest.len(),
-        PACKET_BYTES_MAX - 1,
-        "4 bytes of head, 2 + 1 of topic"
-    );
-    let smallest = publish(V4, 0, 0, "a", b"");
-    assert_eq!(smallest.len(), PUBLISH_BYTES_MIN);
-    let end = largest.pop().unwrap();
-    for piece in largest.chunks(READ_BYTES) {
-        client.send(piece);
-    }
-    assert!(client.batch.is_empty());
-    let mut read = vec![end];
-    while read.len() + smallest.len() <= READ_BYTES {
-        read.extend_from_slice(&smallest);
-    }
+    // The longest topic that an alias may stand for, named by the shortest packets.
+    let topic = "t".repeat(TOPIC_ALIAS_BYTES_MAX);
+    let mut client = Client::connected(V5);
+    client.send(&aliased(&topic, 1));
+    client.core.handle_durable(1, client.start);
+    client.batch = Batch::new();
+    let mut read = aliased("", 1).repeat(READ_BYTES / aliased("", 1).len());
+    let messages = read.len() / aliased("", 1).len();
+    read.truncate(READ_BYTES);
     client.send(&read);
-    assert_eq!(client.batch.records() as usize, 1 + READ_BYTES / 5);
     let bytes = client.batch.len_bytes();
     assert!(bytes <= WAL_BATCH_BYTES_MAX, "{bytes}");
-    // The limit is no wider than one packet's head.
-    assert!(bytes + 64 > WAL_BATCH_BYTES_MAX, "{bytes}");
+    assert!(bytes > UNACKED_BYTES_MAX, "the limit was met: {bytes}");
+    assert!(!client.core.wants_read(client.start) && !client.core.wants_resume());
+    // The rest is taken as there is room, and nothing is lost.
+    while client.core.appended() < messages as u64 + 1 {
+        client
+            .core
+            .handle_durable(client.core.appended(), client.start);
+        assert!(client.core.wants_resume());
+        client.batch = Batch::new();
+        client.send(&[]);
+        assert!(client.batch.len_bytes() <= WAL_BATCH_BYTES_MAX);
+    }
+    client
+        .core
+        .handle_durable(client.core.appended(), client.start);
+    assert!(client.core.wants_read(client.at(10_000)));
+}
+
+#[test]
+fn an_alias_stands_for_the_topic_that_it_was_given() {
+    let mut client = Client::connected(V5);
+    let mut bytes = aliased("plant/a", 1);
+    bytes.extend(aliased("", 1));
+    bytes.extend(aliased("plant/b", 16));
+    bytes.extend(aliased("", 16));
+    bytes.extend(aliased("plant/c", 1));
+    bytes.extend(aliased("", 1));
+    client.send(&bytes);
+    let topics: Vec<_> = client.records().into_iter().map(|(t, _)| t).collect();
+    let expected = [
+        "plant/a", "plant/a", "plant/b", "plant/b", "plant/c", "plant/c",
+    ];
+    assert_eq!(topics, expected);
+    for (bytes, code, reason) in [
+        (aliased("", 2), 0x82, "protocol_error"),
+        (aliased("a", 0), 0x94, "topic_alias"),
+        (aliased("a", 17), 0x94, "topic_alias"),
+        (
+            aliased(&"t".repeat(TOPIC_ALIAS_BYTES_MAX), 2),
+            0x97,
+            "quota",
+        ),
+    ] {
+        let mut client = Client::connected(V5);
+        client.send(&aliased("plant/a", 1));
+        client.send(&bytes);
+        assert_eq!(client.said(), [0xe0, 2, code, 0]);
+        assert_eq!((client.over(), client.records().len()), (reason, 1));
+    }
+}
+
+/// QoS 0, MQTT 5, no payload, an alias.
+fn aliased(topic: &str, alias: u16) -> Vec<u8> {
+    let mut body = (topic.len() as u16).to_be_bytes().to_vec();
+    body.extend(topic.as_bytes());
+    body.extend([3, 0x23, (alias >> 8) as u8, alias as u8]);
+    let mut packet = vec![0x30];
+    let mut length = body.len();
+    while length > 127 {
+        packet.push((length % 128) as u8 | 0x80);
+        length /= 128;
+    }
+    packet.push(length as u8);
+    [packet, body].concat()
+}
+
+const PUBREL_7: [u8; 4] = [0x62, 2, 0, 7];
+
+#[test]
+fn qos_2_is_answered_step_by_step_when_each_is_durable() {
+    for version in [V4, V5] {
+        let mut client = Client::connected(version);
+        client.send(&publish(version, 2, 7, "a", b"1"));
+        assert_eq!(client.said(), [0; 0]);
+        client.core.handle_durable(1, client.start);
+        assert_eq!(client.said(), [0x50, 2, 0, 7]);
+        // A second copy goes into the log, too: only the log can tell.
+        client.send(&publish(version, 2, 7, "a", b"1"));
+        client.send(&PUBREL_7);
+        assert_eq!(client.said(), [0; 0]);
+        client.core.handle_durable(2, client.start);
+        assert_eq!(client.said(), [0x50, 2, 0, 7]);
+        client.core.handle_durable(3, client.start);
+        assert_eq!(client.said(), [0x70, 2, 0, 7]);
+        // A release of what nobody knows is answered all the same (section 4.3.3).
+        client.send(&PUBREL_7);
+        client.core.handle_durable(4, client.start);
+        assert_eq!(client.said(), [0x70, 2, 0, 7]);
+        let records: Vec<u8> = client.batch.iter().map(|(kind, _)| kind).collect();
+        assert_eq!(records, [1, 1, 3, 3]);
+    }
+}
+
+#[test]
+fn qos_2_counts_as_in_flight_until_it_is_released() {
+    let mut client = Client::connected(V5);
+    for id in 1..=RECEIVE_MAX as u16 {
+        client.send(&publish(V5, 2, id, "a", b"1"));
+    }
+    client.core.handle_durable(64, client.start);
+    client.said();
+    client.send(&publish(V5, 2, 7, "a", b"1"));
+    assert_eq!(client.over(), "not over", "a second copy counts once");
+    client.send(&PUBREL_7);
+    client.core.handle_durable(66, client.start);
+    client.send(&publish(V5, 1, 65, "a", b"1"));
+    assert_eq!(client.over(), "not over", "there is room for one");
+    client.send(&publish(V5, 2, 66, "a", b"1"));
+    assert_eq!(client.over(), "receive_maximum");
+
+    let mut client = Client::connected(V4);
+    for id in 1..=UNRELEASED_MAX as u16 {
+        client.send(&publish(V4, 2, id, "a", b"1"));
+        client.core.handle_durable(id.into(), client.start);
+    }
+    assert_eq!(client.over(), "not over");
+    client.said();
+    client.send(&publish(V4, 2, 2_000, "a", b"1"));
+    assert_eq!(client.over(), "receive_maximum");
+}
+
+#[test]
+fn who_has_no_right_to_a_topic_is_refused_with_qos_2_too() {
+    for (version, said) in [
+        (V4, &[0x50, 2, 0, 7][..]),
+        (V5, &[0x50, 4, 0, 7, 0x87, 0][..]),
+    ] {
+        let mut client = Client::connected(version);
+        client.send(&publish(version, 2, 7, "tributary/x", b"1"));
+        assert_eq!(
+            (client.said().as_slice(), client.records().len()),
+            (said, 0)
+        );
+    }
+}
+
+/// A CONNECT with a will, kept alive for 10 s; of MQTT 5, delayed by 30 s.
+fn connect_with_will(version: Version, topic: &str) -> Vec<u8> {
+    let v5 = version == V5;
+    let mut body = [
+        &[0, 4],
+        b"MQTT".as_slice(),
+        &[4 + u8::from(v5), 0x26, 0, 10],
+    ]
+    .concat();
+    body.extend(v5.then_some([5, 0x11, 0, 0, 0, 60]).iter().flatten());
+    body.extend(b"\0\x02me");
+    body.extend(v5.then_some([5, 0x18, 0, 0, 0, 30]).iter().flatten());
+    body.extend([0, topic.len() as u8]);
+    body.extend(topic.as_bytes());
+    body.extend(b"\0\x04lost");
+    [&[0x10, body.len() as u8], body.as_slice()].concat()
+}
+
+#[test]
+fn a_will_is_for_whoever_is_lost_and_not_for_who_takes_leave() {
+    type End = fn(&mut Client);
+    let ends: [(&str, bool, End); 8] = [
+        ("disconnected", false, |client| client.send(&[0xe0, 0])),
+        ("disconnected", true, |client| client.send(&[0xe0, 1, 4])),
+        ("closed_by_client", true, |client| client.core.handle_end()),
+        ("keep_alive", true, |client| {
+            client.core.handle_timeout(client.at(15_000));
+        }),
+        ("malformed", true, |client| client.send(&[0, 0])),
+        ("taken_over", true, |client| {
+            client.core.handle_order(Order::TakenOver);
+        }),
+        ("shutdown", false, |client| {
+            client.core.handle_order(Order::ShutDown);
+        }),
+        ("log_ended", false, |client| {
+            client.core.handle_order(Order::Abandon);
+        }),
+    ];
+    for version in [V4, V5] {
+        for (reason, lost, end) in ends {
+            if version == V4 && reason == "disconnected" && lost {
+                continue;
+            }
+            let mut client = Client::new();
+            client.talk(&connect_with_will(version, "plant/state"));
+            assert!(client.core.held_bytes() > 15, "it counts");
+            end(&mut client);
+            assert_eq!(client.over(), reason);
+            let Some(will) = client.core.take_will() else {
+                assert!(!lost, "{reason}");
+                continue;
+            };
+            assert!(lost, "{reason}");
+            let delay = if version == V5 { 30 } else { 0 };
+            assert_eq!(will.delay, Duration::from_secs(delay));
+            let mut batch = Batch::new();
+            will.write(5, &mut batch);
+            let (kind, bytes) = batch.iter().next().unwrap();
+            let Ok(Record::Message(message)) = Record::parse(kind, bytes) else {
+                panic!("no message")
+            };
+            assert!(message.will && message.received_time == 5);
+            assert_eq!(message.session, Message::session_of("me"));
+            assert_eq!(
+                (message.topic, message.payload),
+                ("plant/state", &b"lost"[..])
+            );
+        }
+    }
+    let mut client = Client::new();
+    client.send(&connect_with_will(V5, "tributary/x"));
+    assert_eq!(client.said(), [0x20, 3, 0, 0x87, 0]);
+    assert_eq!(
+        (client.over(), client.core.take_will()),
+        ("will_topic", None)
+    );
+    let mut client = Client::new();
+    client.send(&connect_with_will(V5, "plant/state"));
+    client.admit(Admission::Refused {
+        code: 0x87,
+        reason: "not_authorized",
+    });
+    assert_eq!(client.core.take_will(), None);
+}
+
+#[test]
+fn what_is_kept_of_a_session_stands_in_the_log_before_its_messages() {
+    let changed = Admission::Granted {
+        session_present: false,
+        session_expiry_s: 60,
+        session_changed: true,
+    };
+    let sessions = |client: &Client| -> Vec<u32> {
+        let records = client.batch.iter();
+        let records = records.map(|(kind, bytes)| Record::parse(kind, bytes).unwrap());
+        let sessions = records.filter_map(|record| match record {
+            Record::Session(session) => Some(session.expiry_s),
+            _ => None,
+        });
+        sessions.collect()
+    };
+    let mut client = Client::new();
+    client.send(&connect_with_will(V5, "a"));
+    client.admit(changed);
+    client.send(&publish(V5, 1, 1, "a", b"1"));
+    let kinds: Vec<u8> = client.batch.iter().map(|(kind, _)| kind).collect();
+    assert_eq!((kinds, sessions(&client)), (vec![9, 1], vec![60]));
+    // Longer, shorter, or not at all, as it leaves.
+    client.send(&[0xe0, 7, 0, 5, 0x11, 0, 0, 0, 0]);
+    assert_eq!(
+        (client.over(), sessions(&client)),
+        ("disconnected", vec![60, 0])
+    );
+    assert_eq!(client.core.session_expiry_s(), 0);
+
+    let mut client = Client::connected(V5);
+    client.send(&[0xe0, 7, 0, 5, 0x11, 0, 0, 0, 9]);
+    assert_eq!(client.over(), "protocol_error", "it had none to keep");
+
+    // What it asked for and did not get, it is told.
+    let mut client = Client::new();
+    client.send(&connect_with_will(V5, "a"));
+    client.admit(GRANTED);
+    assert!(
+        client
+            .said()
+            .windows(5)
+            .any(|five| five == [0x11, 0, 0, 0, 0])
+    );
+    let mut client = Client::new();
+    client.send(&connect_with_will(V4, "a"));
+    client.admit(Admission::Granted {
+        session_present: true,
+        session_expiry_s: 60,
+        session_changed: false,
+    });
+    assert_eq!(client.said(), [0x20, 2, 1, 0]);
 }
 
 #[test]
@@ -203,13 +466,6 @@ fn refusals_by_version() {
     let mut client = Client::connected(V5);
     client.send(&publish(V5, 1, 6, "tributaryx", b"2"));
     assert_eq!(client.records().len(), 1);
-
-    for (version, said) in [(V4, &[][..]), (V5, &[0xe0, 2, 0x9b, 0])] {
-        let mut client = Client::connected(version);
-        client.send(&publish(version, 2, 1, "a", b"1"));
-        assert_eq!((client.said().as_slice(), client.over()), (said, "qos"));
-        assert!(client.batch.is_empty());
-    }
 }
 
 #[test]

@@ -1,0 +1,264 @@
+//! Which clients have a session that outlives their connection (section 4.1 of both standards).
+//!
+//! All that a session is here is that it exists: what was received in it stands in the log. The
+//! table is told the time; what it must know after a restart is in the log, too, and told by who
+//! replays it. Until then clients that want a session wait.
+
+use crate::limits::{SESSION_EXPIRY_S_MAX, SESSIONS_MAX};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+/// What a client is told of its session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Opened {
+    /// Whether there was one, which goes on.
+    pub present: bool,
+    /// Seconds that it is kept once the client is gone.
+    pub expiry_s: u32,
+    /// Whether the log does not know that yet.
+    pub changed: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Kept {
+    expiry_s: u32,
+    /// Since when its client is gone; `None` while it is connected.
+    gone: Option<Instant>,
+}
+
+impl Kept {
+    fn is_over(&self, now: Instant) -> bool {
+        let expiry = Duration::from_secs(self.expiry_s.into());
+        self.gone
+            .is_some_and(|gone| now.saturating_duration_since(gone) >= expiry)
+    }
+}
+
+/// The sessions, told the time.
+#[derive(Debug)]
+struct Table {
+    sessions: HashMap<u64, Kept>,
+    most: usize,
+}
+
+impl Table {
+    fn new(most: usize) -> Self {
+        Self {
+            sessions: HashMap::new(),
+            most,
+        }
+    }
+
+    /// A client came that would have its session kept for `expiry_s`, `clean` or as it was.
+    fn open(&mut self, session: u64, clean: bool, expiry_s: u32, now: Instant) -> Opened {
+        let before = self.sessions.get(&session).copied();
+        let alive = before.is_some_and(|kept| !kept.is_over(now));
+        let wanted_s = expiry_s.min(SESSION_EXPIRY_S_MAX);
+        let expiry_s = match before.is_some() || self.has_room(now) {
+            true => wanted_s,
+            false => 0,
+        };
+        let kept = Kept {
+            expiry_s,
+            gone: None,
+        };
+        if expiry_s > 0 {
+            self.sessions.insert(session, kept);
+        } else {
+            self.sessions.remove(&session);
+        }
+        Opened {
+            present: alive && !clean,
+            expiry_s,
+            changed: before.map_or(0, |kept| kept.expiry_s) != expiry_s,
+        }
+    }
+
+    /// Its client is gone.
+    fn close(&mut self, session: u64, expiry_s: u32, now: Instant) {
+        match self.sessions.get_mut(&session) {
+            Some(kept) if expiry_s > 0 => {
+                let gone = Some(now);
+                *kept = Kept { expiry_s, gone };
+            }
+            Some(_) => {
+                self.sessions.remove(&session);
+            }
+            None => {}
+        }
+    }
+
+    /// Whether one more may be kept; the one whose client is gone for longest makes room.
+    fn has_room(&mut self, now: Instant) -> bool {
+        if self.sessions.len() < self.most {
+            return true;
+        }
+        self.sessions.retain(|_, kept| !kept.is_over(now));
+        if self.sessions.len() < self.most {
+            return true;
+        }
+        let gone = self.sessions.iter();
+        let gone = gone.filter_map(|(session, kept)| Some((kept.gone?, *session)));
+        let Some((_, longest)) = gone.min() else {
+            return false;
+        };
+        self.sessions.remove(&longest);
+        true
+    }
+}
+
+/// The sessions, shared by the listener's connections and whoever replays the log.
+#[derive(Clone, Debug)]
+pub struct Sessions {
+    table: Arc<Mutex<Table>>,
+    known: CancellationToken,
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Sessions {
+    /// None is known; clients that want one wait until [`replayed`](Self::replayed).
+    pub fn new() -> Self {
+        Self {
+            table: Arc::new(Mutex::new(Table::new(SESSIONS_MAX))),
+            known: CancellationToken::new(),
+        }
+    }
+
+    /// There were none before.
+    pub fn none() -> Self {
+        let sessions = Self::new();
+        sessions.known.cancel();
+        sessions
+    }
+
+    /// These were there before, each with the seconds that it is kept, counted from now on: the
+    /// log does not say since when a client is gone.
+    pub fn replayed(&self, before: impl IntoIterator<Item = (u64, u32)>, now: Instant) {
+        let mut table = self.lock();
+        for (session, expiry_s) in before {
+            if table.sessions.len() < table.most {
+                let gone = Some(now);
+                let kept = Kept { expiry_s, gone };
+                // Who is connected already is known better.
+                table.sessions.entry(session).or_insert(kept);
+            }
+        }
+        drop(table);
+        self.known.cancel();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        // Nothing panics while it holds the lock.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A client came. Cancel safe; waits for the replay where the answer depends on it.
+    pub(super) async fn open(&self, session: u64, clean: bool, expiry_s: u32) -> Opened {
+        if !clean || expiry_s > 0 {
+            self.known.cancelled().await;
+        }
+        self.lock().open(session, clean, expiry_s, Instant::now())
+    }
+
+    /// A client is gone, and its session is to be kept for `expiry_s` from now on.
+    pub(super) fn close(&self, session: u64, expiry_s: u32) {
+        self.lock().close(session, expiry_s, Instant::now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEPT: Opened = Opened {
+        present: false,
+        expiry_s: 100,
+        changed: true,
+    };
+
+    #[test]
+    fn a_session_is_there_until_its_time_is_over() {
+        let start = Instant::now();
+        let at = |s| start + Duration::from_secs(s);
+        let mut table = Table::new(8);
+        assert_eq!(table.open(1, false, 100, start), KEPT);
+        table.close(1, 100, at(10));
+        let present = Opened {
+            present: true,
+            changed: false,
+            ..KEPT
+        };
+        assert_eq!(table.open(1, false, 100, at(109)), present);
+        table.close(1, 100, at(200));
+        let over = Opened {
+            changed: false,
+            ..KEPT
+        };
+        assert_eq!(table.open(1, false, 100, at(300)), over, "a new one");
+        assert_eq!(table.open(1, true, 100, at(301)), over, "a clean start");
+        let ended = Opened {
+            present: true,
+            expiry_s: 0,
+            changed: true,
+        };
+        assert_eq!(table.open(1, false, 0, at(302)), ended);
+        assert_eq!(table.open(1, false, 100, at(303)), KEPT);
+        table.close(1, 0, at(304));
+        assert_eq!(table.open(1, false, 100, at(304)), KEPT, "it had ended");
+    }
+
+    #[test]
+    fn for_ever_is_a_week() {
+        let mut table = Table::new(8);
+        let opened = table.open(1, false, u32::MAX, Instant::now());
+        assert_eq!(opened.expiry_s, SESSION_EXPIRY_S_MAX);
+    }
+
+    #[test]
+    fn whoever_is_gone_for_longest_makes_room_and_nobody_who_is_there() {
+        let start = Instant::now();
+        let at = |s| start + Duration::from_secs(s);
+        let mut table = Table::new(2);
+        for session in [1, 2] {
+            table.open(session, false, 100, start);
+        }
+        let refused = table.open(3, false, 100, start);
+        assert_eq!((refused.expiry_s, refused.changed), (0, false));
+        table.close(2, 100, at(1));
+        table.close(1, 100, at(2));
+        assert_eq!(table.open(3, false, 100, at(3)).expiry_s, 100);
+        assert!(
+            !table.open(2, false, 100, at(4)).present,
+            "2 was gone for longest"
+        );
+        assert!(!table.open(1, false, 100, at(5)).present, "and then 1");
+    }
+
+    #[tokio::test]
+    async fn who_wants_a_session_waits_for_the_replay() {
+        let sessions = Sessions::new();
+        // One that wants none does not.
+        assert!(!sessions.open(7, true, 0).await.present);
+        let mut waiting = Box::pin(sessions.open(8, false, 100));
+        let polled = futures_poll(&mut waiting).await;
+        assert_eq!(polled, None);
+        sessions.replayed([(8, 100)], Instant::now());
+        assert!(waiting.await.present);
+    }
+
+    /// What a future gives now, if it does.
+    async fn futures_poll<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
+        tokio::select! {
+            biased;
+            output = future => Some(output),
+            () = std::future::ready(()) => None,
+        }
+    }
+}
