@@ -4,16 +4,20 @@ value in the lake: equal to the last bit, once.
 
     python3 -m pip install -r tests/requirements.txt     # and mosquitto_pub from mosquitto-clients
     cargo build --release
-    python3 tests/clients.py target/release/tributary [--csv FILE ...]
+    npm install --prefix target/clients mqtt@5           # and Node.js
+    python3 tests/clients.py target/release/tributary [--csv FILE ...] \
+        [--node-modules target/clients/node_modules]
 
-Clients: paho-mqtt as MQTT 3.1.1, paho-mqtt as MQTT 5, mosquitto_pub. Each publishes each file at
-QoS 1, one JSON object a row, under devices of its own. Exit code 0 only if every check passed.
+Clients: paho-mqtt as MQTT 3.1.1 and as MQTT 5, mosquitto_pub, and MQTT.js where it is given. Each
+publishes each file at QoS 1 and at QoS 2, one JSON object a row, under devices of its own. Exit
+code 0 only if every check passed.
 """
 
 import argparse
 import collections
 import csv
 import datetime
+import functools
 import json
 import pathlib
 import re
@@ -110,7 +114,7 @@ class File:
         return collections.Counter((device, *reading) for reading in self.readings)
 
 
-def publish_with_paho(protocol, port, device, file):
+def publish_with_paho(protocol, qos, port, device, file):
     client = paho.Client(
         paho.CallbackAPIVersion.VERSION2, client_id=device.replace("/", "-"), protocol=protocol
     )
@@ -119,7 +123,7 @@ def publish_with_paho(protocol, port, device, file):
     client.on_publish = lambda _c, _u, _mid, reason, _p: reason.is_failure and refused.append(reason)
     client.connect("127.0.0.1", port)
     client.loop_start()
-    sent = [client.publish(device + file.topic_end, line, qos=1) for line in file.lines]
+    sent = [client.publish(device + file.topic_end, line, qos=qos) for line in file.lines]
     for message in sent:
         message.wait_for_publish(PATIENCE_S)
     acknowledged = all(message.is_published() for message in sent)
@@ -128,8 +132,8 @@ def publish_with_paho(protocol, port, device, file):
     return "" if acknowledged and not refused else f"not all acknowledged; refused: {refused[:3]}"
 
 
-def publish_with_mosquitto(port, device, file):
-    command = ["mosquitto_pub", "-h", "127.0.0.1", "-p", str(port), "-q", "1", "-l"]
+def publish_with_mosquitto(qos, port, device, file):
+    command = ["mosquitto_pub", "-h", "127.0.0.1", "-p", str(port), "-q", str(qos), "-l"]
     command += ["-M", str(IN_FLIGHT)]
     command += ["-t", device + file.topic_end, "-i", device.replace("/", "-")]
     lines = "".join(line + "\n" for line in file.lines).encode()
@@ -138,9 +142,19 @@ def publish_with_mosquitto(port, device, file):
     return "" if ended.returncode == 0 and not said else f"exit {ended.returncode}: {said}"
 
 
+def publish_with_mqttjs(modules, qos, port, device, file):
+    command = ["node", str(HERE / "clients.mjs"), str(modules), str(port)]
+    command += [device.replace("/", "-"), device + file.topic_end, str(qos), str(IN_FLIGHT)]
+    lines = "".join(line + "\n" for line in file.lines).encode()
+    ended = subprocess.run(command, input=lines, capture_output=True, timeout=PATIENCE_S)
+    said = ended.stderr.decode(errors="replace").strip()
+    return "" if ended.returncode == 0 and not said else f"exit {ended.returncode}: {said}"
+
+
+# By name: each publishes one file at one QoS, and says what went wrong.
 CLIENTS = {
-    "paho-311": lambda *rest: publish_with_paho(paho.MQTTv311, *rest),
-    "paho-5": lambda *rest: publish_with_paho(paho.MQTTv5, *rest),
+    "paho-311": functools.partial(publish_with_paho, paho.MQTTv311),
+    "paho-5": functools.partial(publish_with_paho, paho.MQTTv5),
     "mosquitto": publish_with_mosquitto,
 }
 
@@ -169,17 +183,19 @@ def publish_all(files, port):
     """All files of all clients at the same time; what went wrong with each, or an empty text."""
     outcomes = {}
 
-    def run(client, file):
+    def run(client, qos, file):
+        name = f"{client}-qos{qos}"
         try:
-            outcomes[client, file] = CLIENTS[client](port, f"{client}/{file.name}", file)
+            outcomes[name, file] = CLIENTS[client](qos, port, f"{name}/{file.name}", file)
         except Exception as error:  # whatever it is, the check of this file shows it
-            outcomes[client, file] = repr(error)
+            outcomes[name, file] = repr(error)
 
-    threads = [threading.Thread(target=run, args=(c, f)) for c in CLIENTS for f in files]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    for qos in (1, 2):
+        threads = [threading.Thread(target=run, args=(c, qos, f)) for c in CLIENTS for f in files]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
     return outcomes
 
 
@@ -218,7 +234,7 @@ def compare(outcomes, found):
         if surplus:
             why += f" {sum(surplus.values())} beyond, as {next(iter(surplus))}"
         values = f"{len(file.readings):,} values in {len(file.lines):,} messages"
-        check(f"{client:9} {file.name}: {values}", not why and expected, why or "no values")
+        check(f"{client:14} {file.name}: {values}", not why and expected, why or "no values")
     check("nothing else is in the lake", not of_device, sorted(of_device)[:5])
 
 
@@ -250,7 +266,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("binary", help="the program `tributary`")
     parser.add_argument("--csv", nargs="+", type=pathlib.Path, help="files instead of the default")
+    parser.add_argument("--node-modules", type=pathlib.Path, help="where MQTT.js is")
     arguments = parser.parse_args()
+    if arguments.node_modules:
+        modules = arguments.node_modules.resolve()
+        CLIENTS["mqtt.js"] = functools.partial(publish_with_mqttjs, modules)
     if not shutil.which("mosquitto_pub"):
         parser.error("mosquitto_pub is not installed: Debian has it in mosquitto-clients")
     files = [File(path) for path in arguments.csv or default_files()]

@@ -28,7 +28,7 @@ pub const RECEIVE_MAX: usize = 64;
 /// are remembered until they are.
 pub const UNRELEASED_MAX: usize = 1_024;
 /// Topics of a connection that an alias may stand for (MQTT 5).
-pub const TOPIC_ALIASES_MAX: u16 = 16;
+pub const TOPIC_ALIASES_MAX: u16 = 10;
 /// Bytes of all topics of a connection that an alias stands for.
 pub const TOPIC_ALIAS_BYTES_MAX: usize = 8 * 1024;
 /// Sessions that outlive their connection.
@@ -44,6 +44,8 @@ pub const UNACKED_MESSAGES_MAX: usize = 4_096;
 pub const UNACKED_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of answers that a peer has not yet read: above it, its socket is not read.
 pub const OUTGOING_BYTES_MAX: usize = 64 * 1024;
+/// Reads of what a client had sent before a newer connection took its place.
+pub const LAST_READS_MAX: usize = 64;
 /// Bytes asked of a socket in one read.
 pub const READ_BYTES: usize = 16 * 1024;
 /// Bytes of an oversized MQTT 3.1.1 publication that its dead letter keeps.

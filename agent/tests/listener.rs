@@ -285,13 +285,13 @@ async fn the_newer_of_two_clients_with_one_name_stays() {
     let server = serve(writer).await;
     let mut older = Raw::connected(&server, 5, "same").await;
     let mut newer = Raw::connected(&server, 5, "same").await;
-    assert_eq!(older.packet().await.unwrap(), [0xe0, 2, 0x8e, 0]);
+    assert_eq!(older.packet().await.unwrap(), [0xe0, 1, 0x8e]);
     assert_eq!(older.packet().await, None);
     newer.send(&[0xc0, 0]).await;
     assert_eq!(newer.packet().await.unwrap(), [0xd0, 0]);
     // The older one's end did not take the newer one's name away.
     let mut newest = Raw::connected(&server, 4, "same").await;
-    assert_eq!(newer.packet().await.unwrap(), [0xe0, 2, 0x8e, 0]);
+    assert_eq!(newer.packet().await.unwrap(), [0xe0, 1, 0x8e]);
     newest.send(&[0xc0, 0]).await;
     assert_eq!(newest.packet().await.unwrap(), [0xd0, 0]);
     drop((held, newest));
@@ -376,7 +376,7 @@ async fn an_end_acknowledges_what_was_taken_in() {
     server.stop.cancel();
     held.open();
     assert_eq!(raw.packet().await.unwrap(), [0x40, 2, 0, 7]);
-    assert_eq!(raw.packet().await.unwrap(), [0xe0, 2, 0x8b, 0]);
+    assert_eq!(raw.packet().await.unwrap(), [0xe0, 1, 0x8b]);
     assert_eq!(raw.packet().await, None);
     drop(held);
     assert_eq!(server.end().await.len(), 1);

@@ -38,12 +38,6 @@ pub enum Fault {
     /// A packet that may not stand here, or says what it may not say.
     #[error("protocol error: {0}")]
     Protocol(&'static str),
-    /// A topic that nobody may publish to.
-    #[error("topic name invalid: {0}")]
-    TopicName(&'static str),
-    /// A filter that is none.
-    #[error("topic filter invalid: {0}")]
-    TopicFilter(&'static str),
     /// More unacknowledged publications than were announced.
     #[error("receive maximum exceeded")]
     ReceiveMaximum,
@@ -64,8 +58,6 @@ impl Fault {
         match self {
             Self::Malformed(_) => 0x81,
             Self::Protocol(_) => 0x82,
-            Self::TopicFilter(_) => 0x8f,
-            Self::TopicName(_) => 0x90,
             Self::ReceiveMaximum => 0x93,
             Self::TopicAlias(_) => 0x94,
             Self::TooLarge(_) => 0x95,
@@ -78,8 +70,6 @@ impl Fault {
         match self {
             Self::Malformed(_) => "malformed",
             Self::Protocol(_) => "protocol_error",
-            Self::TopicName(_) => "topic_name",
-            Self::TopicFilter(_) => "topic_filter",
             Self::ReceiveMaximum => "receive_maximum",
             Self::TopicAlias(_) => "topic_alias",
             Self::TooLarge(_) => "packet_too_large",

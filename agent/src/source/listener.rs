@@ -6,7 +6,7 @@ use super::registry::{Registry, Signal};
 use super::sessions::Sessions;
 use super::wills::Wills;
 use crate::limits::{
-    CLOSE_TIMEOUT, READ_BYTES, UNFINISHED_BYTES_ALLOWED, UNFINISHED_BYTES_HARD_MAX,
+    CLOSE_TIMEOUT, LAST_READS_MAX, READ_BYTES, UNFINISHED_BYTES_ALLOWED, UNFINISHED_BYTES_HARD_MAX,
     UNFINISHED_BYTES_MAX, WRITE_TIMEOUT,
 };
 use crate::wal::{Batch, Queue};
@@ -291,11 +291,16 @@ impl Task {
     fn apply(&mut self, event: Event) -> io::Result<()> {
         let now = Instant::now().into_std();
         match event {
-            Event::Readable => self.read()?,
+            Event::Readable => {
+                self.read()?;
+            }
             Event::Resume => self.take(&[]),
             Event::Told => {
                 self.core.handle_durable(self.signal.durable_upto(), now);
                 if let Some(order) = self.signal.take_order() {
+                    if order == Order::TakenOver {
+                        self.last_reads()?;
+                    }
                     if order != Order::ShutDown {
                         // What waits for room was never acknowledged: it will be sent again.
                         self.batch = None;
@@ -325,8 +330,8 @@ impl Task {
         Ok(())
     }
 
-    /// One read, and everything that follows from it.
-    fn read(&mut self) -> io::Result<()> {
+    /// One read, and everything that follows from it; gives how many bytes it was.
+    fn read(&mut self) -> io::Result<usize> {
         thread_local! {
             // One a thread instead of one a connection: an idle connection holds none.
             static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
@@ -335,15 +340,29 @@ impl Task {
             let length = match self.stream.try_read(scratch) {
                 Ok(0) => {
                     self.core.handle_end();
-                    return Ok(());
+                    return Ok(0);
                 }
                 Ok(length) => length,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
                 Err(error) => return Err(error),
             };
             self.take(scratch.get(..length).unwrap_or_default());
-            Ok(())
+            Ok(length)
         })
+    }
+
+    /// Takes what the client had sent before it came anew: its last words, and maybe its leave.
+    fn last_reads(&mut self) -> io::Result<()> {
+        for _ in 0..LAST_READS_MAX {
+            let now = Instant::now().into_std();
+            if self.batch.is_some() || !self.core.wants_read(now) {
+                break;
+            }
+            if self.read()? == 0 {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Gives the core what came, and the log what the core makes of it.

@@ -183,6 +183,33 @@ async fn nothing_of_an_older_connection_comes_behind_the_newer_one() {
     assert_eq!(payloads, expected);
 }
 
+/// Last words and a leave that nobody had read when the client came anew are not lost.
+#[tokio::test]
+async fn what_was_sent_before_a_newer_connection_is_taken() {
+    let (writer, held) = gate();
+    drop(held);
+    let server = serve(writer).await;
+    let connect = connect_v5("a", false, 60, Some(0));
+    for round in 0..15u8 {
+        // All at once: publication, and a leave that ends the session.
+        let (mut older, present) = arrive(&server, &connect).await;
+        assert!(!present, "{round}");
+        older.send(&[0x30, 5, 0, 1, b'a', 0, round]).await;
+        older.send(&[0xe0, 7, 0, 5, 0x11, 0, 0, 0, 0]).await;
+        drop(older);
+    }
+    let _newest = arrive(&server, &connect).await;
+    let frames = server.end().await;
+    let records = frames.iter().flat_map(CommittedFrame::records);
+    let payloads: Vec<u8> = records
+        .filter_map(|(_, kind, bytes)| match Record::parse(kind, bytes) {
+            Ok(Record::Message(message)) => Some(message.payload[0]),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(payloads, (0..15).collect::<Vec<_>>(), "each, and no will");
+}
+
 async fn publish_qos_2_v4(server: &Server, count: u32) {
     let mut options = rumqttc::MqttOptions::new("v4", "127.0.0.1", server.address.port());
     options.set_keep_alive(Duration::from_secs(5));

@@ -155,7 +155,7 @@ fn read_will<'a>(
     };
     let topic = cursor.string()?;
     if topic.is_empty() || topic.contains(['+', '#']) {
-        return Err(Fault::TopicName("of the will"));
+        return Err(Fault::Malformed("the topic of the will"));
     }
     Ok(Will {
         topic,

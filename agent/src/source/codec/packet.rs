@@ -90,13 +90,13 @@ pub(in crate::source) fn read_publish(
     };
     if topic.is_empty() && alias.is_none() {
         return Err(match version {
-            Version::V4 => Fault::TopicName("it is empty"),
+            Version::V4 => Fault::Malformed("an empty topic"),
             // Section 3.3.2.1 [5].
             Version::V5 => Fault::Protocol("an empty topic without an alias"),
         });
     }
     if topic.bytes().any(|byte| matches!(byte, b'+' | b'#')) {
-        return Err(Fault::TopicName("it holds a wildcard"));
+        return Err(Fault::Malformed("a topic with a wildcard"));
     }
     Ok(Publish {
         qos,
@@ -194,13 +194,13 @@ fn filter<'a>(cursor: &mut Cursor<'a>) -> Result<&'a str, Fault> {
             _ => !level.contains(['+', '#']),
         };
         if !fits {
-            return Err(Fault::TopicFilter(
-                "a wildcard within a level, or `#` before the end",
+            return Err(Fault::Malformed(
+                "a filter with a wildcard within a level, or `#` before the end",
             ));
         }
     }
     if filter.is_empty() {
-        Err(Fault::TopicFilter("it is empty"))
+        Err(Fault::Malformed("an empty filter"))
     } else {
         Ok(filter)
     }

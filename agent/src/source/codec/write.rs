@@ -177,8 +177,8 @@ fn write_v5(
         Answer::Disconnect { code } => {
             // rumqttc 0.25.1 writes this packet wrong: without properties one byte more than its
             // length says, with empty ones without the reason.
-            out.extend_from_slice(&[0xe0, 2, *code, 0]);
-            Ok(4)
+            out.extend_from_slice(&[0xe0, 1, *code]);
+            Ok(3)
         }
     }
 }

@@ -2,7 +2,7 @@
 //! the arrival, and may take its time: the client is not listened to meanwhile.
 
 use super::super::codec::{Answer, Connect, Header, Refusal, Version, read_connect};
-use super::publication::is_own;
+use super::publication::is_reserved;
 use super::{Batch, Connection, Fault, Message, Now, Phase};
 use crate::limits::{SERVER_KEEP_ALIVE_S, SESSION_EXPIRY_S_MAX};
 use crate::wal::{Qos, Session};
@@ -120,7 +120,7 @@ impl Connection {
     }
 
     fn arrive(&mut self, connect: &Connect<'_>, now: Now) {
-        if connect.will.is_some_and(|will| is_own(will.topic)) {
+        if connect.will.is_some_and(|will| is_reserved(will.topic)) {
             self.version = connect.version;
             self.answer(&Answer::Refused { code: 0x87 });
             return self.over("will_topic");

@@ -150,9 +150,9 @@ impl Connection {
         }
     }
 
-    /// Our own topics are not for clients. 3.1.1 cannot be told, and must not try again.
+    /// Reserved topics are not for clients. 3.1.1 cannot be told, and must not try again.
     fn refuses(&mut self, publish: &Publish<'_>) -> bool {
-        let refused = is_own(publish.topic);
+        let refused = is_reserved(publish.topic);
         if refused {
             self.tally.refused_topic += 1;
             self.await_durable(publish, 0, 0x87);
@@ -251,8 +251,9 @@ impl Connection {
     }
 }
 
-/// Whether only the agent itself publishes there.
-pub(super) fn is_own(topic: &str) -> bool {
-    let own = topic.strip_prefix("tributary");
-    own.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+/// Whether no client publishes there: the agent's own topics, what a broker says about itself, and
+/// what is no topic but a shared subscription (sections 4.7.2 and 4.8.2 \[5\]).
+pub(super) fn is_reserved(topic: &str) -> bool {
+    let first = topic.split('/').next().unwrap_or_default();
+    matches!(first, "tributary" | "$SYS" | "$share")
 }
