@@ -10,6 +10,8 @@ use tributary_protocol::limits::{BATCH_BYTES_MAX, TEXT_BYTES_MAX};
 pub const CONNECTIONS_MAX: usize = 20_000;
 /// Connections below which a gateway that has no more files to open is told so.
 pub const CONNECTIONS_FEW: usize = 1_000;
+/// Connections that wait to be accepted; the system may allow fewer (`net.core.somaxconn`).
+pub const ACCEPT_BACKLOG: u32 = 4_096;
 /// Time from accept until CONNECT is complete.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time that a peer may leave our bytes unread before it is given up.

@@ -15,6 +15,7 @@ use tributary_journal::{
     Appended, CommitPolicy, Frame, LifeId, Log, LogConfig, LogError, LogKind, Open, Opened, OsDisk,
 };
 
+mod crowd;
 mod sessions;
 
 const LIFE: LifeId = LifeId([1; 16]);
@@ -89,10 +90,15 @@ async fn serve(writer: impl Append) -> Server {
 }
 
 async fn serve_with(writer: impl Append, sessions: Sessions) -> Server {
+    serve_at(writer, sessions, 1_000_000).await
+}
+
+/// At so many messages a second for each client.
+async fn serve_at(writer: impl Append, sessions: Sessions, messages_per_s: u32) -> Server {
     let wal = Wal::start(writer, CommitPolicy::low_latency()).unwrap();
     let config = ListenerConfig {
         address: "127.0.0.1:0".parse().unwrap(),
-        rate_limit_messages_per_s: 1_000_000,
+        rate_limit_messages_per_s: messages_per_s,
     };
     let listener = Listener::bind(&config, wal.queue.clone()).await.unwrap();
     let listener = listener.with_sessions(sessions);
@@ -123,6 +129,25 @@ impl Server {
             .unwrap();
         frames
     }
+}
+
+/// Takes what is committed as it comes, so that any number of frames may.
+fn taken(server: Server) -> (Server, JoinHandle<Vec<CommittedFrame>>) {
+    let mut committed = server.wal.committed;
+    let taking = tokio::spawn(async move {
+        let mut frames = Vec::new();
+        while let Some(frame) = committed.recv().await {
+            frames.push(frame);
+        }
+        frames
+    });
+    let (nothing, committed) = tokio::sync::mpsc::channel(1);
+    drop(nothing);
+    let wal = Wal {
+        committed,
+        ..server.wal
+    };
+    (Server { wal, ..server }, taking)
 }
 
 /// Topics and payloads of frames, checking that numbers have no hole.
@@ -498,23 +523,7 @@ async fn what_real_clients_heard_acknowledged_is_on_disk_in_order() {
     let dir = tempfile::tempdir().unwrap();
     let opened = open_log(dir.path(), LIFE);
     let server = serve(opened.writer).await;
-    let mut committed = server.wal.committed;
-    let taking = tokio::spawn(async move {
-        let mut frames = Vec::new();
-        while let Some(frame) = committed.recv().await {
-            frames.push(frame);
-        }
-        frames
-    });
-    let (wal_committed, empty) = tokio::sync::mpsc::channel(1);
-    drop(wal_committed);
-    let server = Server {
-        wal: Wal {
-            committed: empty,
-            ..server.wal
-        },
-        ..server
-    };
+    let (server, taking) = taken(server);
     tokio::join!(publish_v4(&server, COUNT), publish_v5(&server, COUNT));
     server.end().await;
     let live = messages(&taking.await.unwrap());

@@ -68,6 +68,11 @@ impl Process {
         }
     }
 
+    /// The process's number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Whether it is alive, as it says itself.
     pub fn is_up(&mut self) -> bool {
         if let Some(status) = self.child.try_wait().unwrap() {

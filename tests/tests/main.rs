@@ -11,6 +11,7 @@
 
 mod config;
 mod crash;
+mod crowd;
 mod hostile;
 mod link;
 mod small;

@@ -6,8 +6,8 @@ use super::registry::{Registry, Signal};
 use super::sessions::Sessions;
 use super::wills::Wills;
 use crate::limits::{
-    CLOSE_TIMEOUT, LAST_READS_MAX, READ_BYTES, UNFINISHED_BYTES_ALLOWED, UNFINISHED_BYTES_HARD_MAX,
-    UNFINISHED_BYTES_MAX, WRITE_TIMEOUT,
+    ACCEPT_BACKLOG, CLOSE_TIMEOUT, LAST_READS_MAX, READ_BYTES, UNFINISHED_BYTES_ALLOWED,
+    UNFINISHED_BYTES_HARD_MAX, UNFINISHED_BYTES_MAX, WRITE_TIMEOUT,
 };
 use crate::wal::{Batch, Queue};
 use bytes::Buf;
@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -91,12 +91,10 @@ impl Listener {
     /// [`ListenerError`] names the address and what to do.
     pub async fn bind(config: &ListenerConfig, queue: Queue) -> Result<Self, ListenerError> {
         let address = config.address;
-        let socket = TcpListener::bind(address)
-            .await
-            .map_err(|source| match source.kind() {
-                io::ErrorKind::AddrInUse => ListenerError::InUse { address },
-                _ => ListenerError::Bind { address, source },
-            })?;
+        let socket = listen(address).map_err(|source| match source.kind() {
+            io::ErrorKind::AddrInUse => ListenerError::InUse { address },
+            _ => ListenerError::Bind { address, source },
+        })?;
         let shared = Arc::new(Shared {
             queue,
             registry: Registry::default(),
@@ -471,6 +469,18 @@ impl Task {
         // Whether the peer still took them changes nothing: the socket closes now.
         let _ = sent.await;
     }
+}
+
+/// A socket that keeps whole fleets waiting which come at once: a connection that finds no place
+/// tries again only after a second.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(ACCEPT_BACKLOG)
 }
 
 /// Whether a connection may hold `held` bytes beside the queue when all together hold `sum`. Who

@@ -264,21 +264,7 @@ async fn real_clients_publish_with_qos_2() {
     let dir = tempfile::tempdir().unwrap();
     let opened = open_log(dir.path(), LIFE);
     let server = serve(opened.writer).await;
-    let mut committed = server.wal.committed;
-    let taking = tokio::spawn(async move {
-        let mut frames = Vec::new();
-        while let Some(frame) = committed.recv().await {
-            frames.push(frame);
-        }
-        frames
-    });
-    let (nothing, committed) = tokio::sync::mpsc::channel(1);
-    drop(nothing);
-    let wal = Wal {
-        committed,
-        ..server.wal
-    };
-    let server = Server { wal, ..server };
+    let (server, taking) = taken(server);
     tokio::join!(
         publish_qos_2_v4(&server, COUNT),
         publish_qos_2_v5(&server, COUNT)
