@@ -9,12 +9,14 @@
 
 pub mod limits;
 
+mod tables;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::rc::Rc;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeArray, DeTable, DeValue};
 
 /// Where a setting came from.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -79,6 +81,8 @@ pub enum Value {
     Array(Vec<Value>),
     #[doc(hidden)]
     Table(Table),
+    #[doc(hidden)]
+    Tables(Vec<(Place, Table)>),
 }
 
 /// A TOML table.
@@ -106,6 +110,7 @@ impl Value {
             Self::Datetime(_) => "a time",
             Self::Array(_) => "a list",
             Self::Table(_) => "a section",
+            Self::Tables(_) => "a list of sections",
         }
     }
 }
@@ -146,7 +151,14 @@ impl Document {
                 continue;
             };
             let path: Vec<String> = path.split("__").map(str::to_ascii_lowercase).collect();
-            set(&mut table, &path, &name, &value);
+            if let Err(reason) = set(&mut table, &path, &name, &value) {
+                errors.borrow_mut().push(Diagnostic {
+                    key: path.join("."),
+                    place: Place::Environment(name),
+                    reason: reason.to_owned(),
+                    nearest: None,
+                });
+            }
         }
         let root = Section::new(String::new(), table, Rc::clone(&errors));
         Self {
@@ -208,21 +220,38 @@ fn value_of(value: &DeValue<'_>, text: &str) -> Value {
             .map_or_else(|_| Value::String(value.to_string()), Value::Float),
         DeValue::Boolean(value) => Value::Bool(*value),
         DeValue::Datetime(value) => Value::Datetime(value.to_string()),
-        DeValue::Array(values) => Value::Array(
-            values
-                .iter()
-                .map(|value| value_of(value.get_ref(), text))
-                .collect(),
-        ),
+        DeValue::Array(values) => array_of(values, text),
         DeValue::Table(table) => Value::Table(table_of(table, text)),
     }
 }
 
+/// A list; one of sections alone keeps where each begins.
+fn array_of(values: &DeArray<'_>, text: &str) -> Value {
+    let tables = values.iter().map(|value| match value.get_ref() {
+        DeValue::Table(table) => {
+            let place = Place::Line(line_of(text, value.span().start));
+            Some((place, table_of(table, text)))
+        }
+        _ => None,
+    });
+    match tables.collect::<Option<Vec<_>>>() {
+        Some(tables) if !tables.is_empty() => Value::Tables(tables),
+        _ => {
+            let values = values.iter();
+            Value::Array(
+                values
+                    .map(|value| value_of(value.get_ref(), text))
+                    .collect(),
+            )
+        }
+    }
+}
+
 /// Sets what an environment variable says: TOML where it is some, otherwise the text itself.
-fn set(table: &mut Table, path: &[String], name: &str, text: &str) {
+fn set(table: &mut Table, path: &[String], name: &str, text: &str) -> Result<(), &'static str> {
     let place = Place::Environment(name.to_owned());
     let Some((key, rest)) = path.split_first() else {
-        return;
+        return Ok(());
     };
     if rest.is_empty() {
         let value = match DeValue::parse(text) {
@@ -230,15 +259,18 @@ fn set(table: &mut Table, path: &[String], name: &str, text: &str) {
             Err(_) => Value::String(text.to_owned()),
         };
         table.0.insert(key.clone(), Node { place, value });
-        return;
+        return Ok(());
     }
     let empty = Node {
         place,
         value: Value::Table(Table::default()),
     };
     let node = table.0.entry(key.clone()).or_insert(empty);
-    if let Value::Table(inner) = &mut node.value {
-        set(inner, rest, name, text);
+    match &mut node.value {
+        Value::Table(inner) => set(inner, rest, name, text),
+        Value::Tables(_) => Err("is within a list of sections: only the file can set it"),
+        // What stands there is wrong, and said to be when it is read.
+        _ => Ok(()),
     }
 }
 
@@ -341,6 +373,8 @@ pub struct Section {
     known: Vec<&'static str>,
     /// Where each setting that was read stands, for what is found wrong with it later.
     places: BTreeMap<&'static str, Place>,
+    /// Where the section begins, when it is one of a list.
+    begins: Place,
     errors: Errors,
 }
 
@@ -351,6 +385,7 @@ impl Section {
             entries: table.0,
             known: Vec::new(),
             places: BTreeMap::new(),
+            begins: Place::Missing,
             errors,
         }
     }
@@ -372,7 +407,7 @@ impl Section {
 
     /// Says that a setting, which was read or is missing, is wrong.
     pub fn wrong(&self, name: &'static str, reason: impl Into<String>) {
-        let place = self.places.get(name).cloned().unwrap_or(Place::Missing);
+        let place = self.places.get(name).unwrap_or(&self.begins).clone();
         self.report(name, place, reason.into(), None);
     }
 
