@@ -1,13 +1,15 @@
 //! What the agent knows beside its logs, up to one message of the write-ahead log: a checkpoint
 //! plus the messages after it give everything back. Versioned, total on arbitrary bytes.
 
+use crate::configuration::InForce;
 use crate::marks::{Marks, MarksError};
 use crate::seal::Origin;
 use bytes::{Buf, BufMut};
 use std::collections::BTreeSet;
 use tributary_protocol::ids::BufferId;
 
-const VERSION: u16 = 1;
+/// Version 1 ended behind the declared places: its rules were the ones that always hold.
+const VERSION: u16 = 2;
 
 /// Why bytes are no checkpoint.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -32,11 +34,18 @@ pub struct Checkpoint {
     pub marks: Marks,
     /// Damaged places of the log that stand under a gap already.
     pub declared: BTreeSet<u64>,
+    /// By which rules messages are decoded.
+    pub in_force: InForce,
 }
 
 impl Checkpoint {
     /// The checkpoint as bytes.
-    pub fn write(position: Origin, marks: &Marks, declared: &BTreeSet<u64>) -> Vec<u8> {
+    pub fn write(
+        position: Origin,
+        marks: &Marks,
+        declared: &BTreeSet<u64>,
+        in_force: InForce,
+    ) -> Vec<u8> {
         let mut out = Vec::new();
         out.put_u16_le(VERSION);
         out.put_slice(&position.buffer.0);
@@ -44,6 +53,7 @@ impl Checkpoint {
         marks.write_checkpoint(&mut out);
         out.put_u32_le(declared.len() as u32);
         declared.iter().for_each(|place| out.put_u64_le(*place));
+        in_force.write(&mut out);
         out
     }
 
@@ -53,17 +63,23 @@ impl Checkpoint {
     /// What is wrong with them.
     pub fn read(mut bytes: &[u8]) -> Result<Self, CheckpointError> {
         let input = &mut bytes;
-        let position = Self::read_position(input)?;
+        let version = Self::read_version(input)?;
+        let position = Self::read_origin(input)?;
         let marks = Marks::read_checkpoint(input)?;
         let short = |_| CheckpointError::Truncated;
         let mut declared = BTreeSet::new();
         for _ in 0..input.try_get_u32_le().map_err(short)? {
             declared.insert(input.try_get_u64_le().map_err(short)?);
         }
+        let in_force = match version {
+            1 => InForce::default(),
+            _ => InForce::read(input).ok_or(CheckpointError::Truncated)?,
+        };
         Ok(Self {
             position,
             marks,
             declared,
+            in_force,
         })
     }
 
@@ -72,11 +88,20 @@ impl Checkpoint {
     /// # Errors
     /// What is wrong with the bytes.
     pub fn read_position(input: &mut &[u8]) -> Result<Origin, CheckpointError> {
+        Self::read_version(input)?;
+        Self::read_origin(input)
+    }
+
+    fn read_version(input: &mut &[u8]) -> Result<u16, CheckpointError> {
         let short = |_| CheckpointError::Truncated;
-        let version = input.try_get_u16_le().map_err(short)?;
-        if version != VERSION {
-            return Err(CheckpointError::Version(version));
+        match input.try_get_u16_le().map_err(short)? {
+            version @ 1..=VERSION => Ok(version),
+            version => Err(CheckpointError::Version(version)),
         }
+    }
+
+    fn read_origin(input: &mut &[u8]) -> Result<Origin, CheckpointError> {
+        let short = |_| CheckpointError::Truncated;
         let (id, rest) = input
             .split_first_chunk()
             .ok_or(CheckpointError::Truncated)?;

@@ -3,6 +3,7 @@
 //!
 //! Nothing here opens what is configured. `TRIBUTARY_AGENT__SECTION__KEY` replaces a setting.
 
+use crate::decode::Rules;
 use crate::limits::{
     CONFIG_BYTES_MAX, CONFIG_ERRORS_MAX, ENDPOINTS_MAX, RATE_LIMIT_MESSAGES_PER_S,
 };
@@ -10,6 +11,7 @@ use std::fmt;
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use tributary_journal::CommitPolicy;
 use tributary_protocol::ids::is_name;
@@ -25,6 +27,8 @@ pub struct Config {
     pub agent: AgentConfig,
     /// `[source.listener]`
     pub listener: ListenerSettings,
+    /// `[[decode]]`
+    pub decode: Arc<Rules>,
     /// `[wal]`
     pub wal: WalSettings,
     /// `[spool]`
@@ -223,6 +227,7 @@ impl Config {
             Self {
                 agent: agent(&mut root.section("agent")),
                 listener: listener(&mut source.section("listener")),
+                decode: Rules::read(&mut root),
                 wal: wal(&mut root.section("wal")),
                 spool: spool(&mut root.section("spool")),
                 uplink: uplink(&mut root.section("uplink")),

@@ -1,5 +1,7 @@
-//! From a message to readings, by the rules that hold when nothing is configured. Pure: no clock,
-//! no file, no state between messages.
+//! From a message to readings. Pure: no clock, no file, no state between messages.
+//!
+//! [`Rules`] are what is configured: the first rule whose topic filter is for the message says how
+//! it is read (`docs/decode.md`). Where none is, this holds:
 //!
 //! | payload | device | metric |
 //! |---|---|---|
@@ -19,16 +21,61 @@
 //! All rows of a message come out, or none: what cannot be understood anywhere is a
 //! [`DeadLetter`] as a whole. An object or array without a scalar gives no rows and no error.
 
-mod hash;
+mod filter;
+mod matcher;
+mod read;
+mod rule;
+mod rules;
+mod text;
+
 mod json;
-mod message;
 mod number;
-mod rows;
+mod pointer;
+
+mod message;
+mod walk;
+mod waveform;
+
+mod convert;
+mod meaning;
 mod time;
 
+mod hash;
+mod rows;
+
+pub use filter::Filter;
 pub use hash::message_hash;
-pub use message::decode;
 pub use rows::{Reading, Rows};
+pub use rules::{Rules, RulesHash};
+
+/// A message as decoding sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Incoming<'a> {
+    /// What it was published to.
+    pub topic: &'a str,
+    /// What was published.
+    pub payload: &'a [u8],
+    /// When it was received: µs since 1970, UTC.
+    pub received_time: i64,
+}
+
+/// Decodes a message by the rules that hold when nothing is configured.
+///
+/// # Errors
+/// As [`Rules::decode`].
+pub fn decode(
+    topic: &str,
+    payload: &[u8],
+    received_time: i64,
+    rows: &mut Rows,
+) -> Result<Decoded, DeadLetter> {
+    let message = Incoming {
+        topic,
+        payload,
+        received_time,
+    };
+    Rules::builtin().decode(&message, rows)
+}
 
 /// What is known of a decoded message beside its rows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -94,16 +141,41 @@ pub enum DeadLetter {
     },
     /// A member with a meaning that stands there twice.
     #[error("`{0}` stands twice in one object: which one holds?")]
-    Twice(&'static str),
-    /// A time that is none.
-    #[error("`ts` {0}")]
-    Time(&'static str),
+    Twice(String),
+    /// A time that is none: where it stood, and what is wrong.
+    #[error("`{0}` {1}")]
+    Time(String, &'static str),
     /// A quality that is none.
-    #[error("`quality` is neither an integer of 32 bits nor `good`, `uncertain` or `bad`")]
-    Quality,
+    #[error("`{0}` is neither an integer of 32 bits nor `good`, `uncertain` or `bad`")]
+    Quality(String),
     /// A unit that is no text.
-    #[error("`unit` is not a text")]
-    Unit,
+    #[error("`{0}` is not a text")]
+    Unit(String),
+    /// A bare value was to come, and JSON did.
+    #[error("an object or an array, where the rule for its topic says a bare value")]
+    Form,
+    /// None of the values that the rule reads is there.
+    #[error("the rule for its topic reads `{0}`, and nothing is there")]
+    Missing(String),
+    /// An object or an array where the rule reads a value.
+    #[error("`{0}` is an object or an array, where the rule for its topic reads a value")]
+    Nested(String),
+    /// A value that can't be what the rule wants.
+    #[error("the value of `{metric}`: {value} {why}")]
+    Type {
+        /// Whose value it is.
+        metric: String,
+        /// The value, its head only when long.
+        value: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// Samples that are none, or without a rate.
+    #[error("no waveform: {0}")]
+    Waveform(String),
+    /// The rules that it came under are lost.
+    #[error("the decoding rules that it came under are lost: replay it under the present ones")]
+    Configuration,
 }
 
 impl DeadLetter {
@@ -118,9 +190,15 @@ impl DeadLetter {
             Self::Name { .. } => "name",
             Self::Text { .. } => "text",
             Self::Twice(_) => "twice",
-            Self::Time(_) => "time",
-            Self::Quality => "quality",
-            Self::Unit => "unit",
+            Self::Time(..) => "time",
+            Self::Quality(_) => "quality",
+            Self::Unit(_) => "unit",
+            Self::Form => "form",
+            Self::Missing(_) => "missing",
+            Self::Nested(_) => "nested",
+            Self::Type { .. } => "type",
+            Self::Waveform(_) => "waveform",
+            Self::Configuration => "configuration",
         }
     }
 }

@@ -13,6 +13,8 @@ pub mod wal;
 
 pub mod decode;
 
+pub mod configuration;
+
 pub mod marks;
 
 pub mod seal;

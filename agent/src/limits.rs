@@ -107,6 +107,23 @@ pub const ROWS_KEPT_MAX: usize = 2_048;
 /// Bytes of names and texts that room is kept for from one message to the next.
 pub const ROW_TEXT_BYTES_KEPT_MAX: usize = 256 * 1024;
 
+/// Rules of decoding in one configuration.
+pub const DECODE_RULES_MAX: usize = 256;
+/// Levels of a rule's topic filter: what one look for a rule walks down, at most.
+pub const FILTER_LEVELS_MAX: usize = 32;
+/// Bytes of a JSON pointer: longer paths are refused while reading a message, too.
+pub const POINTER_BYTES_MAX: usize = JSON_PATH_BYTES_MAX;
+/// Metrics that one rule may name: those of its pointers, and those with settings of their own.
+pub const RULE_METRICS_MAX: usize = 256;
+/// Samples a second of a waveform: beyond, two samples would have the same time.
+pub const RATE_HZ_MAX: f64 = 1_000_000.0;
+/// Bytes before the samples of a binary waveform.
+pub const SKIP_BYTES_MAX: u64 = 4_096;
+/// Bytes of the text of a decoding configuration, with every default written out.
+pub const CONFIGURATION_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Configurations that frames of the log may need at once: beyond, a checkpoint is taken.
+pub const CONFIGURATIONS_MAX: usize = 64;
+
 // --- config ---
 
 /// Bytes of a configuration file.
@@ -182,4 +199,6 @@ const _: () =
     assert!(FRAME_TAKE_BYTES + WAL_BATCH_BYTES_MAX <= tributary_journal::limits::FRAME_BYTES_MAX);
 const _: () = assert!(RECORD_BYTES_MAX <= tributary_journal::limits::ENTRY_BYTES_MAX);
 const _: () = assert!(WAL_BATCH_BYTES_MAX < WAL_QUEUE_BYTES_MAX);
+// A configuration with every default written out is at most four times its file.
+const _: () = assert!(4 * CONFIG_BYTES_MAX <= CONFIGURATION_BYTES_MAX as u64);
 const _: () = assert!(2 * DICTIONARY_BYTES_MAX as u64 <= SERIES_SPOOL_BYTES);

@@ -4,7 +4,9 @@
 
 use crate::catalogue::{Catalogue, LatestView};
 use crate::config::Config;
+use crate::configuration::{self, Texts};
 use crate::deadletter::DeadLetters;
+use crate::decode::Rules;
 use crate::limits::WAL_SEGMENT_BYTES;
 use crate::seal::{IDLE_WAIT, Now, SealConfig, SealStage, StageError, Stores};
 use crate::source::{Listener, ListenerConfig, ListenerError, Sessions};
@@ -37,6 +39,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// The MQTT listener.
     pub listener: ListenerConfig,
+    /// How messages are read.
+    pub rules: Arc<Rules>,
     /// When frames of the write-ahead log close.
     pub wal: CommitPolicy,
     /// Bytes that the write-ahead log may take.
@@ -87,6 +91,7 @@ impl Settings {
                 address: config.listener.address,
                 rate_limit_messages_per_s: config.listener.rate_limit_messages_per_s,
             },
+            rules: Arc::clone(&config.decode),
             wal: config.wal.commit_policy(),
             wal_quota_bytes: config.wal.quota_bytes,
             spool_quota_bytes: config.spool.quota_bytes,
@@ -121,6 +126,9 @@ pub enum StartError {
     /// The life's counter can't be kept.
     #[error(transparent)]
     Life(#[from] CursorError),
+    /// The decoding rules can't be kept.
+    #[error(transparent)]
+    Configuration(#[from] configuration::KeepError),
     /// Checkpoints can't be opened.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -249,11 +257,14 @@ impl Storage {
             damaged,
             "storage open"
         );
+        let texts = Texts::open(Arc::clone(&disk), &dir.join("config"))?;
+        texts.keep(&settings.rules)?;
         let stores = Stores {
             spool: spool.writer,
             covered: spool.covered,
             dead,
             checkpoints,
+            texts,
             wal: wal.reader.clone(),
             catalogue: Catalogue::open(&dir.join("state")),
         };
@@ -304,6 +315,8 @@ async fn start_stages(
     let deadline = settings.drain_deadline;
     let wal = Wal::start(wal, settings.wal)?;
     let sessions = Sessions::new();
+    // The first record of this life, before any message: its text is durable.
+    configuration::announce(&wal.queue, settings.rules.hash());
     let listener = Listener::bind(&settings.listener, wal.queue.clone()).await?;
     let listener = listener.with_sessions(sessions.clone());
     let mqtt = listener
@@ -321,6 +334,7 @@ async fn start_stages(
         checkpoint_bytes_max: (settings.wal_quota_bytes / 4).max(WAL_SEGMENT_BYTES),
         wal_quota_bytes: settings.wal_quota_bytes,
         give_up: Arc::clone(&give_up),
+        rules: Arc::clone(&settings.rules),
     };
     let stage = SealStage::new(&config, stores, sealed);
 

@@ -510,7 +510,7 @@ fn shown(value: &Value) -> String {
 }
 
 /// The known name that is nearest, if it is near enough to be meant.
-fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+pub fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     let distances = known
         .iter()
         .map(|candidate| (distance(name, candidate), *candidate));

@@ -54,6 +54,8 @@ pub struct Rows {
     texts: String,
     /// Scratch of the JSON walk: the path to the member at hand.
     pub(super) path: String,
+    /// Scratch of the JSON walk: what was found at the places that the rule reads.
+    pub(super) slots: Vec<Option<Scalar>>,
 }
 
 impl Rows {
@@ -90,20 +92,22 @@ impl Rows {
     }
 
     /// Forgets everything, and the room that only an unusual message needs.
-    pub(super) fn clear(&mut self) {
+    pub fn clear(&mut self) {
         self.rows.clear();
         self.rows.shrink_to(ROWS_KEPT_MAX);
         self.texts.clear();
         self.texts.shrink_to(ROW_TEXT_BYTES_KEPT_MAX);
         self.path.clear();
         self.path.shrink_to(JSON_PATH_BYTES_MAX);
+        self.slots.clear();
     }
 
     /// Bytes of memory that are held.
     #[cfg(test)]
     pub(super) fn held_bytes(&self) -> usize {
         let rows = self.rows.capacity() * size_of::<Row>();
-        rows + self.texts.capacity() + self.path.capacity()
+        let slots = self.slots.capacity() * size_of::<Option<Scalar>>();
+        rows + self.texts.capacity() + self.path.capacity() + slots
     }
 
     pub(super) fn text(&self, span: Span) -> &str {
@@ -133,6 +137,26 @@ impl Rows {
         })
     }
 
+    /// Takes in a text that `write` appends, which always can.
+    pub(super) fn keep_written(&mut self, write: impl FnOnce(&mut String)) -> Span {
+        let start = self.texts.len();
+        write(&mut self.texts);
+        Span {
+            start,
+            end: self.texts.len(),
+        }
+    }
+
+    /// How much text there is, to [cut](Self::cut_texts) it back to.
+    pub(super) fn texts_mark(&self) -> usize {
+        self.texts.len()
+    }
+
+    /// Forgets the texts that came after the mark; nothing may refer to them.
+    pub(super) fn cut_texts(&mut self, mark: usize) {
+        self.texts.truncate(mark);
+    }
+
     /// Takes in the path at hand.
     pub(super) fn keep_path(&mut self) -> Span {
         let start = self.texts.len();
@@ -160,16 +184,31 @@ impl Rows {
 
     /// Adds a row, unless it is null.
     pub(super) fn push(&mut self, row: Row) -> Result<(), DeadLetter> {
-        match row.value {
-            Scalar::Null => return Ok(()),
-            Scalar::Str(span) => self.check_text(span, row.metric)?,
-            Scalar::Bool(_) | Scalar::I64(_) | Scalar::F64(_) => {}
+        if row.value == Scalar::Null {
+            return Ok(());
         }
+        self.check_value(&row)?;
         if self.rows.len() == MESSAGE_READINGS_MAX {
             return Err(DeadLetter::TooManyReadings);
         }
         self.rows.push(row);
         Ok(())
+    }
+
+    /// Puts a row in the place of one that is there.
+    pub(super) fn replace(&mut self, place: usize, row: Row) -> Result<(), DeadLetter> {
+        self.check_value(&row)?;
+        if let Some(slot) = self.rows.get_mut(place) {
+            *slot = row;
+        }
+        Ok(())
+    }
+
+    fn check_value(&self, row: &Row) -> Result<(), DeadLetter> {
+        match row.value {
+            Scalar::Str(span) => self.check_text(span, row.metric),
+            Scalar::Null | Scalar::Bool(_) | Scalar::I64(_) | Scalar::F64(_) => Ok(()),
+        }
     }
 
     fn check_text(&self, value: Span, metric: Span) -> Result<(), DeadLetter> {
@@ -187,19 +226,8 @@ impl Rows {
         })
     }
 
-    /// The rows from `first` on, to be completed.
-    pub(super) fn from(&mut self, first: usize) -> &mut [Row] {
-        self.rows.get_mut(first..).unwrap_or_default()
-    }
-
     pub(super) fn row(&self, place: usize) -> Option<Row> {
         self.rows.get(place).copied()
-    }
-
-    pub(super) fn set_row(&mut self, place: usize, row: Row) {
-        if let Some(slot) = self.rows.get_mut(place) {
-            *slot = row;
-        }
     }
 }
 

@@ -4,7 +4,8 @@
 //! instant from 1973 to 5138 is told right); with a fraction it is rounded to the microsecond. A
 //! text is RFC 3339 with its offset. Whether a time is believed is [`is_suspect`]'s matter.
 
-use super::DeadLetter;
+use super::number::Number;
+use super::rule::TimeUnit;
 
 const SECOND: i64 = 1_000_000;
 const DAY: i64 = 86_400 * SECOND;
@@ -23,50 +24,65 @@ pub(super) fn is_suspect(event_time: i64, received_time: i64) -> bool {
     !(YEAR_2000..YEAR_2100).contains(&event_time) || event_time > received_time.saturating_add(DAY)
 }
 
-pub(super) fn from_integer(ts: i64) -> i64 {
-    match ts.unsigned_abs() {
-        size if size < SECONDS_BELOW => ts * SECOND,
-        size if size < MILLIS_BELOW => ts * 1_000,
-        size if size < MICROS_BELOW => ts,
-        _ => ts.div_euclid(1_000),
+/// A number's unit, when its magnitude says it.
+fn by_magnitude(size: u64) -> TimeUnit {
+    match size {
+        size if size < SECONDS_BELOW => TimeUnit::Seconds,
+        size if size < MILLIS_BELOW => TimeUnit::Milliseconds,
+        size if size < MICROS_BELOW => TimeUnit::Microseconds,
+        _ => TimeUnit::Nanoseconds,
     }
 }
 
-pub(super) fn from_float(ts: f64) -> Result<i64, DeadLetter> {
-    if !ts.is_finite() {
-        return Err(DeadLetter::Time("is not a finite number"));
+const BEYOND: &str = "is beyond any time that can be kept";
+const NO_NUMBER: &str = "is a number, where its rule says RFC 3339";
+
+pub(super) fn from_integer(ts: i64, unit: TimeUnit) -> Result<i64, &'static str> {
+    match unit {
+        TimeUnit::Auto => from_integer(ts, by_magnitude(ts.unsigned_abs())),
+        TimeUnit::Seconds => ts.checked_mul(SECOND).ok_or(BEYOND),
+        TimeUnit::Milliseconds => ts.checked_mul(1_000).ok_or(BEYOND),
+        TimeUnit::Microseconds => Ok(ts),
+        TimeUnit::Nanoseconds => Ok(ts.div_euclid(1_000)),
+        TimeUnit::Rfc3339 => Err(NO_NUMBER),
     }
-    let size = ts.abs();
-    let micros = if size < SECONDS_BELOW as f64 {
-        ts * 1e6
-    } else if size < MILLIS_BELOW as f64 {
-        ts * 1e3
-    } else if size < MICROS_BELOW as f64 {
-        ts
-    } else {
-        ts / 1e3
+}
+
+pub(super) fn from_float(ts: f64, unit: TimeUnit) -> Result<i64, &'static str> {
+    if !ts.is_finite() {
+        return Err("is not a finite number");
+    }
+    let micros = match unit {
+        // As an integer: what is beyond all magnitudes is nanoseconds.
+        TimeUnit::Auto => return from_float(ts, by_magnitude(ts.abs() as u64)),
+        TimeUnit::Seconds => ts * 1e6,
+        TimeUnit::Milliseconds => ts * 1e3,
+        TimeUnit::Microseconds => ts,
+        TimeUnit::Nanoseconds => ts / 1e3,
+        TimeUnit::Rfc3339 => return Err(NO_NUMBER),
     };
     if micros.abs() >= i64::MAX as f64 {
-        return Err(DeadLetter::Time("is beyond any time that can be kept"));
+        return Err(BEYOND);
     }
     Ok(micros.round() as i64)
 }
 
 /// RFC 3339, section 5.6; a space instead of `T` is taken too. Fractions beyond the microsecond
-/// are cut off, a leap second is the second after it.
-pub(super) fn from_text(text: &str) -> Result<i64, DeadLetter> {
-    let wrong = DeadLetter::Time(
-        "is not RFC 3339: expected a number, or a text like `2026-01-31T08:30:00.250Z`",
-    );
-    parse(text.as_bytes()).map_or_else(
-        || match parse(&[text.as_bytes(), b"Z"].concat()) {
-            Some(_) => Err(DeadLetter::Time(
-                "has no offset from UTC: add `Z`, or one like `+02:00`",
-            )),
-            None => Err(wrong),
-        },
-        Ok,
-    )
+/// are cut off, a leap second is the second after it. Where the rule says what a number counts, a
+/// number in quotes is one.
+pub(super) fn from_text(text: &str, unit: TimeUnit) -> Result<i64, &'static str> {
+    let counted = !matches!(unit, TimeUnit::Auto | TimeUnit::Rfc3339);
+    if counted {
+        return match super::number::bare(text.trim_ascii()) {
+            Some(Number::I64(ts)) => from_integer(ts, unit),
+            Some(Number::F64(ts)) => from_float(ts, unit),
+            _ => Err("is no number, where its rule says what a number counts"),
+        };
+    }
+    parse(text.as_bytes()).ok_or_else(|| match parse(&[text.as_bytes(), b"Z"].concat()) {
+        Some(_) => "has no offset from UTC: add `Z`, or one like `+02:00`",
+        None => "is not RFC 3339: expected a number, or a text like `2026-01-31T08:30:00.250Z`",
+    })
 }
 
 fn parse(text: &[u8]) -> Option<i64> {

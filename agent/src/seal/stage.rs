@@ -4,18 +4,20 @@
 //! Everything it knows is a function of the write-ahead log: a checkpoint and the messages after
 //! it. Blocking; it runs on a thread of its own.
 
+mod configured;
 mod keep;
 mod lost;
 
 use super::{GivenUp, Lanes, Origin, text_bytes};
 use crate::catalogue::Catalogue;
 use crate::checkpoint::Checkpoint;
+use crate::configuration::{Configurations, InForce, Texts};
 use crate::deadletter::{DeadLetters, Letter};
-use crate::decode::{Decoded, Rows, decode, message_hash};
+use crate::decode::{Decoded, Rows, Rules, message_hash};
 use crate::limits::{CHECKPOINT_WAL_BYTES, STORAGE_RETRY};
 use crate::marks::{Evidence, Judged, Marks};
 use crate::spool::{Covered, SpoolWriter};
-use crate::wal::{Message, PubRel, Qos, Record, Replayed};
+use crate::wal::{Message, PubRel, Qos, Record, RecordKind, Replayed};
 use metrics::{counter, gauge};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -57,6 +59,8 @@ pub struct SealConfig {
     pub wal_quota_bytes: u64,
     /// Set when it is time to stop: from then on, a disk that takes nothing ends the stage.
     pub give_up: Arc<AtomicBool>,
+    /// The rules that this life's messages are decoded by.
+    pub rules: Arc<Rules>,
 }
 
 /// The stage; see the module.
@@ -70,6 +74,7 @@ pub struct SealStage {
     checkpoints: Checkpoints,
     wal: LogReader,
     catalogue: Catalogue,
+    configurations: Configurations,
     sealed: mpsc::Sender<Sealed>,
     /// Behind the last message that was taken in.
     position: Option<Origin>,
@@ -107,6 +112,8 @@ pub struct Stores {
     pub dead: DeadLetters,
     /// What is known up to a message.
     pub checkpoints: Checkpoints,
+    /// The texts of decoding rules.
+    pub texts: Texts,
     /// The log, to trim it.
     pub wal: LogReader,
     /// What is looked up and may be rebuilt.
@@ -122,6 +129,7 @@ impl SealStage {
             covered,
             dead,
             checkpoints,
+            texts,
             wal,
             catalogue,
         } = stores;
@@ -130,13 +138,14 @@ impl SealStage {
             read.inspect_err(|error| warn!(%error, "an older checkpoint is used"))
                 .ok()
         });
-        let (position, marks, declared) = match good {
+        let (position, marks, declared, in_force) = match good {
             Some(Checkpoint {
                 position,
                 marks,
                 declared,
-            }) => (Some(position), marks, declared),
-            None => (None, Marks::new(), BTreeSet::new()),
+                in_force,
+            }) => (Some(position), marks, declared, in_force),
+            None => (None, Marks::new(), BTreeSet::new(), InForce::default()),
         };
         if let Some(position) = position {
             covered.advance(position);
@@ -151,6 +160,7 @@ impl SealStage {
             checkpoints,
             wal,
             catalogue,
+            configurations: Configurations::new(texts, Arc::clone(&config.rules), in_force),
             sealed,
             position,
             older: position,
@@ -199,6 +209,7 @@ impl SealStage {
             }
             Replayed::Damaged { life, numbers } | Replayed::Missing { life, numbers } => {
                 let (first, end) = (numbers.start, numbers.end);
+                self.begin_life(BufferId(life.0), None);
                 error!(%life, first, end, "messages can't be read back: declared as a gap");
                 counter!("tributary_agent_messages_damaged_total").increment(end - first);
                 self.declare_lost(BufferId(life.0), first, end, now)
@@ -217,6 +228,7 @@ impl SealStage {
         bytes: &[u8],
         now: Now,
     ) -> Result<(), StageError> {
+        self.begin_life(origin.buffer, Some(origin.number));
         self.position = Some(Origin {
             number: origin.number + 1,
             ..origin
@@ -237,6 +249,10 @@ impl SealStage {
             }
             Ok(Record::Session(session)) => {
                 self.marks.keep(session.session, session.expiry_s);
+                self.pass(origin, covered, now)?;
+            }
+            Ok(Record::Control(RecordKind::Configuration, bytes)) => {
+                self.configured(origin, bytes, now)?;
                 self.pass(origin, covered, now)?;
             }
             Ok(Record::Control(..)) => self.pass(origin, covered, now)?,
@@ -279,12 +295,7 @@ impl SealStage {
         covered: bool,
         now: Now,
     ) -> Result<(), StageError> {
-        let decoded = decode(
-            message.topic,
-            message.payload,
-            message.received_time,
-            &mut self.rows,
-        );
+        let decoded = self.decode(message);
         let judged = self.judge(message, decoded.as_ref().ok());
         if covered {
             return Ok(());
@@ -436,8 +447,8 @@ impl SealStage {
         let Ok(Record::Message(message)) = Record::parse(entry.kind, &entry.bytes) else {
             return Ok(());
         };
-        let (topic, payload) = (message.topic, message.payload);
-        if decode(topic, payload, message.received_time, &mut self.rows).is_err() {
+        // Rules change only where nothing waits: these are the ones that it came under.
+        if self.decode(&message).is_err() {
             return Ok(());
         }
         let readings = self.rows.iter();

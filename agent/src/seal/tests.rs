@@ -3,7 +3,9 @@
 
 use super::*;
 use crate::catalogue::Catalogue;
+use crate::configuration::Texts;
 use crate::deadletter::{DeadLetters, Letter};
+use crate::decode::Rules;
 use crate::limits::WAL_SEGMENT_BYTES;
 use crate::spool::{self, AgentSpool};
 use crate::wal::{Message, Qos, RecordKind, Replay};
@@ -55,6 +57,10 @@ fn log_config(kind: LogKind, segment_bytes: u64) -> LogConfig {
 
 impl Life {
     fn open(disk: &Arc<dyn Disk>) -> (Self, LogReader) {
+        Self::open_with(disk, &Rules::builtin())
+    }
+
+    fn open_with(disk: &Arc<dyn Disk>, rules: &Arc<Rules>) -> (Self, LogReader) {
         let dir = Path::new(DATA);
         disk.create_dir_all(dir).unwrap();
         let checkpoints = Checkpoints::open(Arc::clone(disk), &dir.join("ckpt"), "agent").unwrap();
@@ -67,12 +73,14 @@ impl Life {
             Open::NewLife(LifeId(present.0)),
         )
         .unwrap();
+        let texts = Texts::open(Arc::clone(disk), &dir.join("config")).unwrap();
         let spool = spool::open(disk, &spool::dir(dir), present, 64 << 20, 0).unwrap();
         let stores = Stores {
             spool: spool.writer,
             covered: spool.covered,
             dead: DeadLetters::open(disk, &dir.join("deadletter"), present, 0).unwrap(),
             checkpoints,
+            texts,
             wal: wal.reader.clone(),
             catalogue: Catalogue::unkept(),
         };
@@ -83,6 +91,7 @@ impl Life {
             checkpoint_bytes_max: 16 * 1024,
             wal_quota_bytes: 64 << 20,
             give_up: Arc::new(AtomicBool::new(true)),
+            rules: Arc::clone(rules),
         };
         let stage = SealStage::new(&config, stores, sender);
         let life = Self {

@@ -93,6 +93,7 @@ async fn demo(arguments: DemoArguments) -> anyhow::Result<ExitCode> {
         data_dir: arguments.data_dir.clone(),
         mqtt: free_or_other("MQTT", defaults.mqtt)?,
         console: free_or_other("HTTP", defaults.console)?,
+        decode: defaults.decode,
     };
     let machine = machine::start(&settings).await?;
     introduce(&arguments, &settings, &machine);

@@ -88,6 +88,7 @@ async fn start_agent(
             address: settings.mqtt,
             rate_limit_messages_per_s: tributary_agent::limits::RATE_LIMIT_MESSAGES_PER_S,
         },
+        rules: settings.decode.clone(),
         wal: tributary_journal::CommitPolicy::default(),
         wal_quota_bytes: WAL_QUOTA_BYTES,
         spool_quota_bytes: SPOOL_QUOTA_BYTES,

@@ -32,6 +32,7 @@ impl RunArguments {
             data_dir: self.data_dir.unwrap_or(file.data_dir),
             mqtt: self.mqtt.unwrap_or(file.mqtt),
             console: self.console.unwrap_or(file.console),
+            decode: file.decode,
         })
     }
 }

@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tributary_agent::decode::Rules;
 use tributary_agent::limits::CONFIG_BYTES_MAX;
 use tributary_settings::{Diagnostic, Document};
 
@@ -17,6 +19,8 @@ pub struct Settings {
     pub mqtt: SocketAddr,
     /// The HTTP side.
     pub console: SocketAddr,
+    /// How messages are read: `[[decode]]`, as in the agent's own configuration.
+    pub decode: Arc<Rules>,
 }
 
 impl Default for Settings {
@@ -26,6 +30,7 @@ impl Default for Settings {
             data_dir: "tributary-data".into(),
             mqtt: SocketAddr::new(loopback, 1883),
             console: SocketAddr::new(loopback, 8080),
+            decode: Rules::builtin(),
         }
     }
 }
@@ -97,6 +102,7 @@ impl Settings {
                 data_dir: machine.or("data_dir", defaults.data_dir),
                 mqtt: machine.read("mqtt", address).unwrap_or(defaults.mqtt),
                 console: machine.read("console", address).unwrap_or(defaults.console),
+                decode: Rules::read(&mut root),
             }
         };
         let wrong = document.finish();

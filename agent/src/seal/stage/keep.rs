@@ -24,7 +24,8 @@ impl SealStage {
         let Some(position) = self.position else {
             return Ok(());
         };
-        let body = Checkpoint::write(position, &self.marks, &self.declared);
+        let in_force = self.configurations.in_force();
+        let body = Checkpoint::write(position, &self.marks, &self.declared, in_force);
         if let Err(error) = self.checkpoints.write(&body) {
             warn!(%error, "no checkpoint: the log is kept for longer");
             return Ok(());
@@ -38,7 +39,10 @@ impl SealStage {
         self.catalogue.commit();
         if let Some(older) = self.older.replace(position) {
             match self.trim_wal(older) {
-                Ok(()) => self.trimmed_to = Some(older),
+                Ok(()) => {
+                    self.trimmed_to = Some(older);
+                    self.configurations.forget_before(older);
+                }
                 Err(error) => warn!(%error, "the log can't be trimmed"),
             }
         }

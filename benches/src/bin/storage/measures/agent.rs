@@ -11,8 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use tokio::sync::mpsc;
 use tributary_agent::catalogue::Catalogue;
+use tributary_agent::configuration::Texts;
 use tributary_agent::deadletter::DeadLetters;
-use tributary_agent::decode::Reading;
+use tributary_agent::decode::{Reading, Rules};
 use tributary_agent::limits::SEAL_DELAY_US;
 use tributary_agent::seal::{Lanes, Now, Origin, SealConfig, SealStage, Stores};
 use tributary_agent::spool;
@@ -126,12 +127,14 @@ fn open_stage(
         spool: spool.writer,
         covered: spool.covered,
         dead: DeadLetters::open(&shared, &dir.join("deadletter"), present(), 0)?,
-        checkpoints: Checkpoints::open(shared, &dir.join("checkpoint"), "agent")?,
+        checkpoints: Checkpoints::open(Arc::clone(&shared), &dir.join("checkpoint"), "agent")?,
+        texts: Texts::open(shared, &dir.join("config"))?,
         wal,
         // What it writes does not pass the counted disk; it may be lost, and is small.
         catalogue: Catalogue::unkept(),
     };
     let config = SealConfig {
+        rules: Rules::builtin(),
         present: present(),
         delay_us: SEAL_DELAY_US,
         checkpoint_bytes_max: WAL_QUOTA_BYTES / 4,

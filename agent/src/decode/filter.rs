@@ -1,0 +1,229 @@
+//! Topic filters with named levels, and the templates that put names together from them.
+//!
+//! A filter is MQTT's (3.1.1, section 4.7): `+` is any one level, `#` at the end any number of
+//! levels, also none; `{name}` is `+` with a name. A template is a text with `{name}` in it.
+
+use crate::limits::FILTER_LEVELS_MAX;
+use tributary_settings::nearest;
+
+/// One level of a filter.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Level {
+    /// This text.
+    Literal(Box<str>),
+    /// Any text, perhaps with a name.
+    Any(Option<Box<str>>),
+}
+
+/// Which topics a rule is for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Filter {
+    text: Box<str>,
+    levels: Vec<Level>,
+    /// Whether any more levels may follow.
+    rest: bool,
+}
+
+impl Filter {
+    /// Reads a filter.
+    ///
+    /// # Errors
+    /// What is wrong with it, as the end of a sentence that begins with the setting.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if text.is_empty() || text.contains('\0') {
+            return Err("is empty or holds U+0000; expected a filter like `plant/+/t`".into());
+        }
+        let mut filter = Self {
+            text: text.into(),
+            levels: Vec::new(),
+            rest: false,
+        };
+        for level in text.split('/') {
+            if filter.rest {
+                return Err("goes on behind `#`, which must be the last level".into());
+            }
+            if filter.levels.len() == FILTER_LEVELS_MAX {
+                return Err(format!("has more than {FILTER_LEVELS_MAX} levels"));
+            }
+            match level {
+                "#" => filter.rest = true,
+                "+" => filter.levels.push(Level::Any(None)),
+                _ => {
+                    let level = filter.level(level)?;
+                    filter.levels.push(level);
+                }
+            }
+        }
+        Ok(filter)
+    }
+
+    fn level(&self, text: &str) -> Result<Level, String> {
+        if text.contains(['+', '#']) {
+            return Err(format!(
+                "has the level `{text}`: `+` and `#` stand for whole levels"
+            ));
+        }
+        if !text.contains(['{', '}']) {
+            return Ok(Level::Literal(text.into()));
+        }
+        let name = text
+            .strip_prefix('{')
+            .and_then(|rest| rest.strip_suffix('}'));
+        let name = name.filter(|name| is_level_name(name)).ok_or_else(|| {
+            format!(
+                "has the level `{text}`: a named level is `{{name}}` and nothing else, of letters, \
+                 digits and `_`"
+            )
+        })?;
+        if self.named(name).is_some() {
+            return Err(format!("names two levels `{name}`"));
+        }
+        Ok(Level::Any(Some(name.into())))
+    }
+
+    /// The filter as it was written.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    pub(super) fn levels(&self) -> &[Level] {
+        &self.levels
+    }
+
+    pub(super) fn rest(&self) -> bool {
+        self.rest
+    }
+
+    /// Which level has this name.
+    pub(super) fn named(&self, name: &str) -> Option<usize> {
+        let named = |level: &Level| matches!(level, Level::Any(Some(known)) if **known == *name);
+        self.levels.iter().position(named)
+    }
+
+    fn names(&self) -> Vec<&str> {
+        let names = self.levels.iter().filter_map(|level| match level {
+            Level::Any(Some(name)) => Some(&**name),
+            _ => None,
+        });
+        names.collect()
+    }
+
+    /// Whether two filters are for the same topics, level by level.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        let same = |(a, b): (&Level, &Level)| match (a, b) {
+            (Level::Literal(a), Level::Literal(b)) => a == b,
+            (Level::Any(_), Level::Any(_)) => true,
+            _ => false,
+        };
+        self.rest == other.rest
+            && self.levels.len() == other.levels.len()
+            && self.levels.iter().zip(&other.levels).all(same)
+    }
+
+    /// Whether the filter is for `topic`: what the [matcher](super::matcher) does for all filters
+    /// at once.
+    pub fn is_for(&self, topic: &str) -> bool {
+        let wild = self
+            .levels
+            .first()
+            .map_or(self.rest, |first| matches!(first, Level::Any(_)));
+        if wild && topic.starts_with('$') {
+            return false;
+        }
+        let mut levels = topic.split('/');
+        for wanted in &self.levels {
+            match (wanted, levels.next()) {
+                (Level::Any(_), Some(_)) => {}
+                (Level::Literal(text), Some(level)) if **text == *level => {}
+                _ => return false,
+            }
+        }
+        self.rest || levels.next().is_none()
+    }
+}
+
+fn is_level_name(name: &str) -> bool {
+    let usable = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    !name.is_empty() && name.len() <= 64 && name.bytes().all(usable)
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Piece {
+    Literal(Box<str>),
+    /// The level of the topic with this place.
+    Level(usize),
+}
+
+/// How a name is put together from the levels of a topic.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Template {
+    text: Box<str>,
+    pieces: Vec<Piece>,
+}
+
+impl Template {
+    /// Reads a template over the named levels of `filter`.
+    ///
+    /// # Errors
+    /// What is wrong with it, as the end of a sentence that begins with the setting.
+    pub fn parse(text: &str, filter: &Filter) -> Result<Self, String> {
+        let mut template = Self {
+            text: text.into(),
+            pieces: Vec::new(),
+        };
+        let mut rest = text;
+        while let Some(open) = rest.find(['{', '}']) {
+            let (before, behind) = rest.split_at(open);
+            if !before.is_empty() {
+                template.pieces.push(Piece::Literal(before.into()));
+            }
+            let named = behind
+                .strip_prefix('{')
+                .and_then(|rest| rest.split_once('}'));
+            let (name, behind) = named.ok_or("has a brace without its other half")?;
+            let level = filter.named(name).ok_or_else(|| unknown(name, filter))?;
+            template.pieces.push(Piece::Level(level));
+            rest = behind;
+        }
+        if !rest.is_empty() {
+            template.pieces.push(Piece::Literal(rest.into()));
+        }
+        if template.pieces.is_empty() {
+            return Err("is empty; expected a name, or a template like `{site}/{device}`".into());
+        }
+        Ok(template)
+    }
+
+    /// The template as it was written.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Appends what the template gives for `topic`.
+    pub(super) fn write(&self, topic: &str, out: &mut String) {
+        for piece in &self.pieces {
+            match piece {
+                Piece::Literal(text) => out.push_str(text),
+                Piece::Level(place) => out.push_str(topic.split('/').nth(*place).unwrap_or("")),
+            }
+        }
+    }
+}
+
+fn unknown(name: &str, filter: &Filter) -> String {
+    let names = filter.names();
+    match nearest(name, &names) {
+        Some(near) => format!("names `{{{name}}}`; did you mean `{{{near}}}`?"),
+        None if names.is_empty() => {
+            format!("names `{{{name}}}`, and the topic names no level: write `{{{name}}}` for `+`")
+        }
+        None => format!(
+            "names `{{{name}}}`; the topic names {}",
+            names
+                .iter()
+                .map(|name| format!("`{{{name}}}`"))
+                .collect::<Vec<_>>()
+                .join(", ")
+        ),
+    }
+}
