@@ -113,3 +113,50 @@ impl Checkpoint {
         })
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+mod tests {
+    use super::*;
+    use crate::decode::RulesHash;
+
+    fn written(in_force: InForce) -> (Origin, Vec<u8>) {
+        let position = Origin {
+            buffer: BufferId::new(7, 3),
+            number: 40,
+        };
+        let declared = BTreeSet::from([5, 9]);
+        (
+            position,
+            Checkpoint::write(position, &Marks::new(), &declared, in_force),
+        )
+    }
+
+    #[test]
+    fn what_is_in_force_comes_back() {
+        for in_force in [
+            InForce::Unsaid,
+            InForce::Named(RulesHash([7; 32])),
+            InForce::Lost,
+        ] {
+            let (position, bytes) = written(in_force);
+            let read = Checkpoint::read(&bytes).unwrap();
+            assert_eq!((read.position, read.in_force), (position, in_force));
+            assert_eq!(read.declared, BTreeSet::from([5, 9]));
+            for length in 0..bytes.len() {
+                assert!(Checkpoint::read(&bytes[..length]).is_err(), "{length}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_of_version_1_is_still_read_and_of_version_3_refused() {
+        let (position, mut bytes) = written(InForce::Unsaid);
+        bytes.pop();
+        bytes[0] = 1;
+        let read = Checkpoint::read(&bytes).unwrap();
+        assert_eq!((read.position, read.in_force), (position, InForce::Unsaid));
+        bytes[0] = 3;
+        assert_eq!(Checkpoint::read(&bytes), Err(CheckpointError::Version(3)));
+    }
+}

@@ -76,9 +76,7 @@ fn choice<T: Copy>(
         let found = known.iter().find(|(name, _)| *name == text);
         found.map(|(_, choice)| *choice).ok_or_else(|| {
             let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
-            let near = tributary_settings::nearest(&text, &names);
-            let near = near.map_or(String::new(), |near| format!("; did you mean `{near}`?"));
-            format!("is \"{text}\"; expected one of {}{near}", names.join(", "))
+            format!("is \"{text}\"; expected one of {}", names.join(", "))
         })
     })
 }
@@ -108,26 +106,37 @@ fn pointers(section: &mut Section, form: Form) -> Pointers {
         _ => !form.has_members(),
     });
     let misplaced: Vec<&'static str> = misplaced.filter(|key| section.has(key)).collect();
-    let defaults = Pointers::default_of(form);
-    let values = section.section("values").named(|metric, text: String| {
-        if !is_name(metric) {
-            return Err("cannot be a metric: expected 1 to 256 bytes without controls".into());
-        }
-        Pointer::parse(&text)
-    });
+    let values = section
+        .section("values")
+        .named(|metric, text: String| match is_name(metric) {
+            true => Pointer::parse(&text),
+            false => Err("cannot be a metric: expected 1 to 256 bytes without controls".to_owned()),
+        });
     let values: Vec<(Box<str>, Pointer)> = values
         .into_iter()
         .map(|(metric, at)| (metric.into(), at))
         .collect();
+    let defaults = Pointers::default_of(form);
+    let value = pointer(section, "value", defaults.value);
+    let samples = pointer(section, "samples", defaults.samples);
+    // Where the whole document is one value, nothing stands beside it.
+    let named = values.iter().map(|(_, at)| at);
+    let is_whole = |at: &Pointer| at.text().is_empty();
+    let whole = value.iter().chain(&samples).chain(named).any(is_whole);
+    let beside = |default: Option<Pointer>| default.filter(|_| !whole);
     let read = Pointers {
-        value: pointer(section, "value", defaults.value),
-        time: pointer(section, "time", defaults.time),
-        seq: pointer(section, "seq", defaults.seq),
-        quality: pointer(section, "quality", defaults.quality),
-        unit: unit(section, form, defaults.unit),
-        rate: pointer(section, "rate", defaults.rate),
-        samples: pointer(section, "samples", defaults.samples),
+        time: pointer(section, "time", beside(defaults.time)),
+        seq: pointer(section, "seq", beside(defaults.seq)),
+        quality: pointer(section, "quality", beside(defaults.quality)),
+        unit: unit(
+            section,
+            form,
+            if whole { Unit::None } else { defaults.unit },
+        ),
+        rate: pointer(section, "rate", beside(defaults.rate)),
+        value,
         values,
+        samples,
     };
     for key in misplaced {
         let form = form.name();

@@ -1,6 +1,9 @@
 //! What payloads mean, as a table; and that nothing whatever makes the decoder panic or lose a bit.
 
 use super::*;
+
+mod ruled;
+
 use proptest::prelude::*;
 use tributary_protocol::limits::{MESSAGE_READINGS_MAX, TEXT_BYTES_MAX};
 use tributary_protocol::reading::{Flags, Value};
@@ -11,8 +14,17 @@ const NOW: i64 = 1_769_848_200_000_000;
 
 /// The rows as text: `device metric[unit] = value @time-now qN #seq flags`.
 fn show(topic: &str, payload: &[u8]) -> String {
+    show_by(&Rules::builtin(), topic, payload)
+}
+
+fn show_by(rules: &Rules, topic: &str, payload: &[u8]) -> String {
     let mut rows = Rows::new();
-    match decode(topic, payload, NOW, &mut rows) {
+    let message = Incoming {
+        topic,
+        payload,
+        received_time: NOW,
+    };
+    match rules.decode(&message, &mut rows) {
         Err(error) => {
             assert!(rows.is_empty(), "a dead letter left rows");
             format!("dead letter: {error}")

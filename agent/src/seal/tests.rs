@@ -23,6 +23,8 @@ use tributary_protocol::ids::LaneKey;
 use tributary_protocol::session::{LaneCursor, Trim};
 use tributary_uplink::{Sealed, Spool};
 
+mod configured;
+
 const DATA: &str = "/data";
 
 struct Random(u64);
@@ -126,9 +128,13 @@ impl Life {
 
     /// One group commit: durable, and then taken in. `None`: the disk gave up.
     fn commit(&mut self, messages: &[Vec<u8>]) -> Option<()> {
+        self.commit_as(RecordKind::Message, messages)
+    }
+
+    fn commit_as(&mut self, kind: RecordKind, messages: &[Vec<u8>]) -> Option<()> {
         let mut frame = Frame::new();
         for message in messages {
-            frame.push(RecordKind::Message.code(), message).unwrap();
+            frame.push(kind.code(), message).unwrap();
         }
         let appended = self.wal.append(&frame).ok()?;
         for (i, message) in messages.iter().enumerate() {
@@ -136,8 +142,7 @@ impl Life {
                 buffer: self.present,
                 number: appended.first + i as u64,
             };
-            let kind = RecordKind::Message.code();
-            stored(self.stage.record(origin, kind, message, self.now()))?;
+            stored(self.stage.record(origin, kind.code(), message, self.now()))?;
         }
         Some(())
     }
