@@ -12,6 +12,7 @@
 
 pub mod disk;
 pub mod limits;
+pub mod read_only;
 
 pub mod commit;
 pub mod log;
@@ -32,5 +33,6 @@ pub use log::{
     Appended, Damage, Entry, Frame, FrameError, LifeId, LifeSpan, Log, LogConfig, LogError,
     LogKind, LogReader, LogWriter, Open, Opened, Recovery, SegmentInfo,
 };
+pub use read_only::ReadOnlyDisk;
 pub use sim_disk::{SimDisk, Survival};
 pub use state_db::{Batch, StateDb, StateDbError};

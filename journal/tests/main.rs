@@ -13,5 +13,6 @@ mod cursors;
 mod log_basics;
 mod log_crash;
 mod log_damage;
+mod read_only;
 mod small_log;
 mod state;
