@@ -2,13 +2,15 @@
 //! plus the messages after it give everything back. Versioned, total on arbitrary bytes.
 
 use crate::configuration::InForce;
+use crate::deadletter::put_back::Done;
 use crate::marks::{Marks, MarksError};
 use crate::seal::Origin;
 use bytes::{Buf, BufMut};
 use std::collections::BTreeSet;
 use tributary_protocol::ids::BufferId;
 
-/// Version 1 ended behind the declared places: its rules were the ones that always hold.
+/// Version 1 ended behind the declared places: its rules were the ones that always hold, and no
+/// dead letter was put back.
 const VERSION: u16 = 2;
 
 /// Why bytes are no checkpoint.
@@ -36,6 +38,8 @@ pub struct Checkpoint {
     pub declared: BTreeSet<u64>,
     /// By which rules messages are decoded.
     pub in_force: InForce,
+    /// Which dead letters were put back.
+    pub put_back: Done,
 }
 
 impl Checkpoint {
@@ -45,6 +49,7 @@ impl Checkpoint {
         marks: &Marks,
         declared: &BTreeSet<u64>,
         in_force: InForce,
+        put_back: &Done,
     ) -> Vec<u8> {
         let mut out = Vec::new();
         out.put_u16_le(VERSION);
@@ -54,6 +59,7 @@ impl Checkpoint {
         out.put_u32_le(declared.len() as u32);
         declared.iter().for_each(|place| out.put_u64_le(*place));
         in_force.write(&mut out);
+        put_back.write(&mut out);
         out
     }
 
@@ -71,15 +77,20 @@ impl Checkpoint {
         for _ in 0..input.try_get_u32_le().map_err(short)? {
             declared.insert(input.try_get_u64_le().map_err(short)?);
         }
-        let in_force = match version {
-            1 => InForce::default(),
-            _ => InForce::read(input).ok_or(CheckpointError::Truncated)?,
+        let (in_force, put_back) = match version {
+            1 => Default::default(),
+            _ => {
+                let short = CheckpointError::Truncated;
+                let in_force = InForce::read(input).ok_or(short.clone())?;
+                (in_force, Done::read(input).ok_or(short)?)
+            }
         };
         Ok(Self {
             position,
             marks,
             declared,
             in_force,
+            put_back,
         })
     }
 
@@ -119,8 +130,9 @@ impl Checkpoint {
 mod tests {
     use super::*;
     use crate::decode::RulesHash;
+    use tributary_journal::LifeId;
 
-    fn written(in_force: InForce) -> (Origin, Vec<u8>) {
+    fn written(in_force: InForce, put_back: &Done) -> (Origin, Vec<u8>) {
         let position = Origin {
             buffer: BufferId::new(7, 3),
             number: 40,
@@ -128,7 +140,7 @@ mod tests {
         let declared = BTreeSet::from([5, 9]);
         (
             position,
-            Checkpoint::write(position, &Marks::new(), &declared, in_force),
+            Checkpoint::write(position, &Marks::new(), &declared, in_force, put_back),
         )
     }
 
@@ -139,10 +151,13 @@ mod tests {
             InForce::Named(RulesHash([7; 32])),
             InForce::Lost,
         ] {
-            let (position, bytes) = written(in_force);
+            let mut put_back = Done::default();
+            put_back.insert_range(LifeId([3; 16]), 4..9);
+            let (position, bytes) = written(in_force, &put_back);
             let read = Checkpoint::read(&bytes).unwrap();
             assert_eq!((read.position, read.in_force), (position, in_force));
             assert_eq!(read.declared, BTreeSet::from([5, 9]));
+            assert_eq!(read.put_back, put_back);
             for length in 0..bytes.len() {
                 assert!(Checkpoint::read(&bytes[..length]).is_err(), "{length}");
             }
@@ -151,8 +166,9 @@ mod tests {
 
     #[test]
     fn a_checkpoint_of_version_1_is_still_read_and_of_version_3_refused() {
-        let (position, mut bytes) = written(InForce::Unsaid);
-        bytes.pop();
+        let (position, mut bytes) = written(InForce::Unsaid, &Done::default());
+        // One byte of what is in force, and four of no letters.
+        bytes.truncate(bytes.len() - 5);
         bytes[0] = 1;
         let read = Checkpoint::read(&bytes).unwrap();
         assert_eq!((read.position, read.in_force), (position, InForce::Unsaid));

@@ -1,5 +1,10 @@
 //! Messages that gave no readings, kept whole with the reason, bounded by bytes: when there is no
-//! room the oldest go, and are counted.
+//! room the oldest go, and are counted. [`view`] reads them beside the agent, [`put_back`] sends
+//! them through the present rules.
+
+pub mod put_back;
+pub mod show;
+pub mod view;
 
 use crate::limits::{DEAD_LETTER_BYTES, WAL_SEGMENT_BYTES};
 use crate::seal::Origin;
@@ -12,7 +17,8 @@ use tributary_journal::{
 };
 use tributary_protocol::ids::BufferId;
 
-const VERSION: u8 = 1;
+/// Version 1 had no word for the reason.
+const VERSION: u8 = 2;
 /// Letters that are looked at to find the newest.
 const LETTERS_COMPARED: u64 = 512;
 /// The kind of a log's entry that is a dead letter.
@@ -27,6 +33,8 @@ pub struct Letter<'a> {
     pub origin: Origin,
     /// When it was received: microseconds since 1970, UTC.
     pub received_time: i64,
+    /// Why it gave none, in one word, as in metrics; empty in letters of version 1.
+    pub word: &'a str,
     /// Why it gave none, for people.
     pub reason: &'a str,
     /// Where it was published.
@@ -42,7 +50,7 @@ impl<'a> Letter<'a> {
         out.put_slice(&self.origin.buffer.0);
         out.put_u64_le(self.origin.number);
         out.put_i64_le(self.received_time);
-        for text in [self.reason, self.topic] {
+        for text in [self.word, self.reason, self.topic] {
             out.put_u32_le(text.len() as u32);
             out.put_slice(text.as_bytes());
         }
@@ -53,7 +61,8 @@ impl<'a> Letter<'a> {
     /// The letter in an entry's bytes; `None` when they are none of this version.
     pub fn read(mut bytes: &'a [u8]) -> Option<Self> {
         let input = &mut bytes;
-        if input.try_get_u8().ok()? != VERSION {
+        let version = input.try_get_u8().ok()?;
+        if !(1..=VERSION).contains(&version) {
             return None;
         }
         let (id, rest) = input.split_first_chunk()?;
@@ -64,17 +73,37 @@ impl<'a> Letter<'a> {
             number: input.try_get_u64_le().ok()?,
         };
         let received_time = input.try_get_i64_le().ok()?;
+        let word = match version {
+            1 => "",
+            _ => read_text(input)?,
+        };
         let reason = read_text(input)?;
         let topic = read_text(input)?;
         Some(Self {
             origin,
             received_time,
+            word,
             reason,
             topic,
             payload: input,
         })
     }
+
+    /// Whether the message is here as it was published: not only its head, and not a record of the
+    /// log that could not be understood.
+    pub fn is_whole(&self) -> bool {
+        let is_head = match self.word {
+            "" => self.reason.ends_with(TOO_LARGE),
+            word => word == WORD_TOO_LARGE,
+        };
+        !is_head && !self.topic.is_empty()
+    }
 }
+
+/// The word for a publication beyond the packet limit, of which only the head is here.
+pub const WORD_TOO_LARGE: &str = "too_large";
+/// The end of its reason.
+pub const TOO_LARGE: &str = "more than a packet may have";
 
 fn read_text<'a>(input: &mut &'a [u8]) -> Option<&'a str> {
     let len = input.try_get_u32_le().ok()? as usize;

@@ -31,6 +31,10 @@ pub mod life;
 
 pub mod pipeline;
 
+pub mod control;
+
+pub mod commands;
+
 pub mod http;
 
 /// A broken invariant ends the process: the truth is on disk, and the supervisor starts it again.

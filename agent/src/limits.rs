@@ -124,6 +124,21 @@ pub const CONFIGURATION_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Configurations that frames of the log may need at once: beyond, a checkpoint is taken.
 pub const CONFIGURATIONS_MAX: usize = 64;
 
+// --- dead letters ---
+
+/// Ranges of dead letters that are remembered as put back: beyond, whole selections only.
+pub const PUT_BACK_RANGES_MAX: usize = 4_096;
+/// Bytes of one request, and of one answer, on the control socket.
+pub const CONTROL_BYTES_MAX: usize = 1024 * 1024;
+/// Time that a client of the control socket has for its request.
+pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time without an answer after which a client of the control socket goes on without one.
+pub const CONTROL_PATIENCE: Duration = Duration::from_secs(120);
+/// Dead letters that are read at once by commands.
+pub const LETTERS_READ: u64 = 16;
+/// Dead letters that `deadletter ls` shows when nothing else is said.
+pub const LETTERS_SHOWN: usize = 100;
+
 // --- config ---
 
 /// Bytes of a configuration file.
@@ -199,6 +214,8 @@ const _: () =
     assert!(FRAME_TAKE_BYTES + WAL_BATCH_BYTES_MAX <= tributary_journal::limits::FRAME_BYTES_MAX);
 const _: () = assert!(RECORD_BYTES_MAX <= tributary_journal::limits::ENTRY_BYTES_MAX);
 const _: () = assert!(WAL_BATCH_BYTES_MAX < WAL_QUEUE_BYTES_MAX);
+// A request names each range in at most 128 bytes.
+const _: () = assert!(PUT_BACK_RANGES_MAX * 128 <= CONTROL_BYTES_MAX);
 // A configuration with every default written out is at most four times its file.
 const _: () = assert!(4 * CONFIG_BYTES_MAX <= CONFIGURATION_BYTES_MAX as u64);
 const _: () = assert!(2 * DICTIONARY_BYTES_MAX as u64 <= SERIES_SPOOL_BYTES);

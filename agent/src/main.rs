@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tributary_agent::commands::deadletter::{self, DeadLetterArguments};
 use tributary_agent::config::Config;
 use tributary_agent::pipeline::{self, Settings};
 use tributary_agent::{http, log_panics_and_abort};
@@ -40,6 +41,8 @@ enum Command {
     Run,
     /// Say everything that is wrong with the configuration.
     Check,
+    #[command(name = "deadletter")]
+    DeadLetter(DeadLetterArguments),
 }
 
 fn log(format: LogFormat) {
@@ -63,25 +66,46 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     log(arguments.log_format);
     log_panics_and_abort();
-    let settings = Config::load(arguments.config.as_deref())
-        .map_err(|error| error.to_string())
-        .and_then(|config| Ok((Settings::from_config(&config)?, config)));
-    let (settings, config) = match settings {
-        Ok(both) => both,
+    let config = match Config::load(arguments.config.as_deref()) {
+        Ok(config) => config,
         Err(error) => {
             eprintln!("{error}");
             return ExitCode::from(2);
         }
     };
+    let settings = || {
+        let settings = Settings::from_config(&config);
+        settings.map_err(|error| {
+            eprintln!("{error}");
+            ExitCode::from(2)
+        })
+    };
     match arguments.command {
-        Command::Check => check(&settings),
-        Command::Run => match run(settings, &config) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
+        Command::DeadLetter(arguments) => dead_letters(arguments, &config),
+        Command::Check => settings().map_or_else(|code| code, |settings| check(&settings)),
+        Command::Run => match settings().map(|settings| run(settings, &config)) {
+            Ok(Ok(())) => ExitCode::SUCCESS,
+            Ok(Err(error)) => {
                 eprintln!("{error:#}");
                 ExitCode::FAILURE
             }
+            Err(code) => code,
         },
+    }
+}
+
+#[allow(clippy::print_stderr, reason = "what a program says to its user")]
+fn dead_letters(arguments: DeadLetterArguments, config: &Config) -> ExitCode {
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let done = deadletter::run(arguments, config, &mut out, &mut std::io::stderr());
+    let flushed = std::io::Write::flush(&mut out);
+    match done.and_then(|well| Ok(flushed.map(|()| well)?)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 

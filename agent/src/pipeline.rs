@@ -5,7 +5,9 @@
 use crate::catalogue::{Catalogue, LatestView};
 use crate::config::Config;
 use crate::configuration::{self, Texts};
+use crate::control::Control;
 use crate::deadletter::DeadLetters;
+use crate::deadletter::put_back::Putter;
 use crate::decode::Rules;
 use crate::limits::WAL_SEGMENT_BYTES;
 use crate::seal::{IDLE_WAIT, Now, SealConfig, SealStage, StageError, Stores};
@@ -185,6 +187,7 @@ enum Ended {
     Deadline,
     Sealing(Result<(), PipelineError>),
     Uplink { drained: bool },
+    Control,
 }
 
 /// How an agent ended.
@@ -336,11 +339,20 @@ async fn start_stages(
         give_up: Arc::clone(&give_up),
         rules: Arc::clone(&settings.rules),
     };
+    let letters = stores.dead.reader().clone();
     let stage = SealStage::new(&config, stores, sealed);
+    let putter = Putter::new(letters, wal.queue.clone(), stage.put_back());
 
     let mut stages = JoinSet::new();
     // Ends the listener when the agent is told to stop, or can't go on.
     let listening = stop.child_token();
+    if let Some(control) = Control::bind(&settings.data_dir, putter) {
+        let stop = stop.clone();
+        stages.spawn(async move {
+            control.run(stop).await;
+            Ended::Control
+        });
+    }
     stages.spawn(listen(listener, wal.queue, listening.clone(), deadline));
     // Late is safe: what is not sealed by then stays in the log.
     stages.spawn(async move {
@@ -436,8 +448,9 @@ impl Agent {
         while open > 0
             && let Some(ended) = self.stages.join_next().await
         {
-            open -= usize::from(!matches!(ended, Ok(Ended::Deadline)));
+            open -= usize::from(!matches!(ended, Ok(Ended::Deadline | Ended::Control)));
             match ended {
+                Ok(Ended::Control) => {}
                 Ok(Ended::Deadline) => info!("the time to drain is over"),
                 Ok(Ended::Listener) => info!("listener closed"),
                 Ok(Ended::Sealing(Ok(()))) => info!("everything is sealed"),

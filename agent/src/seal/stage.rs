@@ -7,12 +7,14 @@
 mod configured;
 mod keep;
 mod lost;
+mod put_back;
 
 use super::{GivenUp, Lanes, Origin, text_bytes};
 use crate::catalogue::Catalogue;
 use crate::checkpoint::Checkpoint;
 use crate::configuration::{Configurations, InForce, Texts};
-use crate::deadletter::{DeadLetters, Letter};
+use crate::deadletter::put_back::{Done, PutBack};
+use crate::deadletter::{DeadLetters, Letter, TOO_LARGE, WORD_TOO_LARGE};
 use crate::decode::{Decoded, Rows, Rules, message_hash};
 use crate::limits::{CHECKPOINT_WAL_BYTES, STORAGE_RETRY};
 use crate::marks::{Evidence, Judged, Marks};
@@ -75,6 +77,9 @@ pub struct SealStage {
     wal: LogReader,
     catalogue: Catalogue,
     configurations: Configurations,
+    put_back: PutBack,
+    /// Dead letters since the start.
+    buried: u64,
     sealed: mpsc::Sender<Sealed>,
     /// Behind the last message that was taken in.
     position: Option<Origin>,
@@ -138,14 +143,18 @@ impl SealStage {
             read.inspect_err(|error| warn!(%error, "an older checkpoint is used"))
                 .ok()
         });
-        let (position, marks, declared, in_force) = match good {
+        let (position, marks, declared, in_force, put_back) = match good {
             Some(Checkpoint {
                 position,
                 marks,
                 declared,
                 in_force,
-            }) => (Some(position), marks, declared, in_force),
-            None => (None, Marks::new(), BTreeSet::new(), InForce::default()),
+                put_back,
+            }) => (Some(position), marks, declared, in_force, put_back),
+            None => {
+                let (in_force, put_back) = (InForce::default(), Done::default());
+                (None, Marks::new(), BTreeSet::new(), in_force, put_back)
+            }
         };
         if let Some(position) = position {
             covered.advance(position);
@@ -161,6 +170,8 @@ impl SealStage {
             wal,
             catalogue,
             configurations: Configurations::new(texts, Arc::clone(&config.rules), in_force),
+            put_back: PutBack::new(put_back),
+            buried: 0,
             sealed,
             position,
             older: position,
@@ -182,6 +193,11 @@ impl SealStage {
     /// The sessions that outlive their connections, and for how many seconds each.
     pub fn sessions(&self) -> impl Iterator<Item = (u64, u32)> {
         self.marks.kept()
+    }
+
+    /// Which dead letters were put back.
+    pub fn put_back(&self) -> PutBack {
+        self.put_back.clone()
     }
 
     /// When the stage has to be [ticked](Self::tick) next, on the monotonic clock.
@@ -239,8 +255,10 @@ impl SealStage {
             Ok(Record::Message(message)) => self.message(origin, &message, covered, now)?,
             Ok(Record::TooLarge(large)) => {
                 let bytes = large.payload_bytes;
-                let reason = format!("{bytes} bytes of payload: more than a packet may have");
-                self.bury(origin, &large.message, &reason)?;
+                let reason = format!("{bytes} bytes of payload: {TOO_LARGE}");
+                if !covered {
+                    self.bury(origin, &large.message, WORD_TOO_LARGE, &reason)?;
+                }
                 self.pass(origin, covered, now)?;
             }
             Ok(Record::PubRel(PubRel { session, packet_id })) => {
@@ -255,17 +273,15 @@ impl SealStage {
                 self.configured(origin, bytes, now)?;
                 self.pass(origin, covered, now)?;
             }
+            Ok(Record::Control(RecordKind::PutBack, bytes)) => {
+                self.put_back_record(origin, bytes, covered, now)?;
+            }
             Ok(Record::Control(..)) => self.pass(origin, covered, now)?,
             Err(error) => {
                 error!(%error, number = origin.number, "a record of the log can't be understood");
-                let letter = Letter {
-                    origin,
-                    received_time: now.wall,
-                    reason: &error.to_string(),
-                    topic: "",
-                    payload: bytes,
-                };
-                self.until_stored(|stage| stage.dead.push(&letter))?;
+                if !covered {
+                    self.bury_record(origin, bytes, &error.to_string(), now)?;
+                }
                 self.pass(origin, covered, now)?;
             }
         }
@@ -305,9 +321,7 @@ impl SealStage {
             return self.pass(origin, false, now);
         }
         if let Err(reason) = decoded {
-            counter!("tributary_agent_dead_letters_total", "reason" => reason.reason())
-                .increment(1);
-            self.bury(origin, message, &reason.to_string())?;
+            self.bury(origin, message, reason.reason(), &reason.to_string())?;
             return self.pass(origin, false, now);
         }
         let texts = text_bytes(self.rows.iter());
@@ -322,8 +336,7 @@ impl SealStage {
             .lanes
             .take(origin, self.rows.iter(), flags, now.monotonic)
         {
-            counter!("tributary_agent_dead_letters_total", "reason" => "series").increment(1);
-            self.bury(origin, message, &reason.to_string())?;
+            self.bury(origin, message, "series", &reason.to_string())?;
             return self.pass(origin, false, now);
         }
         counter!("tributary_agent_readings_total").increment(self.rows.len() as u64);
@@ -350,15 +363,19 @@ impl SealStage {
         &mut self,
         origin: Origin,
         message: &Message<'_>,
+        word: &'static str,
         reason: &str,
     ) -> Result<(), StageError> {
         let letter = Letter {
             origin,
             received_time: message.received_time,
+            word,
             reason,
             topic: message.topic,
             payload: message.payload,
         };
+        self.buried += 1;
+        counter!("tributary_agent_dead_letters_total", "reason" => word).increment(1);
         self.until_stored(|stage| stage.dead.push(&letter))
     }
 
@@ -370,7 +387,8 @@ impl SealStage {
         if self.lanes.is_due(now.monotonic) {
             self.seal(now)?;
         }
-        if self.since_checkpoint >= self.checkpoint_due || self.is_log_half_full() {
+        let asked = self.put_back.takes_checkpoint();
+        if asked || self.since_checkpoint >= self.checkpoint_due || self.is_log_half_full() {
             self.checkpoint(now)?;
         }
         Ok(())
@@ -444,7 +462,7 @@ impl SealStage {
         let (Ok(()), Some(entry)) = (read, entry) else {
             return self.declare_lost(buffer, number, number + 1, now);
         };
-        let Ok(Record::Message(message)) = Record::parse(entry.kind, &entry.bytes) else {
+        let Some(message) = put_back::message_in(entry.kind, &entry.bytes) else {
             return Ok(());
         };
         // Rules change only where nothing waits: these are the ones that it came under.
@@ -467,8 +485,7 @@ impl SealStage {
         };
         if let Some(reason) = failed {
             self.lanes.give_up();
-            counter!("tributary_agent_dead_letters_total", "reason" => "seal").increment(1);
-            self.bury(given_up.origin, &message, &reason)?;
+            self.bury(given_up.origin, &message, "seal", &reason)?;
         }
         Ok(())
     }

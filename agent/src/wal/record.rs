@@ -57,6 +57,8 @@ kinds! {
     Capture = 8, "capture";
     /// A session begins, is kept for longer or shorter, or is over.
     Session = 9, "session";
+    /// A dead letter is put back: its message, to be read once more.
+    PutBack = 10, "put_back";
 }
 
 impl RecordKind {
@@ -443,7 +445,7 @@ mod tests {
             Record::parse(1, &bytes).unwrap_err()
         };
         assert_eq!(Record::parse(0, &good), Err(RecordError::Kind(0)));
-        assert_eq!(Record::parse(10, &good), Err(RecordError::Kind(10)));
+        assert_eq!(Record::parse(99, &good), Err(RecordError::Kind(99)));
         assert_eq!(with(0, 2), RecordError::Version(2));
         assert_eq!(with(1, 3), RecordError::Field("QoS"));
         assert_eq!(with(1, 0x40), RecordError::Field("flags"));

@@ -25,7 +25,10 @@ impl SealStage {
             return Ok(());
         };
         let in_force = self.configurations.in_force();
-        let body = Checkpoint::write(position, &self.marks, &self.declared, in_force);
+        let held = self.dead.reader().lives();
+        self.put_back.with(|done| done.keep_only(&held));
+        let done = self.put_back.done();
+        let body = Checkpoint::write(position, &self.marks, &self.declared, in_force, &done);
         if let Err(error) = self.checkpoints.write(&body) {
             warn!(%error, "no checkpoint: the log is kept for longer");
             return Ok(());

@@ -1,0 +1,4 @@
+//! Commands of the binary that look at an agent's data, or ask a running agent for something. They
+//! say what they have to say to a writer, and how it went as an exit code.
+
+pub mod deadletter;

@@ -1,0 +1,187 @@
+//! The control socket: how commands ask the running agent for something. A Unix socket in the data
+//! directory, so that the file system says who may: the owner alone.
+//!
+//! One request a connection, one line of JSON each way, one connection at a time. Decides nothing.
+
+use crate::deadletter::put_back::{LetterRange, Outcome, Putter};
+use crate::limits::{CONTROL_BYTES_MAX, CONTROL_PATIENCE, CONTROL_TIMEOUT, PUT_BACK_RANGES_MAX};
+use serde::{Deserialize, Serialize};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio_util::sync::CancellationToken;
+
+/// What may be asked.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// Put these dead letters back.
+    PutBack(Vec<LetterRange>),
+}
+
+/// What is answered.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// What became of the letters.
+    PutBack(Outcome),
+    /// Why nothing was done, or not all.
+    Refused(String),
+}
+
+fn path_in(data_dir: &Path) -> PathBuf {
+    data_dir.join("control.sock")
+}
+
+/// The agent's end.
+#[derive(Debug)]
+pub struct Control {
+    listener: UnixListener,
+    path: PathBuf,
+    putter: Putter,
+}
+
+impl Control {
+    /// Listens in `data_dir`, which nobody else uses. Without it commands find no running agent,
+    /// and all else goes on: `None`, and a warning.
+    pub fn bind(data_dir: &Path, putter: Putter) -> Option<Self> {
+        let path = path_in(data_dir);
+        // One that is there is left from a process that was killed.
+        let cleared = match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        };
+        let bound = cleared.and_then(|()| {
+            let listener = UnixListener::bind(&path)?;
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+            Ok(listener)
+        });
+        match bound {
+            Ok(listener) => Some(Self {
+                listener,
+                path,
+                putter,
+            }),
+            Err(error) => {
+                let path = path.display();
+                tracing::warn!(%path, %error, "no control socket: no dead letter can be put back");
+                None
+            }
+        }
+    }
+
+    /// Answers until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        let serve = async {
+            loop {
+                match self.listener.accept().await {
+                    Ok((stream, _)) => {
+                        if let Err(error) = self.serve(stream).await {
+                            tracing::debug!(%error, "a control connection broke");
+                        }
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "the control socket takes nobody");
+                        tokio::time::sleep(CONTROL_TIMEOUT).await;
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = serve => {}
+        }
+        // Best effort: the next start removes it, too.
+        let _ = std::fs::remove_file(&self.path);
+    }
+
+    async fn serve(&self, mut stream: UnixStream) -> io::Result<()> {
+        let (reading, mut writing) = stream.split();
+        let mut line = Vec::new();
+        let mut reading = tokio::io::BufReader::new(reading.take(CONTROL_BYTES_MAX as u64));
+        let read = reading.read_until(b'\n', &mut line);
+        match tokio::time::timeout(CONTROL_TIMEOUT, read).await {
+            Ok(read) => read?,
+            Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+        };
+        let answer = match serde_json::from_slice(&line) {
+            Ok(Request::PutBack(letters)) => self.put_back(&letters).await,
+            Err(error) => Answer::Refused(format!("no request that this agent knows: {error}")),
+        };
+        let mut bytes = serde_json::to_vec(&answer)?;
+        bytes.push(b'\n');
+        let written = writing.write_all(&bytes);
+        tokio::time::timeout(CONTROL_TIMEOUT, written)
+            .await
+            .unwrap_or(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    async fn put_back(&self, letters: &[LetterRange]) -> Answer {
+        if !self.putter.has_room_for(letters.len()) {
+            return Answer::Refused(format!(
+                "letters in more than {PUT_BACK_RANGES_MAX} places were put back one by one: put \
+                 back all, or many that stand side by side"
+            ));
+        }
+        match self.putter.put_back(letters).await {
+            Ok(outcome) => Answer::PutBack(outcome),
+            Err(error) => Answer::Refused(error.to_string()),
+        }
+    }
+}
+
+/// Why the running agent could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// None runs.
+    #[error(
+        "no agent runs on {}: start it, it puts letters back through its own log", dir.display()
+    )]
+    NotRunning {
+        /// The data directory.
+        dir: PathBuf,
+    },
+    /// It did not answer.
+    #[error("the agent on {} did not answer: {source}", dir.display())]
+    Io {
+        /// The data directory.
+        dir: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Asks the agent that runs on `data_dir`, and waits for its answer.
+///
+/// # Errors
+/// [`AskError`]; what was asked for may have been done then, and asking again is sound.
+pub fn ask(data_dir: &Path, request: &Request) -> Result<Answer, AskError> {
+    let dir = data_dir.to_owned();
+    let path = path_in(data_dir);
+    let connected = std::os::unix::net::UnixStream::connect(path);
+    let mut stream = match connected {
+        Ok(stream) => stream,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound) => {
+            return Err(AskError::NotRunning { dir });
+        }
+        Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionRefused) => {
+            return Err(AskError::NotRunning { dir });
+        }
+        Err(source) => return Err(AskError::Io { dir, source }),
+    };
+    let talk = |stream: &mut std::os::unix::net::UnixStream| {
+        stream.set_read_timeout(Some(CONTROL_PATIENCE))?;
+        stream.set_write_timeout(Some(CONTROL_TIMEOUT))?;
+        let mut bytes = serde_json::to_vec(request)?;
+        bytes.push(b'\n');
+        stream.write_all(&bytes)?;
+        let mut line = Vec::new();
+        BufReader::new(stream)
+            .take(CONTROL_BYTES_MAX as u64)
+            .read_until(b'\n', &mut line)?;
+        serde_json::from_slice(&line).map_err(io::Error::from)
+    };
+    talk(&mut stream).map_err(|source| AskError::Io { dir, source })
+}

@@ -1,0 +1,167 @@
+//! Dead letters for people and for programs: a line each, nothing in it unescaped.
+
+use super::Letter;
+use super::put_back::LetterId;
+use serde::Serialize;
+use std::fmt::Write;
+
+/// A letter as one object of JSON.
+#[derive(Debug, Serialize)]
+pub struct Shown<'a> {
+    id: String,
+    received_time: String,
+    reason: &'a str,
+    why: &'a str,
+    topic: &'a str,
+    bytes: usize,
+    put_back: bool,
+    /// Whether the payload is all that was published.
+    whole: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<String>,
+}
+
+/// Where the payload of a letter is shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Payload {
+    /// Nowhere.
+    Left,
+    /// With it, as base64 (RFC 4648, with padding).
+    Here,
+    /// In the file of [`file_name`].
+    File,
+}
+
+impl<'a> Shown<'a> {
+    /// The object for a letter.
+    pub fn new(id: LetterId, letter: &Letter<'a>, put_back: bool, payload: Payload) -> Self {
+        use base64::Engine;
+        let encoded = || base64::engine::general_purpose::STANDARD.encode(letter.payload);
+        Self {
+            id: id.to_string(),
+            received_time: rfc3339(letter.received_time),
+            reason: letter.word,
+            why: letter.reason,
+            topic: letter.topic,
+            bytes: letter.payload.len(),
+            put_back,
+            whole: letter.is_whole(),
+            payload: (payload == Payload::Here).then(encoded),
+            file: (payload == Payload::File).then(|| file_name(id)),
+        }
+    }
+}
+
+/// The name of the file that a letter's payload is exported to: of its id alone.
+pub fn file_name(id: LetterId) -> String {
+    format!("{id}.bin")
+}
+
+/// A letter as a line of text.
+pub fn line(id: LetterId, letter: &Letter<'_>, put_back: bool) -> String {
+    let word = if letter.word.is_empty() {
+        "-"
+    } else {
+        letter.word
+    };
+    let mut line = format!(
+        "{}  {id}  {word}  {}  {} B  {}",
+        rfc3339(letter.received_time),
+        letter.topic.escape_debug(),
+        letter.payload.len(),
+        letter.reason.escape_debug(),
+    );
+    if put_back {
+        line.push_str("  (put back)");
+    }
+    line
+}
+
+/// A time in microseconds since 1970 as RFC 3339 has it, UTC, to the millisecond.
+pub fn rfc3339(time_us: i64) -> String {
+    let (days, of_day) = (
+        time_us.div_euclid(86_400_000_000),
+        time_us.rem_euclid(86_400_000_000),
+    );
+    let (year, month, day) = date(days);
+    let (seconds, millis) = (of_day / 1_000_000, of_day / 1_000 % 1_000);
+    let mut out = String::new();
+    write!(
+        out,
+        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{millis:03}Z",
+        seconds / 3_600,
+        seconds / 60 % 60,
+        seconds % 60
+    )
+    .expect("a String takes any text");
+    out
+}
+
+/// The date of the Gregorian calendar, so many days after 1970-01-01 (Howard Hinnant,
+/// "chrono-compatible low-level date algorithms", `civil_from_days`).
+fn date(days: i64) -> (i64, i64, i64) {
+    let days = days + 719_468;
+    let era = days.div_euclid(146_097);
+    let day_of_era = days.rem_euclid(146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::seal::Origin;
+    use tributary_journal::LifeId;
+    use tributary_protocol::ids::BufferId;
+
+    #[test]
+    fn times_are_printed_as_they_are_read() {
+        for (time, text) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (-1, "1969-12-31T23:59:59.999Z"),
+            (1_769_848_199_250_000, "2026-01-31T08:29:59.250Z"),
+            (1_709_251_199_000_000, "2024-02-29T23:59:59.000Z"),
+            (4_102_444_800_000_000, "2100-01-01T00:00:00.000Z"),
+        ] {
+            assert_eq!(rfc3339(time), text);
+        }
+    }
+
+    #[test]
+    fn nothing_of_a_topic_reaches_a_terminal_or_a_path_unescaped() {
+        let id = LetterId {
+            life: LifeId([0xab; 16]),
+            number: 7,
+        };
+        let letter = Letter {
+            origin: Origin {
+                buffer: BufferId::new(1, 1),
+                number: 3,
+            },
+            received_time: 0,
+            word: "name",
+            reason: "`a\nb` cannot be",
+            topic: "../../etc/\u{1b}[31m\n\"x\"\0",
+            payload: b"\x00\xff",
+        };
+        assert_eq!(file_name(id), format!("{}-7.bin", "ab".repeat(16)));
+        let line = line(id, &letter, true);
+        assert!(!line.contains(|c: char| c.is_control()), "{line}");
+        assert!(
+            line.contains(r#"../../etc/\u{1b}[31m\n\"x\"\0  2 B"#),
+            "{line}"
+        );
+        let json = serde_json::to_string(&Shown::new(id, &letter, false, Payload::Here)).unwrap();
+        assert!(!json.contains(|c: char| c.is_control()), "{json}");
+        let back: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(back["topic"], letter.topic);
+        assert_eq!(back["payload"], "AP8=");
+    }
+}

@@ -1,0 +1,65 @@
+//! Dead letters that are put back, and what of the log is no message at all.
+
+use super::{Letter, Message, Now, Origin, Record, RecordKind, SealStage, StageError, counter};
+use crate::deadletter::put_back::PutBackRecord;
+
+impl SealStage {
+    /// Reads a dead letter's message once more, by the rules that hold now; once.
+    pub(super) fn put_back_record(
+        &mut self,
+        origin: Origin,
+        bytes: &[u8],
+        covered: bool,
+        now: Now,
+    ) -> Result<(), StageError> {
+        let Some(PutBackRecord { letter, message }) = PutBackRecord::read(bytes) else {
+            if !covered {
+                let reason = "a dead letter's record can't be understood";
+                self.bury_record(origin, bytes, reason, now)?;
+            }
+            return self.pass(origin, covered, now);
+        };
+        if self.put_back.with(|done| done.holds(letter)) {
+            if !covered {
+                counter!("tributary_agent_repeats_total", "reason" => "put_back").increment(1);
+            }
+            return self.pass(origin, covered, now);
+        }
+        let buried = self.buried;
+        self.message(origin, &message, covered, now)?;
+        self.put_back.take_in(letter, self.buried == buried);
+        Ok(())
+    }
+
+    /// Keeps a record that this version can't understand.
+    pub(super) fn bury_record(
+        &mut self,
+        origin: Origin,
+        bytes: &[u8],
+        reason: &str,
+        now: Now,
+    ) -> Result<(), StageError> {
+        let letter = Letter {
+            origin,
+            received_time: now.wall,
+            word: "record",
+            reason,
+            topic: "",
+            payload: bytes,
+        };
+        self.buried += 1;
+        counter!("tributary_agent_dead_letters_total", "reason" => "record").increment(1);
+        self.until_stored(|stage| stage.dead.push(&letter))
+    }
+}
+
+/// The message in a record of the log, if there is one.
+pub(super) fn message_in(kind: u8, bytes: &[u8]) -> Option<Message<'_>> {
+    match Record::parse(kind, bytes).ok()? {
+        Record::Message(message) => Some(message),
+        Record::Control(RecordKind::PutBack, bytes) => {
+            PutBackRecord::read(bytes).map(|record| record.message)
+        }
+        _ => None,
+    }
+}
