@@ -219,3 +219,55 @@ fn newest_origin(reader: &LogReader) -> Option<Origin> {
         origins.max()
     })
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+mod tests {
+    use super::*;
+
+    const LETTER: Letter<'static> = Letter {
+        origin: Origin {
+            buffer: BufferId([7; 16]),
+            number: 3,
+        },
+        received_time: 77,
+        word: "json",
+        reason: "why",
+        topic: "a/b",
+        payload: b"{",
+    };
+
+    #[test]
+    fn a_letter_comes_back_and_one_of_version_1_has_no_word() {
+        let bytes = LETTER.write();
+        assert_eq!(Letter::read(&bytes), Some(LETTER));
+        // Version, origin and time take 33 bytes; the word and its length stand behind them.
+        let old = [&[1], &bytes[1..33], &bytes[41..]].concat();
+        assert_eq!(Letter::read(&old), Some(Letter { word: "", ..LETTER }));
+        assert_eq!(Letter::read(&[&[3], &bytes[1..]].concat()), None);
+        for length in 0..bytes.len() - 1 {
+            assert_eq!(Letter::read(&bytes[..length]), None, "{length}");
+        }
+    }
+
+    #[test]
+    fn what_is_here_in_part_only_is_told_in_both_versions() {
+        let of = |word, reason, topic| {
+            Letter {
+                word,
+                reason,
+                topic,
+                ..LETTER
+            }
+            .is_whole()
+        };
+        assert!(of("json", "why", "a"));
+        assert!(!of("too_large", "why", "a"));
+        assert!(!of(
+            "",
+            "300000 bytes of payload: more than a packet may have",
+            "a"
+        ));
+        assert!(!of("record", "why", ""));
+    }
+}

@@ -9,4 +9,6 @@
     reason = "tests: a panic is the message, and their tasks end with them"
 )]
 
+mod allocations;
+mod deadletters;
 mod listener;

@@ -23,7 +23,9 @@ use tributary_protocol::ids::LaneKey;
 use tributary_protocol::session::{LaneCursor, Trim};
 use tributary_uplink::{Sealed, Spool};
 
+mod bad_input;
 mod configured;
+mod put_back;
 
 const DATA: &str = "/data";
 
@@ -63,6 +65,14 @@ impl Life {
     }
 
     fn open_with(disk: &Arc<dyn Disk>, rules: &Arc<Rules>) -> (Self, LogReader) {
+        Self::open_sized(disk, rules, 64 * 1024)
+    }
+
+    fn open_sized(
+        disk: &Arc<dyn Disk>,
+        rules: &Arc<Rules>,
+        wal_segment_bytes: u64,
+    ) -> (Self, LogReader) {
         let dir = Path::new(DATA);
         disk.create_dir_all(dir).unwrap();
         let checkpoints = Checkpoints::open(Arc::clone(disk), &dir.join("ckpt"), "agent").unwrap();
@@ -71,7 +81,7 @@ impl Life {
         let wal = Log::open(
             Arc::clone(disk),
             &dir.join("wal"),
-            log_config(LogKind::Wal, WAL_SEGMENT_BYTES.min(64 * 1024)),
+            log_config(LogKind::Wal, wal_segment_bytes),
             Open::NewLife(LifeId(present.0)),
         )
         .unwrap();
