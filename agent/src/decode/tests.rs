@@ -2,6 +2,7 @@
 
 use super::*;
 
+mod document;
 mod ruled;
 
 use proptest::prelude::*;
