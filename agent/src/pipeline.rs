@@ -2,6 +2,8 @@
 //! sealing stage, the uplink. It ends in the same order: the listener stops, and each queue closes
 //! behind it.
 
+mod clock;
+
 use crate::catalogue::{Catalogue, LatestView};
 use crate::config::Config;
 use crate::configuration::{self, Texts};
@@ -10,17 +12,18 @@ use crate::deadletter::DeadLetters;
 use crate::deadletter::put_back::Putter;
 use crate::decode::Rules;
 use crate::limits::WAL_SEGMENT_BYTES;
-use crate::seal::{IDLE_WAIT, Now, SealConfig, SealStage, StageError, Stores};
+use crate::seal::{IDLE_WAIT, SealConfig, SealStage, StageError, Stores};
 use crate::source::{Listener, ListenerConfig, ListenerError, Sessions};
 use crate::spool::{self, AgentSpool};
 use crate::wal::{CommittedFrame, Queue, Replay, StorageState, Wal, WalError};
 use crate::{life, limits};
+use clock::Clock;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -331,14 +334,7 @@ async fn start_stages(
     let (sealed, sealed_in) = mpsc::channel(tributary_uplink::limits::SEALED_QUEUE);
     let (status, status_out) = watch::channel(Status::default());
     let give_up = Arc::new(AtomicBool::new(false));
-    let config = SealConfig {
-        present,
-        delay_us: i64::try_from(settings.seal_delay.as_micros()).unwrap_or(i64::MAX),
-        checkpoint_bytes_max: (settings.wal_quota_bytes / 4).max(WAL_SEGMENT_BYTES),
-        wal_quota_bytes: settings.wal_quota_bytes,
-        give_up: Arc::clone(&give_up),
-        rules: Arc::clone(&settings.rules),
-    };
+    let config = seal_config(&settings, present, &give_up);
     let letters = stores.dead.reader().clone();
     let stage = SealStage::new(&config, stores, sealed);
     let putter = Putter::new(letters, wal.queue.clone(), stage.put_back());
@@ -346,21 +342,14 @@ async fn start_stages(
     let mut stages = JoinSet::new();
     // Ends the listener when the agent is told to stop, or can't go on.
     let listening = stop.child_token();
-    if let Some(control) = Control::bind(&settings.data_dir, putter) {
-        let stop = stop.clone();
-        stages.spawn(async move {
-            control.run(stop).await;
-            Ended::Control
-        });
-    }
+    answer_commands(
+        &mut stages,
+        Control::bind(&settings.data_dir, putter),
+        &stop,
+    );
     stages.spawn(listen(listener, wal.queue, listening.clone(), deadline));
     // Late is safe: what is not sealed by then stays in the log.
-    stages.spawn(async move {
-        stop.cancelled().await;
-        tokio::time::sleep(deadline).await;
-        give_up.store(true, Ordering::Relaxed);
-        Ended::Deadline
-    });
+    stages.spawn(give_up_after(stop, deadline, give_up));
     let sealing = Sealing {
         stage,
         committed: wal.committed,
@@ -379,6 +368,44 @@ async fn start_stages(
         wal: wal.thread,
         lock,
     })
+}
+
+fn seal_config(settings: &Settings, present: BufferId, give_up: &Arc<AtomicBool>) -> SealConfig {
+    SealConfig {
+        present,
+        delay_us: i64::try_from(settings.seal_delay.as_micros()).unwrap_or(i64::MAX),
+        checkpoint_bytes_max: (settings.wal_quota_bytes / 4).max(WAL_SEGMENT_BYTES),
+        wal_quota_bytes: settings.wal_quota_bytes,
+        give_up: Arc::clone(give_up),
+        rules: Arc::clone(&settings.rules),
+    }
+}
+
+/// Has what can't be stored given up, once the time to drain is over.
+async fn give_up_after(
+    stop: CancellationToken,
+    deadline: Duration,
+    give_up: Arc<AtomicBool>,
+) -> Ended {
+    stop.cancelled().await;
+    tokio::time::sleep(deadline).await;
+    give_up.store(true, Ordering::Relaxed);
+    Ended::Deadline
+}
+
+/// Answers commands until `stop`; no other stage waits for that.
+fn answer_commands(
+    stages: &mut JoinSet<Ended>,
+    control: Option<Control>,
+    stop: &CancellationToken,
+) {
+    if let Some(control) = control {
+        let stop = stop.clone();
+        stages.spawn(async move {
+            control.run(stop).await;
+            Ended::Control
+        });
+    }
 }
 
 /// Serves MQTT until `stop`, and then closes the log's queue behind the last connection.
@@ -565,28 +592,6 @@ enum Next {
     Frame(CommittedFrame),
     Nothing,
     End,
-}
-
-/// The clocks of this machine, read in one place.
-struct Clock(Instant);
-
-impl Clock {
-    fn new() -> Self {
-        Self(Instant::now())
-    }
-
-    fn now(&self) -> Now {
-        Now {
-            monotonic: i64::try_from(self.0.elapsed().as_micros()).unwrap_or(i64::MAX),
-            wall: i64::try_from(wall().as_micros()).unwrap_or(i64::MAX),
-        }
-    }
-}
-
-fn wall() -> Duration {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
 }
 
 /// Where an agent keeps its files when nothing is configured.

@@ -71,7 +71,7 @@ impl Running {
             if let Some(found) = all.into_iter().find(|latest| &*latest.metric == metric) {
                 return (found.value, found.received_time);
             }
-            // Sealing tells nobody in this process: it is looked for until it is there.
+            // tidy: sleep because sealing tells nobody: it is looked for until it is there.
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -113,14 +113,14 @@ async fn objects(dir: &Path, arguments: &[&str]) -> Vec<Value> {
         .collect()
 }
 
-/// The letters of a running agent, once there are so many: they are durable within moments, and
-/// that is told to nobody.
+/// The letters of a running agent, once there are so many.
 async fn letters(dir: &Path, count: usize) -> Vec<Value> {
     loop {
         let all = objects(dir, &["ls", "--json", "--oldest-first", "--limit", "0"]).await;
         if all.len() >= count {
             return all;
         }
+        // tidy: sleep because a letter that is durable is told to nobody.
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -198,7 +198,8 @@ async fn letters_are_shown_exported_and_put_back_once() {
         "too_large",
     ];
     let outcome = objects_by(dir, MENDED, &arguments).await;
-    let expected = "{\"put_back\":2,\"dead_again\":0,\"before\":1,\"only_head\":1,\"gone\":0,\"unreadable\":0}";
+    let expected = "{\"put_back\":2,\"dead_again\":0,\"before\":1,\"only_head\":1,\"gone\":0,\
+                    \"unreadable\":0}";
     assert_eq!(outcome, expected);
     let outcome = objects_by(dir, MENDED, &arguments).await;
     assert!(
@@ -264,7 +265,7 @@ async fn try_out_and_export(dir: &Path) {
     assert_eq!(std::fs::read_dir(output).unwrap().count(), 6);
     // It would overwrite what is there.
     let (done, _, _) = command(dir, "", &["export", "--output", output]).await;
-    assert!(done.unwrap_err().contains("is to be made"));
+    assert!(done.unwrap_err().contains("not there yet"));
 }
 
 #[tokio::test]

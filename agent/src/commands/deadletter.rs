@@ -1,18 +1,17 @@
 //! `tributary-agent deadletter ls | export | replay`.
 
 use crate::config::Config;
-use crate::control::{Answer, Request, ask};
+use crate::control::{Answer, AskError, Request, ask};
 use crate::deadletter::Letter;
 use crate::deadletter::put_back::{LetterId, Outcome};
 use crate::deadletter::show::{Payload, Shown, file_name, line};
-use crate::deadletter::view::{Selection, Unseen, View};
+use crate::deadletter::view::{Selection, Unseen, View, ViewError};
 use crate::decode::{Filter, Incoming, Rows, Rules};
 use crate::limits::LETTERS_SHOWN;
-use anyhow::Context;
 use clap::{Args, Subcommand};
 use serde_json::json;
 use std::fs::OpenOptions;
-use std::io::Write;
+use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use tributary_protocol::reading::Value;
@@ -94,6 +93,37 @@ impl Which {
     }
 }
 
+/// Why a command could not do what it was to.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// There is nothing to look at.
+    #[error(transparent)]
+    View(#[from] ViewError),
+    /// The agent could not be asked.
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    /// The agent said no.
+    #[error("the agent refuses: {0}")]
+    Refused(String),
+    /// A folder is to be made that can't be, or a file in it.
+    #[error("{}: {source}; name a folder that is not there yet", path.display())]
+    Export {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The output takes nothing.
+    #[error("writing the output: {0}")]
+    Output(#[from] io::Error),
+}
+
+impl From<serde_json::Error> for CommandError {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Output(error.into())
+    }
+}
+
 /// What a command says on standard error.
 type Notes<'a> = &'a mut dyn Write;
 
@@ -106,7 +136,7 @@ pub fn run(
     config: &Config,
     out: &mut dyn Write,
     notes: Notes<'_>,
-) -> anyhow::Result<bool> {
+) -> Result<bool, CommandError> {
     let dir = arguments
         .data_dir
         .as_ref()
@@ -146,8 +176,8 @@ pub fn run(
 fn walk(
     view: &View,
     selection: &Selection,
-    mut each: impl FnMut(LetterId, &Letter<'_>) -> anyhow::Result<()>,
-) -> anyhow::Result<Unseen> {
+    mut each: impl FnMut(LetterId, &Letter<'_>) -> Result<(), CommandError>,
+) -> Result<Unseen, CommandError> {
     let mut failed = Ok(());
     let unseen = view.walk(selection, |id, letter| {
         failed = each(id, letter);
@@ -160,7 +190,7 @@ fn walk(
 }
 
 /// Says what could not be shown; whether all could.
-fn note_unseen(unseen: Unseen, notes: Notes<'_>) -> anyhow::Result<bool> {
+fn note_unseen(unseen: Unseen, notes: Notes<'_>) -> Result<bool, CommandError> {
     let Unseen { gone, unreadable } = unseen;
     if gone > 0 {
         writeln!(
@@ -180,7 +210,7 @@ fn ls(
     json: bool,
     out: &mut dyn Write,
     notes: Notes<'_>,
-) -> anyhow::Result<bool> {
+) -> Result<bool, CommandError> {
     let mut shown = 0;
     let unseen = walk(view, selection, |id, letter| {
         let put_back = view.was_put_back(id);
@@ -209,7 +239,7 @@ fn export_lines(
     selection: &Selection,
     out: &mut dyn Write,
     notes: Notes<'_>,
-) -> anyhow::Result<bool> {
+) -> Result<bool, CommandError> {
     let unseen = walk(view, selection, |id, letter| {
         let shown = Shown::new(id, letter, view.was_put_back(id), Payload::Here);
         serde_json::to_writer(&mut *out, &shown)?;
@@ -225,14 +255,17 @@ fn export_files(
     selection: &Selection,
     dir: &Path,
     notes: Notes<'_>,
-) -> anyhow::Result<bool> {
+) -> Result<bool, CommandError> {
     let shown = dir.display();
-    std::fs::create_dir(dir)
-        .with_context(|| format!("{shown}: a folder that is not there yet is to be made"))?;
+    let failed = |path: &Path, source| CommandError::Export {
+        path: path.to_owned(),
+        source,
+    };
+    std::fs::create_dir(dir).map_err(|error| failed(dir, error))?;
     let create = |name: &str| {
         let path = dir.join(name);
         let opened = OpenOptions::new().write(true).create_new(true).open(&path);
-        opened.with_context(|| path.display().to_string())
+        opened.map_err(|error| failed(&path, error))
     };
     let mut list = create("letters.jsonl")?;
     let mut count = 0;
@@ -260,14 +293,14 @@ fn replay(
     data_dir: &Path,
     json: bool,
     (out, notes): Speaks<'_>,
-) -> anyhow::Result<bool> {
+) -> Result<bool, CommandError> {
     let (ranges, unseen) = view.ranges(selection);
     let whole = note_unseen(unseen, notes)?;
     let outcome = match ranges.is_empty() {
         true => Outcome::default(),
         false => match ask(data_dir, &Request::PutBack(ranges))? {
             Answer::PutBack(outcome) => outcome,
-            Answer::Refused(reason) => anyhow::bail!(reason),
+            Answer::Refused(reason) => return Err(CommandError::Refused(reason)),
         },
     };
     if json {
@@ -278,7 +311,7 @@ fn replay(
     Ok(whole && outcome.dead_again == 0 && outcome.unreadable == 0)
 }
 
-fn tell(outcome: &Outcome, out: &mut dyn Write) -> anyhow::Result<()> {
+fn tell(outcome: &Outcome, out: &mut dyn Write) -> Result<(), CommandError> {
     let Outcome {
         put_back,
         dead_again,
@@ -312,7 +345,7 @@ fn try_out(
     rules: &Rules,
     json: bool,
     (out, notes): Speaks<'_>,
-) -> anyhow::Result<bool> {
+) -> Result<bool, CommandError> {
     let (mut rows, mut dead, mut good) = (Rows::new(), 0, 0);
     let unseen = walk(view, selection, |id, letter| {
         if view.was_put_back(id) {
@@ -343,7 +376,7 @@ fn try_out(
                 readings(&rows, out)
             }
         }
-        .map_err(Into::into)
+        .map_err(CommandError::from)
     })?;
     writeln!(
         notes,

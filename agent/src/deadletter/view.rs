@@ -45,7 +45,10 @@ impl Selection {
 #[derive(Debug, thiserror::Error)]
 pub enum ViewError {
     /// No agent was ever here.
-    #[error("{}: no agent's data is there; name its folder with --data-dir or --config", dir.display())]
+    #[error(
+        "{}: no agent's data is there; name its folder with --data-dir or --config",
+        dir.display()
+    )]
     NoData {
         /// The directory.
         dir: PathBuf,

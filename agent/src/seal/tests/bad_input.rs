@@ -44,6 +44,7 @@ fn nested(depth: usize) -> Vec<u8> {
     format!("{}1{}", "{\"a\":".repeat(depth), "}".repeat(depth)).into_bytes()
 }
 
+// tidy: function because it is one table.
 #[test]
 fn each_kind_is_kept_whole_and_counted_by_its_reason() {
     let array = format!("[{}1]", "1,".repeat(99_999)).into_bytes();
