@@ -1,16 +1,20 @@
 //! Which rule is for a topic: the first one, of all filters in one walk over the topic's levels.
 //!
 //! A tree of levels. A topic that no filter begins like is done with after one look; the work for
-//! any other is bounded by the number of levels in all filters, and allocates nothing.
+//! any other is bounded by the number of levels in all filters, and allocates nothing. Levels are
+//! looked for by hash, in one run of numbers, and then compared.
 
 use super::filter::{Filter, Level};
+use super::message_hash;
 
 /// No rule.
 const NONE: u32 = u32::MAX;
 
 #[derive(Clone, Debug)]
 struct Node {
-    /// Nodes behind literal levels, by text.
+    /// Hashes of literal levels, ascending.
+    hashes: Vec<u64>,
+    /// The levels in that order, with the nodes behind them.
     literals: Vec<(Box<str>, u32)>,
     /// The node behind any level.
     any: Option<u32>,
@@ -25,6 +29,7 @@ struct Node {
 impl Node {
     fn new() -> Self {
         Self {
+            hashes: Vec::new(),
             literals: Vec::new(),
             any: None,
             here: NONE,
@@ -32,6 +37,23 @@ impl Node {
             least: NONE,
         }
     }
+
+    /// Where the level stands, or would.
+    fn place(&self, level: &str) -> Result<usize, usize> {
+        let hash = hash(level);
+        let first = self.hashes.partition_point(|known| *known < hash);
+        let same = self.hashes.get(first..).unwrap_or_default();
+        let same = same.iter().take_while(|known| **known == hash).count();
+        let equal = |place: &usize| {
+            let literal = self.literals.get(*place);
+            literal.is_some_and(|(known, _)| **known == *level)
+        };
+        (first..first + same).find(equal).ok_or(first)
+    }
+}
+
+fn hash(level: &str) -> u64 {
+    message_hash(level, b"")
 }
 
 /// All filters, as a tree.
@@ -83,16 +105,14 @@ impl Matcher {
         };
         let found = match level {
             Level::Any(_) => *node.any.get_or_insert(fresh),
-            Level::Literal(text) => {
-                let place = node.literals.binary_search_by(|(known, _)| known.cmp(text));
-                match place {
-                    Ok(place) => node.literals.get(place).map_or(at, |(_, behind)| *behind),
-                    Err(place) => {
-                        node.literals.insert(place, (text.clone(), fresh));
-                        fresh
-                    }
+            Level::Literal(text) => match node.place(text) {
+                Ok(place) => node.literals.get(place).map_or(at, |(_, behind)| *behind),
+                Err(place) => {
+                    node.hashes.insert(place, hash(text));
+                    node.literals.insert(place, (text.clone(), fresh));
+                    fresh
                 }
-            }
+            },
         };
         if found == fresh {
             self.nodes.push(Node::new());
@@ -136,10 +156,8 @@ impl Matcher {
     }
 
     fn literal(&self, node: &Node, level: &str, behind: Option<&str>, best: &mut u32) {
-        let place = node
-            .literals
-            .binary_search_by(|(known, _)| (**known).cmp(level));
-        if let Some((_, next)) = place.ok().and_then(|place| node.literals.get(place)) {
+        let place = node.place(level).ok();
+        if let Some((_, next)) = place.and_then(|place| node.literals.get(place)) {
             self.walk(*next, behind, best);
         }
     }

@@ -1,8 +1,8 @@
 //! What a document's slots mean: its readings with their times, numbers, qualities and units.
 
-use super::convert::Inexact;
+use super::convert::{Convert, Inexact};
 use super::message::{Names, check_name};
-use super::rows::{Row, Scalar, Span};
+use super::rows::{Row, Scalar, Span, head};
 use super::rule::{Form, Unit, slot};
 use super::walk::{Walk, check_name_length};
 use super::{DeadLetter, time};
@@ -163,26 +163,41 @@ impl Walk<'_, '_> {
     }
 
     /// The row with its value scaled and typed, and with the unit that is configured for it.
-    pub(super) fn converted(&mut self, mut row: Row) -> Result<Row, DeadLetter> {
+    fn converted(&mut self, mut row: Row) -> Result<Row, DeadLetter> {
         let rule = self.rule;
         if rule.plain {
             return Ok(row);
         }
         let convert = rule.converts.of(self.rows.text(row.metric));
-        row.value = convert
-            .apply(row.value, self.rows)
+        row.value = self.value_by(convert, row.value, row.metric)?;
+        row.unit = self.unit_by(convert, row.unit);
+        Ok(row)
+    }
+
+    pub(super) fn value_by(
+        &mut self,
+        convert: &Convert,
+        value: Scalar,
+        metric: Span,
+    ) -> Result<Scalar, DeadLetter> {
+        convert
+            .apply(value, self.rows)
             .map_err(|Inexact(value, why)| {
-                let metric = super::rows::head(self.rows.text(row.metric));
+                let metric = head(self.rows.text(metric));
                 DeadLetter::Type { metric, value, why }
-            })?;
-        let fixed = match &rule.pointers.unit {
-            Unit::Fixed(unit) if row.unit == Span::default() => Some(unit),
+            })
+    }
+
+    /// The unit that is configured, otherwise what the message says.
+    pub(super) fn unit_by(&mut self, convert: &Convert, said: Span) -> Span {
+        let fixed = match &self.rule.pointers.unit {
+            Unit::Fixed(unit) if said == Span::default() => Some(unit),
             _ => None,
         };
-        if let Some(unit) = convert.unit.as_ref().or(fixed) {
-            row.unit = self.rows.keep(unit);
+        match convert.unit.as_ref().or(fixed) {
+            Some(unit) => self.rows.keep(unit),
+            None => said,
         }
-        Ok(row)
     }
 
     /// Times and flags of a reading with this time of the device.

@@ -122,6 +122,9 @@ impl Walk<'_, '_> {
         let start =
             given.unwrap_or_else(|| self.received_time.saturating_sub(behind(last, rate_hz)));
         let (quality, unit) = (self.quality()?, self.unit()?);
+        let (rule, metric) = (self.rule, self.names.metric);
+        let convert = rule.converts.of(self.rows.text(metric));
+        let unit = self.unit_by(convert, unit);
         for place in first..self.rows.len() {
             let Some(row) = self.rows.row(place) else {
                 break;
@@ -141,7 +144,16 @@ impl Walk<'_, '_> {
                 device_seq: seq,
                 flags,
             };
-            let row = self.converted(Row { unit, meta, ..row })?;
+            let value = match rule.plain {
+                true => row.value,
+                false => self.value_by(convert, row.value, metric)?,
+            };
+            let row = Row {
+                unit,
+                meta,
+                value,
+                ..row
+            };
             self.rows.replace(place, row)?;
         }
         Ok(())
