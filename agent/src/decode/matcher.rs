@@ -121,6 +121,7 @@ impl Matcher {
     }
 
     /// The first rule for `topic`.
+    #[inline]
     pub fn find(&self, topic: &str) -> Option<usize> {
         let mut best = NONE;
         let root = self.nodes.first()?;

@@ -12,6 +12,7 @@ use tributary_protocol::reading::{Flags, Meta};
 const QUALITIES: [(&str, i32); 3] = [("good", 0), ("uncertain", 0x4000_0000), ("bad", i32::MIN)];
 
 impl Walk<'_, '_> {
+    #[inline]
     pub(super) fn slot(&self, slot: usize) -> Option<Scalar> {
         self.rows.slots.get(slot).copied().flatten()
     }
@@ -157,12 +158,14 @@ impl Walk<'_, '_> {
     }
 
     /// Adds a row, its value and unit as the rule wants them.
+    #[inline]
     pub(super) fn push_reading(&mut self, row: Row) -> Result<(), DeadLetter> {
         let row = self.converted(row)?;
         self.rows.push(row)
     }
 
     /// The row with its value scaled and typed, and with the unit that is configured for it.
+    #[inline]
     fn converted(&mut self, mut row: Row) -> Result<Row, DeadLetter> {
         let rule = self.rule;
         if rule.plain {
@@ -201,6 +204,7 @@ impl Walk<'_, '_> {
     }
 
     /// Times and flags of a reading with this time of the device.
+    #[inline]
     pub(super) fn meta(&self, given: Option<Scalar>) -> Result<Meta, DeadLetter> {
         let received_time = self.received_time;
         let given = self.time(given)?;
@@ -222,6 +226,7 @@ impl Walk<'_, '_> {
     }
 
     /// What the device says about when.
+    #[inline]
     pub(super) fn time(&self, given: Option<Scalar>) -> Result<Option<i64>, DeadLetter> {
         let unit = self.rule.time_unit;
         let time = match given {
@@ -235,6 +240,7 @@ impl Walk<'_, '_> {
         time.map(Some).map_err(wrong)
     }
 
+    #[inline]
     pub(super) fn quality(&self) -> Result<i32, DeadLetter> {
         let wrong = || DeadLetter::Quality(self.name_of(slot::QUALITY));
         match self.slot(slot::QUALITY) {
@@ -257,6 +263,7 @@ impl Walk<'_, '_> {
         }
     }
 
+    #[inline]
     pub(super) fn unit(&self) -> Result<Span, DeadLetter> {
         match self.slot(slot::UNIT) {
             None | Some(Scalar::Null) => Ok(Span::default()),

@@ -151,6 +151,7 @@ impl Places {
     }
 
     /// How many slots there are.
+    #[inline]
     pub fn slots(&self) -> usize {
         self.names.len()
     }
@@ -161,11 +162,13 @@ impl Places {
     }
 
     /// The slot of the value at a node.
+    #[inline]
     pub fn slot(&self, node: Node) -> Option<usize> {
         self.nodes.get(node as usize)?.slot
     }
 
     /// The node of an object's member.
+    #[inline]
     pub fn member(&self, node: Node, key: &str) -> Option<Node> {
         let below = &self.nodes.get(node as usize)?.below;
         below

@@ -110,11 +110,13 @@ impl Rows {
         rows + self.texts.capacity() + self.path.capacity() + slots
     }
 
+    #[inline]
     pub(super) fn text(&self, span: Span) -> &str {
         self.texts.get(span.start..span.end).unwrap_or("")
     }
 
     /// Takes a text in.
+    #[inline]
     pub(super) fn keep(&mut self, text: &str) -> Span {
         let start = self.texts.len();
         self.texts.push_str(text);
@@ -183,6 +185,7 @@ impl Rows {
     }
 
     /// Adds a row, unless it is null.
+    #[inline]
     pub(super) fn push(&mut self, row: Row) -> Result<(), DeadLetter> {
         if row.value == Scalar::Null {
             return Ok(());
@@ -204,6 +207,7 @@ impl Rows {
         Ok(())
     }
 
+    #[inline]
     fn check_value(&self, row: &Row) -> Result<(), DeadLetter> {
         match row.value {
             Scalar::Str(span) => self.check_text(span, row.metric),
@@ -211,6 +215,7 @@ impl Rows {
         }
     }
 
+    #[inline]
     fn check_text(&self, value: Span, metric: Span) -> Result<(), DeadLetter> {
         let text = self.text(value);
         let why = if text.len() > TEXT_BYTES_MAX {
@@ -226,6 +231,7 @@ impl Rows {
         })
     }
 
+    #[inline]
     pub(super) fn row(&self, place: usize) -> Option<Row> {
         self.rows.get(place).copied()
     }

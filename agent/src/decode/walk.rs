@@ -74,6 +74,7 @@ impl Walk<'_, '_> {
     }
 
     /// What stands at the path at hand, within `depth` objects and arrays.
+    #[inline]
     fn stands(&mut self, depth: usize, node: Option<Node>) -> Result<(), DeadLetter> {
         let next = self.json.peek();
         if let Some(slot) = node.and_then(|node| self.rule.places.slot(node))
@@ -93,6 +94,7 @@ impl Walk<'_, '_> {
     }
 
     /// Takes what stands here into its slot; `false` where it is more members instead.
+    #[inline]
     fn fill(&mut self, slot: usize, next: Option<u8>) -> Result<bool, DeadLetter> {
         let name = |walk: &Self| walk.rule.places.name(slot).to_owned();
         let held = self.rows.slots.get(slot).copied().flatten();
