@@ -68,6 +68,53 @@ pub const SERVER_KEEP_ALIVE_S: u16 = 600;
 /// Default of `rate_limit_messages_per_s`, for each client.
 pub const RATE_LIMIT_MESSAGES_PER_S: u32 = 100_000;
 
+// --- source: the user's brokers ---
+
+/// Brokers that one agent subscribes to.
+pub const BROKERS_MAX: usize = 8;
+/// Topic filters of one subscription.
+pub const BROKER_FILTERS_MAX: usize = 64;
+/// Bytes of one topic filter.
+pub const BROKER_FILTER_BYTES_MAX: usize = 512;
+/// Least, default and most of `receive_maximum`: messages that a broker may send before the first
+/// of them is acknowledged (MQTT 5; 3.1.1 cannot say it).
+pub const BROKER_RECEIVE_MAX: (u16, u16, u16) = (1_024, 1_024, 4_096);
+/// Least, default and most of `keep_alive_s`. A silent link is noticed within twice that.
+pub const BROKER_KEEP_ALIVE_S: (u16, u16, u16) = (5, 15, 600);
+/// Default of `session_expiry_s`: how long a broker keeps what comes while the agent is away.
+pub const BROKER_SESSION_EXPIRY_S: u32 = 86_400;
+/// Least, default and most of `packet_bytes_max`. An MQTT 3.1.1 broker cannot be told it: one
+/// larger packet is let through up to the greatest, so that it does not come again for ever.
+pub const BROKER_PACKET_BYTES: (u32, u32, u32) = (PACKET_BYTES_MAX as u32, 1 << 20, 16 << 20);
+/// Bytes of a broker's messages that wait for room in the queue to the log. Beyond, the connection
+/// is let go of, and the broker keeps what was not acknowledged.
+pub const BROKER_HELD_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes at which a batch of a broker's messages is closed.
+pub const BROKER_BATCH_BYTES: usize = 64 * 1024;
+/// Messages of a broker that are not yet acknowledged: as many as there are packet ids, whatever
+/// window a broker keeps to.
+pub const BROKER_UNACKED_MAX: usize = 65_535;
+/// Acknowledgements handed to the client library and not yet sent; the others wait their turn.
+pub const BROKER_REQUESTS_MAX: usize = 16_384;
+/// Time for the way to CONNACK.
+pub const BROKER_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for the answer to SUBSCRIBE.
+pub const BROKER_ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Keep alives without a word after which a client that says nothing itself is given up.
+pub const BROKER_SILENT_KEEP_ALIVES: u32 = 3;
+/// Least and greatest bound of the wait before the next connection.
+pub const BROKER_BACKOFF: (Duration, Duration) =
+    (Duration::from_millis(200), Duration::from_secs(30));
+/// Connections in a row that one fault of the broker's bytes may end before MQTT 3.1.1, whose
+/// packets hold less, is tried instead of 5.
+pub const BROKER_MALFORMED_MAX: u32 = 3;
+/// Bytes of a connection's socket for what is sent: acknowledgements, and little else.
+pub const BROKER_SEND_BUFFER_BYTES: u32 = 16 * 1024;
+/// Bytes of the slots that hold what was subscribed to.
+pub const BROKER_KNOWN_SLOT_BYTES: u64 = 64 * 1024;
+/// Bytes of a file with a password.
+pub const PASSWORD_FILE_BYTES_MAX: u64 = 4_096;
+
 // --- wal ---
 
 /// Bytes of a topic: what MQTT's length field can say.
@@ -158,6 +205,12 @@ pub const SESSION_MARKS: usize = 2 * RECEIVE_MAX;
 pub const MARKED_DEVICES_MAX: usize = 100_000;
 /// Sessions whose marks are kept.
 pub const MARKED_SESSIONS_MAX: usize = CONNECTIONS_MAX;
+/// Newest messages of a broker that a repeat is recognised by: twice what may be unacknowledged.
+pub const BROKER_MARKS: usize = 2 * BROKER_RECEIVE_MAX.2 as usize;
+/// Sessions at brokers whose marks are kept: those of today, and as many of another configuration.
+pub const MARKED_BROKERS_MAX: usize = 2 * BROKERS_MAX;
+/// Topics at brokers whose last message is kept, to recognise its retained copy.
+pub const BROKER_TOPICS_MAX: usize = 100_000;
 
 // --- seal, spool ---
 
@@ -219,3 +272,15 @@ const _: () = assert!(PUT_BACK_RANGES_MAX * 128 <= CONTROL_BYTES_MAX);
 // A configuration with every default written out is at most four times its file.
 const _: () = assert!(4 * CONFIG_BYTES_MAX <= CONFIGURATION_BYTES_MAX as u64);
 const _: () = assert!(2 * DICTIONARY_BYTES_MAX as u64 <= SERIES_SPOOL_BYTES);
+// What a broker sends within its window waits here without an end of the connection, as long as a
+// message has a kilobyte.
+const _: () = assert!(BROKER_RECEIVE_MAX.2 as usize * 1_024 <= BROKER_HELD_BYTES_MAX);
+const _: () =
+    assert!(BROKER_BATCH_BYTES + RECORD_BYTES_MAX + RECORD_HEAD_BYTES_MAX <= WAL_BATCH_BYTES_MAX);
+const _: () = assert!(BROKER_RECEIVE_MAX.2 as usize <= BROKER_REQUESTS_MAX);
+const _: () = assert!(BROKER_REQUESTS_MAX <= BROKER_UNACKED_MAX);
+const _: () = assert!(PACKET_BYTES_MAX <= BROKER_PACKET_BYTES.0 as usize);
+const _: () = assert!(
+    CLIENT_ID_BYTES_MAX + BROKER_FILTERS_MAX * (2 + BROKER_FILTER_BYTES_MAX) + 1_024
+        <= BROKER_KNOWN_SLOT_BYTES as usize
+);

@@ -8,7 +8,9 @@
 //! 2. QoS 1: DUP is set, and the newest of the session's last 128 messages with this packet id has
 //!    this content: an older one was acknowledged before the id was used again; or
 //! 3. QoS 2: DUP is set, and the session's message with this packet id that was not yet released
-//!    has this content. Its release forgets it, so that no later message is taken for it.
+//!    has this content. Its release forgets it, so that no later message is taken for it; or
+//! 4. a broker delivered it: as in 2, but of the last 8,192 messages of that session; or as a
+//!    retained copy, whose content is that of the last message that the session had of its topic.
 //!
 //! The same number with other content is a device that counts from 0 again: kept. A message
 //! without number and time whose content was seen in its session is kept and flagged, since
@@ -18,9 +20,11 @@ use crate::limits::{
     DEVICE_MARKS, MARKED_DEVICES_MAX, MARKED_SESSIONS_MAX, SESSION_MARKS, UNRELEASED_MAX,
 };
 
+mod broker;
 mod checkpoint;
 mod ring;
 
+use broker::BrokerMarks;
 pub use checkpoint::MarksError;
 use ring::{Keyed, Ring};
 
@@ -43,6 +47,12 @@ pub struct Evidence<'a> {
     pub exactly_once: bool,
     /// Whether the sender said that it may be a second delivery.
     pub dup: bool,
+    /// Whether a broker delivered it.
+    pub broker: bool,
+    /// Whether it is a retained copy, when a broker delivered it.
+    pub retain: bool,
+    /// What it was published to.
+    pub topic: &'a str,
 }
 
 /// What a message is taken for.
@@ -65,6 +75,8 @@ pub enum Reason {
     Dup,
     /// DUP, packet id and content of a QoS 2 message that was not yet released.
     Unreleased,
+    /// A retained copy of the last one of its topic.
+    Retained,
 }
 
 impl Reason {
@@ -74,6 +86,7 @@ impl Reason {
             Self::DeviceSeq => "device_seq",
             Self::Dup => "dup",
             Self::Unreleased => "unreleased",
+            Self::Retained => "retained",
         }
     }
 }
@@ -101,6 +114,7 @@ struct Client {
 pub struct Marks {
     devices: Keyed<Box<str>, Ring<DEVICE_MARKS>>,
     sessions: Keyed<u64, Client>,
+    brokers: BrokerMarks,
 }
 
 impl Default for Marks {
@@ -115,13 +129,17 @@ impl Marks {
         Self {
             devices: Keyed::new(MARKED_DEVICES_MAX),
             sessions: Keyed::new(MARKED_SESSIONS_MAX),
+            brokers: BrokerMarks::new(),
         }
     }
 
     /// Judges the next message of the log, and marks it.
     pub fn judge(&mut self, message: &Evidence<'_>) -> Judged {
         let by_device = self.judge_by_device(message);
-        let by_session = self.judge_by_session(message);
+        let by_session = match message.broker {
+            true => self.brokers.judge(message),
+            false => self.judge_by_session(message),
+        };
         match (by_device, by_session) {
             (true, _) => Judged::Repeat(Reason::DeviceSeq),
             (false, Judged::MaybeRepeat) if message.device_seq.is_some() => Judged::New,

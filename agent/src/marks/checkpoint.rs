@@ -1,5 +1,6 @@
 //! Marks as bytes, for the checkpoint. Versioned, little endian, total on arbitrary bytes.
 
+use super::broker::BrokerMarks;
 use super::ring::{Keyed, Ring};
 use super::{Client, Mark, Marks};
 use crate::limits::{DEVICE_MARKS, MARKED_DEVICES_MAX, MARKED_SESSIONS_MAX, UNRELEASED_MAX};
@@ -7,7 +8,7 @@ use bytes::{Buf, BufMut, TryGetError};
 use tributary_protocol::limits::NAME_BYTES_MAX;
 
 const VERSION: u16 = 2;
-/// Without what QoS 2 and sessions need.
+/// Without what QoS 2, sessions and brokers need.
 const VERSION_1: u16 = 1;
 
 /// Why bytes are no marks.
@@ -53,6 +54,7 @@ impl Marks {
                 .iter()
                 .for_each(|mark| write_mark(out, mark));
         }
+        self.brokers.write(out);
     }
 
     /// The marks at the front of `input`, which is moved behind them.
@@ -98,7 +100,15 @@ impl Marks {
                 .ok_or(MarksError::Field("session"))?;
         }
         sessions.set_hand(hand as usize);
-        Ok(Self { devices, sessions })
+        let brokers = match version {
+            VERSION_1 => BrokerMarks::new(),
+            _ => BrokerMarks::read(input)?,
+        };
+        Ok(Self {
+            devices,
+            sessions,
+            brokers,
+        })
     }
 }
 

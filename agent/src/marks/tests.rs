@@ -13,6 +13,9 @@ fn message(seq: Option<i64>, content: u64) -> Evidence<'static> {
         packet_id: 5,
         exactly_once: false,
         dup: false,
+        broker: false,
+        retain: false,
+        topic: "d/m",
     }
 }
 
@@ -307,6 +310,9 @@ fn evidence() -> impl Strategy<Value = Evidence<'static>> {
                     packet_id,
                     exactly_once,
                     dup,
+                    broker: false,
+                    retain: false,
+                    topic: "d/m",
                 }
             },
         )

@@ -329,7 +329,10 @@ impl SealStage {
             self.seal(now)?;
         }
         let flags = match judged {
-            Judged::MaybeRepeat => Flags::MAYBE_REPEAT,
+            Judged::MaybeRepeat => {
+                counter!("tributary_agent_maybe_repeats_total").increment(1);
+                Flags::MAYBE_REPEAT
+            }
             _ => Flags::default(),
         };
         if let Err(reason) = self
@@ -354,6 +357,9 @@ impl SealStage {
             packet_id: message.packet_id,
             exactly_once: message.qos == Qos::ExactlyOnce,
             dup: message.dup,
+            broker: message.broker,
+            retain: message.retain,
+            topic: message.topic,
         };
         self.marks.judge(&evidence)
     }

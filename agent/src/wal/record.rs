@@ -6,7 +6,7 @@
 //! | at | bytes | field |
 //! |---|---|---|
 //! | 0 | 1 | version: 1 |
-//! | 1 | 1 | bits 0-1 QoS, 2 DUP, 3 retain, 4 MQTT 5, 5 will; the others 0 |
+//! | 1 | 1 | bits 0-1 QoS, 2 DUP, 3 retain, 4 MQTT 5, 5 will, 6 broker; 7 is 0 |
 //! | 2 | 2 | packet id; 0 with QoS 0 |
 //! | 4 | 8 | received time, µs since 1970, UTC |
 //! | 12 | 8 | session: [`session_of`](Message::session_of) the client |
@@ -119,6 +119,8 @@ pub struct Message<'a> {
     pub v5: bool,
     /// Whether it is the last will of a client that was lost, and no publication.
     pub will: bool,
+    /// Whether a broker delivered it, and no device itself.
+    pub broker: bool,
     /// Its packet id; 0 with QoS 0.
     pub packet_id: u16,
     /// When it was received: µs since 1970, UTC.
@@ -176,7 +178,8 @@ fn write_head(message: &Message<'_>, out: &mut Vec<u8>) {
         | u8::from(message.dup) << 2
         | u8::from(message.retain) << 3
         | u8::from(message.v5) << 4
-        | u8::from(message.will) << 5;
+        | u8::from(message.will) << 5
+        | u8::from(message.broker) << 6;
     out.extend_from_slice(&[VERSION, flags]);
     out.extend_from_slice(&message.packet_id.to_le_bytes());
     out.extend_from_slice(&message.received_time.to_le_bytes());
@@ -327,7 +330,7 @@ fn read_head(bytes: &[u8]) -> Result<(Head, &[u8]), RecordError> {
         return Err(RecordError::Version(version));
     }
     let qos = Qos::from_code(flags & 3).ok_or(RecordError::Field("QoS"))?;
-    if flags >> 6 != 0 {
+    if flags >> 7 != 0 {
         return Err(RecordError::Field("flags"));
     }
     // A [u8; 16]: received time, then session.
@@ -356,6 +359,7 @@ impl Head {
             retain: self.flags & 8 != 0,
             v5: self.flags & 16 != 0,
             will: self.flags & 32 != 0,
+            broker: self.flags & 64 != 0,
             packet_id: self.packet_id,
             received_time: self.received_time,
             topic,
@@ -377,6 +381,7 @@ mod tests {
         retain: false,
         v5: true,
         will: false,
+        broker: false,
         packet_id: 0x0102,
         received_time: 0x0102_0304_0506_0708,
         topic: "a/b",
@@ -448,7 +453,7 @@ mod tests {
         assert_eq!(Record::parse(99, &good), Err(RecordError::Kind(99)));
         assert_eq!(with(0, 2), RecordError::Version(2));
         assert_eq!(with(1, 3), RecordError::Field("QoS"));
-        assert_eq!(with(1, 0x40), RecordError::Field("flags"));
+        assert_eq!(with(1, 0x80), RecordError::Field("flags"));
         assert_eq!(with(20, 8), RecordError::Short(29));
         assert_eq!(with(22, 0xff), RecordError::Field("topic"));
         for length in 0..25 {

@@ -74,6 +74,7 @@ impl Will {
             retain: self.retain,
             v5: self.v5,
             will: true,
+            broker: false,
             packet_id: 0,
             received_time: unix_us,
             topic: &self.topic,

@@ -168,6 +168,7 @@ impl Connection {
             retain: publish.retain,
             v5: self.version == Version::V5,
             will: false,
+            broker: false,
             packet_id: publish.packet_id,
             received_time: now.unix_us,
             topic: publish.topic,

@@ -68,6 +68,7 @@ impl Running {
             retain: false,
             v5: false,
             will: false,
+            broker: false,
             packet_id: 1,
             received_time: 1,
             topic: "a",

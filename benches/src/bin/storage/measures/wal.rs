@@ -33,6 +33,7 @@ pub fn message<'a>(published: &Published<'a>) -> Message<'a> {
         retain: false,
         v5: true,
         will: false,
+        broker: false,
         packet_id: (published.seq % 65_535) as u16 + 1,
         received_time: published.received_us,
         topic: published.topic,
