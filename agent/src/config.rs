@@ -7,6 +7,7 @@ use crate::decode::Rules;
 use crate::limits::{
     CONFIG_BYTES_MAX, CONFIG_ERRORS_MAX, ENDPOINTS_MAX, RATE_LIMIT_MESSAGES_PER_S,
 };
+use crate::source::BrokerConfig;
 use std::fmt;
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -16,6 +17,8 @@ use std::time::Duration;
 use tributary_journal::CommitPolicy;
 use tributary_protocol::ids::is_name;
 use tributary_settings::{ByteSize, Diagnostic, Document, Section};
+
+mod broker;
 
 /// What replaces settings begins with this.
 pub const ENVIRONMENT_PREFIX: &str = "TRIBUTARY_AGENT";
@@ -29,6 +32,8 @@ pub struct Config {
     pub listener: ListenerSettings,
     /// `[[decode]]`
     pub decode: Arc<Rules>,
+    /// `[[source.mqtt]]`
+    pub brokers: Vec<BrokerConfig>,
     /// `[wal]`
     pub wal: WalSettings,
     /// `[spool]`
@@ -228,6 +233,7 @@ impl Config {
                 agent: agent(&mut root.section("agent")),
                 listener: listener(&mut source.section("listener")),
                 decode: Rules::read(&mut root),
+                brokers: broker::brokers(&mut source),
                 wal: wal(&mut root.section("wal")),
                 spool: spool(&mut root.section("spool")),
                 uplink: uplink(&mut root.section("uplink")),

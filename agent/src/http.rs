@@ -3,6 +3,7 @@
 
 use crate::catalogue::{Latest, LatestView};
 use crate::limits::LATEST_SHOWN;
+use crate::source::BrokerStatus;
 use crate::wal::StorageState;
 use axum::Router;
 use axum::extract::State;
@@ -25,6 +26,8 @@ use tributary_uplink::Status;
 pub struct Sources {
     /// The agent's label.
     pub name: String,
+    /// How each subscription to a broker stands.
+    pub brokers: Vec<watch::Receiver<BrokerStatus>>,
     /// How the uplink stands.
     pub uplink: watch::Receiver<Status>,
     /// Whether messages can be made durable.
@@ -75,6 +78,7 @@ struct Report {
     name: String,
     software: &'static str,
     storage: &'static str,
+    brokers: Vec<BrokerStatus>,
     uplink: UplinkReport,
     series: usize,
     latest: Vec<Latest>,
@@ -120,6 +124,7 @@ impl Sources {
                 StorageState::Failed => "failed",
                 StorageState::Blocked => "blocked",
             },
+            brokers: self.brokers.iter().map(|b| b.borrow().clone()).collect(),
             uplink: UplinkReport {
                 connected: uplink.connected,
                 problem: uplink.problem,

@@ -116,6 +116,12 @@ fn dead_letters(arguments: DeadLetterArguments, config: &Config) -> ExitCode {
     reason = "what a program says to its user"
 )]
 fn check(settings: &Settings) -> ExitCode {
+    for broker in &settings.brokers {
+        if let Err(error) = broker.check() {
+            eprintln!("source.mqtt \"{}\": {error}", broker.name);
+            return ExitCode::from(2);
+        }
+    }
     let Some(uplink) = &settings.uplink else {
         println!("the configuration is good; without [uplink] endpoints nothing is forwarded");
         return ExitCode::SUCCESS;
@@ -146,6 +152,7 @@ fn run(settings: Settings, config: &Config) -> anyhow::Result<()> {
         tracing::info!(mqtt = %agent.mqtt, http = %socket.local_addr()?, "running");
         let sources = http::Sources {
             name: config.agent.name.clone(),
+            brokers: agent.brokers.clone(),
             uplink: agent.uplink.clone(),
             storage: agent.storage.clone(),
             latest: agent.latest.clone(),

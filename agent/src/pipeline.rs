@@ -1,8 +1,9 @@
-//! The agent, top to bottom in the order a reading travels: the listener, the write-ahead log, the
-//! sealing stage, the uplink. It ends in the same order: the listener stops, and each queue closes
-//! behind it.
+//! The agent, top to bottom in the order a reading travels: the sources, the write-ahead log, the
+//! sealing stage, the uplink. It ends in the same order: the sources stop, and each queue closes
+//! behind them.
 
 mod clock;
+mod forward;
 
 use crate::catalogue::{Catalogue, LatestView};
 use crate::config::Config;
@@ -13,11 +14,14 @@ use crate::deadletter::put_back::Putter;
 use crate::decode::Rules;
 use crate::limits::WAL_SEGMENT_BYTES;
 use crate::seal::{IDLE_WAIT, SealConfig, SealStage, StageError, Stores};
-use crate::source::{Listener, ListenerConfig, ListenerError, Sessions};
+use crate::source::{
+    BrokerConfig, BrokerStatus, Brokers, Listener, ListenerConfig, ListenerError, Sessions,
+};
 use crate::spool::{self, AgentSpool};
 use crate::wal::{CommittedFrame, Queue, Replay, StorageState, Wal, WalError};
 use crate::{life, limits};
 use clock::Clock;
+use forward::forward;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,7 +39,7 @@ use tributary_journal::{
 };
 use tributary_protocol::ids::BufferId;
 use tributary_protocol::session::Sender;
-use tributary_uplink::{Identity, Sealed, Spool, Status, Target, UplinkConfig};
+use tributary_uplink::{Identity, Status, Target, UplinkConfig};
 
 /// Everything that a running agent has to know.
 #[derive(Clone, Debug)]
@@ -46,6 +50,8 @@ pub struct Settings {
     pub listener: ListenerConfig,
     /// How messages are read.
     pub rules: Arc<Rules>,
+    /// The brokers to subscribe to.
+    pub brokers: Vec<BrokerConfig>,
     /// When frames of the write-ahead log close.
     pub wal: CommitPolicy,
     /// Bytes that the write-ahead log may take.
@@ -97,6 +103,7 @@ impl Settings {
                 rate_limit_messages_per_s: config.listener.rate_limit_messages_per_s,
             },
             rules: Arc::clone(&config.decode),
+            brokers: config.brokers.clone(),
             wal: config.wal.commit_policy(),
             wal_quota_bytes: config.wal.quota_bytes,
             spool_quota_bytes: config.spool.quota_bytes,
@@ -172,6 +179,8 @@ pub enum PipelineError {
 pub struct Agent {
     /// Where the listener is bound.
     pub mqtt: SocketAddr,
+    /// How each subscription to a broker stands.
+    pub brokers: Vec<watch::Receiver<BrokerStatus>>,
     /// How the uplink stands.
     pub uplink: watch::Receiver<Status>,
     /// Whether messages can be made durable.
@@ -331,6 +340,8 @@ async fn start_stages(
             what: "the listener's address",
             source,
         })?;
+    let brokers = open_brokers(&settings, &wal.queue)?;
+    let broker_statuses = brokers.statuses();
     let (sealed, sealed_in) = mpsc::channel(tributary_uplink::limits::SEALED_QUEUE);
     let (status, status_out) = watch::channel(Status::default());
     let give_up = Arc::new(AtomicBool::new(false));
@@ -340,14 +351,12 @@ async fn start_stages(
     let putter = Putter::new(letters, wal.queue.clone(), stage.put_back());
 
     let mut stages = JoinSet::new();
-    // Ends the listener when the agent is told to stop, or can't go on.
+    // Ends the sources when the agent is told to stop, or can't go on.
     let listening = stop.child_token();
-    answer_commands(
-        &mut stages,
-        Control::bind(&settings.data_dir, putter),
-        &stop,
-    );
-    stages.spawn(listen(listener, wal.queue, listening.clone(), deadline));
+    let control = Control::bind(&settings.data_dir, putter);
+    answer_commands(&mut stages, control, &stop);
+    let sources = (listener, brokers);
+    stages.spawn(listen(sources, wal.queue, listening.clone(), deadline));
     // Late is safe: what is not sealed by then stays in the log.
     stages.spawn(give_up_after(stop, deadline, give_up));
     let sealing = Sealing {
@@ -361,6 +370,7 @@ async fn start_stages(
     stages.spawn(forward(settings.uplink, sender, reader, sealed_in, status));
     Ok(Agent {
         mqtt,
+        brokers: broker_statuses,
         uplink: status_out,
         storage: wal.state,
         latest,
@@ -368,6 +378,12 @@ async fn start_stages(
         wal: wal.thread,
         lock,
     })
+}
+
+fn open_brokers(settings: &Settings, queue: &Queue) -> Result<Brokers, CursorError> {
+    let disk: Arc<dyn Disk> = Arc::new(OsDisk);
+    let dir = settings.data_dir.join("broker");
+    Brokers::open(&settings.brokers, &disk, &dir, queue)
 }
 
 fn seal_config(settings: &Settings, present: BufferId, give_up: &Arc<AtomicBool>) -> SealConfig {
@@ -408,9 +424,10 @@ fn answer_commands(
     }
 }
 
-/// Serves MQTT until `stop`, and then closes the log's queue behind the last connection.
+/// Serves MQTT and subscribes to brokers until `stop`, and then closes the log's queue behind the
+/// last connection.
 async fn listen(
-    listener: Listener,
+    (listener, brokers): (Listener, Brokers),
     queue: Queue,
     stop: CancellationToken,
     drain_deadline: Duration,
@@ -419,47 +436,13 @@ async fn listen(
         stop.cancelled().await;
         tokio::time::sleep(drain_deadline).await;
     };
+    let serving = async { tokio::join!(listener.run(stop.clone()), brokers.run(stop.clone())) };
     tokio::select! {
-        () = listener.run(stop.clone()) => {}
+        ((), ()) = serving => {}
         () = deadline => info!("connections that did not end in time are dropped"),
     }
     queue.close();
     Ended::Listener
-}
-
-/// Sends what is sealed, where there is somebody to send it to.
-async fn forward(
-    uplink: Option<UplinkConfig>,
-    sender: Sender,
-    spool: AgentSpool,
-    sealed: mpsc::Receiver<Sealed>,
-    status: watch::Sender<Status>,
-) -> Ended {
-    let drained = match uplink {
-        Some(uplink) => tributary_uplink::run(uplink, sender, spool, sealed, status).await,
-        None => keep(sender, spool, sealed, status).await,
-    };
-    Ended::Uplink { drained }
-}
-
-/// Stands in for the uplink where none is configured: everything stays in the spool.
-async fn keep(
-    mut sender: Sender,
-    mut spool: AgentSpool,
-    mut sealed: mpsc::Receiver<Sealed>,
-    status: watch::Sender<Status>,
-) -> bool {
-    while let Some(batch) = sealed.recv().await {
-        sender.on_sealed(batch.key, batch.bytes);
-        let (batches, bytes) = sender.backlog();
-        status.send_modify(|status| {
-            status.problem = Some("no aggregator is configured".to_owned());
-            status.backlog_batches = batches;
-            status.backlog_bytes = bytes;
-        });
-    }
-    spool.save(&sender.cursor());
-    sender.is_drained()
 }
 
 impl Agent {

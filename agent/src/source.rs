@@ -1,9 +1,11 @@
-//! Where readings come in: our own MQTT listener. Nothing here looks into a payload.
+//! Where readings come in: our own MQTT listener, and the user's brokers. Nothing here looks into a
+//! payload.
 //!
 //! [`listener`] owns sockets and tasks and decides nothing; `connection` decides everything for
-//! one client, and is told bytes, times and what is durable; `codec` knows MQTT's packets. The
-//! user's own broker, as a source, comes beside it.
+//! one client, and is told bytes, times and what is durable; `codec` knows MQTT's packets.
+//! [`broker`] is the user's own broker as a source.
 
+pub mod broker;
 mod codec;
 mod connection;
 mod files;
@@ -14,6 +16,7 @@ mod registry;
 mod sessions;
 mod wills;
 
+pub use broker::{BrokerConfig, BrokerStatus, Brokers};
 pub use codec::Fault;
 pub use files::raise_open_files;
 pub use listener::{Listener, ListenerConfig, ListenerError};

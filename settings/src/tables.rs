@@ -91,6 +91,11 @@ impl Section {
         });
     }
 
+    /// Whether the configuration had `name` here when it was taken.
+    pub fn was_read(&self, name: &str) -> bool {
+        self.places.contains_key(name)
+    }
+
     /// Whether the configuration has `name` here, and nobody took it yet.
     pub fn has(&self, name: &str) -> bool {
         self.entries.contains_key(name)

@@ -50,6 +50,7 @@ impl<'a> PutBackRecord<'a> {
             retain: false,
             v5: false,
             will: false,
+            broker: false,
             packet_id: 0,
             received_time: letter.received_time,
             topic: letter.topic,

@@ -110,11 +110,8 @@ impl BrokerMarks {
         message.retain && same
     }
 
-    /// Appends the marks to `out`; nothing, where there is none.
+    /// Appends the marks to `out`.
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
-        if self.sessions.len() + self.topics.len() == 0 {
-            return;
-        }
         out.put_u16_le(VERSION);
         out.put_u32_le(self.sessions.len() as u32);
         out.put_u32_le(self.sessions.hand() as u32);

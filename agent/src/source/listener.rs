@@ -516,7 +516,7 @@ fn wall_now() -> Now {
 
 /// Now, by the wall clock: µs since 1970, UTC, at millisecond resolution, so that equal stamps
 /// of one read compress.
-fn unix_us() -> i64 {
+pub(super) fn unix_us() -> i64 {
     match SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
         Ok(since) => i64::try_from(since.as_millis() * 1_000).unwrap_or(i64::MAX),
         Err(before) => -i64::try_from(before.duration().as_millis() * 1_000).unwrap_or(i64::MAX),

@@ -89,6 +89,7 @@ async fn start_agent(
             rate_limit_messages_per_s: tributary_agent::limits::RATE_LIMIT_MESSAGES_PER_S,
         },
         rules: settings.decode.clone(),
+        brokers: Vec::new(),
         wal: tributary_journal::CommitPolicy::default(),
         wal_quota_bytes: WAL_QUOTA_BYTES,
         spool_quota_bytes: SPOOL_QUOTA_BYTES,
