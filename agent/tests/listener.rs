@@ -21,7 +21,7 @@ mod sessions;
 const LIFE: LifeId = LifeId([1; 16]);
 
 /// A log that is only as durable as the test lets it be: each frame waits for a word.
-struct Gate {
+pub(crate) struct Gate {
     reached: mpsc::Sender<u32>,
     verdicts: mpsc::Receiver<Result<(), LogError>>,
     next: u64,
@@ -42,26 +42,26 @@ impl Append for Gate {
     }
 }
 
-struct Held {
+pub(crate) struct Held {
     reached: Arc<Mutex<mpsc::Receiver<u32>>>,
     verdicts: mpsc::Sender<Result<(), LogError>>,
 }
 
 impl Held {
     /// A frame stands at the gate; how many records it holds.
-    async fn reached(&self) -> u32 {
+    pub(crate) async fn reached(&self) -> u32 {
         let reached = Arc::clone(&self.reached);
         tokio::task::spawn_blocking(move || reached.lock().unwrap().recv().unwrap())
             .await
             .unwrap()
     }
 
-    fn open(&self) {
+    pub(crate) fn open(&self) {
         self.verdicts.send(Ok(())).unwrap();
     }
 }
 
-fn gate() -> (Gate, Held) {
+pub(crate) fn gate() -> (Gate, Held) {
     let (reached, reached_receiver) = mpsc::channel();
     let (verdicts_sender, verdicts) = mpsc::channel();
     let reached_receiver = Arc::new(Mutex::new(reached_receiver));

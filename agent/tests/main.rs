@@ -10,5 +10,6 @@
 )]
 
 mod allocations;
+mod broker;
 mod deadletters;
 mod listener;

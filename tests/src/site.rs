@@ -47,6 +47,8 @@ pub struct Site {
     /// Where the aggregator says how it is.
     pub aggregator_http: SocketAddr,
     agent_sends_to: SocketAddr,
+    /// What stands at the end of the agent's configuration.
+    more_of_the_agent: String,
 }
 
 impl Site {
@@ -63,6 +65,7 @@ impl Site {
             agent_http: free_address(),
             aggregator_http: free_address(),
             agent_sends_to: uplink,
+            more_of_the_agent: String::new(),
         };
         site.configure();
         site
@@ -71,6 +74,13 @@ impl Site {
     /// The same, with the agent sending to a relay instead of the aggregator.
     pub fn behind(mut self, relay: SocketAddr) -> Self {
         self.agent_sends_to = relay;
+        self.configure();
+        self
+    }
+
+    /// The same, with more settings of the agent behind the others.
+    pub fn with(mut self, settings: &str) -> Self {
+        settings.clone_into(&mut self.more_of_the_agent);
         self.configure();
         self
     }
@@ -101,7 +111,7 @@ impl Site {
              [wal]\nquota_bytes = \"16 MiB\"\n\
              [spool]\nquota_bytes = \"64 MiB\"\nseal_delay_ms = 200\n\
              [uplink]\nendpoints = [\"{}\"]\nca = {:?}\ncertificate = {:?}\nkey = {:?}\n\
-             [http]\naddress = \"{}\"\n",
+             [http]\naddress = \"{}\"\n{}",
             dir.join("agent"),
             self.mqtt,
             self.agent_sends_to,
@@ -109,6 +119,7 @@ impl Site {
             agent.certificate,
             agent.key,
             self.agent_http,
+            self.more_of_the_agent,
         );
         std::fs::write(dir.join("agent.toml"), text).unwrap();
         let text = format!(
@@ -147,7 +158,12 @@ impl Site {
 
     /// A fleet that publishes to the agent until it is stopped.
     pub fn fleet(&self, sensors: u32, rate_hz: f64) -> Fleet {
-        Fleet::start(self.mqtt, sensors, rate_hz, self.truth())
+        self.fleet_at(self.mqtt, sensors, rate_hz)
+    }
+
+    /// The same, publishing to somebody else: a broker.
+    pub fn fleet_at(&self, mqtt: SocketAddr, sensors: u32, rate_hz: f64) -> Fleet {
+        Fleet::start(mqtt, sensors, rate_hz, self.truth())
     }
 
     /// Ends both ends, the agent first, and says what then lies in the lake.

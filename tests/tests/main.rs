@@ -9,6 +9,7 @@
     reason = "tests"
 )]
 
+mod broker;
 mod config;
 mod crash;
 mod crowd;
