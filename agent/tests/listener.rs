@@ -17,6 +17,7 @@ use tributary_journal::{
 
 mod crowd;
 mod sessions;
+mod statements;
 
 const LIFE: LifeId = LifeId([1; 16]);
 

@@ -2,7 +2,8 @@
 //! says what to append, what to send and when to ask again. It owns no socket, clock or task.
 //!
 //! A publication is acknowledged once everything that its client published up to it is durable,
-//! in the order of receipt. Sessions are not kept: there is nothing that could be delivered later.
+//! in the order of receipt. Nothing of a session is held: there is nothing to deliver later, and
+//! what was received stands in the log.
 
 use super::codec::{self, Answer, Fault, Header, Packet, Version, read_header, read_packet};
 use super::intake::Skipping;
@@ -417,12 +418,31 @@ impl Connection {
         if matches!(self.phase, Phase::Over(_)) {
             return;
         }
+        if self.try_answer(answer) {
+            return;
+        }
+        if let Answer::SubAck {
+            packet_id, codes, ..
+        } = answer
+        {
+            // Section 3.9.2.1.2 [5]: it may fit without the reason.
+            self.try_answer(&Answer::SubAck {
+                packet_id: *packet_id,
+                codes: codes.clone(),
+                reason: None,
+            });
+        }
+    }
+
+    /// Section 3.1.2.11.4 \[5\]: what is more than the client takes is not sent.
+    fn try_answer(&mut self, answer: &Answer<'_>) -> bool {
         let before = self.out.len();
         codec::write(self.version, answer, &mut self.out);
-        if self.out.len() - before > self.answer_bytes_max {
-            // Section 3.1.2.11.4 [5]: what the client cannot take is not sent.
+        let fits = self.out.len() - before <= self.answer_bytes_max;
+        if !fits {
             self.out.truncate(before);
         }
+        fits
     }
 
     /// Nothing is owed any more.
@@ -441,6 +461,10 @@ impl Connection {
     }
 
     fn over(&mut self, reason: &'static str) {
+        if matches!(self.phase, Phase::Arriving(_)) {
+            // Section 3.1.2.5: a will is of a client that was let in.
+            self.will = None;
+        }
         if self.is_over().is_none() {
             self.phase = Phase::Over(reason);
         }

@@ -70,17 +70,14 @@ pub(in crate::source) fn read_connect(flags: u8, body: &[u8]) -> Result<Connect<
             Fault::Malformed("flags of CONNECT"),
         ));
     }
-    let connect = read_fields(version, cursor).map_err(|f| Refusal::Fault(Some(version), f))?;
-    match connect {
-        (
-            _,
-            Properties {
-                authentication: true,
-                ..
-            },
-        ) => Err(Refusal::Authentication),
-        (connect, _) if !is_client_id(&connect) => Err(Refusal::ClientId(version)),
-        (connect, _) => Ok(connect),
+    let fields = read_fields(version, cursor);
+    let (connect, properties) = fields.map_err(|f| Refusal::Fault(Some(version), f))?;
+    if properties.authentication_method {
+        Err(Refusal::Authentication)
+    } else if is_client_id(&connect) {
+        Ok(connect)
+    } else {
+        Err(Refusal::ClientId(version))
     }
 }
 
@@ -128,6 +125,10 @@ fn read_fields(
     };
     if !cursor.is_empty() {
         return Err(Fault::Malformed("bytes behind CONNECT's last field"));
+    }
+    if properties.authentication_data && !properties.authentication_method {
+        // Section 3.1.2.11.10 [5].
+        return Err(Fault::Protocol("authentication data without a method"));
     }
     let connect = Connect {
         version,

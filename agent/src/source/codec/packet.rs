@@ -57,12 +57,14 @@ pub(in crate::source) fn read_packet(
         (10, 0b0010) => read_unsubscribe(version, body),
         (12, 0) if body.is_empty() => Ok(Packet::PingReq),
         (14, 0) => read_disconnect(version, body),
-        (6 | 8 | 10 | 12 | 14, _) => Err(Fault::Malformed("flags or length of the fixed header")),
-        (1, _) => Err(Fault::Protocol("a second CONNECT")),
-        (4 | 5 | 7, _) => Err(Fault::Protocol(
+        (4 | 5 | 7, 0) => Err(Fault::Protocol(
             "an acknowledgement, though nothing was sent",
         )),
-        (15, _) => Err(Fault::Protocol("AUTH without an authentication method")),
+        (15, 0) => Err(Fault::Protocol("AUTH without an authentication method")),
+        (4..=8 | 10 | 12 | 14 | 15, _) => {
+            Err(Fault::Malformed("flags or length of the fixed header"))
+        }
+        (1, _) => Err(Fault::Protocol("a second CONNECT")),
         (0, _) => Err(Fault::Malformed("packet type 0")),
         _ => Err(Fault::Protocol("a packet that only a server sends")),
     }
@@ -146,11 +148,16 @@ fn read_subscribe(version: Version, body: &[u8]) -> Result<Packet<'_>, Fault> {
     }
     let mut filters = Vec::new();
     while !cursor.is_empty() {
-        filters.push(filter(&mut cursor)?);
+        let filter = filter(&mut cursor)?;
+        filters.push(filter);
         let options = cursor.u8()?;
         let reserved = if version == Version::V4 { 0xfc } else { 0xc0 };
         if options & 3 == 3 || options & reserved != 0 || (options >> 4) & 3 == 3 {
             return Err(Fault::Malformed("subscription options"));
+        }
+        // Section 3.8.3.1 [5].
+        if options & 4 != 0 && filter.starts_with("$share/") {
+            return Err(Fault::Protocol("No Local on a shared subscription"));
         }
         if filters.len() > FILTERS_MAX {
             return Err(Fault::Protocol("more filters than one packet may hold"));

@@ -207,7 +207,6 @@ impl Connection {
                 self.handle_bytes(&[], now, batch);
             }
             Admission::Refused { code, reason } => {
-                self.will = None;
                 self.answer(&Answer::Refused { code });
                 self.over(reason);
             }

@@ -386,6 +386,17 @@ fn a_will_is_for_whoever_is_lost_and_not_for_who_takes_leave() {
 }
 
 #[test]
+fn who_was_not_let_in_leaves_no_will() {
+    for order in Order::ALL {
+        let mut client = Client::new();
+        client.send(&connect_with_will(V5, "plant/state"));
+        client.core.handle_order(order);
+        assert_ne!(client.over(), "not over");
+        assert_eq!((client.said(), client.core.take_will()), (Vec::new(), None));
+    }
+}
+
+#[test]
 fn what_is_kept_of_a_session_stands_in_the_log_before_its_messages() {
     let changed = Admission::Granted {
         session_present: false,
@@ -578,6 +589,25 @@ fn silence_ends_a_connection_and_only_silence() {
     let mut client = Client::new();
     client.talk(&connect(V4, "me", 0));
     assert_eq!(client.core.poll_timeout(client.start), None);
+}
+
+/// Over a slow link one packet may take longer than the keep alive.
+#[test]
+fn a_packet_that_takes_long_is_no_silence() {
+    let mut client = Client::connected(V5);
+    let bytes = publish(V5, 1, 1, "a", b"1");
+    for (i, byte) in bytes.iter().enumerate() {
+        let now = Now {
+            instant: client.at(14_000 * (i as u64 + 1)),
+            unix_us: 0,
+        };
+        client.core.handle_timeout(now.instant);
+        client.core.handle_bytes(&[*byte], now, &mut client.batch);
+    }
+    assert_eq!((client.over(), client.records().len()), ("not over", 1));
+    let last = 14_000 * bytes.len() as u64;
+    client.core.handle_timeout(client.at(last + 15_000));
+    assert_eq!(client.over(), "keep_alive");
 }
 
 /// A connection that never finishes CONNECT cannot stretch its time byte by byte.
