@@ -9,6 +9,7 @@ mod documents;
 mod masked;
 mod rust;
 mod shape;
+mod statements;
 mod tree;
 
 use anyhow::{Context, Result};
@@ -177,6 +178,7 @@ pub fn run(root: &Path) -> Result<bool> {
         }
     }
     violations.extend(tree::check(&files));
+    violations.extend(statements::check(&files));
     violations.sort();
     violations
         .iter()

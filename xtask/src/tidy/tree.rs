@@ -57,7 +57,8 @@ impl File {
             .any(|byte| *byte == 0)
     }
 
-    fn source(&self) -> Source<'_> {
+    /// What the rules ask of it.
+    pub fn source(&self) -> Source<'_> {
         Source::new(&self.path, self.text().unwrap_or_default())
     }
 }
