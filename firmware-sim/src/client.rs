@@ -3,7 +3,8 @@
 //! [`Outbox`] decides, without clock or socket, what is sent next and with which packet id; the
 //! wire module is the bytes of both protocol versions; [`Client`] owns the connection. A reading is
 //! published at least once: it keeps its packet id until its PUBACK comes, and after a lost
-//! connection it is sent again, in order, with DUP set. Nothing here subscribes.
+//! connection it is sent again, in order, with DUP set. At QoS 2 it is so until PUBREC; from then on
+//! only PUBREL is sent, until PUBCOMP. Nothing here subscribes.
 
 mod connection;
 mod outbox;
@@ -19,6 +20,29 @@ use crate::replay::Replay;
 use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The quality of service that is published with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Qos {
+    /// 0: sent once, never acknowledged.
+    AtMostOnce,
+    /// 1: sent until its PUBACK comes.
+    AtLeastOnce,
+    /// 2: sent until its PUBREC comes, then released until its PUBCOMP comes.
+    ExactlyOnce,
+}
+
+impl Qos {
+    /// By its number, when there is one of that number.
+    pub fn from_number(number: u8) -> Option<Self> {
+        match number {
+            0 => Some(Self::AtMostOnce),
+            1 => Some(Self::AtLeastOnce),
+            2 => Some(Self::ExactlyOnce),
+            _ => None,
+        }
+    }
+}
 
 /// Where a client gets its readings from. Times are microseconds since the run began.
 pub trait Source: Send + Sync + 'static {
@@ -80,7 +104,7 @@ impl Progress {
         self.published.load(Ordering::Relaxed)
     }
 
-    /// Readings whose PUBACK came.
+    /// Readings whose PUBACK came; at QoS 2, whose PUBREC came.
     pub fn acknowledged(&self) -> u64 {
         self.acknowledged.load(Ordering::Relaxed)
     }

@@ -68,9 +68,9 @@ struct PublishArgs {
     /// MQTT version: 3 (3.1.1) or 5
     #[arg(long, value_name = "3|5", default_value = "3", value_parser = protocol)]
     protocol: Protocol,
-    /// Quality of service: 0, or 1 (acknowledged, sent again after a lost connection)
-    #[arg(long, value_name = "0|1", default_value_t = 1)]
-    #[arg(value_parser = clap::value_parser!(u8).range(0..=1))]
+    /// Quality of service: 0, 1 (sent again until it is acknowledged) or 2 (then also released)
+    #[arg(long, value_name = "0|1|2", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u8).range(0..=2))]
     qos: u8,
     /// Write the truth ledger here: what was published, what was acknowledged
     #[arg(long, value_name = "FILE")]

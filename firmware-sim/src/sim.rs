@@ -1,6 +1,6 @@
 //! Drives a run: sources, clients and the truth ledger, from the first connection to the summary.
 
-use crate::client::{Client, ClientConfig, ClientEnd, Progress, Protocol, Routes, Source};
+use crate::client::{Client, ClientConfig, ClientEnd, Progress, Protocol, Qos, Routes, Source};
 use crate::fleet::{self, Fleet, FleetConfig, FleetError};
 use crate::limits::{CONNECTIONS_DEFAULT_MAX, CONNECTIONS_MAX, DRAIN_S_DEFAULT};
 use crate::reading::{Counts, Series};
@@ -21,7 +21,7 @@ pub struct Publishing {
     pub mqtt: String,
     /// The version of MQTT.
     pub protocol: Protocol,
-    /// Quality of service: 0 or 1.
+    /// Quality of service: 0, 1 or 2.
     pub qos: u8,
     /// First part of the client ids; the number of the connection follows.
     pub client_id: String,
@@ -225,7 +225,7 @@ async fn drive<S: Source>(
     stop: CancellationToken,
     progress: Arc<Progress>,
 ) -> Result<RunSummary, SimError> {
-    check_publishing(publishing)?;
+    let qos = check_publishing(publishing)?;
     let (truth, writing) = match &publishing.truth {
         None => (TruthSender::nowhere(), None),
         Some(path) => {
@@ -238,7 +238,7 @@ async fn drive<S: Source>(
     let config = ClientConfig {
         server: publishing.mqtt.clone(),
         protocol: publishing.protocol,
-        acknowledged_delivery: publishing.qos == 1,
+        qos,
         began: Instant::now(),
         drain: publishing.drain,
     };
@@ -329,7 +329,7 @@ fn now_ms() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(0)
 }
 
-fn check_publishing(publishing: &Publishing) -> Result<(), SimError> {
+fn check_publishing(publishing: &Publishing) -> Result<Qos, SimError> {
     let server = &publishing.mqtt;
     let port = server.rsplit_once(':').and_then(|(host, port)| {
         port.parse::<u16>()
@@ -341,13 +341,10 @@ fn check_publishing(publishing: &Publishing) -> Result<(), SimError> {
             "`{server}` is no MQTT server: expected HOST:PORT, as in 127.0.0.1:1883"
         )));
     }
-    if publishing.qos > 1 {
-        return Err(SimError::Setting(format!(
-            "QoS {}: choose 0 or 1",
-            publishing.qos
-        )));
-    }
-    Ok(())
+    Qos::from_number(publishing.qos).ok_or_else(|| {
+        let number = publishing.qos;
+        SimError::Setting(format!("QoS {number}: choose 0, 1 or 2"))
+    })
 }
 
 /// As told; else one for each of few sensors, one for 16 of many, and never more than the default.

@@ -11,7 +11,7 @@
 //! | 0 | 8 | magic `TRIBTRTH` |
 //! | 8 | 2 | version, 1 |
 //! | 10 | 1 | source: 0 fleet, 1 replay |
-//! | 11 | 1 | QoS, 0 or 1 |
+//! | 11 | 1 | QoS, 0, 1 or 2 |
 //! | 12 | 1 | MQTT protocol level, 4 (3.1.1) or 5 |
 //! | 13 | 3 | zero |
 //! | 16 | 8 | seed |
@@ -28,7 +28,7 @@
 //! |---|---|---|
 //! | 1 | series | number, dense from 0 (varint), device, metric (each varint length and UTF-8) |
 //! | 2 | published | series, seq (varints), event time (zigzag varint), type (1), value |
-//! | 3 | acknowledged | series, seq (varints) |
+//! | 3 | acknowledged | series, seq (varints): PUBACK came, or at QoS 2 PUBREC |
 //! | 4 | refused | series, seq (varints): answered with an MQTT 5 error |
 //! | 5 | end | published, acknowledged (varints): the run ended by itself |
 //! | 16-31 | | kept for faults |
@@ -63,7 +63,7 @@ pub enum Source {
 pub struct Header {
     /// Where the readings come from.
     pub source: Source,
-    /// MQTT quality of service, 0 or 1.
+    /// MQTT quality of service: 0, 1 or 2.
     pub qos: u8,
     /// MQTT protocol level: 4 (3.1.1) or 5.
     pub protocol: u8,
@@ -91,7 +91,7 @@ pub enum Event {
     },
     /// A reading was put on the wire for the first time.
     Published(Reading),
-    /// Its PUBACK came.
+    /// Its PUBACK came, or at QoS 2 its PUBREC.
     Acknowledged {
         /// The series of the reading.
         series: u32,

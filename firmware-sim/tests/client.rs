@@ -114,6 +114,7 @@ async fn cut_again_and_again(protocol: Protocol) {
         seen.clients.iter().all(|id| *id == seen.clients[0]),
         "the client id is kept"
     );
+    assert!(!seen.clean.contains(&true), "the session is kept");
     assert_eq!(seen.farewells, 1);
 
     let mut first_id = BTreeMap::new();

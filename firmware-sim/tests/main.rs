@@ -5,5 +5,6 @@
 mod client;
 mod commands;
 mod lake;
+mod qos2;
 mod server;
 mod verify;

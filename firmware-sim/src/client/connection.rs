@@ -4,7 +4,7 @@
 //! next is the outbox's decision, not made here.
 
 use super::wire::{self, Incoming, Protocol, Topic};
-use super::{Outbox, Progress, Source};
+use super::{Outbox, Progress, Qos, Source, Transmit};
 use crate::fleet::Rng;
 use crate::limits::{
     BACKOFF_MS_MAX, BACKOFF_MS_MIN, CONNECT_TIMEOUT_S, FAREWELL_TIMEOUT_S, KEEP_ALIVE_S,
@@ -29,8 +29,8 @@ pub struct ClientConfig {
     pub server: String,
     /// The version of MQTT.
     pub protocol: Protocol,
-    /// QoS 1, or QoS 0.
-    pub acknowledged_delivery: bool,
+    /// The quality of service.
+    pub qos: Qos,
     /// When the run began: what the times of sources count from.
     pub began: Instant,
     /// How long the end waits for outstanding acknowledgements.
@@ -73,6 +73,7 @@ struct Link {
     stream: TcpStream,
     input: BytesMut,
     receive_max: u16,
+    session_present: bool,
 }
 
 /// Why a connection is over.
@@ -131,7 +132,7 @@ impl<S: Source> Client<S> {
         });
         let now = config.began;
         Self {
-            outbox: Outbox::new(config.acknowledged_delivery),
+            outbox: Outbox::new(config.qos),
             config,
             client_id,
             source,
@@ -159,7 +160,9 @@ impl<S: Source> Client<S> {
     pub async fn run(mut self) -> Result<ClientEnd, TruthError> {
         loop {
             let (config, id) = (self.config.clone(), self.client_id.clone());
-            let over = match self.meanwhile(open(config, id)).await? {
+            // Ids that an earlier run left unreleased would swallow publications of this one.
+            let afresh = config.qos == Qos::ExactlyOnce && self.opened == 0;
+            let over = match self.meanwhile(open(config, id, afresh)).await? {
                 None => Over::Done,
                 Some(Err(why)) => Over::Lost(why),
                 Some(Ok(link)) => self.serve(link).await?,
@@ -204,7 +207,7 @@ impl<S: Source> Client<S> {
 
     /// One connection, from CONNACK to its end.
     async fn serve(&mut self, mut link: Link) -> Result<Over, TruthError> {
-        self.greet(link.receive_max);
+        self.greet(&link);
         let mut out = BytesMut::with_capacity(WRITE_BYTES_TARGET);
         let over = loop {
             self.advance();
@@ -248,8 +251,9 @@ impl<S: Source> Client<S> {
         }
     }
 
-    fn greet(&mut self, receive_max: u16) {
-        self.outbox.connected(receive_max);
+    fn greet(&mut self, link: &Link) {
+        self.outbox
+            .connected(link.receive_max, link.session_present);
         let now = Instant::now();
         (self.last_read, self.last_write, self.last_ping) = (now, now, now);
         self.progress.connected.fetch_add(1, Ordering::Relaxed);
@@ -292,31 +296,35 @@ impl<S: Source> Client<S> {
             self.last_ping = now;
         }
         let (mut published, mut resent) = (0, 0);
+        let (protocol, qos) = (self.config.protocol, self.config.qos);
         while out.len() < WRITE_BYTES_TARGET {
-            let Some(next) = self.outbox.poll_transmit() else {
-                break;
+            let (pkid, dup, reading) = match self.outbox.poll_transmit() {
+                None => break,
+                Some(Transmit::Publish { pkid, dup, reading }) => (pkid, dup, reading),
+                Some(Transmit::Release { pkid }) => {
+                    wire::put_release(protocol, pkid, out);
+                    continue;
+                }
             };
-            let route = self.routes.0.get(next.reading.series as usize);
+            let route = self.routes.0.get(reading.series as usize);
             let route = route.expect("a source measures only series that it named");
             self.payload.clear();
-            next.reading
-                .write_json(route.unit.as_deref(), &mut self.payload);
-            let protocol = self.config.protocol;
-            wire::put_publish(
-                protocol,
-                &route.topic,
-                &self.payload,
-                next.pkid,
-                next.dup,
-                out,
-            );
-            if next.dup {
+            reading.write_json(route.unit.as_deref(), &mut self.payload);
+            let publication = wire::Publication {
+                topic: &route.topic,
+                payload: &self.payload,
+                qos,
+                pkid,
+                dup,
+            };
+            wire::put_publish(protocol, &publication, out);
+            if dup {
                 resent += 1;
                 continue;
             }
             published += 1;
             if self.truth.keeps() {
-                self.events.push(Event::Published(next.reading.clone()));
+                self.events.push(Event::Published(reading.clone()));
             }
         }
         Progress::add(&self.progress.published, published);
@@ -328,8 +336,18 @@ impl<S: Source> Client<S> {
         let (mut acknowledged, mut refused) = (0, 0);
         let result = loop {
             let packet = wire::take_packet(self.config.protocol, input);
-            let (pkid, no) = match packet {
-                Ok(Some(Incoming::PubAck { pkid, refused })) => (pkid, refused),
+            let (done, no) = match packet {
+                Ok(Some(Incoming::PubAck { pkid, refused })) => {
+                    (self.outbox.acknowledged(pkid), refused)
+                }
+                Ok(Some(Incoming::PubRec { pkid, refused })) => match refused {
+                    true => (self.outbox.acknowledged(pkid), true),
+                    false => (self.outbox.received(pkid), false),
+                },
+                Ok(Some(Incoming::PubComp { pkid })) => {
+                    self.outbox.completed(pkid);
+                    continue;
+                }
                 Ok(Some(Incoming::Disconnect(why))) => {
                     break Err(format!("the server ended the connection: {why}"));
                 }
@@ -337,8 +355,8 @@ impl<S: Source> Client<S> {
                 Ok(None) => break Ok(()),
                 Err(error) => break Err(error.to_string()),
             };
-            let Some(done) = self.outbox.acknowledged(pkid) else {
-                tracing::debug!(pkid, "PUBACK for nothing in flight");
+            let Some(done) = done else {
+                tracing::debug!("an acknowledgement of nothing that waits for one");
                 continue;
             };
             let (series, seq) = (done.series, done.seq);
@@ -414,16 +432,19 @@ impl<S: Source> Client<S> {
     }
 }
 
-/// Opens a connection, up to CONNACK.
-async fn open(config: ClientConfig, client_id: String) -> Result<Link, String> {
+/// Opens a connection, up to CONNACK; `afresh` without anything that an earlier one left behind.
+async fn open(config: ClientConfig, client_id: String, afresh: bool) -> Result<Link, String> {
     let limit = Duration::from_secs(CONNECT_TIMEOUT_S);
     let server = config.server.clone();
     let opening = async {
-        let stream = TcpStream::connect(&config.server)
-            .await
-            .map_err(|e| e.to_string())?;
-        stream.set_nodelay(true).map_err(|e| e.to_string())?;
-        handshake(stream, config.protocol, &client_id).await
+        if afresh && config.protocol == Protocol::V311 {
+            // A clean session would end with the connection: one that ends at once, and then one
+            // that is kept (MQTT 3.1.1, 3.1.2.4).
+            let mut link = connect(&config, &client_id, true).await?;
+            farewell(&mut link.stream, BytesMut::new()).await;
+        }
+        let clean_start = afresh && config.protocol == Protocol::V5;
+        connect(&config, &client_id, clean_start).await
     };
     let opened = timeout(limit, opening).await.unwrap_or_else(|_| {
         Err(format!(
@@ -433,13 +454,22 @@ async fn open(config: ClientConfig, client_id: String) -> Result<Link, String> {
     opened.map_err(|why| format!("{server}: {why}"))
 }
 
+async fn connect(config: &ClientConfig, client_id: &str, clean: bool) -> Result<Link, String> {
+    let stream = TcpStream::connect(&config.server)
+        .await
+        .map_err(|e| e.to_string())?;
+    stream.set_nodelay(true).map_err(|e| e.to_string())?;
+    handshake(stream, config.protocol, client_id, clean).await
+}
+
 async fn handshake(
     mut stream: TcpStream,
     protocol: Protocol,
     client_id: &str,
+    clean: bool,
 ) -> Result<Link, String> {
     let mut out = BytesMut::new();
-    wire::put_connect(protocol, client_id, &mut out);
+    wire::put_connect(protocol, client_id, clean, &mut out);
     stream.write_all(&out).await.map_err(|e| e.to_string())?;
     let mut input = BytesMut::with_capacity(4_096);
     loop {
@@ -447,11 +477,13 @@ async fn handshake(
             Some(Incoming::ConnAck {
                 refused: None,
                 receive_max,
+                session_present,
             }) => {
                 return Ok(Link {
                     stream,
                     input,
                     receive_max,
+                    session_present,
                 });
             }
             Some(Incoming::ConnAck {

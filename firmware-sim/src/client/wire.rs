@@ -1,8 +1,9 @@
 //! MQTT bytes of both versions, by rumqttc's packet types, behind one face.
 //!
-//! Only what a publisher needs: CONNECT, PUBLISH, PINGREQ, DISCONNECT out; CONNACK, PUBACK,
-//! PINGRESP, DISCONNECT in.
+//! Only what a publisher needs: CONNECT, PUBLISH, PUBREL, PINGREQ, DISCONNECT out; CONNACK, PUBACK,
+//! PUBREC, PUBCOMP, PINGRESP, DISCONNECT in.
 
+use super::Qos;
 use crate::limits::{KEEP_ALIVE_S, PACKET_BYTES_MAX, SESSION_EXPIRY_S};
 use bytes::{Bytes, BytesMut};
 use rumqttc::mqttbytes::{self, v4};
@@ -41,10 +42,18 @@ pub(super) enum Incoming {
     ConnAck {
         refused: Option<String>,
         receive_max: u16,
+        session_present: bool,
     },
     PubAck {
         pkid: u16,
         refused: bool,
+    },
+    PubRec {
+        pkid: u16,
+        refused: bool,
+    },
+    PubComp {
+        pkid: u16,
     },
     Disconnect(String),
     Other,
@@ -64,16 +73,17 @@ impl Topic {
     }
 }
 
-const WRITABLE: &str = "a packet of ours is far below MQTT's limit, and a publication at QoS 1 has \
-                        an id";
+const WRITABLE: &str = "a packet of ours is far below MQTT's limit, and has an id where its QoS \
+                        wants one";
 
-pub(super) fn put_connect(protocol: Protocol, client_id: &str, out: &mut BytesMut) {
+/// Appends a CONNECT; without `clean`, a session that the server still has goes on.
+pub(super) fn put_connect(protocol: Protocol, client_id: &str, clean: bool, out: &mut BytesMut) {
     let client_id = client_id.to_owned();
     match protocol {
         Protocol::V311 => {
             let mut connect = v4::Connect::new(client_id);
             connect.keep_alive = KEEP_ALIVE_S;
-            connect.clean_session = false;
+            connect.clean_session = clean;
             connect.write(out).expect(WRITABLE);
         }
         Protocol::V5 => {
@@ -82,7 +92,7 @@ pub(super) fn put_connect(protocol: Protocol, client_id: &str, out: &mut BytesMu
             let connect = v5::Connect {
                 keep_alive: KEEP_ALIVE_S,
                 client_id,
-                clean_start: false,
+                clean_start: clean,
                 properties: Some(properties),
             };
             connect.write(&None, &None, out).expect(WRITABLE);
@@ -90,44 +100,56 @@ pub(super) fn put_connect(protocol: Protocol, client_id: &str, out: &mut BytesMu
     }
 }
 
-/// Appends a publication: at QoS 1 with its packet id, at QoS 0 when the id is 0.
-pub(super) fn put_publish(
-    protocol: Protocol,
-    topic: &Topic,
-    payload: &[u8],
-    pkid: u16,
-    dup: bool,
-    out: &mut BytesMut,
-) {
-    let payload = Bytes::copy_from_slice(payload);
+/// A publication as it goes out.
+pub(super) struct Publication<'a> {
+    pub topic: &'a Topic,
+    pub payload: &'a [u8],
+    pub qos: Qos,
+    /// 0 at QoS 0.
+    pub pkid: u16,
+    pub dup: bool,
+}
+
+/// Appends a publication.
+pub(super) fn put_publish(protocol: Protocol, one: &Publication<'_>, out: &mut BytesMut) {
+    let payload = Bytes::copy_from_slice(one.payload);
     match protocol {
         Protocol::V311 => {
-            let qos = match pkid {
-                0 => mqttbytes::QoS::AtMostOnce,
-                _ => mqttbytes::QoS::AtLeastOnce,
+            let qos = match one.qos {
+                Qos::AtMostOnce => mqttbytes::QoS::AtMostOnce,
+                Qos::AtLeastOnce => mqttbytes::QoS::AtLeastOnce,
+                Qos::ExactlyOnce => mqttbytes::QoS::ExactlyOnce,
             };
-            let mut publish = v4::Publish::from_bytes(topic.text.as_str(), qos, payload);
-            (publish.pkid, publish.dup) = (pkid, dup);
+            let mut publish = v4::Publish::from_bytes(one.topic.text.as_str(), qos, payload);
+            (publish.pkid, publish.dup) = (one.pkid, one.dup);
             publish.write(out).expect(WRITABLE);
         }
         Protocol::V5 => {
-            let qos = match pkid {
-                0 => mqttbytes5::QoS::AtMostOnce,
-                _ => mqttbytes5::QoS::AtLeastOnce,
+            let qos = match one.qos {
+                Qos::AtMostOnce => mqttbytes5::QoS::AtMostOnce,
+                Qos::AtLeastOnce => mqttbytes5::QoS::AtLeastOnce,
+                Qos::ExactlyOnce => mqttbytes5::QoS::ExactlyOnce,
             };
-            let topic = topic.bytes.clone();
             let publish = v5::Publish {
-                dup,
+                dup: one.dup,
                 qos,
                 retain: false,
-                topic,
-                pkid,
+                topic: one.topic.bytes.clone(),
+                pkid: one.pkid,
                 payload,
                 properties: None,
             };
             publish.write(out).expect(WRITABLE);
         }
     }
+}
+
+/// Appends a PUBREL.
+pub(super) fn put_release(protocol: Protocol, pkid: u16, out: &mut BytesMut) {
+    match protocol {
+        Protocol::V311 => v4::PubRel::new(pkid).write(out).expect(WRITABLE),
+        Protocol::V5 => v5::PubRel::new(pkid, None).write(out).expect(WRITABLE),
+    };
 }
 
 pub(super) fn put_ping(out: &mut BytesMut) {
@@ -172,12 +194,18 @@ fn incoming_v4(packet: v4::Packet) -> Incoming {
             Incoming::ConnAck {
                 refused,
                 receive_max: u16::MAX,
+                session_present: ack.session_present,
             }
         }
         v4::Packet::PubAck(ack) => Incoming::PubAck {
             pkid: ack.pkid,
             refused: false,
         },
+        v4::Packet::PubRec(ack) => Incoming::PubRec {
+            pkid: ack.pkid,
+            refused: false,
+        },
+        v4::Packet::PubComp(done) => Incoming::PubComp { pkid: done.pkid },
         v4::Packet::Disconnect => Incoming::Disconnect("without a reason".to_owned()),
         _ => Incoming::Other,
     }
@@ -192,6 +220,7 @@ fn incoming_v5(packet: v5::Packet) -> Incoming {
             Incoming::ConnAck {
                 refused,
                 receive_max: receive_max.unwrap_or(u16::MAX),
+                session_present: ack.session_present,
             }
         }
         v5::Packet::PubAck(ack) => {
@@ -202,6 +231,15 @@ fn incoming_v5(packet: v5::Packet) -> Incoming {
                 refused,
             }
         }
+        v5::Packet::PubRec(ack) => {
+            use v5::PubRecReason::{NoMatchingSubscribers, Success};
+            let refused = !matches!(ack.reason, Success | NoMatchingSubscribers);
+            Incoming::PubRec {
+                pkid: ack.pkid,
+                refused,
+            }
+        }
+        v5::Packet::PubComp(done) => Incoming::PubComp { pkid: done.pkid },
         v5::Packet::Disconnect(end) => Incoming::Disconnect(format!("{:?}", end.reason_code)),
         _ => Incoming::Other,
     }
