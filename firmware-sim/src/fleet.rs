@@ -8,6 +8,7 @@ mod shape;
 
 use crate::limits::{CELL_SENSORS, PERIOD_S_MAX, RATE_HZ_MAX, SENSORS_MAX};
 use crate::reading::{Reading, Series};
+use crate::rng::Rng;
 use shape::Shape;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -44,44 +45,6 @@ pub enum FleetError {
     Site(String),
 }
 
-/// splitmix64 (Steele, Lea, Flood 2014): small, and the same on every machine and in every release.
-#[derive(Clone, Debug)]
-pub(crate) struct Rng(u64);
-
-impl Rng {
-    /// A stream of its own for each `stream` of one seed.
-    pub(crate) fn new(seed: u64, stream: u64) -> Self {
-        let mut rng = Self(seed ^ stream.wrapping_mul(0xd134_2543_de82_ef95));
-        rng.next();
-        rng
-    }
-
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Uniform in [0, 1).
-    pub(crate) fn unit(&mut self) -> f64 {
-        (self.next() >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
-    }
-
-    /// Uniform in [low, high).
-    pub(crate) fn between(&mut self, low: f64, high: f64) -> f64 {
-        low + (high - low) * self.unit()
-    }
-
-    /// About normal, mean 0, deviation 1: a sum of four uniforms (Irwin-Hall), so that no libm
-    /// makes two machines differ.
-    pub(crate) fn normal(&mut self) -> f64 {
-        let sum = self.unit() + self.unit() + self.unit() + self.unit();
-        (sum - 2.0) * 1.732_050_807_568_877_2
-    }
-}
-
 /// One device with one metric.
 #[derive(Clone, Debug)]
 pub struct Sensor {
@@ -94,7 +57,7 @@ pub struct Sensor {
 impl Sensor {
     fn new(seed: u64, index: u32) -> Self {
         let mut rng = Rng::new(seed, u64::from(index));
-        let clock = Rng(rng.next());
+        let clock = Rng::seeded(rng.next());
         Self {
             index,
             shape: Shape::new(index, rng),

@@ -55,6 +55,13 @@ pub const CSV_LINE_BYTES_MAX: usize = 1024 * 1024;
 /// Columns of a CSV that is replayed, at most.
 pub const CSV_COLUMNS_MAX: usize = 4_096;
 
+/// Bytes of a datagram that the relay carries.
+pub const DATAGRAM_BYTES_MAX: usize = 65_535;
+/// Datagrams that the relay keeps back in one direction, at most.
+pub const HELD_DATAGRAMS_MAX: usize = 32;
+/// Sockets of agents that the relay carries for at once; one more, and the idlest is forgotten.
+pub const RELAY_FLOWS_MAX: usize = 64;
+
 /// Rows of a Parquet file that the verifier decodes at once.
 pub const VERIFY_ROWS: usize = 8_192;
 /// Examples of each kind of difference that the verifier prints.

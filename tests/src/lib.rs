@@ -1,5 +1,5 @@
 //! What the whole-system tests stand on: the programs of this workspace as real processes, their
-//! configuration and certificates, a fleet with its truth ledger, a link that misbehaves.
+//! configuration and certificates, a fleet with its truth ledger.
 //!
 //! Nothing here decides what is right: that is the tests' and `tributary_sim::verify`'s. What a
 //! test can't go on without panics, and says why.
@@ -20,5 +20,4 @@ pub mod mqtt;
 pub mod pki;
 pub mod process;
 pub mod programs;
-pub mod relay;
 pub mod site;

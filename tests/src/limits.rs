@@ -13,7 +13,3 @@ pub const LOG_LINES_SHOWN: usize = 40;
 /// Ports that tests take: below those that systems give to clients, so that nobody takes one
 /// while its process is down.
 pub const PORTS: std::ops::Range<u16> = 12_000..30_000;
-/// Bytes of a datagram that the relay carries.
-pub const DATAGRAM_BYTES_MAX: usize = 65_535;
-/// Datagrams that the relay keeps back in one direction, at most.
-pub const HELD_DATAGRAMS_MAX: usize = 32;

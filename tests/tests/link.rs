@@ -1,8 +1,8 @@
 //! Agent and aggregator over a link that loses, doubles, reorders and damages datagrams, and is
 //! cut now and then.
 
+use tributary_sim::relay::{Relay, Weather};
 use tributary_tests::process::{Process, wait_for};
-use tributary_tests::relay::{Relay, Weather};
 use tributary_tests::site::{Site, assert_clean, backlog_gone};
 
 /// Waits until so many batches wait in the agent's spool.
@@ -23,7 +23,7 @@ fn a_bad_link_that_is_cut_again_and_again_loses_and_doubles_nothing() {
         late: 80,
         damaged: 20,
     };
-    let relay = Relay::start(site.uplink, weather, 7);
+    let relay = Relay::start(site.uplink, weather, 7).unwrap();
     let site = site.behind(relay.address);
     let (mut agent, mut aggregator) = (site.agent(), site.aggregator());
     agent.up();

@@ -1,6 +1,8 @@
 //! `tributary demo`: a simulated fleet through the whole pipeline, and the comparison of what it
 //! published with what is in the lake.
 
+use crate::chaos::{self, Blows};
+use crate::fleet::{Fleet, Signals};
 use crate::limits::{FLEET_READINGS_PER_S_MAX, PROGRESS_INTERVAL};
 use crate::machine::{self, Machine};
 use crate::report::{Summary, grouped};
@@ -10,13 +12,8 @@ use clap::Args;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
-use tributary_sim::client::Progress;
-use tributary_sim::sim::{self, Publishing, RunConfig, RunSummary, SimError};
+use tributary_sim::sim::RunSummary;
 use tributary_sim::verify::{self, Report};
 
 /// Arguments of `tributary demo`.
@@ -24,22 +21,33 @@ use tributary_sim::verify::{self, Report};
 pub struct DemoArguments {
     /// How long the fleet publishes, as `30s` or `2m`; until Ctrl-C when left out
     #[arg(long = "for", value_name = "TIME", value_parser = parse_duration)]
-    duration: Option<Duration>,
+    pub duration: Option<Duration>,
     /// How many sensors
     #[arg(long, value_name = "N", default_value_t = 1_000)]
-    sensors: u32,
+    pub sensors: u32,
     /// Readings a second of each
     #[arg(long, value_name = "HZ", default_value_t = 10.0)]
-    rate: f64,
-    /// What the fleet measures: the same seed gives the same fleet
+    pub rate: f64,
+    /// What the fleet measures, and with --chaos what dies when: the same seed, the same plan
     #[arg(long, value_name = "N", default_value_t = 1)]
-    seed: u64,
+    pub seed: u64,
+    /// MQTT quality of service of the fleet: 1 (sent again until acknowledged) or 2
+    #[arg(long, value_name = "1|2", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u8).range(1..=2))]
+    pub qos: u8,
+    /// Kill agent and aggregator with SIGKILL at random instants, and cut the link between them
+    ///
+    /// Both are then processes of their own, started again on the same data; the link loses,
+    /// doubles, reorders and damages datagrams as well. When the fleet has ended nothing more is
+    /// killed, everything drains, and the comparison is the same as without.
+    #[arg(long)]
+    pub chaos: bool,
     /// Where everything durable lies; the lake is its folder `lake`
     #[arg(long, value_name = "DIR", default_value = "tributary-data")]
-    data_dir: PathBuf,
+    pub data_dir: PathBuf,
     /// Print the result as one JSON object on the last line
     #[arg(long)]
-    json: bool,
+    pub json: bool,
 }
 
 impl Default for DemoArguments {
@@ -49,6 +57,8 @@ impl Default for DemoArguments {
             sensors: 1_000,
             rate: 10.0,
             seed: 1,
+            qos: 1,
+            chaos: false,
             data_dir: "tributary-data".into(),
             json: false,
         }
@@ -84,10 +94,21 @@ pub fn run(arguments: DemoArguments) -> anyhow::Result<ExitCode> {
     runtime.block_on(demo(arguments))
 }
 
+/// What a demo did, up to the comparison.
+pub struct Outcome {
+    /// What the fleet did.
+    pub published: RunSummary,
+    /// Whether everything was acknowledged by the aggregator in time.
+    pub drained: bool,
+    /// Bytes of UDP payload that the agent sent.
+    pub uplink_bytes: u64,
+    /// What went down meanwhile, with `--chaos`.
+    pub blows: Option<Blows>,
+}
+
 #[allow(clippy::print_stderr, reason = "what a program says to its user")]
 async fn demo(arguments: DemoArguments) -> anyhow::Result<ExitCode> {
     let begun = Instant::now();
-    let mut signals = Signals::new()?;
     let defaults = Settings::default();
     let settings = Settings {
         data_dir: arguments.data_dir.clone(),
@@ -95,33 +116,33 @@ async fn demo(arguments: DemoArguments) -> anyhow::Result<ExitCode> {
         console: free_or_other("HTTP", defaults.console)?,
         decode: defaults.decode,
     };
-    let machine = machine::start(&settings).await?;
-    introduce(&arguments, &settings, &machine);
-
-    let truth = settings.data_dir.join("demo-truth.bin");
-    let fleet = Fleet::start(&arguments, machine.agent.mqtt, truth.clone());
-    let published = fleet.watch(&machine, &mut signals, begun).await?;
-    eprintln!("draining …");
-    let uplink = machine.agent.uplink.clone();
-    let drained = machine.drain().await?;
-    let uplink_bytes = uplink.borrow().udp_bytes_sent;
+    let outcome = match arguments.chaos {
+        true => chaos::run(&arguments, &settings, begun).await?,
+        false => in_one_process(&arguments, &settings, begun).await?,
+    };
     let elapsed = begun.elapsed().as_secs_f64();
 
     eprintln!("comparing the lake with what was published …");
-    let lake = machine::lake_dir(&settings);
+    let (lake, truth) = (machine::lake_dir(&settings), truth_file(&settings));
     let comparing = tokio::task::spawn_blocking(move || verify::compare(&lake, &truth));
     let report = comparing.await?.context("the lake can't be compared")?;
-    let summary = Summary::new(&report, uplink_bytes, elapsed);
-    show(&summary, &report, &published, arguments.json);
-    if !drained {
+    let mut summary = Summary::new(&report, outcome.uplink_bytes, elapsed);
+    summary.blows = outcome.blows;
+    show(&summary, &report, &outcome.published, arguments.json);
+    if !outcome.drained {
         eprintln!("the agent was not drained in time");
     }
-    let good = drained && report.is_clean() && summary.lost == 0 && summary.duplicates == 0;
+    let good = outcome.drained && report.is_clean() && summary.lost == 0 && summary.duplicates == 0;
     Ok(if good {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// The fleet's own ledger.
+pub fn truth_file(settings: &Settings) -> PathBuf {
+    settings.data_dir.join("demo-truth.bin")
 }
 
 /// The address itself, or a free port beside it when somebody else has it.
@@ -130,7 +151,7 @@ fn free_or_other(what: &str, address: SocketAddr) -> anyhow::Result<SocketAddr> 
     if TcpListener::bind(address).is_ok() {
         return Ok(address);
     }
-    let free = TcpListener::bind((address.ip(), 0)).and_then(|socket| socket.local_addr());
+    let free = machine::free_address(address.ip());
     let free = free.with_context(|| format!("no free port for {what}"))?;
     eprintln!(
         "port {} is in use: {what} is on {free} instead",
@@ -139,19 +160,24 @@ fn free_or_other(what: &str, address: SocketAddr) -> anyhow::Result<SocketAddr> 
     Ok(free)
 }
 
+/// What runs, and where to look.
 #[allow(clippy::print_stderr, reason = "what a program says to its user")]
-fn introduce(arguments: &DemoArguments, settings: &Settings, machine: &Machine) {
-    let (sensors, rate) = (arguments.sensors, arguments.rate);
-    eprintln!("{sensors} sensors at {rate} Hz, seed {}", arguments.seed);
-    eprintln!("MQTT     {}", machine.agent.mqtt);
-    eprintln!(
-        "status   http://{}/api/v1/status",
-        machine.aggregator.http_addr()
-    );
+pub fn introduce(arguments: &DemoArguments, settings: &Settings) {
+    let (sensors, rate, qos) = (arguments.sensors, arguments.rate, arguments.qos);
+    let seed = arguments.seed;
+    eprintln!("{sensors} sensors at {rate} Hz, QoS {qos}, seed {seed}");
+    eprintln!("MQTT     {}", settings.mqtt);
+    eprintln!("status   http://{}/api/v1/status", settings.console);
     eprintln!("lake     {}", machine::lake_dir(settings).display());
     if arguments.duration.is_none() {
         eprintln!("Ctrl-C ends it, and compares");
     }
+}
+
+/// That the end has begun.
+#[allow(clippy::print_stderr, reason = "what a program says to its user")]
+pub fn say_draining() {
+    eprintln!("draining …");
 }
 
 #[allow(
@@ -176,96 +202,55 @@ fn show(summary: &Summary, report: &Report, published: &RunSummary, json: bool) 
     }
 }
 
-/// SIGTERM and Ctrl-C.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    /// Waits for either. Cancel safe.
-    async fn next(&mut self) {
+/// Publishes until the fleet ends, which a signal makes it do, through a machine in this process.
+async fn in_one_process(
+    arguments: &DemoArguments,
+    settings: &Settings,
+    begun: Instant,
+) -> anyhow::Result<Outcome> {
+    let mut signals = Signals::new()?;
+    let machine = machine::start(settings).await?;
+    introduce(arguments, settings);
+    let mut fleet = Fleet::start(arguments, machine.agent.mqtt, truth_file(settings));
+    let mut tick = tokio::time::interval(PROGRESS_INTERVAL);
+    tick.tick().await;
+    let published = loop {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            ended = fleet.ended() => break ended?,
+            () = signals.next() => fleet.stop(),
+            _ = tick.tick() => say(&fleet, &machine, begun),
         }
-    }
+    };
+    let uplink = machine.agent.uplink.clone();
+    say_draining();
+    let drained = machine.drain().await?;
+    let uplink_bytes = uplink.borrow().udp_bytes_sent;
+    Ok(Outcome {
+        published,
+        drained,
+        uplink_bytes,
+        blows: None,
+    })
 }
 
-/// The running fleet.
-struct Fleet {
-    running: JoinHandle<Result<RunSummary, SimError>>,
-    progress: Arc<Progress>,
-    stop: CancellationToken,
-}
-
-impl Fleet {
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "watched until it ends, in `watch`"
-    )]
-    fn start(arguments: &DemoArguments, mqtt: SocketAddr, truth: PathBuf) -> Self {
-        let mut publishing = Publishing::to(mqtt.to_string());
-        publishing.truth = Some(truth);
-        let mut config = RunConfig::new(publishing);
-        config.sensors = arguments.sensors;
-        config.rate_hz = arguments.rate;
-        config.duration = arguments.duration;
-        config.seed = arguments.seed;
-        let stop = CancellationToken::new();
-        let progress = Arc::new(Progress::default());
-        let running = tokio::spawn(sim::run(config, stop.clone(), Arc::clone(&progress)));
-        Self {
-            running,
-            progress,
-            stop,
-        }
-    }
-
-    /// Says a line a second until the fleet ends, which a signal makes it do.
-    async fn watch(
-        mut self,
-        machine: &Machine,
-        signals: &mut Signals,
-        begun: Instant,
-    ) -> anyhow::Result<RunSummary> {
-        let mut tick = tokio::time::interval(PROGRESS_INTERVAL);
-        tick.tick().await;
-        loop {
-            tokio::select! {
-                ended = &mut self.running => return Ok(ended??),
-                () = signals.next() => self.stop.cancel(),
-                _ = tick.tick() => self.say(machine, begun),
-            }
-        }
-    }
-
-    #[allow(clippy::print_stderr, reason = "what a program says to its user")]
-    fn say(&self, machine: &Machine, begun: Instant) {
-        let uplink = machine.agent.uplink.borrow();
-        let journal = machine.aggregator.keeper();
-        let per_reading = match journal.rows() {
-            0 => "-".to_owned(),
-            rows => format!("{:.2}", uplink.udp_bytes_sent as f64 / rows as f64),
-        };
-        eprintln!(
-            "{:>4.0}s  published {}  acknowledged {}  at the aggregator {}  in the lake {}  \
-             backlog {} batches  {per_reading} B/reading",
-            begun.elapsed().as_secs_f64(),
-            grouped(self.progress.published()),
-            grouped(self.progress.acknowledged()),
-            grouped(journal.rows()),
-            grouped(machine.aggregator.lake().rows()),
-            uplink.backlog_batches,
-        );
-    }
+#[allow(clippy::print_stderr, reason = "what a program says to its user")]
+fn say(fleet: &Fleet, machine: &Machine, begun: Instant) {
+    let uplink = machine.agent.uplink.borrow();
+    let journal = machine.aggregator.keeper();
+    let per_reading = match journal.rows() {
+        0 => "-".to_owned(),
+        rows => format!("{:.2}", uplink.udp_bytes_sent as f64 / rows as f64),
+    };
+    eprintln!(
+        "{:>4.0}s  published {}  acknowledged {}  at the aggregator {}  in the lake {}  \
+         backlog {} batches  {per_reading} B/reading",
+        begun.elapsed().as_secs_f64(),
+        grouped(fleet.progress.published()),
+        grouped(fleet.progress.acknowledged()),
+        grouped(journal.rows()),
+        grouped(machine.aggregator.lake().rows()),
+        uplink.backlog_batches,
+    );
 }
 
 #[cfg(test)]

@@ -16,3 +16,48 @@ pub const DRAIN_DEADLINE: Duration = Duration::from_secs(60);
 pub const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// Readings a second that the demo's fleet may publish together.
 pub const FLEET_READINGS_PER_S_MAX: f64 = 1_000_000.0;
+/// How often a child of the demo says how it stands.
+pub const REPORT_INTERVAL: Duration = Duration::from_millis(200);
+/// How long a child may take to drain before it is given up: both of its own deadlines, and some.
+pub const CHILD_END_MAX: Duration = Duration::from_secs(150);
+/// Lines of a child's log that are shown when it ended by itself.
+pub const LOG_LINES_SHOWN: usize = 12;
+/// Ports that give way to nobody while their process is down: below those that systems give to
+/// clients.
+pub const PORTS: std::ops::Range<u16> = 12_000..30_000;
+
+/// How long something is up and down under `--chaos`: from, to, in milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Span {
+    /// From the start until it goes down first: a short demo sees it, too.
+    pub first_ms: (u64, u64),
+    /// From its coming back until it goes down again.
+    pub up_ms: (u64, u64),
+    /// Until it comes back.
+    pub down_ms: (u64, u64),
+}
+
+/// The agent's process.
+pub const AGENT: Span = Span {
+    first_ms: (1_000, 3_000),
+    up_ms: (1_000, 5_000),
+    down_ms: (0, 800),
+};
+/// The aggregator's process.
+pub const AGGREGATOR: Span = Span {
+    first_ms: (1_500, 5_000),
+    up_ms: (2_000, 8_000),
+    down_ms: (0, 1_500),
+};
+/// The link between them.
+pub const LINK: Span = Span {
+    first_ms: (2_000, 8_000),
+    up_ms: (3_000, 10_000),
+    down_ms: (300, 3_000),
+};
+/// One of so many lives of a process ends abruptly,
+pub const ABRUPT_OF: u64 = 4;
+/// after so long: while it opens its storage, replays, or has just begun.
+pub const ABRUPT_MS: (u64, u64) = (0, 400);
+
+const _: () = assert!(DRAIN_DEADLINE.as_secs() * 2 < CHILD_END_MAX.as_secs());

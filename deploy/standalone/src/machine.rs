@@ -2,12 +2,12 @@
 //! loopback QUIC with certificates of the machine's own authority.
 
 use crate::limits::{
-    DRAIN_DEADLINE, RESERVE_BYTES, SEAL_DELAY, SPOOL_QUOTA_BYTES, WAL_QUOTA_BYTES,
+    DRAIN_DEADLINE, PORTS, RESERVE_BYTES, SEAL_DELAY, SPOOL_QUOTA_BYTES, WAL_QUOTA_BYTES,
 };
 use crate::settings::Settings;
 use anyhow::Context;
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::PathBuf;
 use tokio_util::sync::CancellationToken;
 use tributary_agent::pipeline::{self, Agent, StartError};
@@ -28,6 +28,20 @@ pub struct Machine {
 /// Where the lake of a data directory is.
 pub fn lake_dir(settings: &Settings) -> PathBuf {
     settings.data_dir.join("lake")
+}
+
+/// An address that nobody listens on, TCP or UDP, and that the system gives to no client: it stays
+/// free while the process that has it is down.
+pub fn free_address(ip: IpAddr) -> std::io::Result<SocketAddr> {
+    let width = u32::from(PORTS.end - PORTS.start);
+    // Demos at the same time begin at different places.
+    let first = std::process::id() % width;
+    let ports = (first..width).chain(0..first);
+    let ports = ports.filter_map(|place| PORTS.start.checked_add(u16::try_from(place).ok()?));
+    let free = ports
+        .map(|port| SocketAddr::new(ip, port))
+        .find(|address| TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok());
+    free.ok_or_else(|| ErrorKind::AddrNotAvailable.into())
 }
 
 /// Starts both.
@@ -56,7 +70,8 @@ pub async fn start(settings: &Settings) -> anyhow::Result<Machine> {
     })
 }
 
-async fn start_aggregator(
+/// Starts the aggregator alone, listening for the agent at `uplink`.
+pub async fn start_aggregator(
     settings: &Settings,
     files: &AuthorityFiles,
     uplink: SocketAddr,
@@ -76,7 +91,8 @@ async fn start_aggregator(
     }
 }
 
-async fn start_agent(
+/// Starts the agent alone, sending to `uplink`.
+pub async fn start_agent(
     settings: &Settings,
     files: &AuthorityFiles,
     uplink: SocketAddr,

@@ -3,7 +3,10 @@
 //! published.
 #![forbid(unsafe_code)]
 
+mod chaos;
+mod child;
 mod demo;
+mod fleet;
 mod limits;
 mod machine;
 mod report;
@@ -16,6 +19,9 @@ use std::process::ExitCode;
 const EXAMPLES: &str = "\
 Try it: a thousand simulated sensors for half a minute, then the proof
   tributary demo --for 30s
+
+The same while agent and aggregator are killed and the link is cut, again and again
+  tributary demo --for 60s --rate 5 --chaos
 
 Take readings of your own: publish MQTT to the port it names, query ./tributary-data/lake
   tributary run
@@ -41,11 +47,14 @@ enum Command {
     Demo(demo::DemoArguments),
     /// Run the pipeline without the fleet, until SIGTERM or Ctrl-C
     Run(run::RunArguments),
+    /// A part of `demo --chaos`, which starts it
+    #[command(hide = true)]
+    Child(child::ChildArguments),
 }
 
-fn log() {
+fn log(default: &str) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -55,12 +64,17 @@ fn log() {
 #[allow(clippy::print_stderr, reason = "what a program says to its user")]
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    log();
+    // What a child logs goes to a file, which is looked into when something went wrong.
+    log(match arguments.command {
+        Some(Command::Child(_)) => "info",
+        _ => "warn",
+    });
     tributary_agent::log_panics_and_abort();
     let ended = match arguments.command {
         None => demo::run(demo::DemoArguments::default()),
         Some(Command::Demo(arguments)) => demo::run(arguments),
         Some(Command::Run(arguments)) => run::run(arguments),
+        Some(Command::Child(arguments)) => child::run(arguments),
     };
     ended.unwrap_or_else(|error| {
         eprintln!("tributary: {error:#}");

@@ -1,6 +1,7 @@
 //! What the demo found, for people and for programs.
 
-use serde::Serialize;
+use crate::chaos::Blows;
+use serde::{Serialize, Serializer};
 use std::fmt;
 use tributary_sim::verify::Report;
 
@@ -43,6 +44,13 @@ pub struct Summary {
     pub bytes_per_reading: f64,
     /// Seconds from the first start to the end of the drain.
     pub elapsed_s: f64,
+    /// What went down; all of it 0, and not shown to people, without `--chaos`.
+    #[serde(flatten, serialize_with = "or_none")]
+    pub blows: Option<Blows>,
+}
+
+fn or_none<S: Serializer>(blows: &Option<Blows>, to: S) -> Result<S::Ok, S::Error> {
+    blows.unwrap_or_default().serialize(to)
 }
 
 impl Summary {
@@ -61,6 +69,7 @@ impl Summary {
             uplink_bytes,
             bytes_per_reading: (per_reading * 1_000.0).round() / 1_000.0,
             elapsed_s: (elapsed_s * 1_000.0).round() / 1_000.0,
+            blows: None,
         }
     }
 }
@@ -71,6 +80,15 @@ impl fmt::Display for Summary {
         writeln!(f, "delivered          {:>12}", grouped(self.delivered))?;
         writeln!(f, "lost               {:>12}", grouped(self.lost))?;
         writeln!(f, "duplicates         {:>12}", grouped(self.duplicates))?;
+        if let Some(blows) = self.blows {
+            writeln!(f, "kills, agent       {:>12}", grouped(blows.kills_agent))?;
+            writeln!(
+                f,
+                "kills, aggregator  {:>12}",
+                grouped(blows.kills_aggregator)
+            )?;
+            writeln!(f, "link cuts          {:>12}", grouped(blows.link_cuts))?;
+        }
         writeln!(f, "uplink bytes       {:>12}", grouped(self.uplink_bytes))?;
         writeln!(f, "bytes per reading  {:>12.2}", self.bytes_per_reading)?;
         write!(f, "seconds            {:>12.1}", self.elapsed_s)

@@ -5,12 +5,12 @@
 
 use super::wire::{self, Incoming, Protocol, Topic};
 use super::{Outbox, Progress, Qos, Source, Transmit};
-use crate::fleet::Rng;
 use crate::limits::{
     BACKOFF_MS_MAX, BACKOFF_MS_MIN, CONNECT_TIMEOUT_S, FAREWELL_TIMEOUT_S, KEEP_ALIVE_S,
     TRUTH_EVENTS_TARGET, WRITE_BYTES_TARGET,
 };
 use crate::reading::Series;
+use crate::rng::Rng;
 use crate::truth::{Event, TruthError, TruthSender};
 use bytes::BytesMut;
 use std::pin::pin;

@@ -3,8 +3,8 @@
 //! Only additions, multiplications and roots are used, so that every machine computes the same
 //! bits. Nothing here knows time of its own or devices.
 
-use super::Rng;
 use crate::reading::Value;
+use crate::rng::Rng;
 use std::sync::{Arc, OnceLock};
 
 /// What a sensor measures.

@@ -1,19 +1,19 @@
 //! A UDP relay between agent and aggregator: it loses, doubles, reorders and damages datagrams by
 //! a seed, and cuts the link when it is told to. It understands nothing of what it carries.
 
-use crate::dice::Dice;
-use crate::limits::{DATAGRAM_BYTES_MAX, HELD_DATAGRAMS_MAX};
+use crate::limits::{DATAGRAM_BYTES_MAX, HELD_DATAGRAMS_MAX, RELAY_FLOWS_MAX};
+use crate::rng::Rng;
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::net::UdpSocket;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 /// How bad the link is: out of a thousand datagrams, how many meet which fate.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Weather {
     /// Lost.
     pub lost: u64,
@@ -28,7 +28,7 @@ pub struct Weather {
 /// One direction of one flow. Told of each datagram, it says what leaves now.
 #[derive(Debug)]
 struct Direction {
-    dice: Dice,
+    rng: Rng,
     weather: Weather,
     /// (datagrams that still go before it, it).
     held: Vec<(u64, Vec<u8>)>,
@@ -42,19 +42,19 @@ impl Direction {
             late,
             damaged,
         } = self.weather;
-        let draw = self.dice.below(1_000);
+        let draw = self.rng.below(1_000);
         let mut out = match draw {
             draw if draw < lost => vec![],
             draw if draw < lost + doubled => vec![datagram.to_vec(); 2],
             draw if draw < lost + doubled + late && self.held.len() < HELD_DATAGRAMS_MAX => {
-                self.held.push((self.dice.below(7) + 2, datagram.to_vec()));
+                self.held.push((self.rng.below(7) + 2, datagram.to_vec()));
                 vec![]
             }
             draw if draw < lost + doubled + late + damaged => {
                 let mut bytes = datagram.to_vec();
-                let place = self.dice.below(bytes.len().max(1) as u64) as usize;
+                let place = self.rng.below(bytes.len().max(1) as u64) as usize;
                 if let Some(byte) = bytes.get_mut(place) {
-                    *byte ^= 1 << self.dice.below(8);
+                    *byte ^= 1 << self.rng.below(8);
                 }
                 vec![bytes]
             }
@@ -74,87 +74,115 @@ impl Direction {
 pub struct Relay {
     /// Where it listens.
     pub address: SocketAddr,
-    cut: Arc<AtomicBool>,
-    carried: Arc<AtomicU64>,
+    shared: Arc<Shared>,
     stop: CancellationToken,
     running: Option<std::thread::JoinHandle<()>>,
 }
 
+/// What both sides look at.
+#[derive(Debug, Default)]
+struct Shared {
+    cut: AtomicBool,
+    carried: AtomicU64,
+    sent_bytes: AtomicU64,
+}
+
 impl Relay {
-    /// A relay in front of `target`.
-    pub fn start(target: SocketAddr, weather: Weather, seed: u64) -> Self {
+    /// A relay in front of `target`, in a thread of its own.
+    ///
+    /// # Errors
+    /// When the system gives no socket or no thread.
+    pub fn start(target: SocketAddr, weather: Weather, seed: u64) -> io::Result<Self> {
         let stop = CancellationToken::new();
-        let (cut, carried) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
+        let shared = Arc::<Shared>::default();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
-            .build()
-            .unwrap();
-        let front = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0));
-        let front = Arc::new(runtime.block_on(front).unwrap());
-        let address = front.local_addr().unwrap();
+            .build()?;
+        let front = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+        front.set_nonblocking(true)?;
+        let address = front.local_addr()?;
+        let front = {
+            let _context = runtime.enter();
+            Arc::new(UdpSocket::from_std(front)?)
+        };
         let carrying = Carrying {
             front,
             target,
             weather,
-            dice: Dice::new(seed),
-            cut: Arc::clone(&cut),
-            carried: Arc::clone(&carried),
+            seed,
+            directions: 0,
+            shared: Arc::clone(&shared),
         };
         let stopped = stop.clone();
-        let running = std::thread::spawn(move || {
+        let carry = move || {
             runtime.block_on(stopped.run_until_cancelled(carrying.run()));
-        });
-        Self {
+        };
+        let running = std::thread::Builder::new()
+            .name("relay".into())
+            .spawn(carry)?;
+        Ok(Self {
             address,
-            cut,
-            carried,
+            shared,
             stop,
             running: Some(running),
-        }
+        })
     }
 
     /// From now on nothing gets through.
     pub fn cut(&self) {
-        self.cut.store(true, Ordering::Relaxed);
+        self.shared.cut.store(true, Ordering::Relaxed);
     }
 
     /// From now on the link is as it was.
     pub fn mend(&self) {
-        self.cut.store(false, Ordering::Relaxed);
+        self.shared.cut.store(false, Ordering::Relaxed);
     }
 
-    /// Datagrams that came to it while the link was whole.
+    /// Datagrams from agents that came to it while the link was whole.
     pub fn carried(&self) -> u64 {
-        self.carried.load(Ordering::Relaxed)
+        self.shared.carried.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of payload that agents sent, cut link or not.
+    pub fn sent_bytes(&self) -> u64 {
+        self.shared.sent_bytes.load(Ordering::Relaxed)
     }
 }
 
 impl Drop for Relay {
     fn drop(&mut self) {
         self.stop.cancel();
-        if let Some(running) = self.running.take() {
-            // A relay that panicked has made its test fail by carrying nothing.
-            let _ = running.join();
+        if let Some(running) = self.running.take()
+            && running.join().is_err()
+        {
+            tracing::error!("the relay ended by a panic");
         }
     }
+}
+
+/// One agent's socket, and ours towards the target.
+struct Flow {
+    back: Arc<UdpSocket>,
+    direction: Direction,
+    answers: AbortHandle,
+    /// When it was last used, in datagrams.
+    used: u64,
 }
 
 struct Carrying {
     front: Arc<UdpSocket>,
     target: SocketAddr,
     weather: Weather,
-    dice: Dice,
-    cut: Arc<AtomicBool>,
-    carried: Arc<AtomicU64>,
+    seed: u64,
+    directions: u64,
+    shared: Arc<Shared>,
 }
 
 impl Carrying {
     fn direction(&mut self) -> Direction {
-        let mut dice = self.dice.clone();
-        self.dice.bits();
-        dice.shuffle(&mut [0; 8]);
+        self.directions += 1;
         Direction {
-            dice,
+            rng: Rng::new(self.seed, self.directions),
             weather: self.weather,
             held: vec![],
         }
@@ -162,33 +190,62 @@ impl Carrying {
 
     /// Carries what comes from agents; each of their sockets has one of ours towards the target.
     async fn run(mut self) {
-        let mut flows: HashMap<SocketAddr, (Arc<UdpSocket>, Direction)> = HashMap::new();
+        let mut flows: HashMap<SocketAddr, Flow> = HashMap::new();
         let mut returning = JoinSet::new();
         let mut bytes = vec![0; DATAGRAM_BYTES_MAX];
-        loop {
+        for used in 0u64.. {
             let Ok((length, from)) = self.front.recv_from(&mut bytes).await else {
                 continue;
             };
-            if self.cut.load(Ordering::Relaxed) {
+            let datagram = bytes.get(..length).unwrap_or_default();
+            let shared = &self.shared;
+            shared
+                .sent_bytes
+                .fetch_add(length as u64, Ordering::Relaxed);
+            if shared.cut.load(Ordering::Relaxed) {
                 continue;
             }
-            self.carried.fetch_add(1, Ordering::Relaxed);
-            let (back, direction) = match flows.entry(from) {
-                Entry::Occupied(flow) => flow.into_mut(),
-                Entry::Vacant(place) => {
-                    let back = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-                    back.connect(self.target).await.unwrap();
-                    let back = Arc::new(back);
-                    let direction = self.direction();
-                    returning.spawn(self.answers(Arc::clone(&back), from));
-                    place.insert((back, direction))
-                }
+            shared.carried.fetch_add(1, Ordering::Relaxed);
+            if !flows.contains_key(&from) {
+                let opened = match self.open(from, used, &mut returning).await {
+                    Ok(opened) => opened,
+                    Err(error) => {
+                        tracing::warn!(%error, "no socket for one more flow: a datagram is lost");
+                        continue;
+                    }
+                };
+                make_room(&mut flows);
+                flows.insert(from, opened);
+                while returning.try_join_next().is_some() {}
+            }
+            let Some(flow) = flows.get_mut(&from) else {
+                continue;
             };
-            for datagram in direction.carry(&bytes[..length]) {
+            flow.used = used;
+            for datagram in flow.direction.carry(datagram) {
                 // Nobody may be there at the moment: it is lost then, as on any link.
-                let _ = back.send(&datagram).await;
+                let _ = flow.back.send(&datagram).await;
             }
         }
+    }
+
+    async fn open(
+        &mut self,
+        from: SocketAddr,
+        used: u64,
+        returning: &mut JoinSet<()>,
+    ) -> io::Result<Flow> {
+        let back = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        back.connect(self.target).await?;
+        let back = Arc::new(back);
+        let answers = returning.spawn(self.answers(Arc::clone(&back), from));
+        let direction = self.direction();
+        Ok(Flow {
+            back,
+            direction,
+            answers,
+            used,
+        })
     }
 
     /// Carries what comes back to one of the agent's sockets.
@@ -198,21 +255,34 @@ impl Carrying {
         to: SocketAddr,
     ) -> impl Future<Output = ()> + use<> {
         let mut direction = self.direction();
-        let (front, cut) = (Arc::clone(&self.front), Arc::clone(&self.cut));
+        let (front, shared) = (Arc::clone(&self.front), Arc::clone(&self.shared));
         async move {
             let mut bytes = vec![0; DATAGRAM_BYTES_MAX];
             loop {
                 let Ok(length) = back.recv(&mut bytes).await else {
                     continue;
                 };
-                if cut.load(Ordering::Relaxed) {
+                if shared.cut.load(Ordering::Relaxed) {
                     continue;
                 }
-                for datagram in direction.carry(&bytes[..length]) {
+                for datagram in direction.carry(bytes.get(..length).unwrap_or_default()) {
                     let _ = front.send_to(&datagram, to).await;
                 }
             }
         }
+    }
+}
+
+/// One more flow has room: the one that was used least lately goes, when there are too many.
+fn make_room(flows: &mut HashMap<SocketAddr, Flow>) {
+    if flows.len() < RELAY_FLOWS_MAX {
+        return;
+    }
+    let oldest = flows.iter().min_by_key(|(_, flow)| flow.used);
+    if let Some(oldest) = oldest.map(|(from, _)| *from)
+        && let Some(flow) = flows.remove(&oldest)
+    {
+        flow.answers.abort();
     }
 }
 
@@ -229,7 +299,7 @@ mod tests {
             damaged: 100,
         };
         let mut direction = Direction {
-            dice: Dice::new(1),
+            rng: Rng::new(1, 0),
             weather,
             held: vec![],
         };
