@@ -15,6 +15,7 @@
 pub mod limits;
 
 pub mod dice;
+pub mod kills;
 pub mod mosquitto;
 pub mod mqtt;
 pub mod pki;

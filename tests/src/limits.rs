@@ -13,3 +13,7 @@ pub const LOG_LINES_SHOWN: usize = 40;
 /// Ports that tests take: below those that systems give to clients, so that nobody takes one
 /// while its process is down.
 pub const PORTS: std::ops::Range<u16> = 12_000..30_000;
+/// Commits of the agent after which it is killed, at most.
+pub const KILL_COMMITS_MAX: u64 = 8;
+/// Sensors, and readings a second of each, of the fleet whose agent is killed.
+pub const KILLED_FLEET: (u32, f64) = (64, 10.0);

@@ -2,6 +2,7 @@
 //! goes to a file, whose end is shown when a test fails.
 
 use crate::limits::{HTTP_BYTES_MAX, LOG_LINES_SHOWN, PATIENCE, POLL};
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -47,6 +48,20 @@ impl Process {
     /// # Panics
     /// When it can't be started.
     pub fn start(program: &Path, arguments: &[&str], log: &Path, http: SocketAddr) -> Self {
+        Self::start_with(program, arguments, log, http, &[])
+    }
+
+    /// The same, with more in its environment.
+    ///
+    /// # Panics
+    /// When it can't be started.
+    pub fn start_with(
+        program: &Path,
+        arguments: &[&str],
+        log: &Path,
+        http: SocketAddr,
+        environment: &[(&str, &OsStr)],
+    ) -> Self {
         let file = OpenOptions::new()
             .create(true)
             .append(true)
@@ -56,6 +71,7 @@ impl Process {
             .args(arguments)
             .env("RUST_LOG", "info")
             .env("NO_COLOR", "1")
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(file.try_clone().unwrap())
             .stderr(file)
@@ -131,6 +147,15 @@ impl Process {
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// How it ended, which it does by itself.
+    ///
+    /// # Panics
+    /// When it doesn't.
+    pub fn ended(mut self) -> ExitStatus {
+        let log = self.log.clone();
+        wait_for("its end", || tail(&log), || self.child.try_wait().unwrap())
     }
 
     /// SIGTERM, and how it then ended.

@@ -5,6 +5,7 @@ use crate::limits::PORTS;
 use crate::pki::Pki;
 use crate::process::{Process, wait_for};
 use crate::programs::{program, scratch};
+use std::ffi::OsStr;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -138,32 +139,57 @@ impl Site {
         std::fs::write(dir.join("aggregator.toml"), text).unwrap();
     }
 
-    fn start(&self, name: &str, http: SocketAddr) -> Process {
+    fn start(&self, name: &str, http: SocketAddr, environment: &[(&str, &OsStr)]) -> Process {
         let config = self.path().join(format!("{name}.toml"));
         let config = config.to_str().expect("paths of tests are text");
         let log = self.path().join(format!("{name}.log"));
         let program = program(&format!("tributary-{name}"));
-        Process::start(&program, &["run", "--config", config], &log, http)
+        let arguments = ["run", "--config", config];
+        Process::start_with(&program, &arguments, &log, http, environment)
     }
 
     /// Starts the agent, without waiting for it.
     pub fn agent(&self) -> Process {
-        self.start("agent", self.agent_http)
+        self.start("agent", self.agent_http, &[])
+    }
+
+    /// The same, with more in its environment.
+    pub fn agent_with(&self, environment: &[(&str, &OsStr)]) -> Process {
+        self.start("agent", self.agent_http, environment)
     }
 
     /// Starts the aggregator, without waiting for it.
     pub fn aggregator(&self) -> Process {
-        self.start("aggregator", self.aggregator_http)
+        self.start("aggregator", self.aggregator_http, &[])
     }
 
     /// A fleet that publishes to the agent until it is stopped.
     pub fn fleet(&self, sensors: u32, rate_hz: f64) -> Fleet {
-        self.fleet_at(self.mqtt, sensors, rate_hz)
+        self.fleet_with(self.publishing(), sensors, rate_hz)
     }
 
     /// The same, publishing to somebody else: a broker.
     pub fn fleet_at(&self, mqtt: SocketAddr, sensors: u32, rate_hz: f64) -> Fleet {
-        Fleet::start(mqtt, sensors, rate_hz, self.truth())
+        let mut publishing = self.publishing();
+        publishing.mqtt = mqtt.to_string();
+        self.fleet_with(publishing, sensors, rate_hz)
+    }
+
+    /// The same, at another quality of service.
+    pub fn fleet_of(&self, qos: u8, sensors: u32, rate_hz: f64) -> Fleet {
+        let mut publishing = self.publishing();
+        publishing.qos = qos;
+        self.fleet_with(publishing, sensors, rate_hz)
+    }
+
+    fn publishing(&self) -> Publishing {
+        let mut publishing = Publishing::to(self.mqtt.to_string());
+        publishing.truth = Some(self.truth());
+        publishing
+    }
+
+    fn fleet_with(&self, publishing: Publishing, sensors: u32, rate_hz: f64) -> Fleet {
+        Fleet::start(publishing, sensors, rate_hz)
     }
 
     /// Ends both ends, the agent first, and says what then lies in the lake.
@@ -217,9 +243,7 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    fn start(mqtt: SocketAddr, sensors: u32, rate_hz: f64, truth: PathBuf) -> Self {
-        let mut publishing = Publishing::to(mqtt.to_string());
-        publishing.truth = Some(truth);
+    fn start(mut publishing: Publishing, sensors: u32, rate_hz: f64) -> Self {
         publishing.drain = crate::limits::PATIENCE;
         let mut config = RunConfig::new(publishing);
         (config.sensors, config.rate_hz) = (sensors, rate_hz);

@@ -14,5 +14,6 @@ mod config;
 mod crash;
 mod crowd;
 mod hostile;
+mod kills;
 mod link;
 mod small;
