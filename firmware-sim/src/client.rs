@@ -3,8 +3,8 @@
 //! [`Outbox`] decides, without clock or socket, what is sent next and with which packet id; the
 //! wire module is the bytes of both protocol versions; [`Client`] owns the connection. A reading is
 //! published at least once: it keeps its packet id until its PUBACK comes, and after a lost
-//! connection it is sent again, in order, with DUP set. At QoS 2 it is so until PUBREC; from then on
-//! only PUBREL is sent, until PUBCOMP. Nothing here subscribes.
+//! connection it is sent again, in order, with DUP set. At QoS 2 it is so until PUBREC; from then
+//! on only PUBREL is sent, until PUBCOMP. Nothing here subscribes.
 
 mod connection;
 mod outbox;

@@ -1,5 +1,6 @@
 //! SIGKILL at chosen steps of the agent's commits: above all between fdatasync and acknowledgement,
-//! when a message is kept and its device does not know. `cargo xtask prove kills` does more of them.
+//! when a message is kept and its device does not know. `cargo xtask prove kills` does more of
+//! them.
 
 use tributary_tests::kills::{Kills, Outcome, run};
 

@@ -2,7 +2,7 @@
 //!
 //! It judges nothing; what the figures should be stands in the design, not here.
 
-mod machine;
+pub mod machine;
 mod tables;
 
 use crate::output;
@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 const RESULTS: &str = "benches/RESULTS.md";
+/// What the headings of proofs begin with: they stand behind all that is measured.
+const PROOF: &str = "Proof: ";
 /// Where the data sets are when nobody says.
 const SHARED: &str = "../shared";
 /// Folders of data sets below `--data` that the bench `wire` takes.
@@ -49,10 +51,51 @@ pub fn run(root: &Path, arguments: &Arguments) -> Result<()> {
             other => bail!("no bench is called `{other}`: there are wire and storage"),
         }
     }
-    let text = render(&machine, &sections);
+    let proofs = proofs(&before(root)?);
+    write(root, &(render(&machine, &sections) + &proofs.concat()))
+}
+
+/// Puts a proof in the place of the older one of its name, or behind all others.
+pub fn keep_proof(root: &Path, name: &str, text: &str) -> Result<()> {
+    write(root, &with_proof(&before(root)?, name, text))
+}
+
+fn before(root: &Path) -> Result<String> {
+    match std::fs::read_to_string(root.join(RESULTS)) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+        read => read.with_context(|| format!("reading {RESULTS}")),
+    }
+}
+
+fn write(root: &Path, text: &str) -> Result<()> {
     std::fs::write(root.join(RESULTS), text).with_context(|| format!("writing {RESULTS}"))?;
     println!("{RESULTS} is written");
     Ok(())
+}
+
+/// The sections of proofs, each from the line before its heading.
+fn proofs(text: &str) -> Vec<String> {
+    let sections = text.split("\n## ").skip(1);
+    let proofs = sections.filter(|section| section.starts_with(PROOF));
+    proofs
+        .map(|section| format!("\n## {}\n", section.trim_end()))
+        .collect()
+}
+
+fn with_proof(text: &str, name: &str, proof: &str) -> String {
+    let heading = format!("\n## {PROOF}{name}\n");
+    let mut proofs = proofs(text);
+    let measured = text.split(&format!("\n## {PROOF}")).next();
+    let section = format!("{heading}\n{}\n", proof.trim_end());
+    match proofs.iter_mut().find(|proof| proof.starts_with(&heading)) {
+        Some(older) => *older = section,
+        None => proofs.push(section),
+    }
+    format!(
+        "{}\n{}",
+        measured.unwrap_or_default().trim_end(),
+        proofs.concat()
+    )
 }
 
 /// The bench's last line, which is JSON.
@@ -119,9 +162,9 @@ fn storage(root: &Path) -> Result<Section> {
 
 fn render(machine: &Machine, sections: &[Section]) -> String {
     let mut text = format!(
-        "# Results\n\nWritten by `cargo xtask results`; not edited. Each figure is the median of \
-         {RUNS} runs, with the least and\nthe greatest behind it. CPU is of all threads, kernel \
-         included.\n\n{machine}"
+        "# Results\n\nWritten by `cargo xtask results`, and the proofs at the end by `cargo xtask \
+         prove`; not edited. Each figure is the\nmedian of {RUNS} runs, with the least and the \
+         greatest behind it. CPU is of all threads, kernel included.\n\n{machine}"
     );
     for Section {
         title,
@@ -168,6 +211,18 @@ mod tests {
             dates,
             ["1970-01-01", "1970-03-01", "2000-02-29", "2026-03-02"]
         );
+    }
+
+    #[test]
+    fn proofs_stay_when_benches_run_and_each_is_replaced_by_its_own() {
+        let measured = "# Results\n\n| a |\n\n## Storage\n\n| 1 |\n";
+        let text = with_proof(measured, "chaos", "old\n");
+        let text = with_proof(&text, "kills", "k\n");
+        let text = with_proof(&text, "chaos", "new");
+        let expected = "\n## Proof: chaos\n\nnew\n\n## Proof: kills\n\nk\n";
+        assert_eq!(text, format!("{measured}{expected}"));
+        assert_eq!(proofs(&text).concat(), expected);
+        assert_eq!(proofs(measured), Vec::<String>::new());
     }
 
     #[test]

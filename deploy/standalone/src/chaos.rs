@@ -144,8 +144,8 @@ impl Chaos {
         })
     }
 
-    /// Follows the plan and says a line a second until the fleet has ended. When it stops measuring,
-    /// after its time or a signal, all calms down.
+    /// Follows the plan and says a line a second until the fleet has ended. When it stops
+    /// measuring, after its time or a signal, all calms down.
     async fn watch(
         &mut self,
         mut fleet: Fleet,

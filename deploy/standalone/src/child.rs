@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::pin::pin;
 use std::process::ExitCode;
 use tokio_util::sync::CancellationToken;
+use tributary_agent::decode::Rules;
 use tributary_uplink::authority;
 
 /// The line that makes a child end in order.
@@ -80,6 +81,7 @@ pub fn run(arguments: ChildArguments) -> anyhow::Result<ExitCode> {
         data_dir: arguments.data_dir,
         mqtt: arguments.mqtt,
         console: arguments.console,
+        decode: Rules::builtin(),
     };
     match arguments.role {
         Role::Agent => runtime.block_on(agent(settings, arguments.uplink, drain)),

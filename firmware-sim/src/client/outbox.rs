@@ -2,9 +2,9 @@
 //!
 //! Pure. The order of first sending is the order of the queue; a publication keeps its packet id
 //! until it is done with: at QoS 1 until its PUBACK, at QoS 2 until the PUBCOMP that follows PUBREC
-//! and PUBREL. After [`Outbox::disconnected`] all that is in flight is sent again: what was received
-//! is released again, in the order of its PUBRECs, and what was not is published again with DUP set,
-//! oldest first and before anything new (MQTT 3.1.1, 4.3, 4.4 and 4.6).
+//! and PUBREL. After [`Outbox::disconnected`] all that is in flight is sent again: what was
+//! received is released again, in the order of its PUBRECs, and what was not is published again
+//! with DUP set, oldest first and before anything new (MQTT 3.1.1, 4.3, 4.4 and 4.6).
 
 use super::Qos;
 use crate::limits::{QUEUE_READINGS_MAX, WINDOW_MAX};

@@ -6,8 +6,8 @@
 use std::process::ExitCode;
 use tributary_tests::kills::{Kills, Point, run};
 
-const USAGE: &str = "kills COUNT QOS SEED: COUNT times between fdatasync and acknowledgement, and a \
-                     tenth as often at each other point";
+const USAGE: &str = "kills COUNT QOS SEED: COUNT times between fdatasync and acknowledgement, and \
+                     a tenth as often at each other point";
 
 fn main() -> ExitCode {
     let numbers: Vec<u64> = std::env::args()
@@ -37,7 +37,9 @@ fn main() -> ExitCode {
         "elapsed_s": (outcome.seconds * 10.0).round() / 10.0,
     });
     for (point, kills) in Point::ALL.iter().zip(outcome.kills) {
-        line[format!("kills_{}", point.name())] = kills.into();
+        if let Some(line) = line.as_object_mut() {
+            line.insert(format!("kills_{}", point.name()), kills.into());
+        }
     }
     println!("{line}");
     ExitCode::SUCCESS

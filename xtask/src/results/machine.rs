@@ -54,6 +54,13 @@ impl Machine {
     }
 }
 
+impl Machine {
+    /// Whether what is written here is gone with the power.
+    pub fn is_in_memory(&self) -> bool {
+        matches!(&*self.file_system, "tmpfs" | "ramfs")
+    }
+}
+
 impl fmt::Display for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let known = |text: &str| {

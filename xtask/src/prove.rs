@@ -1,0 +1,121 @@
+//! Runs what takes too long for a test, and keeps its figures in `benches/RESULTS.md`: the demo
+//! under chaos with one seed after the other, and an agent killed a thousand times.
+//!
+//! What is proven is judged by the programs that run; here only their exit codes count.
+
+mod table;
+
+use crate::results::{self, machine::Machine};
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// What to prove.
+#[derive(clap::Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    proof: Proof,
+}
+
+#[derive(clap::Subcommand)]
+enum Proof {
+    /// `demo --for 60s --sensors 1000 --rate 5 --chaos --json` with the seeds 1, 2, 3, …
+    Chaos {
+        /// How many seeds
+        #[arg(long, default_value_t = 10)]
+        seeds: u64,
+        /// MQTT quality of service of the fleet, 1 or 2
+        #[arg(long, default_value_t = 1)]
+        qos: u8,
+    },
+    /// SIGKILL of the agent between fdatasync and PUBACK, and between fdatasync and PUBREC
+    Kills {
+        /// How many of each, and a tenth of that at each other step of a commit
+        #[arg(long, default_value_t = 1_000)]
+        count: u64,
+        /// When each comes
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+}
+
+/// Runs it, and writes its figures once all went well.
+pub fn run(root: &Path, arguments: &Arguments) -> Result<()> {
+    let machine = Machine::look(root)?;
+    ensure!(
+        !machine.is_in_memory(),
+        "target lies on a file system in memory, where an fdatasync proves nothing"
+    );
+    let (title, command, table) = match arguments.proof {
+        Proof::Chaos { seeds, qos } => {
+            let title = format!("chaos, QoS {qos}");
+            let command = format!("cargo xtask prove chaos --seeds {seeds} --qos {qos}");
+            (title, command, chaos(root, seeds, qos)?)
+        }
+        Proof::Kills { count, seed } => {
+            let command = format!("cargo xtask prove kills --count {count} --seed {seed}");
+            ("kills".to_owned(), command, kills(root, count, seed)?)
+        }
+    };
+    let text = format!("```sh\n{command}\n```\n\n{machine}\n{table}");
+    results::keep_proof(root, &title, &text)
+}
+
+fn chaos(root: &Path, seeds: u64, qos: u8) -> Result<String> {
+    let data = root.join("target").join("prove-chaos");
+    let mut runs = Vec::new();
+    for seed in 1..=seeds {
+        clear(&data)?;
+        let (seed_text, qos_text) = (seed.to_string(), qos.to_string());
+        let mut arguments = vec!["run", "--release", "--quiet", "--", "demo", "--for", "60s"];
+        arguments.extend(["--sensors", "1000", "--rate", "5", "--chaos", "--json"]);
+        arguments.extend(["--seed", &seed_text, "--qos", &qos_text]);
+        arguments.extend(["--data-dir", data.to_str().context("a path in UTF-8")?]);
+        let mut figures = last_line(root, &arguments)?;
+        figures["seed"] = seed.into();
+        println!("{figures}");
+        runs.push(figures);
+    }
+    clear(&data)?;
+    table::chaos(&runs)
+}
+
+fn kills(root: &Path, count: u64, seed: u64) -> Result<String> {
+    let (count, seed) = (count.to_string(), seed.to_string());
+    let mut runs = Vec::new();
+    for qos in ["1", "2"] {
+        let mut arguments = vec!["run", "--release", "--quiet", "-p", "tributary-tests"];
+        arguments.extend(["--bin", "kills", "--", &count, qos, &seed]);
+        let figures = last_line(root, &arguments)?;
+        println!("{figures}");
+        runs.push(figures);
+    }
+    table::kills(&runs)
+}
+
+fn clear(dir: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| dir.display().to_string())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What cargo prints last, which is JSON; what it says beside that can be watched.
+fn last_line(root: &Path, arguments: &[&str]) -> Result<Value> {
+    println!("cargo {}", arguments.join(" "));
+    let ran = Command::new(env!("CARGO"))
+        .args(arguments)
+        .current_dir(root)
+        .stderr(Stdio::inherit())
+        .output()
+        .context("running cargo")?;
+    let printed = String::from_utf8_lossy(&ran.stdout);
+    let last = printed.lines().last().unwrap_or_default();
+    if !ran.status.success() {
+        bail!("it failed ({}); nothing is written. {last}", ran.status);
+    }
+    serde_json::from_str(last).context("its last line is no JSON")
+}
