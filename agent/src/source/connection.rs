@@ -97,7 +97,8 @@ pub(super) struct Connection {
     unreleased: Vec<u16>,
     aliases: Aliases,
     will: Option<Box<Will>>,
-    session_expiry_s: u32,
+    /// `None` until the client is let in.
+    session_expiry_s: Option<u32>,
     appended: u64,
     durable: u64,
     out: BytesMut,
@@ -128,7 +129,7 @@ impl Connection {
             unreleased: Vec::new(),
             aliases: Aliases::default(),
             will: None,
-            session_expiry_s: 0,
+            session_expiry_s: None,
             appended: 0,
             durable: 0,
             out: BytesMut::new(),

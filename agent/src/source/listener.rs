@@ -299,8 +299,8 @@ impl Task {
                     if order == Order::TakenOver {
                         self.last_reads()?;
                     }
-                    if order != Order::ShutDown {
-                        // What waits for room was never acknowledged: it will be sent again.
+                    if matches!(order, Order::Busy | Order::Abandon) {
+                        // What waits for room was never acknowledged: it may be sent again.
                         self.batch = None;
                     }
                     self.core.handle_order(order);
@@ -432,15 +432,21 @@ impl Task {
         Ok(())
     }
 
-    /// The connection is over: says what is to be said of a client that was lost, and that
-    /// nothing more comes from here.
+    /// The connection is over: hands over what it still holds, says what is to be said of a client
+    /// that was lost, and that nothing more comes from here.
     async fn depart(&mut self) {
-        // What waits for room was never acknowledged.
-        self.batch = None;
+        // Nobody sends it again where it came with QoS 0.
+        if let Some(batch) = self.batch.take()
+            && let Some(room) = self.shared.queue.room(batch.len_bytes()).await
+        {
+            self.shared.queue.push(batch, room);
+        }
         let (session, expiry_s) = (self.core.session(), self.core.session_expiry_s());
         if let Some(will) = self.core.take_will() {
             // Section 3.1.3.2.2 [5]: whichever comes first.
-            let delay = will.delay.min(Duration::from_secs(expiry_s.into()));
+            let delay = will
+                .delay
+                .min(Duration::from_secs(expiry_s.unwrap_or(0).into()));
             let waiting = (delay > Duration::ZERO).then(|| self.shared.wills.wait(session));
             let shared = Arc::clone(&self.shared);
             match waiting.flatten() {

@@ -76,17 +76,15 @@ impl Table {
         }
     }
 
-    /// Its client is gone.
-    fn close(&mut self, session: u64, expiry_s: u32, now: Instant) {
-        match self.sessions.get_mut(&session) {
-            Some(kept) if expiry_s > 0 => {
-                let gone = Some(now);
-                *kept = Kept { expiry_s, gone };
-            }
-            Some(_) => {
-                self.sessions.remove(&session);
-            }
-            None => {}
+    /// Its client is gone; without an expiry if it was not let in, which changes nothing.
+    fn close(&mut self, session: u64, expiry_s: Option<u32>, now: Instant) {
+        let Some(kept) = self.sessions.get_mut(&session) else {
+            return;
+        };
+        kept.expiry_s = expiry_s.unwrap_or(kept.expiry_s);
+        kept.gone = Some(now);
+        if kept.expiry_s == 0 {
+            self.sessions.remove(&session);
         }
     }
 
@@ -167,8 +165,9 @@ impl Sessions {
         self.lock().open(session, clean, expiry_s, Instant::now())
     }
 
-    /// A client is gone, and its session is to be kept for `expiry_s` from now on.
-    pub(super) fn close(&self, session: u64, expiry_s: u32) {
+    /// A client is gone, and its session is to be kept for `expiry_s` from now on, or as before if
+    /// it was not let in.
+    pub(super) fn close(&self, session: u64, expiry_s: Option<u32>) {
         self.lock().close(session, expiry_s, Instant::now());
     }
 }
@@ -189,14 +188,14 @@ mod tests {
         let at = |s| start + Duration::from_secs(s);
         let mut table = Table::new(8);
         assert_eq!(table.open(1, false, 100, start), KEPT);
-        table.close(1, 100, at(10));
+        table.close(1, Some(100), at(10));
         let present = Opened {
             present: true,
             changed: false,
             ..KEPT
         };
         assert_eq!(table.open(1, false, 100, at(109)), present);
-        table.close(1, 100, at(200));
+        table.close(1, Some(100), at(200));
         let over = Opened {
             changed: false,
             ..KEPT
@@ -210,7 +209,7 @@ mod tests {
         };
         assert_eq!(table.open(1, false, 0, at(302)), ended);
         assert_eq!(table.open(1, false, 100, at(303)), KEPT);
-        table.close(1, 0, at(304));
+        table.close(1, Some(0), at(304));
         assert_eq!(table.open(1, false, 100, at(304)), KEPT, "it had ended");
     }
 
@@ -231,8 +230,8 @@ mod tests {
         }
         let refused = table.open(3, false, 100, start);
         assert_eq!((refused.expiry_s, refused.changed), (0, false));
-        table.close(2, 100, at(1));
-        table.close(1, 100, at(2));
+        table.close(2, Some(100), at(1));
+        table.close(1, Some(100), at(2));
         assert_eq!(table.open(3, false, 100, at(3)).expiry_s, 100);
         assert!(
             !table.open(2, false, 100, at(4)).present,

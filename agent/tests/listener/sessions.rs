@@ -281,3 +281,31 @@ async fn real_clients_publish_with_qos_2() {
     }
     assert_eq!((published, released), ([COUNT, COUNT], 2 * COUNT));
 }
+
+/// Who is taken over while it still waits to be let in ends no session.
+#[tokio::test]
+async fn a_session_outlives_connections_that_come_at_once() {
+    let (writer, held) = gate();
+    drop(held);
+    let server = serve(writer).await;
+    let connect = connect_v5("a", false, 60, None);
+    drop(arrive(&server, &connect).await);
+    for _ in 0..50 {
+        let mut raws = Vec::new();
+        for _ in 0..3 {
+            raws.push(Raw::open(&server).await);
+        }
+        for raw in &mut raws {
+            raw.send(&connect).await;
+        }
+        let mut let_in = 0;
+        for raw in &mut raws {
+            if let Some(answer) = raw.packet().await {
+                assert_eq!((answer[0], answer[2]), (0x20, 1), "present");
+                let_in += 1;
+            }
+        }
+        assert!(let_in > 0);
+    }
+    server.end().await;
+}

@@ -194,7 +194,7 @@ impl Connection {
                 session_changed,
             } => {
                 self.phase = Phase::Open;
-                self.session_expiry_s = session_expiry_s;
+                self.session_expiry_s = Some(session_expiry_s);
                 self.answer(&Answer::Welcome {
                     session_present,
                     assigned: assigned.as_deref(),
@@ -217,7 +217,7 @@ impl Connection {
     fn keep_session(&mut self, now: Now, batch: &mut Batch) {
         batch.session(&Session {
             session: self.session,
-            expiry_s: self.session_expiry_s,
+            expiry_s: self.session_expiry_s.unwrap_or(0),
             time: now.unix_us,
         });
         self.appended += 1;
@@ -230,12 +230,12 @@ impl Connection {
         now: Now,
         batch: &mut Batch,
     ) -> Result<(), Fault> {
-        if self.session_expiry_s == 0 && expiry_s != 0 {
+        if self.session_expiry_s == Some(0) && expiry_s != 0 {
             return Err(Fault::Protocol("a session that was to end is to be kept"));
         }
         let expiry_s = expiry_s.min(SESSION_EXPIRY_S_MAX);
-        if expiry_s != self.session_expiry_s {
-            self.session_expiry_s = expiry_s;
+        if self.session_expiry_s != Some(expiry_s) {
+            self.session_expiry_s = Some(expiry_s);
             self.keep_session(now, batch);
         }
         Ok(())
@@ -246,8 +246,8 @@ impl Connection {
         self.session
     }
 
-    /// How long the session is kept once the connection is over.
-    pub(in crate::source) fn session_expiry_s(&self) -> u32 {
+    /// How long the session is kept once the connection is over; `None` if it never was let in.
+    pub(in crate::source) fn session_expiry_s(&self) -> Option<u32> {
         self.session_expiry_s
     }
 

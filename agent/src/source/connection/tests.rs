@@ -424,7 +424,7 @@ fn what_is_kept_of_a_session_stands_in_the_log_before_its_messages() {
         (client.over(), sessions(&client)),
         ("disconnected", vec![60, 0])
     );
-    assert_eq!(client.core.session_expiry_s(), 0);
+    assert_eq!(client.core.session_expiry_s(), Some(0));
 
     let mut client = Client::connected(V5);
     client.send(&[0xe0, 7, 0, 5, 0x11, 0, 0, 0, 9]);

@@ -113,6 +113,34 @@ async fn what_waits_for_the_queue_is_counted_until_it_is_taken() {
     server.end().await;
 }
 
+/// Fire and forget, as `mosquitto_pub` does, while the log takes nothing.
+#[tokio::test]
+async fn the_last_words_before_a_leave_wait_for_the_queue() {
+    let mut server = serve(8).await;
+    let mut stream = server.client("a").await;
+    let room = server.fill_queue();
+    let mut bytes = publish(Version::V5, 0, 0, "a", b"last");
+    bytes.extend([0xe0, 0]);
+    stream.write_all(&bytes).await.unwrap();
+    let mut unread = Vec::new();
+    // The connection holds them; it does not close before they are handed over.
+    assert!(poll_once(stream.read_to_end(&mut unread)).await.is_none());
+    drop(room);
+    stream.read_to_end(&mut unread).await.unwrap();
+    let frame = server.wal.committed.recv().await.unwrap();
+    assert_eq!(frame.count, 1);
+    server.end().await;
+}
+
+/// What a future gives now, if it does.
+async fn poll_once<F: Future>(future: F) -> Option<F::Output> {
+    tokio::select! {
+        biased;
+        output = future => Some(output),
+        () = tokio::task::yield_now() => None,
+    }
+}
+
 #[tokio::test]
 async fn beyond_the_bound_who_holds_much_of_it_is_closed_and_holds_nothing() {
     let server = serve(8).await;
