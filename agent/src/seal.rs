@@ -322,6 +322,7 @@ impl Lanes {
             event_last: sealed_at,
             reason: GapReason::Damaged,
             detail,
+            each: Vec::new(),
         };
         let sealed = self.sealer.gap(&spec, &gap)?;
         self.next_telemetry += 1;

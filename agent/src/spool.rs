@@ -346,6 +346,7 @@ fn gap_for(key: BatchKey) -> Option<SealedBatch> {
         event_last: 0,
         reason: GapReason::Damaged,
         detail: "the batch can't be read back from the spool".to_owned(),
+        each: Vec::new(),
     };
     Sealer::new().gap(&spec, &gap).ok()
 }

@@ -75,6 +75,7 @@ pub fn gap(number: u64) -> SealedBatch {
         event_last: EPOCH_US + 9,
         reason: GapReason::Shed,
         detail: "full".to_owned(),
+        each: Vec::new(),
     };
     Sealer::new()
         .gap(&spec(key(Lane::Telemetry, number), 0), &gap)

@@ -484,8 +484,11 @@ impl<S: Spool> Uplink<S> {
                 }
             };
             let bytes = batch.bytes().len() as u64;
+            // It may be a gap that stands for more than what was asked for.
+            let numbers = batch.numbers();
             let outgoing = Outgoing {
-                key,
+                key: batch.key(),
+                count: numbers.end - numbers.start,
                 bytes,
                 hash: batch.hash(),
                 series_needed: batch.series_needed(),
