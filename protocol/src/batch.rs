@@ -97,6 +97,16 @@ impl GapReason {
     /// Every reason.
     pub const ALL: [Self; 4] = [Self::Shed, Self::Damaged, Self::Refused, Self::Repeat];
 
+    /// The reason as the lake and metrics have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Shed => "shed",
+            Self::Damaged => "damaged",
+            Self::Refused => "refused",
+            Self::Repeat => "repeat",
+        }
+    }
+
     /// The reason's code on the wire and on disk.
     pub fn code(self) -> u8 {
         self as u8
@@ -467,6 +477,11 @@ impl SealedBatch {
     /// What the series in it are called, by number, where it says so itself; otherwise nothing.
     pub fn names(&self) -> &[SeriesDef] {
         self.names.as_deref().unwrap_or_default()
+    }
+
+    /// What it declares lost; nothing unless it is a gap.
+    pub fn gap(&self) -> Option<&Gap> {
+        self.gap.as_deref()
     }
 
     /// The numbers of its lane that it stands for: its own, and those that a gap replaces.
