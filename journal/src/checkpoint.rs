@@ -1,5 +1,6 @@
 //! Whole states that replace each other: written aside, made durable, then named; the last two
-//! valid ones are kept.
+//! valid ones are kept. The file of the one before is written again next, so that a full disk
+//! takes the next one, too, as long as it is not longer by more than a quarter.
 //!
 //! A checkpoint says nothing about logs: where it stands in one is in its body. Nothing here
 //! decides when one is due.
@@ -156,10 +157,16 @@ impl Checkpoints {
         }
         let sequence = self.next;
         self.next += 1;
-        let temporary = self.path(sequence, ".tmp");
+        if self.sequences.len() > CHECKPOINTS_KEPT {
+            // A power cut brought one back: its file may be the one to write.
+            self.prune();
+        }
         let path = self.path(sequence, ".ckpt");
-        let written = || {
-            let file = self.disk.create(&temporary, HEADER_BYTES as u64 + bytes)?;
+        let needed = HEADER_BYTES as u64 + bytes;
+        let mut from = self.spare();
+        let mut written = || {
+            let (file, found) = self.aside(sequence, needed)?;
+            from = found;
             file.write_at(&encode_header(sequence, bytes, parts), 0)?;
             let mut at = HEADER_BYTES as u64;
             for part in parts {
@@ -167,13 +174,13 @@ impl Checkpoints {
                 at += part.len() as u64;
             }
             file.sync_data()?;
-            self.disk.rename(&temporary, &path)?;
+            self.disk.rename(&from, &path)?;
             self.disk.sync_dir(&self.dir)
         };
         if let Err(source) = written() {
             // Of no use to anybody under either name; if that fails too, the next open removes
             // the one, and prunes the other in time.
-            let _ = self.disk.remove(&temporary);
+            let _ = self.disk.remove(&from);
             let _ = self.disk.remove(&path);
             return Err(CheckpointError::Io {
                 doing: "writing",
@@ -184,16 +191,61 @@ impl Checkpoints {
         self.sequences.insert(sequence);
         self.valid.insert(sequence);
         self.prune();
+        if self.disk.open(&self.spare()).is_err() {
+            // While there is room. Without it, the next one needs a new file.
+            let _ = self.disk.create(&self.spare(), needed + needed / 4);
+        }
         Ok(sequence)
     }
 
-    /// Removes what stands below the last two valid ones. What cannot be removed, or is back after
+    /// The file that the next checkpoint is written to, if it is long enough.
+    fn spare(&self) -> PathBuf {
+        self.dir.join(format!("{}.spare", self.name))
+    }
+
+    /// A file that takes `needed` bytes without a new block, and its name: the spare one, or a new
+    /// one, for which the disk must have room.
+    fn aside(&self, sequence: u64, needed: u64) -> io::Result<(Box<dyn DiskFile>, PathBuf)> {
+        let (spare, temporary) = (self.spare(), self.path(sequence, ".tmp"));
+        if let Ok(file) = self.disk.open(&spare)
+            && file.len()? >= needed
+        {
+            return Ok((file, spare));
+        }
+        let file = match self.disk.create(&temporary, needed + needed / 4) {
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                // The spare one is too short, and its blocks may be what is missing.
+                let _ = self.disk.remove(&spare);
+                self.disk.create(&temporary, needed)?
+            }
+            created => created?,
+        };
+        Ok((file, temporary))
+    }
+
+    /// Gives up a checkpoint's file: it is the next spare one, unless there is one as long.
+    fn give_up(&self, sequence: u64) -> io::Result<()> {
+        let (path, spare) = (self.path(sequence, ".ckpt"), self.spare());
+        let bytes = |path: &Path| {
+            self.disk
+                .open(path)
+                .and_then(|file| file.len())
+                .unwrap_or(0)
+        };
+        if bytes(&spare) >= bytes(&path) {
+            self.disk.remove(&path)
+        } else {
+            self.disk.rename(&path, &spare)
+        }
+    }
+
+    /// Gives up what stands below the last two valid ones. What cannot be removed, or is back after
     /// a power cut, stays until the next time.
     fn prune(&mut self) {
         let mut valid = 0;
         for sequence in self.sequences.clone().into_iter().rev() {
             if valid == CHECKPOINTS_KEPT {
-                match self.disk.remove(&self.path(sequence, ".ckpt")) {
+                match self.give_up(sequence) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => {
                         let path = self.path(sequence, ".ckpt");
                         tracing::warn!(path = %path.display(), %error, "could not be removed");
@@ -259,7 +311,7 @@ fn read_valid(file: &dyn DiskFile, sequence: u64, piece: &mut impl FnMut(&[u8]))
         return None;
     }
     let (body_bytes, body_crc) = decode_header(&header, sequence)?;
-    if file.len().ok()? != HEADER_BYTES as u64 + body_bytes {
+    if file.len().ok()? < HEADER_BYTES as u64 + body_bytes {
         return None;
     }
     let mut buffer = vec![0; READ_BYTES];

@@ -4,7 +4,7 @@
 //! never retries an fdatasync on the same file.
 
 use crate::disk::DiskFile;
-use crate::limits::SEGMENT_HEADER_BYTES;
+use crate::limits::{SEGMENT_HEADER_BYTES, SPARES_MAX, SPARES_SHORT_MAX};
 use crate::log::format::{FrameKey, SegmentHeader, encode_frame, frame_bytes};
 use crate::log::frame::Frame;
 use crate::log::state::{Segment, Shared, State};
@@ -118,7 +118,10 @@ impl LogWriter {
         }
         let active = self.active.as_ref();
         if active.is_none_or(|active| active.at + bytes > active.bytes) {
-            self.roll_or_retry(room)?;
+            let rolled = self.roll_or_retry(room);
+            let short = rolled.as_ref().is_err_and(LogError::is_full);
+            self.shared.lock().short = short;
+            rolled?;
         }
         if let Err(error) = self.write(frame) {
             let log = self.shared.dir.display();
@@ -236,7 +239,7 @@ impl LogWriter {
     ) -> Result<Active, (LogError, Spare)> {
         let shared = &self.shared;
         let segment_bytes = shared.config.segment_bytes;
-        if room == Room::LeaveOne {
+        if room == Room::LeaveOne && state.spares.is_empty() {
             state.spares.push(spare.to_owned());
             let ahead = shared.make_spare(state);
             state.spares.retain(|name| name != spare);
@@ -301,6 +304,42 @@ impl LogWriter {
             return self.shared.no_space();
         }
         LogError::io(doing, path, error)
+    }
+
+    /// Prepares segments until `spares` are ready, so that as many rolls need no new block.
+    ///
+    /// # Errors
+    /// When quota, disk or reserve have no room for another; those that were made stay.
+    pub fn prepare(&mut self, spares: usize) -> Result<(), LogError> {
+        let shared = Arc::clone(&self.shared);
+        let mut state = shared.lock();
+        while state.spares.len() < spares.min(SPARES_SHORT_MAX) {
+            shared.make_spare(&mut state)?;
+        }
+        Ok(())
+    }
+
+    /// Gives a spare segment back to the disk, if one can be spared; whether it did.
+    pub fn give_back(&mut self) -> bool {
+        let shared = Arc::clone(&self.shared);
+        let mut state = shared.lock();
+        if state.spares.len() <= SPARES_MAX {
+            return false;
+        }
+        let spare = state.spares.pop();
+        spare.is_some_and(|name| shared.disk.remove(&shared.dir.join(name)).is_ok())
+    }
+
+    /// Whether an ordinary append that needs another segment would find one just now.
+    pub fn can_roll(&self) -> bool {
+        let state = self.shared.lock();
+        let (held_bytes, config) = (self.shared.held_bytes(&state), &self.shared.config);
+        let missing = SPARES_SHORT_MAX.saturating_sub(state.spares.len()) as u64;
+        let more = missing * config.segment_bytes;
+        drop(state);
+        let free = || self.shared.disk.free_bytes(&self.shared.dir).unwrap_or(0);
+        let within_quota = held_bytes.saturating_add(more) <= config.quota_bytes;
+        missing == 0 || (within_quota && free() >= config.reserve_bytes.saturating_add(more))
     }
 
     /// The number that the next entry gets.
