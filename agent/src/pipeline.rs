@@ -17,7 +17,7 @@ use crate::seal::{IDLE_WAIT, SealConfig, SealStage, StageError, Stores};
 use crate::source::{
     BrokerConfig, BrokerStatus, Brokers, Listener, ListenerConfig, ListenerError, Sessions,
 };
-use crate::spool::{self, AgentSpool};
+use crate::spool::{self, AgentSpool, SpoolConfig};
 use crate::wal::{CommittedFrame, Queue, Replay, StorageState, Wal, WalError};
 use crate::{life, limits};
 use clock::Clock;
@@ -56,10 +56,9 @@ pub struct Settings {
     pub wal: CommitPolicy,
     /// Bytes that the write-ahead log may take.
     pub wal_quota_bytes: u64,
-    /// Bytes that sealed readings may take.
-    pub spool_quota_bytes: u64,
-    /// Bytes of the file system that are left free.
-    pub reserve_bytes: u64,
+    /// What sealed readings may take, and what gives way; and how many bytes of the file system
+    /// are left free.
+    pub spool: SpoolConfig,
     /// How long a first reading waits until its batch is sealed.
     pub seal_delay: Duration,
     /// The way to the aggregator; without one, everything stays in the spool.
@@ -106,8 +105,11 @@ impl Settings {
             brokers: config.brokers.clone(),
             wal: config.wal.commit_policy(),
             wal_quota_bytes: config.wal.quota_bytes,
-            spool_quota_bytes: config.spool.quota_bytes,
-            reserve_bytes: limits::RESERVE_BYTES,
+            spool: SpoolConfig {
+                telemetry: config.spool.telemetry,
+                events: config.spool.events,
+                reserve_bytes: config.agent.reserve_bytes,
+            },
             seal_delay: config.spool.seal_delay,
             uplink,
             drain_deadline: limits::DRAIN_DEADLINE,
@@ -244,7 +246,7 @@ impl Storage {
         let checkpoints = Checkpoints::open(Arc::clone(&disk), &dir.join("checkpoint"), "agent")?;
         let seen = greatest_life_seen(&disk, dir, &checkpoints)?;
         let present = life::begin(&disk, dir, seen)?;
-        let reserve = settings.reserve_bytes;
+        let reserve = settings.spool.reserve_bytes;
         let wal = Log::open(
             Arc::clone(&disk),
             &dir.join("wal"),
@@ -256,13 +258,7 @@ impl Storage {
             },
             Open::NewLife(LifeId(present.0)),
         )?;
-        let spool = spool::open(
-            &disk,
-            &spool::dir(dir),
-            present,
-            settings.spool_quota_bytes,
-            reserve,
-        )?;
+        let spool = spool::open(&disk, &spool::dir(dir), present, &settings.spool)?;
         let dead = DeadLetters::open(&disk, &dir.join("deadletter"), present, reserve)?;
         let damaged = wal.recovery.damage.len() + spool.damage.len();
         info!(
@@ -283,8 +279,7 @@ impl Storage {
             wal: wal.reader.clone(),
             catalogue: Catalogue::open(&dir.join("state")),
         };
-        let sender = Sender::new(present, spool.lanes);
-        let reader = spool.reader;
+        let (sender, reader) = (spool.sender, spool.reader);
         Ok(Self {
             present,
             wal: wal.writer,

@@ -12,4 +12,4 @@ pub mod control;
 pub mod run;
 
 pub use connection::{ConnectError, Identity, Target};
-pub use run::{Sealed, Spool, SpoolError, Status, UplinkConfig, run};
+pub use run::{Sealed, Shed, Spool, SpoolError, Status, UplinkConfig, run};

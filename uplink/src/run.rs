@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use std::hash::{BuildHasher, RandomState};
+use std::ops::Range;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -20,7 +21,7 @@ use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
 use tracing::{debug, info, warn};
 use tributary_protocol::batch::SealedBatch;
 use tributary_protocol::frame::{FrameKind, RawFrame, header};
-use tributary_protocol::ids::BatchKey;
+use tributary_protocol::ids::{BatchKey, LaneKey};
 use tributary_protocol::message::{Ack, AgainReason, Message, Reject, RejectCode, Welcome};
 use tributary_protocol::session::{LaneCursor, Outgoing, Sender, Trim, Urgency};
 
@@ -30,6 +31,17 @@ pub struct Sealed {
     /// Which.
     pub key: BatchKey,
     /// Its bytes.
+    pub bytes: u64,
+}
+
+/// Batches that their spool gave up: a gap stands for them, durably, and is handed out in their place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shed {
+    /// Of which lane.
+    pub key: LaneKey,
+    /// Which numbers.
+    pub numbers: Range<u64>,
+    /// Bytes that they held.
     pub bytes: u64,
 }
 
@@ -51,8 +63,12 @@ pub trait Spool: Send {
     ///
     /// # Errors
     /// When the disk fails, or when it is gone for good; then it is passed over. For damage a gap
-    /// of the same name is handed out.
+    /// of the same name is handed out, and for what was given up the gap that stands for it.
     fn read(&mut self, key: BatchKey) -> Result<SealedBatch, SpoolError>;
+    /// What was given up since the last call.
+    fn take_sheds(&mut self) -> Vec<Shed> {
+        Vec::new()
+    }
     /// Everything below is acknowledged and may go.
     fn trim(&mut self, trim: Trim);
     /// Keeps what was acknowledged, so that a restart sends little again.
@@ -277,6 +293,13 @@ impl<S: Spool> Uplink<S> {
 
     fn on_sealed(&mut self, sealed: Sealed) {
         self.sender.on_sealed(sealed.key, sealed.bytes);
+        self.take_sheds();
+    }
+
+    fn take_sheds(&mut self) {
+        for shed in self.spool.take_sheds() {
+            self.sender.on_shed(shed.key, shed.numbers, shed.bytes);
+        }
     }
 
     fn disconnected(&mut self, problem: String) {
@@ -465,6 +488,7 @@ impl<S: Spool> Uplink<S> {
 
     /// Sends as much as the window allows.
     fn fill(&mut self, link: &mut Link) {
+        self.take_sheds();
         if self.hold.0.is_some_and(|until| until > Instant::now()) {
             return;
         }

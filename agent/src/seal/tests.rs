@@ -7,7 +7,7 @@ use crate::configuration::Texts;
 use crate::deadletter::{DeadLetters, Letter};
 use crate::decode::Rules;
 use crate::limits::WAL_SEGMENT_BYTES;
-use crate::spool::{self, AgentSpool};
+use crate::spool::{self, AgentSpool, SpoolConfig};
 use crate::wal::{Message, Qos, RecordKind, Replay};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -86,7 +86,11 @@ impl Life {
         )
         .unwrap();
         let texts = Texts::open(Arc::clone(disk), &dir.join("config")).unwrap();
-        let spool = spool::open(disk, &spool::dir(dir), present, 64 << 20, 0).unwrap();
+        let config = SpoolConfig {
+            reserve_bytes: 0,
+            ..SpoolConfig::default()
+        };
+        let spool = spool::open(disk, &spool::dir(dir), present, &config).unwrap();
         let stores = Stores {
             spool: spool.writer,
             covered: spool.covered,

@@ -5,15 +5,17 @@ use crate::limits::{CHECKPOINT_SHARE, CHECKPOINT_WAL_BYTES};
 use tracing::warn;
 
 impl SealStage {
-    /// Whether the log takes more than half its quota, and a checkpoint would let it be trimmed.
-    pub(super) fn is_log_half_full(&self) -> bool {
+    /// Whether the log takes more than half its quota, or finds no room on the disk, and a
+    /// checkpoint would let it be trimmed.
+    pub(super) fn wants_room(&self) -> bool {
         let held: u64 = self
             .wal
             .segments()
             .iter()
             .map(|segment| segment.bytes)
             .sum();
-        held > self.wal_quota_bytes / 2 && self.trimmed_to != self.position
+        let short = held > self.wal_quota_bytes / 2 || self.wal.is_short();
+        short && self.trimmed_to != self.position
     }
 
     /// Keeps what is known at the present message, and lets go of the log before the older of
@@ -34,7 +36,7 @@ impl SealStage {
             return Ok(());
         }
         // Nothing waits in a lane, so all before the position is covered.
-        self.covered.advance(position);
+        self.covered.advance_all(position);
         self.since_checkpoint = 0;
         self.checkpoint_due = (body.len() as u64 * CHECKPOINT_SHARE)
             .max(CHECKPOINT_WAL_BYTES)
