@@ -11,7 +11,7 @@ use tributary_journal::{
     Cursor, CursorError, Damage, Disk, LifeId, Log, LogConfig, LogError, LogKind, LogReader, Open,
 };
 use tributary_protocol::batch::Sealer;
-use tributary_protocol::ids::{BatchHash, BufferId, Lane, LaneKey};
+use tributary_protocol::ids::{BatchHash, BatchKey, BufferId, Lane, LaneKey};
 use tributary_protocol::ranges::HeldRanges;
 use tributary_protocol::session::{LaneStart, Sender};
 
@@ -233,7 +233,7 @@ fn declare_unmet(
             true => most,
             false => damage.numbers.end,
         };
-        let declared = gaps.book.numbers(tributary_protocol::ids::BatchKey {
+        let declared = gaps.book.numbers(BatchKey {
             buffer: key.buffer,
             lane,
             number: first,
@@ -253,12 +253,20 @@ fn declare_unmet(
     Ok(())
 }
 
-/// What was declared, and still there when the process before ended.
+/// What was declared, and still there when the process before ended. Only what stands under gaps
+/// from the oldest number on is gone: what is declared further up has more before it.
 fn finish_shedding(lane: Lane, reader: &LogReader, book: &Book) -> Result<(), LogError> {
-    for (key, numbers) in book.all() {
-        if key.lane == lane {
-            reader.trim(LifeId(key.buffer.0), numbers.end)?;
+    for span in reader.lives() {
+        let LaneKey { buffer, lane } = shed::lane_key(span.life, lane);
+        let mut number = span.first;
+        while let Some(numbers) = book.numbers(BatchKey {
+            buffer,
+            lane,
+            number,
+        }) {
+            number = numbers.end;
         }
+        reader.trim(span.life, number)?;
     }
     Ok(())
 }

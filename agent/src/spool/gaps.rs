@@ -195,9 +195,9 @@ impl Gaps {
         Ok(gaps)
     }
 
-    /// Takes blocks ahead; whether all are there.
+    /// Takes blocks ahead; whether there are any.
     pub(super) fn prepare(&mut self) -> bool {
-        self.writer.prepare(SPARES).is_ok()
+        self.writer.prepare(SPARES).is_ok() || self.writer.spares() > 0
     }
 
     /// Makes a gap durable. What it stands for may go then.

@@ -1,12 +1,13 @@
 //! The spool: what is damaged is declared, what it covers is found again.
 
+mod giving_way;
+
 use super::shed::gap_for;
 use super::*;
 use crate::limits::BATCH_READ_TRIES;
 use std::sync::Arc;
 use tributary_journal::SimDisk;
 use tributary_protocol::batch::{Content, Decoder, Kind, SealedBatch, Spec};
-use tributary_protocol::ids::BatchKey;
 use tributary_protocol::ids::SeriesId;
 use tributary_protocol::reading::{Meta, Readings, Value};
 use tributary_uplink::Spool;

@@ -31,6 +31,8 @@ struct Active {
     /// Where the next frame goes.
     at: u64,
     bytes: u64,
+    /// It was the last one that there was room for: kept for what frees room.
+    last: bool,
 }
 
 /// The one writer of a log.
@@ -116,12 +118,11 @@ impl LogWriter {
                 segment_bytes,
             });
         }
-        let active = self.active.as_ref();
-        if active.is_none_or(|active| active.at + bytes > active.bytes) {
-            let rolled = self.roll_or_retry(room);
-            let short = rolled.as_ref().is_err_and(LogError::is_full);
+        let ready = self.make_ready(bytes, room);
+        if let Some(ready) = ready {
+            let short = ready.as_ref().is_err_and(LogError::is_full);
             self.shared.lock().short = short;
-            rolled?;
+            ready?;
         }
         if let Err(error) = self.write(frame) {
             let log = self.shared.dir.display();
@@ -130,6 +131,25 @@ impl LogWriter {
             self.write(frame)?;
         }
         Ok(self.publish(frame, bytes))
+    }
+
+    /// Sees to a segment that takes `bytes`; nothing when the active one does.
+    fn make_ready(&mut self, bytes: u64, room: Room) -> Option<Result<(), LogError>> {
+        let fits = |active: &&mut Active| active.at + bytes <= active.bytes;
+        let Some(active) = self.active.as_mut().filter(fits) else {
+            return Some(self.roll_or_retry(room));
+        };
+        if !active.last || room == Room::UseLast {
+            return None;
+        }
+        let mut state = self.shared.lock();
+        if state.spares.is_empty()
+            && let Err(error) = self.shared.make_spare(&mut state)
+        {
+            return Some(Err(error));
+        }
+        active.last = false;
+        Some(Ok(()))
     }
 
     /// Writes the frame at the end of the active segment. On any error the segment is given up.
@@ -208,13 +228,14 @@ impl LogWriter {
         // From here to the insertion the spare belongs to nobody; put it back on an early end.
         let held = self.begin(&mut state, &spare, room);
         match held {
-            Ok(active) => {
-                self.active = Some(active);
+            Ok(mut active) => {
                 if state.spares.is_empty()
                     && let Err(error) = shared.make_spare(&mut state)
                 {
                     tracing::warn!(log = %shared.dir.display(), %error, "no segment ahead");
+                    active.last = true;
                 }
+                self.active = Some(active);
                 Ok(())
             }
             Err((error, Spare::Unused)) => {
@@ -296,6 +317,7 @@ impl LogWriter {
             key: header.key(),
             at,
             bytes: segment_bytes,
+            last: false,
         })
     }
 
@@ -317,6 +339,11 @@ impl LogWriter {
             shared.make_spare(&mut state)?;
         }
         Ok(())
+    }
+
+    /// Segments that are ready behind the one that is written.
+    pub fn spares(&self) -> usize {
+        self.shared.lock().spares.len()
     }
 
     /// Gives a spare segment back to the disk, if one can be spared; whether it did.
