@@ -91,7 +91,7 @@ impl RefuseNew {
     }
 
     /// Says whether to refuse; whether that is news.
-    pub(super) fn set(&self, on: bool) -> bool {
+    pub(crate) fn set(&self, on: bool) -> bool {
         self.0.swap(on, Ordering::Relaxed) != on
     }
 }
