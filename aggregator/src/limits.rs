@@ -36,6 +36,9 @@ pub const CONNECTIONS_MAX: usize = 20_000;
 pub const CRYPTO_BUFFER_BYTES: usize = 16 * 1024;
 /// Seconds a handshake may take, `Hello` included.
 pub const HANDSHAKE_SECONDS_MAX: u64 = 10;
+/// Seconds that the endpoint waits at its end for connections to take the last word. One whose
+/// handshake was given up takes none.
+pub const GOODBYE_SECONDS_MAX: u64 = 3;
 /// Seconds without a packet after which a connection is given up.
 pub const IDLE_SECONDS_MAX: u64 = 60;
 /// Bytes of the connection ids that agents address us by.

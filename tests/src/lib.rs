@@ -22,3 +22,4 @@ pub mod process;
 pub mod programs;
 pub mod relay;
 pub mod site;
+pub mod small_disk;

@@ -1,0 +1,176 @@
+//! A file system of 64 MB, filled by somebody else while readings come in and the link is cut: the
+//! agent does not exit and does not wedge, drains when the link is back, and declares every loss.
+//!
+//! `cargo xtask prove full-disk` runs all of it, for minutes each; a short one runs with the others.
+
+use std::time::{Duration, Instant};
+use tributary_tests::process::wait_for;
+use tributary_tests::programs::scratch;
+use tributary_tests::site::{Site, backlog_gone};
+use tributary_tests::small_disk::{Filler, Kind, SmallDisk};
+
+/// How the agent fares.
+struct Run {
+    kind: Kind,
+    policy: &'static str,
+    sensors: u32,
+    rate_hz: f64,
+    /// How long the disk stays full.
+    full: Duration,
+}
+
+impl Run {
+    fn storage(&self) -> String {
+        // More than the file system has, so that it is what is full. Small batches fill it sooner.
+        format!(
+            "reserve_bytes = \"1 MiB\"\n\
+             [wal]\nquota_bytes = \"64 MiB\"\n\
+             [spool]\nquota_bytes = \"256 MiB\"\nseal_delay_ms = 10\n\
+             [spool.lanes.telemetry]\npolicy = \"{}\"\n",
+            self.policy
+        )
+    }
+
+    fn run(&self) {
+        let name = format!("full-disk-{:?}-{}", self.kind, self.policy);
+        let place = scratch(&name);
+        let disk = match SmallDisk::mount(self.kind, place.path()) {
+            Ok(disk) => disk,
+            Err(why) => {
+                eprintln!("{name}: left out, for want of the right to mount: {why}");
+                return;
+            }
+        };
+        let site = Site::new(&name).storing(&disk.path().join("agent"), &self.storage());
+        let mut agent = site.agent();
+        agent.up();
+        let fleet = site.fleet(self.sensors, self.rate_hz);
+        fleet.acknowledged(5_000);
+
+        // Somebody takes what is left. There is no aggregator: the link is cut.
+        let filler = Filler::start(disk.path());
+        wait_for(
+            "a full disk",
+            || agent.state(),
+            || (filler.found_full() >= 3).then_some(()),
+        );
+        let begun = Instant::now();
+        if self.policy != "block" {
+            // In its own blocks it goes on.
+            fleet.acknowledged(u64::from(self.sensors) * 20);
+        }
+        wait_for_full(&mut agent, begun, self.full);
+        let shed = agent.counter("tributary_agent_shed_readings_total", "");
+        let refused = agent.counter("tributary_agent_refused_readings_total", "");
+        let at_full = fleet.progress.acknowledged();
+
+        // The link is back while the disk is still full; then the disk is freed, too.
+        let mut aggregator = site.aggregator();
+        aggregator.up();
+        let drained_some = || {
+            let batches = aggregator.number("/batches_accepted");
+            (batches > 20 && fleet.progress.acknowledged() > at_full).then_some(())
+        };
+        wait_for("it to drain", || agent.state(), drained_some);
+        filler.free();
+        let summary = fleet.end();
+        backlog_gone(&agent);
+        assert!(agent.is_up());
+        let report = site.settle(agent, aggregator);
+
+        let declared = report.declared;
+        eprintln!(
+            "{name}: published {}, acknowledged {at_full} while full and {} in all, delivered {}, \
+             declared {declared} (given up {shed}, refused {refused})",
+            report.published, report.acknowledged, report.delivered
+        );
+        assert_eq!(report.acknowledged, summary.counts.acknowledged);
+        assert_eq!(report.declared_unknown, 0, "{report:#?}");
+        assert_eq!(
+            (report.duplicates, report.changed, report.foreign),
+            (0, 0, 0),
+            "{report:#?}"
+        );
+        assert_eq!(report.unreadable, []);
+        // Every published reading was acknowledged: it is in the lake, or declared there.
+        assert_eq!(report.published, report.acknowledged);
+        assert_eq!(report.published, report.delivered + declared, "{report:#?}");
+        assert_eq!(report.lost, declared);
+        if self.policy == "block" {
+            assert_eq!(declared, 0);
+        }
+    }
+}
+
+/// Keeps an eye on the agent while the disk is full.
+fn wait_for_full(agent: &mut tributary_tests::process::Process, begun: Instant, full: Duration) {
+    while begun.elapsed() < full {
+        assert!(agent.is_up(), "alive on a full disk");
+        // tidy: sleep because the test is about time on a full disk
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+#[test]
+fn a_full_disk_ends_nothing_and_hides_nothing() {
+    let run = Run {
+        kind: Kind::Tmpfs,
+        policy: "drop-oldest",
+        sensors: 100,
+        rate_hz: 20.0,
+        full: Duration::from_secs(5),
+    };
+    run.run();
+}
+
+/// As long as `cargo xtask prove full-disk` says.
+fn proven(kind: Kind, policy: &'static str) {
+    let seconds = std::env::var("TRIBUTARY_FULL_DISK_SECONDS").ok();
+    let seconds = seconds
+        .and_then(|seconds| seconds.parse().ok())
+        .unwrap_or(120);
+    let run = Run {
+        kind,
+        policy,
+        sensors: 1_000,
+        rate_hz: 10.0,
+        full: Duration::from_secs(seconds),
+    };
+    run.run();
+}
+
+#[test]
+#[ignore = "minutes: cargo xtask prove full-disk"]
+fn proven_on_tmpfs_drop_oldest() {
+    proven(Kind::Tmpfs, "drop-oldest");
+}
+
+#[test]
+#[ignore = "minutes: cargo xtask prove full-disk"]
+fn proven_on_tmpfs_drop_newest() {
+    proven(Kind::Tmpfs, "drop-newest");
+}
+
+#[test]
+#[ignore = "minutes: cargo xtask prove full-disk"]
+fn proven_on_tmpfs_block() {
+    proven(Kind::Tmpfs, "block");
+}
+
+#[test]
+#[ignore = "minutes: cargo xtask prove full-disk"]
+fn proven_on_ext4_drop_oldest() {
+    proven(Kind::Ext4, "drop-oldest");
+}
+
+#[test]
+#[ignore = "minutes: cargo xtask prove full-disk"]
+fn proven_on_ext4_drop_newest() {
+    proven(Kind::Ext4, "drop-newest");
+}
+
+#[test]
+#[ignore = "minutes: cargo xtask prove full-disk"]
+fn proven_on_ext4_block() {
+    proven(Kind::Ext4, "block");
+}
