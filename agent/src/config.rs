@@ -6,7 +6,7 @@
 use crate::decode::Rules;
 use crate::limits::{
     CONFIG_BYTES_MAX, CONFIG_ERRORS_MAX, ENDPOINTS_MAX, MAX_AGE_HOURS, RATE_LIMIT_MESSAGES_PER_S,
-    RESERVE_BYTES,
+    RESERVE_BYTES, WRITE_GB_PER_DAY_MAX,
 };
 use crate::source::BrokerConfig;
 use crate::spool::{LanePolicy, Policy, SpoolConfig};
@@ -16,7 +16,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tributary_journal::CommitPolicy;
+use tributary_journal::{CommitPolicy, WearBudget};
 use tributary_protocol::ids::is_name;
 use tributary_settings::{ByteSize, Diagnostic, Document, Section};
 
@@ -104,6 +104,8 @@ pub struct WalSettings {
     pub max_delay: Duration,
     /// Bytes that the log may take.
     pub quota_bytes: u64,
+    /// GB (10^9 bytes) a day that all of the agent's writes may cost the device.
+    pub max_write_gb_per_day: Option<u32>,
 }
 
 impl WalSettings {
@@ -112,6 +114,7 @@ impl WalSettings {
         let max_delay_us = i64::try_from(self.max_delay.as_micros()).unwrap_or(i64::MAX);
         CommitPolicy {
             max_delay_us,
+            wear: self.max_write_gb_per_day.map(WearBudget::gb_per_day),
             ..CommitPolicy::default()
         }
     }
@@ -331,10 +334,15 @@ fn wal(section: &mut Section) -> WalSettings {
     });
     let profile = profile.unwrap_or(WalProfile::Default);
     let max_delay_ms = section.within("max_delay_ms", (0, 250), profile.max_delay_ms());
+    let wear = section.read("max_write_gb_per_day", |gb: u64| match u32::try_from(gb) {
+        Ok(gb @ 1..=WRITE_GB_PER_DAY_MAX) => Ok(gb),
+        _ => Err(format!("is {gb}; expected 1 to {WRITE_GB_PER_DAY_MAX}")),
+    });
     WalSettings {
         profile,
         max_delay: Duration::from_millis(max_delay_ms),
         quota_bytes: quota(section, 16 << 20, 256 << 20),
+        max_write_gb_per_day: wear,
     }
 }
 

@@ -194,6 +194,8 @@ pub const CONFIG_BYTES_MAX: u64 = tributary_settings::limits::FILE_BYTES_MAX;
 pub const CONFIG_ERRORS_MAX: usize = 32;
 /// Hours that a segment of the spool may be told to stay, at most: ten years.
 pub const MAX_AGE_HOURS: u64 = 87_600;
+/// GB a day that a budget of writes may be, at most: no limit for any flash.
+pub const WRITE_GB_PER_DAY_MAX: u32 = 100_000;
 /// Endpoints of the uplink.
 pub const ENDPOINTS_MAX: usize = 16;
 

@@ -35,7 +35,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 use tributary_journal::{
     CheckpointError, Checkpoints, CommitPolicy, CursorError, Damage, DirLock, Disk, LifeId,
-    LockError, Log, LogConfig, LogError, LogKind, LogReader, LogWriter, Open, OsDisk,
+    LockError, Log, LogConfig, LogError, LogKind, LogReader, LogWriter, Meter, MeteredDisk, Open,
+    OsDisk, Wear,
 };
 use tributary_protocol::ids::BufferId;
 use tributary_protocol::session::Sender;
@@ -187,6 +188,8 @@ pub struct Agent {
     pub uplink: watch::Receiver<Status>,
     /// Whether messages can be made durable.
     pub storage: watch::Receiver<StorageState>,
+    /// What the budget of writes does to the delay of commits.
+    pub wear: watch::Receiver<Wear>,
     /// The newest value of each series.
     pub latest: LatestView,
     stages: JoinSet<Ended>,
@@ -231,6 +234,7 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> Result<Agent,
 /// The agent's storage, open.
 struct Storage {
     present: BufferId,
+    meter: Meter,
     wal: LogWriter,
     wal_reader: LogReader,
     stores: Stores,
@@ -241,7 +245,8 @@ struct Storage {
 
 impl Storage {
     fn open(settings: &Settings) -> Result<Self, StartError> {
-        let disk: Arc<dyn Disk> = Arc::new(OsDisk);
+        let meter = Meter::default();
+        let disk: Arc<dyn Disk> = Arc::new(MeteredDisk::new(Arc::new(OsDisk), meter.clone()));
         let dir = &settings.data_dir;
         let checkpoints = Checkpoints::open(Arc::clone(&disk), &dir.join("checkpoint"), "agent")?;
         let seen = greatest_life_seen(&disk, dir, &checkpoints)?;
@@ -277,11 +282,12 @@ impl Storage {
             checkpoints,
             texts,
             wal: wal.reader.clone(),
-            catalogue: Catalogue::open(&dir.join("state")),
+            catalogue: Catalogue::open(&dir.join("state")).metered(meter.clone()),
         };
         let (sender, reader) = (spool.sender, spool.reader);
         Ok(Self {
             present,
+            meter,
             wal: wal.writer,
             wal_reader: wal.reader,
             stores,
@@ -314,6 +320,7 @@ async fn start_stages(
 ) -> Result<Agent, StartError> {
     let Storage {
         present,
+        meter,
         wal,
         wal_reader,
         stores,
@@ -323,7 +330,7 @@ async fn start_stages(
     } = storage;
     let latest = stores.catalogue.view();
     let deadline = settings.drain_deadline;
-    let wal = Wal::start(wal, settings.wal)?;
+    let wal = Wal::start_metered(wal, settings.wal, meter)?;
     let sessions = Sessions::new();
     // The first record of this life, before any message: its text is durable.
     configuration::announce(&wal.queue, settings.rules.hash());
@@ -369,6 +376,7 @@ async fn start_stages(
         brokers: broker_statuses,
         uplink: status_out,
         storage: wal.state,
+        wear: wal.wear,
         latest,
         stages,
         wal: wal.thread,

@@ -127,7 +127,7 @@ impl Site {
              {}\n\
              [source.listener]\naddress = \"{}\"\n\
              [uplink]\nendpoints = [\"{}\"]\nca = {:?}\ncertificate = {:?}\nkey = {:?}\n\
-             [http]\naddress = "{}"\n{}",
+             [http]\naddress = \"{}\"\n{}",
             self.agent_dir,
             self.agent_storage,
             self.mqtt,

@@ -1,10 +1,12 @@
-//! The project's own chores, so that nobody remembers command lines: `tidy`, `codegen`, `results`.
+//! The project's own chores, so that nobody remembers command lines: `tidy`, `codegen`,
+//! `results`, `prove`.
 //!
 //! `cargo xtask <chore>` runs one. No other crate needs it, and no user's build does.
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod codegen;
+mod prove;
 mod results;
 mod tidy;
 
@@ -29,6 +31,9 @@ enum Chore {
     Codegen(codegen::Arguments),
     /// Runs the benches in release and writes benches/RESULTS.md.
     Results(results::Arguments),
+    /// Runs a proof that takes minutes.
+    #[command(subcommand)]
+    Prove(prove::Proof),
 }
 
 fn main() -> ExitCode {
@@ -36,6 +41,7 @@ fn main() -> ExitCode {
         Chore::Tidy => tidy::run(root()),
         Chore::Codegen(arguments) => codegen::run(root(), &arguments).map(|()| true),
         Chore::Results(arguments) => results::run(root(), &arguments).map(|()| true),
+        Chore::Prove(proof) => prove::run(root(), &proof).map(|()| true),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

@@ -22,6 +22,7 @@ rate_limit_messages_per_s = 50
 
 [wal]
 profile = "sd-card"
+max_write_gb_per_day = 12
 quota_bytes = "64 MiB"
 
 [spool]
@@ -56,6 +57,11 @@ fn every_setting_is_read() {
     assert_eq!(config.listener.rate_limit_messages_per_s, 50);
     assert_eq!(config.wal.max_delay, Duration::from_millis(100));
     assert_eq!(config.wal.quota_bytes, 64 << 20);
+    let budget = config.wal.commit_policy().wear;
+    assert_eq!(
+        budget.map(|budget| budget.bytes_per_day),
+        Some(12_000_000_000)
+    );
     assert_eq!(config.agent.reserve_bytes, 8 << 20);
     let telemetry = LanePolicy {
         policy: Policy::DropNewest,
