@@ -1,6 +1,6 @@
 //! Whole states that replace each other: written aside, made durable, then named; the last two
-//! valid ones are kept. The file of the one before is written again next, so that a full disk
-//! takes the next one, too, as long as it is not longer by more than a quarter.
+//! valid ones are kept. Files for the next ones are [prepared](Checkpoints::prepare), and the oldest
+//! one's is written again: on a full disk, too, whoever asked for enough room has it.
 //!
 //! A checkpoint says nothing about logs: where it stands in one is in its body. Nothing here
 //! decides when one is due.
@@ -69,6 +69,10 @@ pub struct Checkpoints {
     sequences: BTreeSet<u64>,
     /// Those among them that are known to be valid.
     valid: BTreeSet<u64>,
+    /// Files that are prepared, by number.
+    spares: BTreeSet<u64>,
+    /// Bytes that each file is to have room for.
+    room_bytes: u64,
     next: u64,
 }
 
@@ -111,12 +115,17 @@ impl Checkpoints {
             name: name.to_owned(),
             sequences: BTreeSet::new(),
             valid: BTreeSet::new(),
+            spares: BTreeSet::new(),
+            room_bytes: 0,
             next: 1,
         };
         for file in opened.disk.list(dir).map_err(failed)? {
             if let Some(sequence) = opened.parse(&file, ".ckpt") {
                 opened.sequences.insert(sequence);
                 opened.next = opened.next.max(sequence.saturating_add(1));
+            } else if let Some(number) = opened.parse(&file, ".spare") {
+                opened.spares.insert(number);
+                opened.next = opened.next.max(number.saturating_add(1));
             } else if opened.parse(&file, ".tmp").is_some() {
                 opened.disk.remove(&dir.join(file)).map_err(failed)?;
             }
@@ -163,9 +172,11 @@ impl Checkpoints {
         }
         let path = self.path(sequence, ".ckpt");
         let needed = HEADER_BYTES as u64 + bytes;
-        let mut from = self.spare();
-        let mut written = || {
-            let (file, found) = self.aside(sequence, needed)?;
+        // The next one may be somewhat longer.
+        self.room_bytes = self.room_bytes.max(needed + needed / 4);
+        let mut from = PathBuf::new();
+        let mut written = |this: &mut Self| {
+            let (file, found) = this.aside(sequence, needed)?;
             from = found;
             file.write_at(&encode_header(sequence, bytes, parts), 0)?;
             let mut at = HEADER_BYTES as u64;
@@ -174,10 +185,10 @@ impl Checkpoints {
                 at += part.len() as u64;
             }
             file.sync_data()?;
-            self.disk.rename(&from, &path)?;
-            self.disk.sync_dir(&self.dir)
+            this.disk.rename(&from, &path)?;
+            this.disk.sync_dir(&this.dir)
         };
-        if let Err(source) = written() {
+        if let Err(source) = written(self) {
             // Of no use to anybody under either name; if that fails too, the next open removes
             // the one, and prunes the other in time.
             let _ = self.disk.remove(&from);
@@ -191,31 +202,66 @@ impl Checkpoints {
         self.sequences.insert(sequence);
         self.valid.insert(sequence);
         self.prune();
-        if self.disk.open(&self.spare()).is_err() {
-            // While there is room. Without it, the next one needs a new file.
-            let _ = self.disk.create(&self.spare(), needed + needed / 4);
-        }
+        self.fill_up();
         Ok(sequence)
     }
 
-    /// The file that the next checkpoint is written to, if it is long enough.
-    fn spare(&self) -> PathBuf {
-        self.dir.join(format!("{}.spare", self.name))
+    /// Takes room ahead: from now on, the files of the last two checkpoints and of the next one are
+    /// to have room for a body of `bytes`, as far as the disk has it.
+    pub fn prepare(&mut self, bytes: u64) {
+        self.room_bytes = HEADER_BYTES as u64 + bytes.min(CHECKPOINT_BYTES_MAX);
+        self.fill_up();
     }
 
-    /// A file that takes `needed` bytes without a new block, and its name: the spare one, or a new
-    /// one, for which the disk must have room.
-    fn aside(&self, sequence: u64, needed: u64) -> io::Result<(Box<dyn DiskFile>, PathBuf)> {
-        let (spare, temporary) = (self.spare(), self.path(sequence, ".tmp"));
-        if let Ok(file) = self.disk.open(&spare)
-            && file.len()? >= needed
-        {
-            return Ok((file, spare));
+    /// Makes the spare files that are missing; what the disk has no room for now is tried again.
+    fn fill_up(&mut self) {
+        // Once two are kept, one file is ahead; until then those that they will need, too.
+        let kept = self.sequences.len().min(CHECKPOINTS_KEPT);
+        let ahead = CHECKPOINTS_KEPT + 1 - kept;
+        let long = |number: &&u64| self.bytes_of(**number) >= self.room_bytes;
+        let there = self.spares.iter().filter(long).count();
+        for _ in there..ahead {
+            let number = self.next;
+            self.next += 1;
+            let path = self.path(number, ".spare");
+            if self.disk.create(&path, self.room_bytes).is_err() {
+                // Without it, the next one needs a new file.
+                break;
+            }
+            self.spares.insert(number);
         }
-        let file = match self.disk.create(&temporary, needed + needed / 4) {
+        while self.spares.len() > ahead {
+            let shortest = self.spares.iter().copied();
+            let Some(shortest) = shortest.min_by_key(|number| self.bytes_of(*number)) else {
+                return;
+            };
+            let _ = self.disk.remove(&self.path(shortest, ".spare"));
+            self.spares.remove(&shortest);
+        }
+    }
+
+    fn bytes_of(&self, spare: u64) -> u64 {
+        let file = self.disk.open(&self.path(spare, ".spare"));
+        file.and_then(|file| file.len()).unwrap_or(0)
+    }
+
+    /// A file that takes `needed` bytes without a new block, and its name: a spare one, or a new
+    /// one, for which the disk must have room.
+    fn aside(&mut self, sequence: u64, needed: u64) -> io::Result<(Box<dyn DiskFile>, PathBuf)> {
+        let fits = |number: &&u64| self.bytes_of(**number) >= needed;
+        if let Some(number) = self.spares.iter().find(fits).copied() {
+            let path = self.path(number, ".spare");
+            // Whatever becomes of it: a file that failed is not written again.
+            self.spares.remove(&number);
+            return Ok((self.disk.open(&path)?, path));
+        }
+        let temporary = self.path(sequence, ".tmp");
+        let file = match self.disk.create(&temporary, needed.max(self.room_bytes)) {
             Err(error) if error.kind() == io::ErrorKind::StorageFull => {
-                // The spare one is too short, and its blocks may be what is missing.
-                let _ = self.disk.remove(&spare);
+                // The spare ones are too short, and their blocks may be what is missing.
+                for number in std::mem::take(&mut self.spares) {
+                    let _ = self.disk.remove(&self.path(number, ".spare"));
+                }
                 self.disk.create(&temporary, needed)?
             }
             created => created?,
@@ -223,20 +269,12 @@ impl Checkpoints {
         Ok((file, temporary))
     }
 
-    /// Gives up a checkpoint's file: it is the next spare one, unless there is one as long.
-    fn give_up(&self, sequence: u64) -> io::Result<()> {
-        let (path, spare) = (self.path(sequence, ".ckpt"), self.spare());
-        let bytes = |path: &Path| {
-            self.disk
-                .open(path)
-                .and_then(|file| file.len())
-                .unwrap_or(0)
-        };
-        if bytes(&spare) >= bytes(&path) {
-            self.disk.remove(&path)
-        } else {
-            self.disk.rename(&path, &spare)
-        }
+    /// Gives up a checkpoint's file: it is a spare one from now on.
+    fn give_up(&mut self, sequence: u64) -> io::Result<()> {
+        let spare = self.path(sequence, ".spare");
+        self.disk.rename(&self.path(sequence, ".ckpt"), &spare)?;
+        self.spares.insert(sequence);
+        Ok(())
     }
 
     /// Gives up what stands below the last two valid ones. What cannot be removed, or is back after

@@ -16,7 +16,7 @@ use crate::configuration::{Configurations, InForce, Texts};
 use crate::deadletter::put_back::{Done, PutBack};
 use crate::deadletter::{DeadLetters, Letter, TOO_LARGE, WORD_TOO_LARGE};
 use crate::decode::{Decoded, Rows, Rules, message_hash};
-use crate::limits::{CHECKPOINT_WAL_BYTES, STORAGE_RETRY};
+use crate::limits::{CHECKPOINT_ROOM_BYTES, CHECKPOINT_WAL_BYTES, STORAGE_RETRY};
 use crate::marks::{Evidence, Judged, Marks};
 use crate::spool::{Covered, SpoolWriter};
 use crate::wal::{Message, PubRel, Qos, Record, RecordKind, Refused, Replayed};
@@ -133,11 +133,12 @@ impl SealStage {
             spool,
             covered,
             dead,
-            checkpoints,
+            mut checkpoints,
             texts,
             wal,
             catalogue,
         } = stores;
+        checkpoints.prepare(CHECKPOINT_ROOM_BYTES);
         let good = checkpoints.valid().into_iter().find_map(|held| {
             let read = Checkpoint::read(&held.body);
             read.inspect_err(|error| warn!(%error, "an older checkpoint is used"))

@@ -156,7 +156,7 @@ impl Life {
         for (kind, bytes) in records {
             frame.push(kind.code(), bytes).unwrap();
         }
-        let appended = self.wal.append(&frame).ok()?;
+        let appended = self.wal.append_reserved(&frame).ok()?;
         for (i, (kind, bytes)) in records.iter().enumerate() {
             let origin = Origin {
                 buffer: self.present,
@@ -625,4 +625,32 @@ fn a_log_at_its_quota_is_trimmed_without_another_message() {
         "{} bytes are still held",
         held(&log)
     );
+}
+
+#[test]
+fn on_a_disk_without_a_free_block_the_log_goes_on_in_its_own() {
+    let disk = Arc::new(SimDisk::new(8));
+    let dynamic: Arc<dyn Disk> = disk.clone();
+    let (mut life, log) = Life::open(&dynamic);
+    life.stage.checkpoint_due = u64::MAX;
+    life.commit(&[record("d/m", b"1", 1)]).unwrap();
+    // The first checkpoint is still to come.
+    disk.set_full(true);
+    let (mut full, mut packet_id) = (0, 1);
+    for _ in 0..5_000 {
+        packet_id = packet_id % 60_000 + 1;
+        life.now += 500;
+        let payload = format!("{packet_id}.5");
+        let message = record("d/m", payload.as_bytes(), packet_id);
+        while life.commit(std::slice::from_ref(&message)).is_none() {
+            assert!(log.is_short());
+            full += 1;
+            assert!(full < 1_000, "wedged after {packet_id} messages");
+            life.stage.tick(life.now()).unwrap();
+        }
+        life.stage.tick(life.now()).unwrap();
+    }
+    assert!(full > 0, "the log was never full");
+    let held: u64 = log.segments().iter().map(|segment| segment.bytes).sum();
+    assert!(held <= 4 * 64 * 1024, "{held} bytes");
 }

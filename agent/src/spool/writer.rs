@@ -77,7 +77,12 @@ impl SpoolWriter {
                 Err(error) => return Err(error),
             };
             match log.policy.policy {
-                // What frees room, or declares a loss, is small and has a segment of its own.
+                // What frees room, or declares a loss, is small and has a segment of its own. Lanes in
+                // which nothing is declared need not keep it back.
+                Policy::Block if lane != Lane::Telemetry => {
+                    log.writer.append_reserved(&self.frame)?;
+                    return Ok(batches);
+                }
                 _ if batches.iter().all(|batch| batch.kind() == Kind::Gap) => {
                     log.writer.append_reserved(&self.frame)?;
                     return Ok(batches);

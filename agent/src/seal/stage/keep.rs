@@ -1,7 +1,7 @@
 //! Checkpoints of the sealing stage, and what of the log may go behind them.
 
 use super::{Checkpoint, LifeId, LogError, Now, Origin, SealStage, StageError};
-use crate::limits::{CHECKPOINT_SHARE, CHECKPOINT_WAL_BYTES};
+use crate::limits::{CHECKPOINT_ROOM_BYTES, CHECKPOINT_SHARE, CHECKPOINT_WAL_BYTES};
 use tracing::warn;
 
 impl SealStage {
@@ -31,6 +31,11 @@ impl SealStage {
         self.put_back.with(|done| done.keep_only(&held));
         let done = self.put_back.done();
         let body = Checkpoint::write(position, &self.marks, &self.declared, in_force, &done);
+        // Room for what it grows to, taken while there is some: on a full disk it is what lets the
+        // log be trimmed.
+        let grown = body.len() + self.marks.growth_bytes();
+        self.checkpoints
+            .prepare((grown as u64 + grown as u64 / 4).max(CHECKPOINT_ROOM_BYTES));
         if let Err(error) = self.checkpoints.write(&body) {
             warn!(%error, "no checkpoint: the log is kept for longer");
             return Ok(());
