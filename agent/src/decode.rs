@@ -178,15 +178,6 @@ pub enum DeadLetter {
     Configuration,
 }
 
-/// How many readings a message would have given; none where it would have been a dead letter.
-pub fn count(topic: &str, payload: &[u8]) -> u64 {
-    let mut rows = Rows::new();
-    match decode(topic, payload, 0, &mut rows) {
-        Ok(_) => rows.len() as u64,
-        Err(_) => 0,
-    }
-}
-
 impl DeadLetter {
     /// A short stable word for the reason, as in metrics.
     pub fn reason(&self) -> &'static str {

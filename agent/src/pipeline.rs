@@ -336,7 +336,8 @@ async fn start_stages(
     configuration::announce(&wal.queue, settings.rules.hash());
     let listener = Listener::bind(&settings.listener, wal.queue.clone()).await?;
     let listener = listener.with_sessions(sessions.clone());
-    let listener = listener.refusing(stores.spool.refuse_new());
+    let refuse = stores.spool.refuse_new();
+    let listener = listener.refusing(refuse.counting_by(Arc::clone(&settings.rules)));
     let mqtt = listener
         .local_address()
         .map_err(|source| StartError::Thread {

@@ -4,10 +4,11 @@
 
 use super::super::codec::{Answer, Fault, Publish, Version};
 use super::{Batch, Connection, Message, Now};
+use crate::decode::Incoming;
 use crate::limits::{
     RECEIVE_MAX, TOPIC_ALIAS_BYTES_MAX, TOPIC_ALIASES_MAX, UNACKED_MESSAGES_MAX, UNRELEASED_MAX,
 };
-use crate::wal::{PubRel, Qos, RecordKind, Refused, TooLarge};
+use crate::wal::{PubRel, Qos, RecordKind, TooLarge};
 
 /// Publications that an idle connection keeps room for.
 const UNACKED_IDLE: usize = 4;
@@ -173,8 +174,12 @@ impl Connection {
             (_, 0) => {}
             (Version::V5, _) => self.await_durable(publish, 0, 0x97),
             (Version::V4, _) => {
-                let readings = crate::decode::count(publish.topic, publish.payload);
-                let refused = Refused::one(readings, now.unix_us).write();
+                let refused = self.refuse.loss(&Incoming {
+                    topic: publish.topic,
+                    payload: publish.payload,
+                    received_time: now.unix_us,
+                });
+                let refused = refused.write();
                 batch.control(RecordKind::Refused, &refused);
                 self.appended += 1;
                 self.await_durable(publish, refused.len(), 0);

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use tokio::sync::mpsc;
 use tributary_agent::catalogue::Catalogue;
+use tributary_agent::configuration::Texts;
 use tributary_agent::deadletter::DeadLetters;
+use tributary_agent::decode::Rules;
 use tributary_agent::limits::{SEAL_DELAY_US, WAL_SEGMENT_BYTES};
 use tributary_agent::seal::{Now, Origin, SealConfig, SealStage, Stores};
 use tributary_agent::spool::{self, AgentSpool, SpoolConfig};
@@ -135,7 +137,8 @@ impl Gateway {
             spool: spool.writer,
             covered: spool.covered,
             dead: DeadLetters::open(&disk, &dir.join("deadletter"), present(), 0)?,
-            checkpoints: Checkpoints::open(disk, &dir.join("checkpoint"), "agent")?,
+            checkpoints: Checkpoints::open(Arc::clone(&disk), &dir.join("checkpoint"), "agent")?,
+            texts: Texts::open(disk, &dir.join("config"))?,
             wal: wal.reader,
             catalogue: Catalogue::unkept().metered(meter.clone()),
         };
@@ -145,6 +148,7 @@ impl Gateway {
             checkpoint_bytes_max: WAL_QUOTA_BYTES / 4,
             wal_quota_bytes: WAL_QUOTA_BYTES,
             give_up: Arc::new(AtomicBool::new(true)),
+            rules: Rules::builtin(),
         };
         let (sender, sealed) = mpsc::channel(SEALED_QUEUE);
         let policy = CommitPolicy {
