@@ -72,7 +72,7 @@ impl Ingest {
         self.connections.wait().await;
         endpoint.close((RejectCode::Closing as u32).into(), b"shutting down");
         let limit = Duration::from_secs(GOODBYE_SECONDS_MAX);
-        // Everything was acknowledged before: whoever does not hear it finds nobody, and comes again.
+        // Everything was acknowledged before: whoever does not hear it comes again.
         let _ = tokio::time::timeout(limit, endpoint.wait_idle()).await;
     }
 

@@ -1,5 +1,5 @@
-//! Declared losses over several numbers, and events, from the keeper through a restart into the lake:
-//! what was delivered and what is declared are together what there was.
+//! Declared losses over several numbers, and events, from the keeper through a restart into the
+//! lake: what was delivered and what is declared are together what there was.
 
 use crate::keeper::{Kept, agent, os};
 use crate::lake_journal::write_lake;

@@ -14,7 +14,7 @@
 //! | foreign | rows of a device of this truth that it never published |
 //! | earlier | such rows that the agent received before this run began: of an older run |
 //! | others | rows of devices that this truth does not name |
-//! | declared | readings that the table `gaps` declares lost: where nothing else is, `lost` is that |
+//! | declared | readings that the table `gaps` declares lost |
 
 mod lake;
 

@@ -1,6 +1,6 @@
 //! Whole states that replace each other: written aside, made durable, then named; the last two
-//! valid ones are kept. Files for the next ones are [prepared](Checkpoints::prepare), and the oldest
-//! one's is written again: on a full disk, too, whoever asked for enough room has it.
+//! valid ones are kept. Files for the next ones are [prepared](Checkpoints::prepare), and the
+//! oldest one's is written again: on a full disk, too, whoever asked for enough room has it.
 //!
 //! A checkpoint says nothing about logs: where it stands in one is in its body. Nothing here
 //! decides when one is due.

@@ -15,6 +15,7 @@
 pub mod limits;
 
 pub mod dice;
+pub mod full_disk;
 pub mod mosquitto;
 pub mod mqtt;
 pub mod pki;

@@ -1,5 +1,5 @@
-//! A file system of 64 MB, and somebody else who fills it: until nothing is free, and again whenever
-//! something becomes so.
+//! A file system of 64 MB, and somebody else who fills it: until nothing is free, and again
+//! whenever something becomes so.
 
 use crate::limits::POLL;
 use std::fs::OpenOptions;

@@ -1,5 +1,5 @@
-//! Proofs that take minutes: whole systems of real processes, run one after the other. What holds is
-//! judged by the tests that they start, not here.
+//! Proofs that take minutes: whole systems of real processes, run one after the other. What holds
+//! is judged by what they start, not here.
 
 mod full_disk;
 

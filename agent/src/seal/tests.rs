@@ -396,6 +396,12 @@ fn run(seed: u64) {
         drop(life);
         disk = Arc::new(disk.crash(survival));
     }
+    check(world, disk, seed);
+}
+
+/// Every reading stands in exactly one batch, every dead letter is there once, and what was refused
+/// is declared.
+fn check(mut world: World, disk: Arc<dyn Disk>, seed: u64) {
     for (device, seq) in world.sent.keys() {
         let name = if seq % 10 == 8 {
             format!("site/d{device}/m")
@@ -417,9 +423,8 @@ fn run(seed: u64) {
         "seed {seed}: {declared} declared, {durable} to {all} refused"
     );
     assert!(world.arrived.rows.is_empty(), "{:?}", world.arrived.rows);
-    let dynamic: Arc<dyn Disk> = disk;
     let dead = DeadLetters::open(
-        &dynamic,
+        &disk,
         &Path::new(DATA).join("deadletter"),
         BufferId::new(99, 0),
         0,

@@ -1,5 +1,5 @@
-//! What each lane of the spool may hold, and what gives way when that is used up. It carries nothing
-//! out.
+//! What each lane of the spool may hold, and what gives way when that is used up. It carries
+//! nothing out.
 
 use crate::decode::{Incoming, Rows, Rules};
 use crate::limits::{EVENTS_SPOOL_BYTES, SERIES_SPOOL_BYTES, SPOOL_QUOTA_BYTES};

@@ -1,4 +1,5 @@
-//! The one writer of the spool: makes batches durable, and room for them as each lane's policy says.
+//! The one writer of the spool: makes batches durable, and room for them as each lane's policy
+//! says.
 
 use super::gaps::{Book, Gaps};
 use super::policy::{LanePolicy, Policy, RefuseNew};
@@ -58,8 +59,8 @@ impl SpoolWriter {
         self.refuse.clone()
     }
 
-    /// Makes batches of one lane durable, all or none of them, and gives them as they are stored: in
-    /// a full lane whose policy is `drop-newest`, a gap takes the place of one. After an error
+    /// Makes batches of one lane durable, all or none of them, and gives them as they are stored:
+    /// in a full lane whose policy is `drop-newest`, a gap takes the place of one. After an error
     /// nothing of them is durable, and they may come again.
     ///
     /// # Errors
@@ -77,8 +78,8 @@ impl SpoolWriter {
                 Err(error) => return Err(error),
             };
             match log.policy.policy {
-                // What frees room, or declares a loss, is small and has a segment of its own. Lanes in
-                // which nothing is declared need not keep it back.
+                // What frees room, or declares a loss, is small and has a segment of its own.
+                // Lanes in which nothing is declared need not keep it back.
                 Policy::Block if lane != Lane::Telemetry => {
                     log.writer.append_reserved(&self.frame)?;
                     return Ok(batches);

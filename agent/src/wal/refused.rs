@@ -1,7 +1,7 @@
 //! What a record of kind `refused` holds: how much was refused although it had to be acknowledged.
 //!
-//! Version 1, little endian: version (1 byte), messages (4), readings (8), received time of the first
-//! and of the last (8 each). A later version may only add behind that.
+//! Version 1, little endian: version (1 byte), messages (4), readings (8), received time of the
+//! first and of the last (8 each). A later version may only add behind that.
 
 use super::RecordError;
 use bytes::{Buf, BufMut};

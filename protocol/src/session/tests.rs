@@ -421,7 +421,7 @@ fn whatever_breaks_every_batch_is_stored_once_and_all_drains() {
             world.journal.len(),
             "seed {seed}: stored twice"
         );
-        // Under each number the data or a declared loss, never neither; what was never shed, as data.
+        // Under each number the data or a declared loss; what was never shed, as data.
         for (key, hash) in &world.sealed {
             let shed = key.lane == Lane::Telemetry && stored.contains_key(key);
             assert!(
