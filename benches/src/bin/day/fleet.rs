@@ -71,6 +71,7 @@ impl Fleet {
             retain: false,
             v5: false,
             will: false,
+            broker: false,
             packet_id: (seq % 65_535) as u16 + 1,
             received_time: BEGIN_US + now_us,
             topic: &sensor.topic,
