@@ -8,12 +8,14 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use tracing::warn;
-use tributary_journal::{Batch, StateDb};
+use tributary_journal::{Batch, Meter, StateDb};
 use tributary_protocol::reading::{Flags, Meta, Value};
 use tributary_protocol::series::SeriesDef;
 
 /// Bytes of a text value that are kept for people to see.
 const TEXT_SHOWN_BYTES: usize = 512;
+/// Bytes that sled writes for a commit, about.
+const SLED_COMMIT_BYTES: u64 = 4_300;
 /// Keys of newest values begin so.
 const PREFIX: &[u8] = b"latest/";
 
@@ -67,6 +69,7 @@ pub struct Catalogue {
     db: Option<StateDb>,
     latest: LatestView,
     changed: HashSet<[u8; 16]>,
+    meter: Meter,
 }
 
 impl Catalogue {
@@ -89,6 +92,7 @@ impl Catalogue {
             db,
             latest,
             changed: HashSet::new(),
+            meter: Meter::default(),
         }
     }
 
@@ -98,7 +102,13 @@ impl Catalogue {
             db: None,
             latest: LatestView::default(),
             changed: HashSet::new(),
+            meter: Meter::default(),
         }
+    }
+
+    /// With a meter for what sled writes: it does not pass the disk that is counted.
+    pub fn metered(self, meter: Meter) -> Self {
+        Self { meter, ..self }
     }
 
     /// A view of the newest values.
@@ -139,6 +149,8 @@ impl Catalogue {
         };
         let latest = self.latest.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut batch = Batch::new();
+        // Measured: about 13 kB reach the device, the commit's own share included.
+        self.meter.count(SLED_COMMIT_BYTES, 1);
         for key in self.changed.drain() {
             let value = latest
                 .get(&key)

@@ -5,16 +5,18 @@
 
 use crate::decode::Rules;
 use crate::limits::{
-    CONFIG_BYTES_MAX, CONFIG_ERRORS_MAX, ENDPOINTS_MAX, RATE_LIMIT_MESSAGES_PER_S,
+    CONFIG_BYTES_MAX, CONFIG_ERRORS_MAX, ENDPOINTS_MAX, MAX_AGE_HOURS, RATE_LIMIT_MESSAGES_PER_S,
+    RESERVE_BYTES, WRITE_GB_PER_DAY_MAX,
 };
 use crate::source::BrokerConfig;
+use crate::spool::{LanePolicy, Policy, SpoolConfig};
 use std::fmt;
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tributary_journal::CommitPolicy;
+use tributary_journal::{CommitPolicy, WearBudget};
 use tributary_protocol::ids::is_name;
 use tributary_settings::{ByteSize, Diagnostic, Document, Section};
 
@@ -51,6 +53,8 @@ pub struct AgentConfig {
     pub data_dir: PathBuf,
     /// What people call this agent.
     pub name: String,
+    /// Bytes of the file system that are left free for others.
+    pub reserve_bytes: u64,
 }
 
 /// `[source.listener]`
@@ -100,6 +104,8 @@ pub struct WalSettings {
     pub max_delay: Duration,
     /// Bytes that the log may take.
     pub quota_bytes: u64,
+    /// GB (10^9 bytes) a day that all of the agent's writes may cost the device.
+    pub max_write_gb_per_day: Option<u32>,
 }
 
 impl WalSettings {
@@ -108,6 +114,7 @@ impl WalSettings {
         let max_delay_us = i64::try_from(self.max_delay.as_micros()).unwrap_or(i64::MAX);
         CommitPolicy {
             max_delay_us,
+            wear: self.max_write_gb_per_day.map(WearBudget::gb_per_day),
             ..CommitPolicy::default()
         }
     }
@@ -116,9 +123,11 @@ impl WalSettings {
 /// `[spool]`
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SpoolSettings {
-    /// Bytes that sealed readings may take: the lane of telemetry. Definitions of series and dead
+    /// What the lane of readings may take, and what gives way. Definitions of series and dead
     /// letters have 64 MiB each beside it (`limits.rs`), the write-ahead log has its own quota.
-    pub quota_bytes: u64,
+    pub telemetry: LanePolicy,
+    /// The same for what happens to clients.
+    pub events: LanePolicy,
     /// How long readings wait to be sealed while connected.
     pub seal_delay: Duration,
 }
@@ -278,6 +287,7 @@ fn agent(section: &mut Section) -> AgentConfig {
     AgentConfig {
         data_dir: section.or("data_dir", "/var/lib/tributary-agent".into()),
         name: name.unwrap_or_else(|| "agent".into()),
+        reserve_bytes: bytes(section, "reserve_bytes", (0, RESERVE_BYTES)),
     }
 }
 
@@ -324,15 +334,21 @@ fn wal(section: &mut Section) -> WalSettings {
     });
     let profile = profile.unwrap_or(WalProfile::Default);
     let max_delay_ms = section.within("max_delay_ms", (0, 250), profile.max_delay_ms());
+    let wear = section.read("max_write_gb_per_day", |gb: u64| match u32::try_from(gb) {
+        Ok(gb @ 1..=WRITE_GB_PER_DAY_MAX) => Ok(gb),
+        _ => Err(format!("is {gb}; expected 1 to {WRITE_GB_PER_DAY_MAX}")),
+    });
     WalSettings {
         profile,
         max_delay: Duration::from_millis(max_delay_ms),
         quota_bytes: quota(section, 16 << 20, 256 << 20),
+        max_write_gb_per_day: wear,
     }
 }
 
-fn quota(section: &mut Section, least: u64, default: u64) -> u64 {
-    let read = section.read("quota_bytes", |ByteSize(bytes)| match bytes >= least {
+/// A size: the least that is allowed, and the default.
+fn bytes(section: &mut Section, name: &'static str, (least, default): (u64, u64)) -> u64 {
+    let read = section.read(name, |ByteSize(bytes)| match bytes >= least {
         true => Ok(bytes),
         false => Err(format!(
             "is {bytes} bytes; expected at least {} MiB",
@@ -342,12 +358,42 @@ fn quota(section: &mut Section, least: u64, default: u64) -> u64 {
     read.unwrap_or(default)
 }
 
+fn quota(section: &mut Section, least: u64, default: u64) -> u64 {
+    bytes(section, "quota_bytes", (least, default))
+}
+
 fn spool(section: &mut Section) -> SpoolSettings {
-    let quota_bytes = quota(section, 64 << 20, 2 << 30);
+    let defaults = SpoolConfig::default();
+    let quota_bytes = quota(section, 64 << 20, defaults.telemetry.quota_bytes);
     let seal_delay_ms = section.within("seal_delay_ms", (10, 600_000), 1_000);
-    SpoolSettings {
+    let mut lanes = section.section("lanes");
+    let telemetry = LanePolicy {
         quota_bytes,
+        ..defaults.telemetry
+    };
+    SpoolSettings {
+        telemetry: lane(&mut lanes.section("telemetry"), 64 << 20, telemetry),
+        events: lane(&mut lanes.section("events"), 8 << 20, defaults.events),
         seal_delay: Duration::from_millis(seal_delay_ms),
+    }
+}
+
+/// `[spool.lanes.<lane>]`: what it may hold, and what gives way.
+fn lane(section: &mut Section, least: u64, default: LanePolicy) -> LanePolicy {
+    let policy = section.read("policy", |name: String| {
+        let found = Policy::NAMES.iter().find(|(known, _)| *known == name);
+        found.map(|(_, policy)| *policy).ok_or_else(|| {
+            format!("is \"{name}\"; expected `block`, `drop-oldest` or `drop-newest`")
+        })
+    });
+    let hours = section.read("max_age_hours", |hours: u64| match hours {
+        1..=MAX_AGE_HOURS => Ok(hours),
+        _ => Err(format!("is {hours}; expected 1 to {MAX_AGE_HOURS}")),
+    });
+    LanePolicy {
+        policy: policy.unwrap_or(default.policy),
+        quota_bytes: quota(section, least, default.quota_bytes),
+        max_age: hours.map(|hours| Duration::from_secs(hours * 3_600)),
     }
 }
 

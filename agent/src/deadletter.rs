@@ -12,8 +12,9 @@ use bytes::{Buf, BufMut};
 use metrics::counter;
 use std::path::Path;
 use std::sync::Arc;
+use tracing::warn;
 use tributary_journal::{
-    Disk, Frame, LifeId, Log, LogConfig, LogError, LogKind, LogReader, LogWriter, Open,
+    Disk, Frame, LifeId, Log, LogConfig, LogError, LogKind, LogReader, LogWriter, Open, SegmentInfo,
 };
 use tributary_protocol::ids::BufferId;
 
@@ -173,7 +174,8 @@ impl DeadLetters {
         }
     }
 
-    /// Makes what was pushed durable, giving up the oldest letters when there is no room.
+    /// Makes what was pushed durable, giving up the oldest letters when there is no room; on a disk
+    /// without a free block for them, in the end what was pushed. They hold up nothing else.
     ///
     /// # Errors
     /// When the disk fails; what was pushed stays, and may be flushed again.
@@ -181,9 +183,18 @@ impl DeadLetters {
         while self.frame.count() > 0 {
             match self.writer.append(&self.frame) {
                 Ok(_) => self.frame.clear(),
-                // Only the quota: giving up letters frees nothing that another took of the disk.
-                Err(LogError::Full { .. }) if self.drop_oldest()? => {}
-                Err(error) => return Err(error),
+                Err(error) if !error.is_full() => return Err(error),
+                Err(_) if self.writer.append_reserved(&self.frame).is_ok() => self.frame.clear(),
+                Err(_) if self.drop_oldest()? => {}
+                Err(_) => {
+                    let letters = u64::from(self.frame.count());
+                    warn!(
+                        letters,
+                        "there is no room for dead letters: they are given up"
+                    );
+                    counter!("tributary_agent_dead_letters_dropped_total").increment(letters);
+                    self.frame.clear();
+                }
             }
         }
         Ok(())
@@ -199,9 +210,16 @@ impl DeadLetters {
         let Some(oldest) = self.reader.segments().into_iter().find(|s| s.first < s.end) else {
             return Ok(false);
         };
-        let freed = self.reader.trim(oldest.life, oldest.end)?;
-        counter!("tributary_agent_dead_letters_dropped_total").increment(oldest.end - oldest.first);
-        Ok(freed > 0)
+        self.reader.trim(oldest.life, oldest.end)?;
+        // The newest of the life that is written stays.
+        let is_gone =
+            |segment: &SegmentInfo| (segment.life, segment.first) != (oldest.life, oldest.first);
+        let gone = self.reader.segments().iter().all(is_gone);
+        if gone {
+            counter!("tributary_agent_dead_letters_dropped_total")
+                .increment(oldest.end - oldest.first);
+        }
+        Ok(gone)
     }
 }
 
@@ -224,6 +242,7 @@ fn newest_origin(reader: &LogReader) -> Option<Origin> {
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 mod tests {
     use super::*;
+    use tributary_journal::SimDisk;
 
     const LETTER: Letter<'static> = Letter {
         origin: Origin {
@@ -269,5 +288,40 @@ mod tests {
             "a"
         ));
         assert!(!of("record", "why", ""));
+    }
+
+    #[test]
+    fn a_disk_without_a_free_block_holds_up_nothing() {
+        let sim = SimDisk::new(1);
+        let disk: Arc<dyn Disk> = Arc::new(sim.clone());
+        let present = BufferId::new(1, 1);
+        let mut dead = DeadLetters::open(&disk, Path::new("/dead"), present, 0).unwrap();
+        sim.set_full(true);
+        let payload = vec![7; 200_000];
+        for number in 0..50 {
+            let letter = Letter {
+                origin: Origin {
+                    buffer: present,
+                    number,
+                },
+                received_time: 1,
+                word: "json",
+                reason: "nothing",
+                topic: "t",
+                payload: &payload,
+            };
+            dead.push(&letter).unwrap();
+            dead.flush().unwrap();
+        }
+        let kept: u64 = dead
+            .reader()
+            .lives()
+            .iter()
+            .map(|span| span.end - span.first)
+            .sum();
+        assert!(
+            (15..50).contains(&kept),
+            "{kept} are kept in the room that there was"
+        );
     }
 }

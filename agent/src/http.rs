@@ -19,6 +19,7 @@ use std::sync::OnceLock;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tributary_journal::Wear;
 use tributary_uplink::Status;
 
 /// What the HTTP side looks at.
@@ -32,6 +33,8 @@ pub struct Sources {
     pub uplink: watch::Receiver<Status>,
     /// Whether messages can be made durable.
     pub storage: watch::Receiver<StorageState>,
+    /// What the budget of writes does to the delay of commits.
+    pub wear: watch::Receiver<Wear>,
     /// The newest value of each series.
     pub latest: LatestView,
     /// Where metrics are rendered; nothing when somebody else records them.
@@ -78,6 +81,7 @@ struct Report {
     name: String,
     software: &'static str,
     storage: &'static str,
+    wear: &'static str,
     brokers: Vec<BrokerStatus>,
     uplink: UplinkReport,
     series: usize,
@@ -123,6 +127,11 @@ impl Sources {
                 StorageState::Full => "full",
                 StorageState::Failed => "failed",
                 StorageState::Blocked => "blocked",
+            },
+            wear: match *self.wear.borrow() {
+                Wear::Within => "within",
+                Wear::Stretched { .. } => "stretched",
+                Wear::Exceeded => "exceeded",
             },
             brokers: self.brokers.iter().map(|b| b.borrow().clone()).collect(),
             uplink: UplinkReport {

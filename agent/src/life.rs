@@ -29,7 +29,14 @@ pub fn begin(disk: &Arc<dyn Disk>, dir: &Path, seen: u64) -> Result<BufferId, Cu
 }
 
 /// The folders whose segments are named by their life.
-const LOGS: [&str; 4] = ["wal", "spool/series", "spool/telemetry", "deadletter"];
+const LOGS: [&str; 6] = [
+    "wal",
+    "spool/series",
+    "spool/telemetry",
+    "spool/events",
+    "spool/gaps",
+    "deadletter",
+];
 
 /// The greatest life that names a segment in `dir`; its name begins with the life's 32 digits.
 fn greatest_named(disk: &dyn Disk, dir: &Path) -> u64 {

@@ -192,6 +192,10 @@ pub const LETTERS_SHOWN: usize = 100;
 pub const CONFIG_BYTES_MAX: u64 = tributary_settings::limits::FILE_BYTES_MAX;
 /// Errors that one look at a configuration reports.
 pub const CONFIG_ERRORS_MAX: usize = 32;
+/// Hours that a segment of the spool may be told to stay, at most: ten years.
+pub const MAX_AGE_HOURS: u64 = 87_600;
+/// GB a day that a budget of writes may be, at most: no limit for any flash.
+pub const WRITE_GB_PER_DAY_MAX: u32 = 100_000;
 /// Endpoints of the uplink.
 pub const ENDPOINTS_MAX: usize = 16;
 
@@ -222,6 +226,20 @@ pub const SPOOL_SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
 pub const WAL_SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
 /// Bytes of the lane `series` in the spool: definitions are small and few.
 pub const SERIES_SPOOL_BYTES: u64 = 64 * 1024 * 1024;
+/// Bytes of the lane `telemetry` in the spool, by default.
+pub const SPOOL_QUOTA_BYTES: u64 = 2 * 1024 * 1024 * 1024;
+/// Bytes of the lane `events` in the spool, by default.
+pub const EVENTS_SPOOL_BYTES: u64 = 64 * 1024 * 1024;
+/// Bytes that declared losses of the spool may take, beside the lanes.
+pub const GAP_SPOOL_BYTES: u64 = 64 * 1024 * 1024;
+/// Bytes of a segment of declared losses.
+pub const GAP_SEGMENT_BYTES: u64 = 1024 * 1024;
+/// Declared losses that wait to be acknowledged; with more, nothing is given up any more.
+pub const GAPS_MAX: usize = 65_536;
+/// Bytes that a full spool still takes of what was acknowledged, once it refuses new readings.
+pub const REFUSE_ROOM_BYTES: u64 = 1024 * 1024;
+/// Before this, a clock has not been set: 2000-01-01, µs since 1970.
+pub const CLOCK_SANE_FROM_US: i64 = 946_684_800_000_000;
 /// How often a batch is read before it is declared damaged; the uplink waits between two tries.
 pub const BATCH_READ_TRIES: u32 = 5;
 /// Batches that look damaged and are watched at once.
@@ -236,6 +254,8 @@ pub const DECLARED_MAX: usize = 1_024;
 pub const DEAD_LETTER_BYTES: u64 = 64 * 1024 * 1024;
 /// Bytes of the write-ahead log between two checkpoints, at least.
 pub const CHECKPOINT_WAL_BYTES: u64 = 16 * 1024 * 1024;
+/// Bytes that are taken ahead for each of three checkpoints, at least: the marks of 1,500 devices.
+pub const CHECKPOINT_ROOM_BYTES: u64 = 2 * 1024 * 1024;
 /// How many bytes of the write-ahead log one byte of checkpoint costs, at least.
 pub const CHECKPOINT_SHARE: u64 = 10;
 /// First and greatest wait between two tries to write sealed readings.
@@ -271,6 +291,11 @@ const _: () = assert!(WAL_BATCH_BYTES_MAX < WAL_QUEUE_BYTES_MAX);
 const _: () = assert!(PUT_BACK_RANGES_MAX * 128 <= CONTROL_BYTES_MAX);
 // A configuration with every default written out is at most four times its file.
 const _: () = assert!(4 * CONFIG_BYTES_MAX <= CONFIGURATION_BYTES_MAX as u64);
+// The greatest gap fits a segment of its own, and the greatest batch what is left when new readings
+// are refused.
+const _: () = assert!(BATCH_BYTES_MAX as u64 + 8_192 < GAP_SEGMENT_BYTES);
+const _: () = assert!((BATCH_BYTES_MAX as u64) < REFUSE_ROOM_BYTES);
+const _: () = assert!(REFUSE_ROOM_BYTES < tributary_journal::limits::WAL_SEGMENT_BYTES);
 const _: () = assert!(2 * DICTIONARY_BYTES_MAX as u64 <= SERIES_SPOOL_BYTES);
 // What a broker sends within its window waits here without an end of the connection, as long as a
 // message has a kilobyte.

@@ -155,6 +155,7 @@ fn run(settings: Settings, config: &Config) -> anyhow::Result<()> {
             brokers: agent.brokers.clone(),
             uplink: agent.uplink.clone(),
             storage: agent.storage.clone(),
+            wear: agent.wear.clone(),
             latest: agent.latest.clone(),
             metrics,
         };

@@ -17,7 +17,7 @@ use crate::seal::{IDLE_WAIT, SealConfig, SealStage, StageError, Stores};
 use crate::source::{
     BrokerConfig, BrokerStatus, Brokers, Listener, ListenerConfig, ListenerError, Sessions,
 };
-use crate::spool::{self, AgentSpool};
+use crate::spool::{self, AgentSpool, SpoolConfig};
 use crate::wal::{CommittedFrame, Queue, Replay, StorageState, Wal, WalError};
 use crate::{life, limits};
 use clock::Clock;
@@ -35,7 +35,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 use tributary_journal::{
     CheckpointError, Checkpoints, CommitPolicy, CursorError, Damage, DirLock, Disk, LifeId,
-    LockError, Log, LogConfig, LogError, LogKind, LogReader, LogWriter, Open, OsDisk,
+    LockError, Log, LogConfig, LogError, LogKind, LogReader, LogWriter, Meter, MeteredDisk, Open,
+    OsDisk, Wear,
 };
 use tributary_protocol::ids::BufferId;
 use tributary_protocol::session::Sender;
@@ -56,10 +57,9 @@ pub struct Settings {
     pub wal: CommitPolicy,
     /// Bytes that the write-ahead log may take.
     pub wal_quota_bytes: u64,
-    /// Bytes that sealed readings may take.
-    pub spool_quota_bytes: u64,
-    /// Bytes of the file system that are left free.
-    pub reserve_bytes: u64,
+    /// What sealed readings may take, and what gives way; and how many bytes of the file system
+    /// are left free.
+    pub spool: SpoolConfig,
     /// How long a first reading waits until its batch is sealed.
     pub seal_delay: Duration,
     /// The way to the aggregator; without one, everything stays in the spool.
@@ -106,8 +106,11 @@ impl Settings {
             brokers: config.brokers.clone(),
             wal: config.wal.commit_policy(),
             wal_quota_bytes: config.wal.quota_bytes,
-            spool_quota_bytes: config.spool.quota_bytes,
-            reserve_bytes: limits::RESERVE_BYTES,
+            spool: SpoolConfig {
+                telemetry: config.spool.telemetry,
+                events: config.spool.events,
+                reserve_bytes: config.agent.reserve_bytes,
+            },
             seal_delay: config.spool.seal_delay,
             uplink,
             drain_deadline: limits::DRAIN_DEADLINE,
@@ -185,6 +188,8 @@ pub struct Agent {
     pub uplink: watch::Receiver<Status>,
     /// Whether messages can be made durable.
     pub storage: watch::Receiver<StorageState>,
+    /// What the budget of writes does to the delay of commits.
+    pub wear: watch::Receiver<Wear>,
     /// The newest value of each series.
     pub latest: LatestView,
     stages: JoinSet<Ended>,
@@ -229,6 +234,7 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> Result<Agent,
 /// The agent's storage, open.
 struct Storage {
     present: BufferId,
+    meter: Meter,
     wal: LogWriter,
     wal_reader: LogReader,
     stores: Stores,
@@ -239,12 +245,13 @@ struct Storage {
 
 impl Storage {
     fn open(settings: &Settings) -> Result<Self, StartError> {
-        let disk: Arc<dyn Disk> = Arc::new(OsDisk);
+        let meter = Meter::default();
+        let disk: Arc<dyn Disk> = Arc::new(MeteredDisk::new(Arc::new(OsDisk), meter.clone()));
         let dir = &settings.data_dir;
         let checkpoints = Checkpoints::open(Arc::clone(&disk), &dir.join("checkpoint"), "agent")?;
         let seen = greatest_life_seen(&disk, dir, &checkpoints)?;
         let present = life::begin(&disk, dir, seen)?;
-        let reserve = settings.reserve_bytes;
+        let reserve = settings.spool.reserve_bytes;
         let wal = Log::open(
             Arc::clone(&disk),
             &dir.join("wal"),
@@ -256,13 +263,7 @@ impl Storage {
             },
             Open::NewLife(LifeId(present.0)),
         )?;
-        let spool = spool::open(
-            &disk,
-            &spool::dir(dir),
-            present,
-            settings.spool_quota_bytes,
-            reserve,
-        )?;
+        let spool = spool::open(&disk, &spool::dir(dir), present, &settings.spool)?;
         let dead = DeadLetters::open(&disk, &dir.join("deadletter"), present, reserve)?;
         let damaged = wal.recovery.damage.len() + spool.damage.len();
         info!(
@@ -281,12 +282,12 @@ impl Storage {
             checkpoints,
             texts,
             wal: wal.reader.clone(),
-            catalogue: Catalogue::open(&dir.join("state")),
+            catalogue: Catalogue::open(&dir.join("state")).metered(meter.clone()),
         };
-        let sender = Sender::new(present, spool.lanes);
-        let reader = spool.reader;
+        let (sender, reader) = (spool.sender, spool.reader);
         Ok(Self {
             present,
+            meter,
             wal: wal.writer,
             wal_reader: wal.reader,
             stores,
@@ -319,6 +320,7 @@ async fn start_stages(
 ) -> Result<Agent, StartError> {
     let Storage {
         present,
+        meter,
         wal,
         wal_reader,
         stores,
@@ -328,12 +330,14 @@ async fn start_stages(
     } = storage;
     let latest = stores.catalogue.view();
     let deadline = settings.drain_deadline;
-    let wal = Wal::start(wal, settings.wal)?;
+    let wal = Wal::start_metered(wal, settings.wal, meter)?;
     let sessions = Sessions::new();
     // The first record of this life, before any message: its text is durable.
     configuration::announce(&wal.queue, settings.rules.hash());
     let listener = Listener::bind(&settings.listener, wal.queue.clone()).await?;
     let listener = listener.with_sessions(sessions.clone());
+    let refuse = stores.spool.refuse_new();
+    let listener = listener.refusing(refuse.counting_by(Arc::clone(&settings.rules)));
     let mqtt = listener
         .local_address()
         .map_err(|source| StartError::Thread {
@@ -373,6 +377,7 @@ async fn start_stages(
         brokers: broker_statuses,
         uplink: status_out,
         storage: wal.state,
+        wear: wal.wear,
         latest,
         stages,
         wal: wal.thread,

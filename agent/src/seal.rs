@@ -1,10 +1,12 @@
-//! From readings to sealed batches: the lane `telemetry` and the definitions that it needs.
+//! From readings to sealed batches: the lane `telemetry` with the definitions that it needs, and
+//! `events`, which names its series itself.
 //!
 //! Pure: told each message of the log and the time, it says when a lane is due and hands out sealed
 //! batches. It writes nothing; a batch counts as covered only once its spool made it durable.
 
 use crate::decode::Reading;
 use crate::limits::{DICTIONARY_BYTES_MAX, SERIES_BATCH_BYTES};
+use crate::wal::Refused;
 use std::collections::{BTreeMap, HashMap};
 use tributary_protocol::batch::{Cover, Gap, GapReason, SealError, SealedBatch, Sealer, Spec};
 use tributary_protocol::ids::{BatchKey, BufferId, Lane, SeriesId};
@@ -37,6 +39,9 @@ pub enum TakeError {
          agent started: too many devices or metrics"
     )]
     TooManySeries,
+    /// More series than one batch may name itself.
+    #[error("more than {SERIES_PER_BATCH_MAX} series in one event")]
+    TooManyNames,
     /// A name that is none.
     #[error(transparent)]
     Series(#[from] NameError),
@@ -118,19 +123,69 @@ pub struct GivenUp {
     pub more_flags: Flags,
 }
 
-/// The lanes of this life, as they are being filled.
+/// The series of one batch that names them itself.
+#[derive(Debug, Default)]
+struct Inline {
+    places: HashMap<SeriesDef, SeriesId>,
+    all: Vec<SeriesDef>,
+}
+
+impl Inline {
+    fn series(&mut self, reading: &Reading<'_>) -> Result<SeriesId, TakeError> {
+        let unit = (!reading.unit.is_empty()).then_some(reading.unit);
+        let value_type = reading.value.value_type();
+        let definition = SeriesDef::new(reading.device, reading.metric, unit, value_type)?;
+        if let Some(known) = self.places.get(&definition) {
+            return Ok(*known);
+        }
+        if self.all.len() >= SERIES_PER_BATCH_MAX {
+            return Err(TakeError::TooManyNames);
+        }
+        let id = SeriesId(self.all.len() as u32);
+        self.all.push(definition.clone());
+        self.places.insert(definition, id);
+        Ok(id)
+    }
+
+    fn truncate(&mut self, count: usize) {
+        for definition in self.all.drain(count.min(self.all.len())..) {
+            self.places.remove(&definition);
+        }
+    }
+}
+
+/// What waits to be sealed in one lane.
+#[derive(Default)]
+struct Filling {
+    readings: Readings,
+    /// The messages whose readings wait.
+    messages: Vec<GivenUp>,
+    inline: Inline,
+    next: u64,
+}
+
+impl Filling {
+    fn clear(&mut self) {
+        self.readings.clear();
+        self.messages.clear();
+        self.inline.truncate(0);
+    }
+}
+
+/// The lanes of this life, as they are being filled. All of them are sealed together, so that one
+/// place in the log says what all of them cover.
 pub struct Lanes {
     present: BufferId,
     delay_us: i64,
     dictionary: Dictionary,
-    readings: Readings,
+    telemetry: Filling,
+    events: Filling,
+    /// What was refused and acknowledged: it is declared with the next batch of telemetry.
+    refused: Option<Refused>,
     covers: Vec<Cover>,
-    /// The messages whose readings wait.
-    messages: Vec<GivenUp>,
     /// When the oldest reading came in.
     since: Option<i64>,
     next_series: u64,
-    next_telemetry: u64,
     sealer: Sealer,
 }
 
@@ -141,33 +196,52 @@ impl Lanes {
             present,
             delay_us,
             dictionary: Dictionary::default(),
-            readings: Readings::new(),
+            telemetry: Filling::default(),
+            events: Filling::default(),
+            refused: None,
             covers: Vec::new(),
-            messages: Vec::new(),
             since: None,
             next_series: 0,
-            next_telemetry: 0,
             sealer: Sealer::new(),
+        }
+    }
+
+    fn filling(&mut self, lane: Lane) -> &mut Filling {
+        match lane {
+            Lane::Events => &mut self.events,
+            _ => &mut self.telemetry,
         }
     }
 
     /// How many readings wait to be sealed.
     pub fn waiting(&self) -> usize {
-        self.readings.len()
+        self.telemetry.readings.len() + self.events.readings.len()
     }
 
-    /// Whether `message` would make the batch too large: seal first. One message's readings stand
-    /// in one batch.
-    pub fn must_seal_before(&self, origin: Origin, readings: usize, text_bytes: usize) -> bool {
+    /// Whether a message would make a batch too large: seal first. One message's readings stand in
+    /// one batch.
+    pub fn must_seal_before(
+        &self,
+        lane: Lane,
+        origin: Origin,
+        readings: usize,
+        text_bytes: usize,
+    ) -> bool {
         let continues = self
             .covers
             .last()
             .is_some_and(|cover| cover.buffer == origin.buffer);
         let no_cover_left = !continues && self.covers.len() >= BATCH_COVERS_MAX;
-        let rows =
-            !self.readings.is_empty() && self.readings.len() + readings > BATCH_READINGS_TARGET;
-        let texts = self.readings.text_bytes() + text_bytes > BATCH_TEXT_TARGET_BYTES;
-        no_cover_left || rows || (texts && !self.readings.is_empty())
+        let filling = match lane {
+            Lane::Events => &self.events,
+            _ => &self.telemetry,
+        };
+        let rows = filling.readings.len() + readings > BATCH_READINGS_TARGET;
+        let texts = filling.readings.text_bytes() + text_bytes > BATCH_TEXT_TARGET_BYTES;
+        // Each reading may bring a name.
+        let names =
+            lane == Lane::Events && filling.inline.all.len() + readings > SERIES_PER_BATCH_MAX;
+        no_cover_left || ((rows || texts || names) && !filling.readings.is_empty())
     }
 
     /// Takes in the readings of the next message, all or none of them, and covers it.
@@ -177,26 +251,41 @@ impl Lanes {
     /// [passed](Self::pass) as a dead letter.
     pub fn take<'a>(
         &mut self,
+        lane: Lane,
         origin: Origin,
         readings: impl Iterator<Item = Reading<'a>>,
-        more_flags: Flags,
-        now: i64,
+        (more_flags, now): (Flags, i64),
     ) -> Result<(), TakeError> {
-        let before = self.readings.len();
+        let Self {
+            dictionary,
+            telemetry,
+            events,
+            ..
+        } = self;
+        let filling = match lane {
+            Lane::Events => events,
+            _ => telemetry,
+        };
+        let (before, names) = (filling.readings.len(), filling.inline.all.len());
         for reading in readings {
-            let taken = self.dictionary.series(&reading).and_then(|series| {
+            let series = match lane {
+                Lane::Events => filling.inline.series(&reading),
+                _ => dictionary.series(&reading),
+            };
+            let taken = series.and_then(|series| {
                 let mut meta = reading.meta;
                 meta.flags = meta.flags.with(more_flags);
-                Ok(self.readings.push(series, meta, reading.value)?)
+                Ok(filling.readings.push(series, meta, reading.value)?)
             });
             if let Err(error) = taken {
-                self.readings.truncate(before);
+                filling.readings.truncate(before);
+                filling.inline.truncate(names);
                 return Err(error);
             }
         }
-        if self.readings.len() > before {
+        if filling.readings.len() > before {
+            filling.messages.push(GivenUp { origin, more_flags });
             self.since.get_or_insert(now);
-            self.messages.push(GivenUp { origin, more_flags });
         }
         self.cover(origin);
         Ok(())
@@ -204,6 +293,13 @@ impl Lanes {
 
     /// Covers a message that gives no readings: a repeat, a dead letter, a control record.
     pub fn pass(&mut self, origin: Origin) {
+        self.cover(origin);
+    }
+
+    /// Covers a record of what was refused although it was acknowledged.
+    pub fn refuse(&mut self, origin: Origin, refused: Refused, now: i64) {
+        self.refused = Some(self.refused.map_or(refused, |before| before.and(refused)));
+        self.since.get_or_insert(now);
         self.cover(origin);
     }
 
@@ -225,17 +321,8 @@ impl Lanes {
 
     /// Every series with a reading that waits, and the newest such reading.
     pub fn latest(&self) -> impl Iterator<Item = (&SeriesDef, &Meta, Value<'_>)> {
-        let mut newest: BTreeMap<SeriesId, &Row> = BTreeMap::new();
-        for row in self.readings.rows() {
-            let known = newest.entry(row.series).or_insert(row);
-            if known.meta.event_time <= row.meta.event_time {
-                *known = row;
-            }
-        }
-        newest.into_iter().filter_map(|(series, row)| {
-            let definition = self.dictionary.all.get(series.0 as usize)?;
-            Some((definition, &row.meta, self.readings.value(row)))
-        })
+        let telemetry = newest(&self.telemetry.readings, &self.dictionary.all);
+        telemetry.chain(newest(&self.events.readings, &self.events.inline.all))
     }
 
     /// When a lane is due, if nothing else comes: microseconds on the clock of `now`.
@@ -245,7 +332,9 @@ impl Lanes {
 
     /// Whether a lane is due.
     pub fn is_due(&self, now: i64) -> bool {
-        self.readings.len() >= BATCH_READINGS_TARGET
+        let is_full = |filling: &Filling| filling.readings.len() >= BATCH_READINGS_TARGET;
+        is_full(&self.telemetry)
+            || is_full(&self.events)
             || self.poll_timeout().is_some_and(|at| at <= now)
     }
 
@@ -257,40 +346,88 @@ impl Lanes {
         })
     }
 
-    /// Seals the readings that wait; `None` when there are none. Their
-    /// [definitions](Self::seal_series) must be durable before.
+    /// Seals what waits in one lane; nothing when nothing does. Telemetry's
+    /// [definitions](Self::seal_series) must be durable before, and what was refused is declared in
+    /// a batch of its own, to be made durable together with the other.
     ///
     /// # Errors
-    /// When they cannot be sealed together. Nothing is changed then: [give them
+    /// When the readings cannot be sealed together. Nothing is changed then: [give them
     /// up](Self::give_up), and seal each message for itself.
-    pub fn seal_readings(&mut self, sealed_at: i64) -> Result<Option<SealedBatch>, SealError> {
-        if self.readings.is_empty() {
-            self.clear();
-            return Ok(None);
+    pub fn seal_lane(&mut self, lane: Lane, sealed_at: i64) -> Result<Vec<SealedBatch>, SealError> {
+        let refused = self.refused.filter(|_| lane == Lane::Telemetry);
+        let first = self.filling(lane).next;
+        let number = first + u64::from(refused.is_some());
+        let readings = self.seal_readings(lane, (number, sealed_at))?;
+        let mut sealed = Vec::new();
+        if let Some(refused) = refused {
+            let gap = refused_gap(first, &refused);
+            let spec = self.spec(lane, first, (sealed_at, 0));
+            sealed.push(self.sealer.gap(&spec, &gap)?);
+            self.refused = None;
         }
-        let spec = Spec {
-            key: self.key(Lane::Telemetry, self.next_telemetry),
-            sealed_at,
-            series_needed: self.dictionary.len(),
-            covers: self.covers.clone(),
-        };
-        let sealed = self.sealer.readings(&spec, &mut self.readings)?;
-        self.next_telemetry += 1;
-        self.clear();
-        Ok(Some(sealed))
+        sealed.extend(readings);
+        let filling = self.filling(lane);
+        filling.next += sealed.len() as u64;
+        filling.clear();
+        Ok(sealed)
     }
 
-    /// Forgets the readings that wait, and says of which messages they were.
-    pub fn give_up(&mut self) -> Vec<GivenUp> {
-        let messages = std::mem::take(&mut self.messages);
-        self.clear();
+    fn seal_readings(
+        &mut self,
+        lane: Lane,
+        (number, sealed_at): (u64, i64),
+    ) -> Result<Option<SealedBatch>, SealError> {
+        let needed = match lane {
+            Lane::Events => 0,
+            _ => self.dictionary.len(),
+        };
+        let spec = self.spec(lane, number, (sealed_at, needed));
+        let Self {
+            sealer,
+            telemetry,
+            events,
+            ..
+        } = self;
+        let sealed = match lane {
+            Lane::Events if !events.readings.is_empty() => {
+                sealer.named(&spec, &events.inline.all, &mut events.readings)
+            }
+            Lane::Telemetry if !telemetry.readings.is_empty() => {
+                sealer.readings(&spec, &mut telemetry.readings)
+            }
+            _ => return Ok(None),
+        };
+        sealed.map(Some)
+    }
+
+    fn spec(&self, lane: Lane, number: u64, (sealed_at, series_needed): (i64, u32)) -> Spec {
+        Spec {
+            key: self.key(lane, number),
+            sealed_at,
+            series_needed,
+            covers: self.covers.clone(),
+        }
+    }
+
+    /// Forgets the readings that wait in a lane, and says of which messages they were.
+    pub fn give_up(&mut self, lane: Lane) -> Vec<GivenUp> {
+        let filling = self.filling(lane);
+        let messages = std::mem::take(&mut filling.messages);
+        filling.clear();
         messages
     }
 
-    fn clear(&mut self) {
-        self.readings.clear();
+    /// Covers these messages instead of those that it did, and gives them back: what is sealed for
+    /// itself covers itself alone.
+    pub fn set_covers(&mut self, covers: Vec<Cover>) -> Vec<Cover> {
+        std::mem::replace(&mut self.covers, covers)
+    }
+
+    /// Everything that waited is durable, or given up.
+    pub fn clear(&mut self) {
+        self.telemetry.clear();
+        self.events.clear();
         self.covers.clear();
-        self.messages.clear();
         self.since = None;
     }
 
@@ -306,13 +443,10 @@ impl Lanes {
         detail: String,
         sealed_at: i64,
     ) -> Result<SealedBatch, SealError> {
-        let number = self.next_telemetry;
-        let key = self.key(Lane::Telemetry, number);
+        let number = self.telemetry.next;
         let spec = Spec {
-            key,
-            sealed_at,
-            series_needed: 0,
             covers: lost.copied().into_iter().collect(),
+            ..self.spec(Lane::Telemetry, number, (sealed_at, 0))
         };
         let gap = Gap {
             first: number,
@@ -322,16 +456,17 @@ impl Lanes {
             event_last: sealed_at,
             reason: GapReason::Damaged,
             detail,
+            each: Vec::new(),
         };
         let sealed = self.sealer.gap(&spec, &gap)?;
-        self.next_telemetry += 1;
+        self.telemetry.next += 1;
         Ok(sealed)
     }
 
     /// The next batch of definitions that the readings need; `None` when all are sealed.
     ///
     /// # Errors
-    /// As for [`seal_readings`](Self::seal_readings).
+    /// As for [`seal_lane`](Self::seal_lane).
     pub fn seal_series(&mut self, sealed_at: i64) -> Result<Option<SealedBatch>, SealError> {
         let fresh = self.dictionary.fresh();
         if fresh.is_empty() {
@@ -361,6 +496,40 @@ impl Lanes {
             lane,
             number,
         }
+    }
+}
+
+/// The newest reading of each series.
+fn newest<'a>(
+    readings: &'a Readings,
+    names: &'a [SeriesDef],
+) -> impl Iterator<Item = (&'a SeriesDef, &'a Meta, Value<'a>)> {
+    let mut newest: BTreeMap<SeriesId, &Row> = BTreeMap::new();
+    for row in readings.rows() {
+        let known = newest.entry(row.series).or_insert(row);
+        if known.meta.event_time <= row.meta.event_time {
+            *known = row;
+        }
+    }
+    newest.into_iter().filter_map(|(series, row)| {
+        let definition = names.get(series.0 as usize)?;
+        Some((definition, &row.meta, readings.value(row)))
+    })
+}
+
+fn refused_gap(number: u64, refused: &Refused) -> Gap {
+    Gap {
+        first: number,
+        count: 1,
+        readings: Some(refused.readings),
+        event_first: refused.first,
+        event_last: refused.last,
+        reason: GapReason::Refused,
+        detail: format!(
+            "{} messages, by the time of their receipt",
+            refused.messages
+        ),
+        each: Vec::new(),
     }
 }
 

@@ -7,6 +7,7 @@
 mod batch;
 mod queue;
 mod record;
+mod refused;
 mod replay;
 mod stage;
 mod wait;
@@ -14,5 +15,6 @@ mod wait;
 pub use batch::{Batch, Durable};
 pub use queue::{Queue, Room};
 pub use record::{KINDS, Message, PubRel, Qos, Record, RecordError, RecordKind, Session, TooLarge};
+pub use refused::Refused;
 pub use replay::{Replay, Replayed};
 pub use stage::{Append, CommittedFrame, StorageState, Wal, WalError};

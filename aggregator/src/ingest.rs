@@ -13,7 +13,8 @@ mod stream;
 
 use crate::keeper::KeeperHandle;
 use crate::limits::{
-    BATCHES_HELD_BYTES_MAX, CONNECTIONS_MAX, HANDSHAKE_SECONDS_MAX, HANDSHAKES_BEFORE_RETRY,
+    BATCHES_HELD_BYTES_MAX, CONNECTIONS_MAX, GOODBYE_SECONDS_MAX, HANDSHAKE_SECONDS_MAX,
+    HANDSHAKES_BEFORE_RETRY,
 };
 use identity::{Identity, IdentityError, identity};
 use rustls::pki_types::CertificateDer;
@@ -70,7 +71,9 @@ impl Ingest {
         self.connections.close();
         self.connections.wait().await;
         endpoint.close((RejectCode::Closing as u32).into(), b"shutting down");
-        endpoint.wait_idle().await;
+        let limit = Duration::from_secs(GOODBYE_SECONDS_MAX);
+        // Everything was acknowledged before: whoever does not hear it comes again.
+        let _ = tokio::time::timeout(limit, endpoint.wait_idle()).await;
     }
 
     fn admit(&self, incoming: quinn::Incoming) {

@@ -25,7 +25,7 @@ use judge::{Judge, Step};
 use quarantine::Quarantine;
 use record::RecordKind;
 use std::collections::HashMap;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +33,7 @@ use store::Store;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tributary_journal::{Disk, Frame, LogConfig, LogReader};
-use tributary_protocol::batch::SealedBatch;
+use tributary_protocol::batch::{Gap, SealedBatch};
 use tributary_protocol::ids::{AgentId, BufferId, Lane, LogId, SeriesId, Session};
 use tributary_protocol::ledger::Admission;
 use tributary_protocol::limits::{
@@ -62,6 +62,28 @@ pub enum Checked {
     Gap,
     /// It does not decode.
     Bad(String),
+}
+
+impl Checked {
+    /// Readings of these series, each run with its type. What a batch names itself is compared with
+    /// its own names here; the rest the keeper compares with its book.
+    pub fn readings(batch: &SealedBatch, types: Vec<(SeriesId, ValueType)>) -> Self {
+        let names = batch.names();
+        if names.is_empty() {
+            return Self::Readings { types };
+        }
+        let wrong = types.iter().find(|(series, value_type)| {
+            let name = names.get(series.0 as usize);
+            name.is_none_or(|name| name.value_type != *value_type)
+        });
+        match wrong {
+            None => Self::Readings { types: Vec::new() },
+            Some((series, value_type)) => Self::Bad(format!(
+                "series {} holds {value_type}, named in the batch as something else",
+                series.0
+            )),
+        }
+    }
 }
 
 /// A batch that arrived whole.
@@ -328,9 +350,14 @@ impl Keeper {
                 return;
             }
             Step::Share => {
-                let key = offer.batch.key();
-                let same =
-                    |it: &&mut Staged| it.offer.agent == offer.agent && it.offer.batch.key() == key;
+                let (key, numbers) = (offer.batch.key(), offer.batch.numbers());
+                let taken = |run: &Range<u64>| run.start < numbers.end && numbers.start < run.end;
+                // Whatever is pending shares one frame, so any of it tells the outcome of all.
+                let same = |it: &&mut Staged| {
+                    it.offer.agent == offer.agent
+                        && it.offer.batch.key().lane_key() == key.lane_key()
+                        && it.admission.runs().iter().any(taken)
+                };
                 let first = staged.iter_mut().find(same);
                 first
                     .expect("what is pending stands in this frame")
@@ -339,7 +366,10 @@ impl Keeper {
                 return;
             }
         };
-        let header = record::header(&offer.agent, clock::wall_us());
+        let mut header = record::header(&offer.agent, clock::wall_us());
+        if kind == RecordKind::Gap {
+            header.extend(record::runs(admission.runs()));
+        }
         let sealed = offer.batch.bytes().clone();
         if !self.frame.fits(header.len() + sealed.len()) {
             self.append(staged);
@@ -394,6 +424,9 @@ impl Keeper {
             if kind == RecordKind::Quarantined {
                 let reason = "it does not verify; its number is held as quarantined";
                 self.quarantine.keep(&offer.agent, &offer.batch, reason);
+            }
+            if let Some(gap) = offer.batch.gap() {
+                count_gap(gap, admission.runs());
             }
             // Rows of the lane `series` are definitions, not readings.
             if offer.batch.key().lane != Lane::Series {
@@ -503,6 +536,25 @@ impl Keeper {
             &self.seen,
             self.quarantine.files(),
         )
+    }
+}
+
+/// Counts what is lost by a gap that took these numbers.
+fn count_gap(gap: &Gap, runs: &[Range<u64>]) {
+    let reason = gap.reason.name();
+    for part in gap.parts(runs) {
+        metrics::counter!("tributary_aggregator_gap_batches_total", "reason" => reason)
+            .increment(part.count);
+        match part.readings {
+            Some(readings) => {
+                let name = "tributary_aggregator_gap_readings_total";
+                metrics::counter!(name, "reason" => reason).increment(readings);
+            }
+            None => {
+                let name = "tributary_aggregator_gaps_of_unknown_size_total";
+                metrics::counter!(name, "reason" => reason).increment(1);
+            }
+        }
     }
 }
 

@@ -8,7 +8,8 @@ use tributary_journal::limits::{
 };
 use tributary_protocol::frame::HEADER_BYTES;
 use tributary_protocol::limits::{
-    BATCH_BYTES_MAX, BATCH_READINGS_MAX, IN_FLIGHT_BATCHES, IN_FLIGHT_BYTES, NAME_BYTES_MAX,
+    BATCH_BYTES_MAX, BATCH_READINGS_MAX, IN_FLIGHT_BATCHES, IN_FLIGHT_BYTES, LEDGER_HOLES_MAX,
+    NAME_BYTES_MAX,
 };
 
 // --- ingest ---------------------------------------------------------------------------------
@@ -35,6 +36,9 @@ pub const CONNECTIONS_MAX: usize = 20_000;
 pub const CRYPTO_BUFFER_BYTES: usize = 16 * 1024;
 /// Seconds a handshake may take, `Hello` included.
 pub const HANDSHAKE_SECONDS_MAX: u64 = 10;
+/// Seconds that the endpoint waits at its end for connections to take the last word. One whose
+/// handshake was given up takes none.
+pub const GOODBYE_SECONDS_MAX: u64 = 3;
 /// Seconds without a packet after which a connection is given up.
 pub const IDLE_SECONDS_MAX: u64 = 60;
 /// Bytes of the connection ids that agents address us by.
@@ -68,6 +72,10 @@ pub const COMMIT_BATCHES_MAX: usize = 512;
 pub const COMMIT_BYTES_MAX: usize = 1536 * 1024;
 /// Bytes that a journal record adds to its batch, at most.
 pub const RECORD_HEADER_BYTES_MAX: usize = 512;
+/// Runs of numbers that one gap may take: between the holes of its lane, and what is being written.
+pub const GAP_RUNS_MAX: usize = 96;
+/// Bytes that the journal record of a gap adds for them.
+pub const GAP_RUNS_BYTES_MAX: usize = 2 + 16 * GAP_RUNS_MAX;
 /// Bytes of batches that did not verify or that conflict, kept for a look.
 pub const QUARANTINE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Files in quarantine.
@@ -138,7 +146,11 @@ const _: () = assert!(IN_FLIGHT_BYTES as usize + BATCH_BYTES_MAX <= CONNECTION_R
 const _: () = assert!(HEADER_BYTES + BATCH_BYTES_MAX <= CONNECTION_READING_BYTES_MAX);
 // A link that is away ends the connection, and no batch of it.
 const _: () = assert!(IDLE_SECONDS_MAX < STREAM_GAP_SECONDS_MAX);
-const _: () = assert!(BATCH_BYTES_MAX + RECORD_HEADER_BYTES_MAX <= ENTRY_BYTES_MAX);
+const _: () =
+    assert!(BATCH_BYTES_MAX + RECORD_HEADER_BYTES_MAX + GAP_RUNS_BYTES_MAX <= ENTRY_BYTES_MAX);
+// However many holes its lane has, a gap over all of them is taken.
+const _: () = assert!(LEDGER_HOLES_MAX + 1 < GAP_RUNS_MAX);
+// A gap's runs are beyond this; where they find no room, it opens the next frame.
 const _: () = assert!(
     COMMIT_BYTES_MAX + COMMIT_BATCHES_MAX * (RECORD_HEADER_BYTES_MAX + ENTRY_HEADER_BYTES_MAX)
         <= FRAME_BYTES_MAX

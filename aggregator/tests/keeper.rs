@@ -88,13 +88,10 @@ impl Kept {
 
     pub async fn offer(&self, session: Session, batch: &SealedBatch) -> Outcome {
         let content = match batch.decode(&mut Decoder::new()) {
-            Ok(Content::Readings(block)) => Checked::Readings {
-                types: block
-                    .rows()
-                    .iter()
-                    .map(|row| (row.series, row.value_type))
-                    .collect(),
-            },
+            Ok(Content::Readings(block)) => {
+                let types = block.rows().iter().map(|row| (row.series, row.value_type));
+                Checked::readings(batch, types.collect())
+            }
             Ok(Content::Series { base, defs }) => Checked::Series { base, defs },
             Ok(Content::Gap(_)) => Checked::Gap,
             Err(error) => Checked::Bad(error.to_string()),

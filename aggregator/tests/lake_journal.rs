@@ -8,6 +8,7 @@ use arrow_array::types::Int64Type;
 use futures_util::TryStreamExt;
 use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -62,9 +63,41 @@ async fn one_entry_is_decoded_at_a_time() {
     kept.end().await;
 }
 
-/// What stands in the table `gaps` of a lake written now from this journal: entries, count,
-/// readings, agent and reason; and how many rows of readings lie beside it.
+/// What stands in the table `gaps` of a lake written now from this journal: first, count, readings,
+/// agent and reason; and how many rows of readings lie beside it.
 async fn written(kept: &Kept) -> (Vec<(i64, i64, Option<i64>, String, String)>, usize, u64) {
+    let Written {
+        gaps,
+        rows,
+        damaged,
+        ..
+    } = write_lake(kept).await;
+    for (first, count, .., detail) in &gaps {
+        let range = format!("{first}..{}", first + count);
+        assert!(detail.contains(&range), "{range}");
+    }
+    let gaps = gaps.into_iter();
+    let gaps = gaps
+        .map(|(first, count, readings, agent, reason, _)| (first, count, readings, agent, reason));
+    (gaps.collect(), rows, damaged)
+}
+
+/// A lake that was just written from a journal.
+pub struct Written {
+    /// First, count, readings, agent, reason and words of every gap.
+    pub gaps: Vec<(i64, i64, Option<i64>, String, String, String)>,
+    /// Rows of readings.
+    pub rows: usize,
+    /// Rows by lane.
+    pub lanes: BTreeMap<String, usize>,
+    /// Batches of all footers, and their hash sum.
+    pub sum: (u64, u128),
+    /// Entries that are damaged.
+    pub damaged: u64,
+}
+
+/// Writes a lake from this journal, and reads it.
+pub async fn write_lake(kept: &Kept) -> Written {
     let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     let feed = JournalFeed::new(kept.parts.reader.clone(), kept.parts.log);
     let (handle, requests) = LakeHandle::new();
@@ -81,45 +114,57 @@ async fn written(kept: &Kept) -> (Vec<(i64, i64, Option<i64>, String, String)>, 
     let durable = kept.parts.durable.clone();
     let end = lake.run(durable, requests, stop).await.unwrap();
     assert_eq!(end, kept.entries());
-    let (mut gaps, mut readings) = (Vec::new(), 0);
+    let mut written = Written {
+        gaps: Vec::new(),
+        rows: 0,
+        lanes: BTreeMap::new(),
+        sum: (0, 0),
+        damaged: handle.status().damaged(),
+    };
     for object in store.list(None).try_collect::<Vec<_>>().await.unwrap() {
         let path = object.location.to_string();
         let bytes = store.get(&object.location).await.unwrap();
         let bytes = bytes.bytes().await.unwrap();
-        if path.starts_with("readings/") {
-            readings += footer(&path, &bytes).unwrap().rows as usize;
-        }
-        if !path.starts_with("gaps/") {
+        let is_gaps = path.starts_with("gaps/");
+        if !is_gaps && !path.starts_with("readings/") {
             continue;
         }
+        for lane in footer(&path, &bytes).unwrap().lanes {
+            written.sum.0 += lane.batches;
+            let hashes = u128::from_str_radix(&lane.hash_sum, 16).unwrap();
+            written.sum.1 = written.sum.1.wrapping_add(hashes);
+        }
         for batch in rows(&path, &bytes).unwrap() {
+            let text = |name| {
+                let column = batch.column_by_name(name).unwrap();
+                column.as_string::<i32>().clone()
+            };
+            if !is_gaps {
+                written.rows += batch.num_rows();
+                for i in 0..batch.num_rows() {
+                    let lane = text("lane").value(i).to_owned();
+                    *written.lanes.entry(lane).or_default() += 1;
+                }
+                continue;
+            }
             let whole = |name| {
                 let column = batch.column_by_name(name).unwrap();
                 column.as_primitive::<Int64Type>().clone()
             };
-            let text = |name| {
-                batch
-                    .column_by_name(name)
-                    .unwrap()
-                    .as_string::<i32>()
-                    .clone()
-            };
             for i in 0..batch.num_rows() {
                 let lost = whole("readings");
-                gaps.push((
+                written.gaps.push((
                     whole("first").value(i),
                     whole("count").value(i),
                     (!lost.is_null(i)).then(|| lost.value(i)),
                     text("agent").value(i).to_owned(),
                     text("reason").value(i).to_owned(),
+                    text("detail").value(i).to_owned(),
                 ));
-                let (first, end) = (gaps.last().unwrap().0, gaps.last().unwrap().1);
-                let range = format!("{first}..{}", first + end);
-                assert!(text("detail").value(i).contains(&range), "{range}");
             }
         }
     }
-    (gaps, readings, handle.status().damaged())
+    written
 }
 
 #[tokio::test]

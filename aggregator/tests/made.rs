@@ -66,8 +66,9 @@ pub fn gap(entry: u64) -> (Origin, Content) {
         event_last: EPOCH_US + 1,
         reason: "shed".to_owned(),
         detail: "full".to_owned(),
+        taken: 1,
     };
-    (origin(entry), Content::Gap(row))
+    (origin(entry), Content::Gap(vec![row]))
 }
 
 /// Names of five series, one for each type of value.

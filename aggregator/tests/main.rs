@@ -11,4 +11,5 @@ mod lake_plan;
 mod made;
 mod pki;
 mod sealed;
+mod shed;
 mod uplink;

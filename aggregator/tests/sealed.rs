@@ -75,9 +75,48 @@ pub fn gap(number: u64) -> SealedBatch {
         event_last: EPOCH_US + 9,
         reason: GapReason::Shed,
         detail: "full".to_owned(),
+        each: Vec::new(),
     };
     Sealer::new()
         .gap(&spec(key(Lane::Telemetry, number), 0), &gap)
+        .unwrap()
+}
+
+/// A gap that stands for the batches of these readings, from `first` on.
+pub fn shed(first: u64, each: &[Option<u32>]) -> SealedBatch {
+    let known: Option<Vec<u64>> = each.iter().map(|count| count.map(u64::from)).collect();
+    let gap = Gap {
+        first,
+        count: each.len() as u64,
+        readings: known.map(|known| known.iter().sum()),
+        event_first: EPOCH_US,
+        event_last: EPOCH_US + 9,
+        reason: GapReason::Shed,
+        detail: String::new(),
+        each: each.to_vec(),
+    };
+    Sealer::new()
+        .gap(&spec(key(Lane::Telemetry, first), 0), &gap)
+        .unwrap()
+}
+
+/// Two events that name their series themselves.
+pub fn events(number: u64) -> SealedBatch {
+    let names = ["gate", "pump"]
+        .map(|device| SeriesDef::new(device, "state", None, ValueType::Bool).unwrap());
+    let mut block = Readings::new();
+    for series in 0..2 {
+        let meta = Meta {
+            event_time: EPOCH_US,
+            received_time: EPOCH_US,
+            ..Meta::default()
+        };
+        block
+            .push(SeriesId(series), meta, Value::Bool(series == 0))
+            .unwrap();
+    }
+    Sealer::new()
+        .named(&spec(key(Lane::Events, number), 0), &names, &mut block)
         .unwrap()
 }
 

@@ -14,6 +14,7 @@
 //! | foreign | rows of a device of this truth that it never published |
 //! | earlier | such rows that the agent received before this run began: of an older run |
 //! | others | rows of devices that this truth does not name |
+//! | declared | readings that the table `gaps` declares lost |
 
 mod lake;
 
@@ -78,6 +79,10 @@ pub struct Report {
     pub others: u64,
     /// Delivered readings whose PUBACK did not come: allowed.
     pub unacknowledged_delivered: u64,
+    /// Readings that the lake's table `gaps` declares lost, of this run's time or later.
+    pub declared: u64,
+    /// Such gaps that do not say how many readings they stand for.
+    pub declared_unknown: u64,
     /// Parquet files that were read.
     pub files: u64,
     /// Rows in them.
@@ -148,6 +153,7 @@ pub fn compare(lake: &Path, truth: &Path) -> Result<Report, VerifyError> {
             oracle.report.unreadable.push(Unreadable { file, why });
         }
     }
+    oracle.count_declared(lake)?;
     Ok(oracle.conclude())
 }
 
@@ -357,6 +363,33 @@ impl Oracle {
             let published = value_of(entry, texts);
             format!("{}; published: {published} at {time}", row.describe(file))
         });
+    }
+
+    /// Counts what the lake itself declares lost.
+    fn count_declared(&mut self, lake: &Path) -> Result<(), VerifyError> {
+        let files = lake::gap_files(lake).map_err(|error| VerifyError::Lake {
+            path: lake.to_owned(),
+            error,
+        })?;
+        let (started_us, report) = (self.started_us, &mut self.report);
+        for file in files {
+            let mut count = |gap: lake::GapRow| {
+                if gap.event_last_us < started_us {
+                    return;
+                }
+                match gap
+                    .readings
+                    .and_then(|readings| u64::try_from(readings).ok())
+                {
+                    Some(readings) => report.declared += readings,
+                    None => report.declared_unknown += 1,
+                }
+            };
+            if let Err(why) = lake::read_gaps(&file, &mut count) {
+                report.unreadable.push(Unreadable { file, why });
+            }
+        }
+        Ok(())
     }
 
     fn conclude(mut self) -> Report {

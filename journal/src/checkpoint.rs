@@ -1,5 +1,6 @@
 //! Whole states that replace each other: written aside, made durable, then named; the last two
-//! valid ones are kept.
+//! valid ones are kept. Files for the next ones are [prepared](Checkpoints::prepare), and the
+//! oldest one's is written again: on a full disk, too, whoever asked for enough room has it.
 //!
 //! A checkpoint says nothing about logs: where it stands in one is in its body. Nothing here
 //! decides when one is due.
@@ -68,6 +69,10 @@ pub struct Checkpoints {
     sequences: BTreeSet<u64>,
     /// Those among them that are known to be valid.
     valid: BTreeSet<u64>,
+    /// Files that are prepared, by number.
+    spares: BTreeSet<u64>,
+    /// Bytes that each file is to have room for.
+    room_bytes: u64,
     next: u64,
 }
 
@@ -110,12 +115,17 @@ impl Checkpoints {
             name: name.to_owned(),
             sequences: BTreeSet::new(),
             valid: BTreeSet::new(),
+            spares: BTreeSet::new(),
+            room_bytes: 0,
             next: 1,
         };
         for file in opened.disk.list(dir).map_err(failed)? {
             if let Some(sequence) = opened.parse(&file, ".ckpt") {
                 opened.sequences.insert(sequence);
                 opened.next = opened.next.max(sequence.saturating_add(1));
+            } else if let Some(number) = opened.parse(&file, ".spare") {
+                opened.spares.insert(number);
+                opened.next = opened.next.max(number.saturating_add(1));
             } else if opened.parse(&file, ".tmp").is_some() {
                 opened.disk.remove(&dir.join(file)).map_err(failed)?;
             }
@@ -156,10 +166,18 @@ impl Checkpoints {
         }
         let sequence = self.next;
         self.next += 1;
-        let temporary = self.path(sequence, ".tmp");
+        if self.sequences.len() > CHECKPOINTS_KEPT {
+            // A power cut brought one back: its file may be the one to write.
+            self.prune();
+        }
         let path = self.path(sequence, ".ckpt");
-        let written = || {
-            let file = self.disk.create(&temporary, HEADER_BYTES as u64 + bytes)?;
+        let needed = HEADER_BYTES as u64 + bytes;
+        // The next one may be somewhat longer.
+        self.room_bytes = self.room_bytes.max(needed + needed / 4);
+        let mut from = PathBuf::new();
+        let mut written = |this: &mut Self| {
+            let (file, found) = this.aside(sequence, needed)?;
+            from = found;
             file.write_at(&encode_header(sequence, bytes, parts), 0)?;
             let mut at = HEADER_BYTES as u64;
             for part in parts {
@@ -167,13 +185,13 @@ impl Checkpoints {
                 at += part.len() as u64;
             }
             file.sync_data()?;
-            self.disk.rename(&temporary, &path)?;
-            self.disk.sync_dir(&self.dir)
+            this.disk.rename(&from, &path)?;
+            this.disk.sync_dir(&this.dir)
         };
-        if let Err(source) = written() {
+        if let Err(source) = written(self) {
             // Of no use to anybody under either name; if that fails too, the next open removes
             // the one, and prunes the other in time.
-            let _ = self.disk.remove(&temporary);
+            let _ = self.disk.remove(&from);
             let _ = self.disk.remove(&path);
             return Err(CheckpointError::Io {
                 doing: "writing",
@@ -184,16 +202,88 @@ impl Checkpoints {
         self.sequences.insert(sequence);
         self.valid.insert(sequence);
         self.prune();
+        self.fill_up();
         Ok(sequence)
     }
 
-    /// Removes what stands below the last two valid ones. What cannot be removed, or is back after
+    /// Takes room ahead: from now on, the files of the last two checkpoints and of the next one are
+    /// to have room for a body of `bytes`, as far as the disk has it.
+    pub fn prepare(&mut self, bytes: u64) {
+        self.room_bytes = HEADER_BYTES as u64 + bytes.min(CHECKPOINT_BYTES_MAX);
+        self.fill_up();
+    }
+
+    /// Makes the spare files that are missing; what the disk has no room for now is tried again.
+    fn fill_up(&mut self) {
+        // Once two are kept, one file is ahead; until then those that they will need, too.
+        let kept = self.sequences.len().min(CHECKPOINTS_KEPT);
+        let ahead = CHECKPOINTS_KEPT + 1 - kept;
+        let long = |number: &&u64| self.bytes_of(**number) >= self.room_bytes;
+        let there = self.spares.iter().filter(long).count();
+        for _ in there..ahead {
+            let number = self.next;
+            self.next += 1;
+            let path = self.path(number, ".spare");
+            if self.disk.create(&path, self.room_bytes).is_err() {
+                // Without it, the next one needs a new file.
+                break;
+            }
+            self.spares.insert(number);
+        }
+        while self.spares.len() > ahead {
+            let shortest = self.spares.iter().copied();
+            let Some(shortest) = shortest.min_by_key(|number| self.bytes_of(*number)) else {
+                return;
+            };
+            let _ = self.disk.remove(&self.path(shortest, ".spare"));
+            self.spares.remove(&shortest);
+        }
+    }
+
+    fn bytes_of(&self, spare: u64) -> u64 {
+        let file = self.disk.open(&self.path(spare, ".spare"));
+        file.and_then(|file| file.len()).unwrap_or(0)
+    }
+
+    /// A file that takes `needed` bytes without a new block, and its name: a spare one, or a new
+    /// one, for which the disk must have room.
+    fn aside(&mut self, sequence: u64, needed: u64) -> io::Result<(Box<dyn DiskFile>, PathBuf)> {
+        let fits = |number: &&u64| self.bytes_of(**number) >= needed;
+        if let Some(number) = self.spares.iter().find(fits).copied() {
+            let path = self.path(number, ".spare");
+            // Whatever becomes of it: a file that failed is not written again.
+            self.spares.remove(&number);
+            return Ok((self.disk.open(&path)?, path));
+        }
+        let temporary = self.path(sequence, ".tmp");
+        let file = match self.disk.create(&temporary, needed.max(self.room_bytes)) {
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                // The spare ones are too short, and their blocks may be what is missing.
+                for number in std::mem::take(&mut self.spares) {
+                    let _ = self.disk.remove(&self.path(number, ".spare"));
+                }
+                self.disk.create(&temporary, needed)?
+            }
+            created => created?,
+        };
+        Ok((file, temporary))
+    }
+
+    /// Gives up a checkpoint's file: it is a spare one from now on.
+    fn give_up(&mut self, sequence: u64) -> io::Result<()> {
+        let spare = self.path(sequence, ".spare");
+        self.disk.rename(&self.path(sequence, ".ckpt"), &spare)?;
+        self.spares.insert(sequence);
+        Ok(())
+    }
+
+    /// Gives up what stands below the last two valid ones. What cannot be removed, or is back after
     /// a power cut, stays until the next time.
     fn prune(&mut self) {
         let mut valid = 0;
         for sequence in self.sequences.clone().into_iter().rev() {
             if valid == CHECKPOINTS_KEPT {
-                match self.disk.remove(&self.path(sequence, ".ckpt")) {
+                match self.give_up(sequence) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => {
                         let path = self.path(sequence, ".ckpt");
                         tracing::warn!(path = %path.display(), %error, "could not be removed");
@@ -259,7 +349,7 @@ fn read_valid(file: &dyn DiskFile, sequence: u64, piece: &mut impl FnMut(&[u8]))
         return None;
     }
     let (body_bytes, body_crc) = decode_header(&header, sequence)?;
-    if file.len().ok()? != HEADER_BYTES as u64 + body_bytes {
+    if file.len().ok()? < HEADER_BYTES as u64 + body_bytes {
         return None;
     }
     let mut buffer = vec![0; READ_BYTES];

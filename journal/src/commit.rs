@@ -245,8 +245,10 @@ impl GroupCommit {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn a_frame_closes_by_time_bytes_or_readings() {
@@ -328,6 +330,65 @@ mod tests {
         // A quiet night fills the bucket again.
         commit.on_committed(0, 40 * 3_600_000_000);
         assert_eq!(commit.wear(), Wear::Within);
+    }
+
+    /// A step of a load: entries of this many bytes, so many a second, for some seconds; and what
+    /// else is written meanwhile.
+    fn load() -> impl Strategy<Value = Vec<(usize, i64, i64, u64)>> {
+        let step = (0usize..3_000, 1i64..3_000, 1i64..4_000, 0u64..200_000);
+        proptest::collection::vec(step, 1..12)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// What is written stays within what the budget gives, and the hour that it begins with,
+        /// unless the delay is as long as it may get: then it says that this is not enough.
+        #[test]
+        fn the_budget_holds_unless_it_says_so(
+            gb in 1u32..40,
+            base_us in 0i64..=COMMIT_DELAY_SD_CARD_US,
+            steps in load(),
+        ) {
+            let budget = WearBudget::gb_per_day(gb);
+            let mut commit = GroupCommit::new(CommitPolicy {
+                max_delay_us: base_us,
+                wear: Some(budget),
+                ..CommitPolicy::default()
+            });
+            let hour = u128::from(budget.bytes_per_day / BUCKETS_PER_DAY);
+            let (mut now, mut written, mut warned) = (0i64, 0u128, 0u128);
+            for (bytes, per_s, seconds, elsewhere) in steps {
+                let end = now + seconds * 1_000_000;
+                while now < end {
+                    commit.on_entry(bytes, 1, now);
+                    let delay_us = commit.delay_us();
+                    prop_assert!((base_us..=COMMIT_DELAY_US_MAX).contains(&delay_us));
+                    // All that comes until then closes with it.
+                    let at = commit.poll_timeout().unwrap().max(now);
+                    let gathered = 1 + (at - now) * per_s / 1_000_000;
+                    let frame = (bytes * gathered as usize).min(2 * FRAME_BYTES);
+                    now = at;
+                    commit.on_committed(frame, now);
+                    commit.on_write(elsewhere, now);
+                    let spent = u128::from(COMMIT_COST_BYTES + frame as u64 + elsewhere);
+                    written += spent;
+                    if commit.wear() == Wear::Exceeded {
+                        // The last spending is what emptied the bucket.
+                        warned += spent;
+                        let least = COMMIT_DELAY_US_MAX - (COMMIT_DELAY_US_MAX - base_us) / 5;
+                        prop_assert!(commit.delay_us() >= least, "{}", commit.delay_us());
+                    }
+                    now += 1_000_000 / per_s;
+                }
+                let earned = u128::from(budget.bytes_per_day) * now as u128 / DAY_US as u128;
+                prop_assert!(written <= hour + earned + warned + 1, "{written} of {earned}");
+            }
+            // Two quiet hours, and all is as at the beginning.
+            commit.on_write(0, now + 2 * 3_600_000_000);
+            prop_assert_eq!(commit.wear(), Wear::Within);
+            prop_assert_eq!(commit.delay_us(), base_us);
+        }
     }
 
     #[test]

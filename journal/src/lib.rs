@@ -1,6 +1,7 @@
 //! Tributary's storage: a segmented log, cursors, checkpoints, and small state that may be rebuilt.
 //!
-//! In the order data travels: [`disk`] is the seam to the file system, [`commit`] decides when a
+//! In the order data travels: [`disk`] is the seam to the file system, [`meter`] counts what goes
+//! through it, [`commit`] decides when a
 //! group commit closes, [`log`] is the one log with its uses (WAL, spool, journal, dead letters),
 //! [`cursor`] and [`checkpoint`] keep what must survive beside a log, [`state_db`] keeps what may
 //! be lost. [`sim_disk`] is a disk for tests: it breaks on request.
@@ -12,6 +13,7 @@
 
 pub mod disk;
 pub mod limits;
+pub mod meter;
 pub mod read_only;
 
 pub mod commit;
@@ -33,6 +35,7 @@ pub use log::{
     Appended, Damage, Entry, Frame, FrameError, LifeId, LifeSpan, Log, LogConfig, LogError,
     LogKind, LogReader, LogWriter, Open, Opened, Recovery, SegmentInfo,
 };
+pub use meter::{Counts, Meter, MeteredDisk};
 pub use read_only::ReadOnlyDisk;
 pub use sim_disk::{SimDisk, Survival};
 pub use state_db::{Batch, StateDb, StateDbError};

@@ -13,6 +13,8 @@ pub const SEGMENT_BYTES_MIN: u64 = 8 * 1024;
 pub const SEGMENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Segments kept beside the one being written: preallocated, or recycled by trimming.
 pub const SPARES_MAX: usize = 1;
+/// The same while the quota or the disk has no room for another.
+pub const SPARES_SHORT_MAX: usize = 2;
 /// Segments that a quota must hold: one written, one ahead.
 pub const QUOTA_SEGMENTS_MIN: u64 = 2;
 

@@ -14,6 +14,13 @@ fn body(n: u64) -> Vec<u8> {
     n.to_le_bytes().repeat(1000 * n as usize + 1)
 }
 
+/// How many checkpoints there are, and how many other files.
+fn files(disk: &SimDisk) -> (usize, usize) {
+    let names = disk.list(Path::new(DIR)).unwrap();
+    let checkpoints = names.iter().filter(|name| name.ends_with(".ckpt")).count();
+    (checkpoints, names.len() - checkpoints)
+}
+
 /// Which bodies are there, newest first.
 fn found(disk: &SimDisk) -> Vec<u64> {
     let checkpoints = open(disk);
@@ -50,8 +57,8 @@ fn a_power_cut_at_any_operation_leaves_the_last_two() {
             );
             // And life goes on.
             open(&disk).write(&body(written + 2)).unwrap();
-            let names = disk.list(Path::new(DIR)).unwrap();
-            assert_eq!(names.len(), found.len().min(1) + 1, "{names:?}");
+            assert_eq!(files(&disk).0, found.len().min(1) + 1);
+            assert!(files(&disk).1 <= 2, "spare files for the next ones");
         }
     }
 }
@@ -81,7 +88,7 @@ fn a_checkpoint_whose_name_could_not_be_synced_leaves_nothing_behind() {
         disk.fail_dir_syncs(u32::from(n % 2 == 0));
         assert_eq!(checkpoints.write(&body(n)).is_err(), n % 2 == 0);
     }
-    assert_eq!(disk.list(Path::new(DIR)).unwrap().len(), 2);
+    assert_eq!(files(&disk).0, 2);
     assert_eq!(found(&disk), [7, 5]);
 }
 
@@ -105,7 +112,7 @@ fn a_damaged_newest_one_gives_the_one_before_and_valid_ones_are_kept() {
         assert_eq!(found(&copy), [3, 1]);
         open(&copy).write(&body(4)).unwrap();
         assert_eq!(found(&copy), [4, 3]);
-        assert_eq!(copy.list(Path::new(DIR)).unwrap().len(), 2);
+        assert_eq!(files(&copy).0, 2);
     }
 }
 
@@ -116,7 +123,7 @@ fn a_full_or_failing_disk_keeps_what_is_there() {
     checkpoints.write(&body(1)).unwrap();
     disk.set_full(true);
     assert!(matches!(
-        checkpoints.write(&body(2)),
+        checkpoints.write(&body(9)),
         Err(CheckpointError::Io { .. })
     ));
     disk.set_full(false);
@@ -125,13 +132,49 @@ fn a_full_or_failing_disk_keeps_what_is_there() {
     disk.fail_writes(1);
     assert!(checkpoints.write(&body(4)).is_err());
     assert_eq!(found(&disk), [1]);
-    assert_eq!(
-        disk.list(Path::new(DIR)).unwrap().len(),
-        1,
-        "nothing is left behind"
-    );
+    assert_eq!(files(&disk).0, 1);
     checkpoints.write(&body(5)).unwrap();
     assert_eq!(found(&disk.crash(Survival::Nothing)), [5, 1]);
+}
+
+#[test]
+fn a_full_disk_takes_every_checkpoint_that_room_was_taken_for() {
+    let disk = SimDisk::new(1);
+    let mut checkpoints = open(&disk);
+    let like = |n: u64, words: usize| n.to_le_bytes().repeat(words);
+    checkpoints.prepare(8 * 1_200);
+    disk.set_full(true);
+    // From the first on, and then each over the oldest, whatever was in it.
+    for n in 1..30 {
+        let words = 10 + (n as usize * 337) % 1_190;
+        checkpoints.write(&like(n, words)).unwrap();
+        assert_eq!(checkpoints.newest().unwrap().body, like(n, words));
+        assert_eq!(files(&disk).0, n.min(2) as usize);
+    }
+    assert_eq!(files(&disk), (2, 1));
+    // Longer than what there is: the two before stay, and so it is once there is room.
+    assert!(checkpoints.write(&like(30, 9_000)).is_err());
+    let firsts = |checkpoints: &Checkpoints| -> Vec<u8> {
+        let kept = checkpoints.valid();
+        kept.iter().map(|checkpoint| checkpoint.body[0]).collect()
+    };
+    assert_eq!(firsts(&checkpoints), [29, 28]);
+    disk.set_full(false);
+    checkpoints.prepare(8 * 9_000);
+    for n in 31..34 {
+        checkpoints.write(&like(n, 1_000)).unwrap();
+    }
+    disk.set_full(true);
+    for n in 34..40 {
+        checkpoints.write(&like(n, 9_000)).unwrap();
+    }
+    let disk = disk.crash(Survival::Nothing);
+    disk.set_full(true);
+    let mut checkpoints = open(&disk);
+    // A power cut brings back an older one, whose file then takes the next.
+    assert!(firsts(&checkpoints).starts_with(&[39, 38]));
+    checkpoints.write(&like(40, 9_000)).unwrap();
+    assert_eq!(firsts(&checkpoints), [40, 39]);
 }
 
 #[test]

@@ -214,6 +214,44 @@ fn a_full_disk_stops_rolling_but_not_trimming_or_opening() {
     append_many(&mut log.writer, 30, 4000);
 }
 
+#[test]
+fn a_log_goes_on_in_its_own_blocks_while_others_take_every_free_one() {
+    let disk = SimDisk::new(1);
+    let mut log = open(&disk, Open::NewLife(life(1)));
+    append_many(&mut log.writer, 30, 4000);
+    disk.set_full(true);
+    let mut trimmed = 0;
+    for _ in 0..100 {
+        let next = log.writer.next_number();
+        let appended = log.writer.append(&frame(&[&entry(next, 4000)]));
+        assert_eq!(log.reader.is_short(), appended.is_err());
+        if appended.is_err() {
+            // What is trimmed is kept, also beyond the one spare that there was: the disk would
+            // not give it back.
+            let oldest = log.reader.segments().remove(0);
+            trimmed += 1;
+            assert_eq!(log.reader.trim(life(1), oldest.end).unwrap(), 0);
+        }
+    }
+    assert!(trimmed > 20, "{trimmed} segments were trimmed");
+    assert!(!log.writer.can_roll() || !log.reader.is_short());
+    disk.set_full(false);
+    append_many(&mut log.writer, 30, 4000);
+}
+
+#[test]
+fn segments_are_prepared_ahead_and_given_back() {
+    let disk = SimDisk::new(1);
+    let mut log = open(&disk, Open::NewLife(life(1)));
+    log.writer.prepare(9).unwrap();
+    assert_eq!(log.writer.bytes(), 2 * SEGMENT);
+    disk.set_full(true);
+    assert!(log.writer.can_roll());
+    assert!(log.writer.give_back());
+    assert!(!log.writer.give_back(), "one is always kept");
+    assert!(log.writer.append(&frame(&[b"x"])).unwrap_err().is_full());
+}
+
 fn append_many_reserved(writer: &mut tributary_journal::LogWriter, count: u64) {
     for _ in 0..count {
         let next = writer.next_number();

@@ -21,13 +21,14 @@ mod times;
 use crate::ids::{BatchHash, BatchKey, BufferId, Lane, SeriesId};
 use crate::limits::{
     BATCH_BYTES_MAX, BATCH_COVERS_MAX, BATCH_READINGS_MAX, BODY_RAW_BYTES_MAX,
-    GAP_DETAIL_BYTES_MAX, NUMBER_MAX, SERIES_MAX, SERIES_PER_BATCH_MAX,
+    GAP_DETAIL_BYTES_MAX, GAP_NUMBERS_MAX, NUMBER_MAX, SERIES_MAX, SERIES_PER_BATCH_MAX,
 };
 use crate::reading::Readings;
 use crate::series::{NameError, SeriesDef};
 use bytes::Bytes;
 use columns::{ColumnReader, Expected};
 use pack::Unpacker;
+use std::ops::Range;
 use std::sync::Arc;
 
 pub use seal::Sealer;
@@ -96,6 +97,16 @@ impl GapReason {
     /// Every reason.
     pub const ALL: [Self; 4] = [Self::Shed, Self::Damaged, Self::Refused, Self::Repeat];
 
+    /// The reason as the lake and metrics have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Shed => "shed",
+            Self::Damaged => "damaged",
+            Self::Refused => "refused",
+            Self::Repeat => "repeat",
+        }
+    }
+
     /// The reason's code on the wire and on disk.
     pub fn code(self) -> u8 {
         self as u8
@@ -124,6 +135,19 @@ pub struct Gap {
     pub reason: GapReason,
     /// What else there is to say, in words.
     pub detail: String,
+    /// How many readings under each number, as far as that is known; empty: not known apart.
+    pub each: Vec<Option<u32>>,
+}
+
+/// Some numbers of a gap, and the readings under them; none: unknown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct GapPart {
+    /// The first number.
+    pub first: u64,
+    /// How many numbers.
+    pub count: u64,
+    /// How many readings.
+    pub readings: Option<u64>,
 }
 
 /// Why bytes are no batch, or a batch cannot be decoded.
@@ -265,11 +289,29 @@ impl Head {
     }
 
     /// The least series number that may not stand in the batch. What `alerts` and `events` hold
-    /// may name itself, and need no series at all.
-    fn series_end(&self) -> u32 {
-        match (self.key.lane, self.series_needed) {
-            (Lane::Alerts | Lane::Events, 0) => SERIES_MAX as u32,
-            (_, needed) => needed,
+    /// may name itself, and need no series at all; without names, nobody can say what it is.
+    fn series_end(&self, names: usize) -> u32 {
+        match (self.may_name_itself(), names) {
+            (true, 0) => SERIES_MAX as u32,
+            (true, names) => names as u32,
+            (false, _) => self.series_needed,
+        }
+    }
+
+    /// Whether the names of its series may stand in the batch itself.
+    fn may_name_itself(&self) -> bool {
+        let lane = matches!(self.key.lane, Lane::Alerts | Lane::Events);
+        lane && self.kind == Kind::Readings && self.series_needed == 0
+    }
+
+    /// Checks names that stand in the batch itself.
+    fn check_names(&self, names: usize) -> Result<(), &'static str> {
+        if names > SERIES_PER_BATCH_MAX {
+            return Err("it names too many series");
+        }
+        match names == 0 || self.may_name_itself() {
+            true => Ok(()),
+            false => Err("it names series, which only `alerts` and `events` do"),
         }
     }
 }
@@ -303,8 +345,54 @@ impl Gap {
         if self.detail.len() > GAP_DETAIL_BYTES_MAX || self.detail.contains('\0') {
             return Err("the gap's detail is too long, or holds U+0000");
         }
+        if self.each.is_empty() {
+            return Ok(());
+        }
+        if self.each.len() as u64 != self.count || self.each.len() > GAP_NUMBERS_MAX {
+            return Err("the gap does not tell the readings of as many numbers as it has");
+        }
+        if sum_of(&self.each) != self.readings {
+            return Err("the gap's readings are not those of its numbers");
+        }
         Ok(())
     }
+
+    /// What is lost where only the numbers of `runs`, of those that it has, are lost: each run by
+    /// itself, and cut where the readings are known before and unknown behind. Whatever the runs,
+    /// known readings are counted exactly once.
+    pub fn parts(&self, runs: &[Range<u64>]) -> Vec<GapPart> {
+        let mut parts = Vec::new();
+        for run in runs.iter().filter(|run| !run.is_empty()) {
+            let at = |number: u64| usize::try_from(number.checked_sub(self.first)?).ok();
+            let each = at(run.start).zip(at(run.end));
+            let Some(each) = each.and_then(|(from, to)| self.each.get(from..to)) else {
+                let whole = run.start == self.first && run.end - run.start == self.count;
+                parts.push(GapPart {
+                    first: run.start,
+                    count: run.end - run.start,
+                    readings: self.readings.filter(|_| whole),
+                });
+                continue;
+            };
+            let mut first = run.start;
+            for alike in each.chunk_by(|a, b| a.is_some() == b.is_some()) {
+                let count = alike.len() as u64;
+                let readings = sum_of(alike);
+                parts.push(GapPart {
+                    first,
+                    count,
+                    readings,
+                });
+                first += count;
+            }
+        }
+        parts
+    }
+}
+
+/// The sum, if every count is known.
+fn sum_of(each: &[Option<u32>]) -> Option<u64> {
+    each.iter().map(|count| count.map(u64::from)).sum()
 }
 
 /// A batch whose envelope, head and bounds are in order. Its body is not decoded yet.
@@ -316,6 +404,7 @@ pub struct SealedBatch {
     covers: Arc<[Cover]>,
     body: Bytes,
     gap: Option<Arc<Gap>>,
+    names: Option<Arc<[SeriesDef]>>,
 }
 
 impl PartialEq for SealedBatch {
@@ -385,6 +474,23 @@ impl SealedBatch {
         &self.covers
     }
 
+    /// What the series in it are called, by number, where it says so itself; otherwise nothing.
+    pub fn names(&self) -> &[SeriesDef] {
+        self.names.as_deref().unwrap_or_default()
+    }
+
+    /// What it declares lost; nothing unless it is a gap.
+    pub fn gap(&self) -> Option<&Gap> {
+        self.gap.as_deref()
+    }
+
+    /// The numbers of its lane that it stands for: its own, and those that a gap replaces.
+    pub fn numbers(&self) -> Range<u64> {
+        let number = self.head.key.number;
+        let replaced = self.gap.as_ref().filter(|gap| gap.first == number);
+        number..number + replaced.map_or(1, |gap| gap.count.max(1))
+    }
+
     /// Decodes the body. Total on any bytes: what it allocates is bounded by `limits`.
     ///
     /// # Errors
@@ -412,7 +518,7 @@ impl SealedBatch {
             rows: self.head.rows as usize,
             event_first: self.head.event_first,
             event_last: self.head.event_last,
-            series_end: self.head.series_end(),
+            series_end: self.head.series_end(self.names().len()),
         };
         Ok(Content::Readings(columns.read(tokens, bits, expected)?))
     }

@@ -322,6 +322,13 @@ impl HashSum {
         Self(self.0.wrapping_add(hash.addend()))
     }
 
+    /// The sum with `numbers` more that the same batch stands for.
+    #[must_use]
+    pub fn with_each(self, hash: BatchHash, numbers: u64) -> Self {
+        let addend = hash.addend().wrapping_mul(u128::from(numbers));
+        Self(self.0.wrapping_add(addend))
+    }
+
     /// The sum over both sets.
     #[must_use]
     pub fn and(self, other: Self) -> Self {

@@ -11,6 +11,7 @@ use crate::limits::{
 };
 use crate::ranges::{Held, HeldRanges};
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Range;
 
 mod checkpoint;
 
@@ -24,6 +25,8 @@ pub struct Admission {
     agent: AgentId,
     key: BatchKey,
     hash: BatchHash,
+    runs: Vec<Range<u64>>,
+    gap: bool,
 }
 
 impl Admission {
@@ -36,6 +39,11 @@ impl Admission {
     pub fn key(&self) -> BatchKey {
         self.key
     }
+
+    /// The numbers that become held by it: its own; of a gap, those that nobody else holds.
+    pub fn runs(&self) -> &[Range<u64>] {
+        &self.runs
+    }
 }
 
 /// What the ledger makes of one batch.
@@ -44,7 +52,7 @@ impl Admission {
 pub enum Verdict {
     /// Not seen before: append it, then commit.
     Fresh(Admission),
-    /// The same batch is being written: it shares that copy's outcome.
+    /// The same batch, or a gap that stands for it, is being written: it shares that one's outcome.
     Pending,
     /// Held: acknowledge again, write nothing.
     Replay {
@@ -86,16 +94,49 @@ pub enum Refusal {
     Number,
 }
 
+/// Numbers between judgement and commit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Pending {
+    end: u64,
+    hash: BatchHash,
+    gap: bool,
+}
+
 /// What is held of one lane.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 struct LaneLedger {
     held: HeldRanges,
-    /// Short hashes of the batches committed last, oldest first.
+    /// Short hashes of the batches committed last, oldest first; of gaps none, since what a gap
+    /// holds may come as data, too.
     recent: VecDeque<(u64, u64)>,
-    pending: BTreeMap<u64, BatchHash>,
+    /// By first number; apart from each other and from what is held.
+    pending: BTreeMap<u64, Pending>,
 }
 
 impl LaneLedger {
+    /// What is being written under `number`.
+    fn pending_at(&self, number: u64) -> Option<&Pending> {
+        let (_, pending) = self.pending.range(..=number).next_back()?;
+        (number < pending.end).then_some(pending)
+    }
+
+    /// The numbers among these that are neither held nor being written.
+    fn absent(&self, numbers: &Range<u64>) -> Vec<Range<u64>> {
+        let mut absent = Vec::new();
+        for (first, end) in self.held.missing(numbers.start, numbers.end) {
+            let mut at = first;
+            for (first, pending) in self.pending.range(..end) {
+                if pending.end > at {
+                    absent.push(at..(*first).max(at));
+                    at = pending.end;
+                }
+            }
+            absent.push(at..end.max(at));
+        }
+        absent.retain(|run| !run.is_empty());
+        absent
+    }
+
     fn remember(&mut self, number: u64, hash: BatchHash) {
         if self.recent.len() == LEDGER_HASHES_MAX {
             self.recent.pop_front();
@@ -111,17 +152,20 @@ impl LaneLedger {
             .map(|(_, short)| *short)
     }
 
-    /// Whether `number` would open one more hole than is allowed, if everything pending were
-    /// committed too. Pending numbers are few, and each can open one hole at most.
-    fn opens_too_many_holes(&self, number: u64) -> bool {
-        let (before, after) = if self.pending.is_empty() {
-            (self.held.holes(), self.held.holes_with(number))
+    /// Whether these numbers would open one more hole than is allowed, if everything pending were
+    /// committed too. What is pending is little, and each of it can open one hole at most.
+    fn opens_too_many_holes(&self, numbers: &Range<u64>) -> bool {
+        let single = numbers.end - numbers.start == 1;
+        let (before, after) = if self.pending.is_empty() && single {
+            (self.held.holes(), self.held.holes_with(numbers.start))
         } else {
             let mut all = self.held.clone();
-            for (pending, hash) in &self.pending {
-                all.insert(*pending, *hash);
+            for (first, pending) in &self.pending {
+                all.insert_missing(*first, pending.end, pending.hash);
             }
-            (all.holes(), all.holes_with(number))
+            let before = all.holes();
+            all.insert_missing(numbers.start, numbers.end, BatchHash([0; 32]));
+            (before, all.holes())
         };
         // What fills a hole is taken even where a damaged journal left too many of them.
         after > LEDGER_HOLES_MAX && after > before
@@ -138,6 +182,41 @@ struct AgentLedger {
 }
 
 impl AgentLedger {
+    /// Makes numbers pending, if no bound is broken: those of `gap`, or the batch's own.
+    fn admit(
+        &mut self,
+        agent: &AgentId,
+        key: BatchKey,
+        hash: BatchHash,
+        gap: Option<Vec<Range<u64>>>,
+    ) -> Verdict {
+        let is_gap = gap.is_some();
+        let runs = gap.unwrap_or_else(|| vec![key.number..key.number.saturating_add(1)]);
+        let whole = runs.first().zip(runs.last());
+        let whole = whole.map_or(0..0, |(first, last)| first.start..last.end);
+        if let Err(refusal) = self.bound(key, &whole) {
+            return Verdict::Refused(refusal);
+        }
+        self.unfold(key.buffer);
+        self.pending += runs.len();
+        let lane = self.lanes.entry(key.lane_key()).or_default();
+        for run in &runs {
+            let pending = Pending {
+                end: run.end,
+                hash,
+                gap: is_gap,
+            };
+            lane.pending.insert(run.start, pending);
+        }
+        Verdict::Fresh(Admission {
+            agent: agent.clone(),
+            key,
+            hash,
+            runs,
+            gap: is_gap,
+        })
+    }
+
     /// Counts a buffer among those that are not drained; the oldest gives way to it.
     fn unfold(&mut self, buffer: BufferId) {
         if self.unfolded.contains(&buffer) {
@@ -149,8 +228,8 @@ impl AgentLedger {
         self.unfolded.push(buffer);
     }
 
-    fn bound(&self, key: BatchKey) -> Result<(), Refusal> {
-        if key.number >= NUMBER_MAX {
+    fn bound(&self, key: BatchKey, numbers: &Range<u64>) -> Result<(), Refusal> {
+        if numbers.end > NUMBER_MAX {
             return Err(Refusal::Number);
         }
         if self.pending >= LEDGER_PENDING_MAX {
@@ -163,7 +242,7 @@ impl AgentLedger {
             let room = self.lanes.len() < AGENT_LANES_MAX;
             return if room { Ok(()) } else { Err(Refusal::Buffers) };
         };
-        if lane.opens_too_many_holes(key.number) {
+        if lane.opens_too_many_holes(numbers) {
             return Err(Refusal::Holes {
                 take: lane.held.first_missing(0, u64::MAX).unwrap_or(0),
             });
@@ -212,27 +291,36 @@ impl Ledger {
         self.agents.get(agent).map(|entry| Session(entry.session))
     }
 
-    /// What to make of a declared loss. First committed wins between data and gap: a gap over a
-    /// number that is held is a replay, whatever is held there.
+    /// What to make of a declared loss that stands for these numbers (see
+    /// [`numbers`](crate::batch::SealedBatch::numbers)). Each is judged by itself, and first
+    /// committed wins between data and gap: the gap takes those that are neither held nor being
+    /// written, and with none left it is a replay, whatever is held there.
     pub fn judge_gap(
         &mut self,
         session: Session,
         agent: &AgentId,
         key: BatchKey,
-        hash: BatchHash,
+        (hash, numbers): (BatchHash, Range<u64>),
     ) -> Verdict {
-        match self.judge(session, agent, key, hash) {
-            Verdict::Conflict if self.is_held(agent, key) => Verdict::Replay { verified: false },
-            verdict => verdict,
+        let entry = self.agents.entry(agent.clone()).or_default();
+        if session.0 < entry.session {
+            return Verdict::Stale {
+                current: Session(entry.session),
+            };
         }
-    }
-
-    fn is_held(&self, agent: &AgentId, key: BatchKey) -> bool {
-        let lane = self
-            .agents
-            .get(agent)
-            .and_then(|entry| entry.lanes.get(&key.lane_key()));
-        lane.is_some_and(|lane| lane.held.contains(key.number))
+        let lane = entry.lanes.get(&key.lane_key());
+        let absent = lane.map_or_else(|| vec![numbers.clone()], |lane| lane.absent(&numbers));
+        if absent.is_empty() {
+            let all_held = lane.is_none_or(|lane| {
+                let missing = lane.held.first_missing(numbers.start, numbers.end);
+                missing.is_none()
+            });
+            return match all_held {
+                true => Verdict::Replay { verified: false },
+                false => Verdict::Pending,
+            };
+        }
+        entry.admit(agent, key, hash, Some(absent))
     }
 
     /// What to make of one batch of `agent`, sent in `session`.
@@ -258,48 +346,44 @@ impl Ledger {
                     },
                 };
             }
-            if let Some(pending) = lane.pending.get(&key.number) {
-                return if *pending == hash {
+            if let Some(pending) = lane.pending_at(key.number) {
+                return if pending.gap || pending.hash == hash {
                     Verdict::Pending
                 } else {
                     Verdict::Conflict
                 };
             }
         }
-        if let Err(refusal) = entry.bound(key) {
-            return Verdict::Refused(refusal);
-        }
-        entry.unfold(key.buffer);
-        entry.pending += 1;
-        entry
-            .lanes
-            .entry(key.lane_key())
-            .or_default()
-            .pending
-            .insert(key.number, hash);
-        Verdict::Fresh(Admission {
-            agent: agent.clone(),
-            key,
-            hash,
-        })
+        entry.admit(agent, key, hash, None)
     }
 
-    /// The batch is durable: its number is held from now on.
+    /// The batch is durable: its numbers are held from now on.
     pub fn commit(&mut self, admission: Admission) {
-        let Admission { agent, key, hash } = admission;
-        if let Some(lane) = self.end_pending(&agent, key) {
-            let new = lane.held.insert(key.number, hash);
+        let Admission {
+            agent, key, hash, ..
+        } = &admission;
+        let Some(lane) = self.end_pending(&admission) else {
+            return;
+        };
+        for run in &admission.runs {
+            let new = lane.held.insert_run(Held {
+                first: run.start,
+                end: run.end,
+                sum: HashSum::default().with_each(*hash, run.end - run.start),
+            });
             assert!(new, "{key} of {agent} was pending, and so it was not held");
-            lane.remember(key.number, hash);
+        }
+        if !admission.gap {
+            lane.remember(key.number, *hash);
         }
     }
 
-    /// The batch did not become durable: its number is absent again, and nothing is left of it.
+    /// The batch did not become durable: its numbers are absent again, and nothing is left of it.
     pub fn abort(&mut self, admission: Admission) {
-        let Admission { agent, key, .. } = admission;
         let empty = self
-            .end_pending(&agent, key)
+            .end_pending(&admission)
             .is_some_and(|lane| lane.pending.is_empty() && lane.held.is_empty());
+        let Admission { agent, key, .. } = admission;
         let Some(entry) = self.agents.get_mut(&agent).filter(|_| empty) else {
             return;
         };
@@ -309,11 +393,13 @@ impl Ledger {
         }
     }
 
-    fn end_pending(&mut self, agent: &AgentId, key: BatchKey) -> Option<&mut LaneLedger> {
-        let entry = self.agents.get_mut(agent)?;
-        let lane = entry.lanes.get_mut(&key.lane_key())?;
-        if lane.pending.remove(&key.number).is_some() {
-            entry.pending -= 1;
+    fn end_pending(&mut self, admission: &Admission) -> Option<&mut LaneLedger> {
+        let entry = self.agents.get_mut(&admission.agent)?;
+        let lane = entry.lanes.get_mut(&admission.key.lane_key())?;
+        for run in &admission.runs {
+            if lane.pending.remove(&run.start).is_some() {
+                entry.pending -= 1;
+            }
         }
         Some(lane)
     }
@@ -329,6 +415,24 @@ impl Ledger {
             lane.remember(key.number, hash);
         }
         new
+    }
+
+    /// Takes in a gap that the journal holds, with the numbers that it took; as
+    /// [`recover`](Self::recover).
+    pub fn recover_gap(
+        &mut self,
+        agent: &AgentId,
+        key: BatchKey,
+        (hash, runs): (BatchHash, &[Range<u64>]),
+    ) -> bool {
+        let entry = self.agents.entry(agent.clone()).or_default();
+        entry.unfold(key.buffer);
+        let lane = entry.lanes.entry(key.lane_key()).or_default();
+        let taken = |run: &Range<u64>| {
+            let new = lane.held.insert_missing(run.start, run.end, hash);
+            new == [(run.start, run.end)]
+        };
+        runs.iter().map(taken).fold(true, |all, new| all && new)
     }
 
     /// What is committed of one lane of `agent`; empty when nothing is.

@@ -25,6 +25,8 @@ pub const ZSTD_WINDOW_LOG_MAX: u32 = 17;
 /// Origin ranges of messages that one batch may name.
 pub const BATCH_COVERS_MAX: usize = 16;
 
+/// Numbers of which one gap tells the readings apart, at most.
+pub const GAP_NUMBERS_MAX: usize = 128 * 1024;
 /// Bytes of the words that explain a gap, at most.
 pub const GAP_DETAIL_BYTES_MAX: usize = 1_024;
 
@@ -100,6 +102,9 @@ const _: () = assert!(BATCH_TARGET_BYTES as u64 <= IN_FLIGHT_BYTES);
 // A Welcome that states every range of a lane fits one control frame (32 bytes a range).
 const _: () = assert!(WELCOME_RANGES_MAX * 32 <= CONTROL_FRAME_BYTES_MAX / 2);
 const _: () = assert!(1 << ZSTD_WINDOW_LOG_MAX <= BODY_RAW_BYTES_MAX);
+// Three bytes tell the readings of one number of a gap; envelope and words are far less.
+const _: () = assert!(BATCH_READINGS_MAX + 1 < 1 << 21);
+const _: () = assert!(3 * GAP_NUMBERS_MAX + 8 * 1024 < BATCH_BYTES_MAX);
 // A head tells the rows of a batch in 16 bits.
 const _: () = assert!(BATCH_READINGS_MAX <= u16::MAX as usize);
 const _: () = assert!(HELLO_LANES_MAX <= AGENT_LANES_MAX);

@@ -135,6 +135,19 @@ impl HeldRanges {
         true
     }
 
+    /// Adds those numbers of [first, end) that are not held, each with `hash`; what they were.
+    pub fn insert_missing(&mut self, first: u64, end: u64, hash: BatchHash) -> Vec<(u64, u64)> {
+        let missing = self.missing(first, end);
+        for (first, end) in &missing {
+            self.insert_run(Held {
+                first: *first,
+                end: *end,
+                sum: HashSum::default().with_each(hash, end - first),
+            });
+        }
+        missing
+    }
+
     /// The lowest number in [from, end) that is not held.
     pub fn first_missing(&self, from: u64, end: u64) -> Option<u64> {
         let run = self.0.get(self.place(from)).filter(|run| run.first <= from);
@@ -225,6 +238,21 @@ mod tests {
             let missing: u64 = held.missing(0, 62).iter().map(|(a, b)| b - a).sum();
             prop_assert_eq!(missing, 62 - held.count());
             prop_assert_eq!(held.sum_within(0, 62), Some(held.sum()));
+        }
+
+        /// What a run adds is what each of its numbers would have added.
+        #[test]
+        fn a_run_adds_what_is_missing(
+            numbers in proptest::collection::vec(0u64..60, 0..40),
+            (first, count) in (0u64..50, 0u64..20),
+        ) {
+            let mut one_by_one = HeldRanges::new();
+            numbers.iter().for_each(|n| { one_by_one.insert(*n, hash(*n)); });
+            let mut at_once = one_by_one.clone();
+            let new = (first..first + count).filter(|n| one_by_one.insert(*n, hash(999))).count();
+            let added = at_once.insert_missing(first, first + count, hash(999));
+            prop_assert_eq!(added.iter().map(|(a, b)| b - a).sum::<u64>(), new as u64);
+            prop_assert_eq!(at_once, one_by_one);
         }
     }
 

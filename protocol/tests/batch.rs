@@ -88,6 +88,8 @@ fn golden_batches_stay_as_they_are() {
                 (sealed.covers(), sealed.sealed_at())
             );
             assert_eq!(old.series_needed(), sealed.series_needed());
+            assert_eq!(old.names(), sealed.names());
+            assert_eq!(old.numbers(), sealed.numbers());
             assert_eq!(
                 (old.event_first(), old.event_last()),
                 (sealed.event_first(), sealed.event_last())

@@ -15,6 +15,7 @@
 pub mod limits;
 
 pub mod dice;
+pub mod full_disk;
 pub mod kills;
 pub mod mosquitto;
 pub mod mqtt;
@@ -22,3 +23,4 @@ pub mod pki;
 pub mod process;
 pub mod programs;
 pub mod site;
+pub mod small_disk;

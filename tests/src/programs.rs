@@ -19,15 +19,13 @@ const PROGRAMS: [(&str, &str); 3] = [
 /// The folder of the profile: `target/debug`, when nothing else is asked for.
 fn profile_dir() -> PathBuf {
     let test = std::env::current_exe().expect("a test knows where it is");
-    let dir = test.parent().expect("it lies in a folder");
-    // A test lies in `deps`, a program beside it.
-    match dir.file_name().is_some_and(|name| name == "deps") {
-        true => dir
-            .parent()
-            .expect("which lies in the profile's")
-            .to_owned(),
-        false => dir.to_owned(),
+    let folder = test.parent().expect("it lies in a folder");
+    match folder.ends_with("deps") {
+        true => folder.parent().expect("which lies in the profile's"),
+        // A program, not a test.
+        false => folder,
     }
+    .to_owned()
 }
 
 /// A folder for what tests write, on a real file system.

@@ -33,6 +33,11 @@ pub fn free_address() -> SocketAddr {
     }
 }
 
+/// What the agent's configuration says of its storage, when a test says nothing else: it stands
+/// behind what `[agent]` begins with.
+const STORAGE: &str = "[wal]\nquota_bytes = \"16 MiB\"\n\
+    [spool]\nquota_bytes = \"64 MiB\"\nseal_delay_ms = 200\n";
+
 /// A site.
 #[derive(Debug)]
 pub struct Site {
@@ -50,6 +55,9 @@ pub struct Site {
     agent_sends_to: SocketAddr,
     /// What stands at the end of the agent's configuration.
     more_of_the_agent: String,
+    /// Where the agent keeps its data, and what its configuration says of storage.
+    agent_dir: PathBuf,
+    agent_storage: String,
 }
 
 impl Site {
@@ -67,9 +75,18 @@ impl Site {
             aggregator_http: free_address(),
             agent_sends_to: uplink,
             more_of_the_agent: String::new(),
+            agent_dir: PathBuf::new(),
+            agent_storage: STORAGE.to_owned(),
         };
-        site.configure();
-        site
+        let agent_dir = site.path().join("agent");
+        site.storing(&agent_dir, STORAGE)
+    }
+
+    /// The same, with the agent's data elsewhere, and other settings of its storage.
+    pub fn storing(mut self, agent_dir: &Path, storage: &str) -> Self {
+        (self.agent_dir, self.agent_storage) = (agent_dir.to_owned(), storage.to_owned());
+        self.configure();
+        self
     }
 
     /// The same, with the agent sending to a relay instead of the aggregator.
@@ -108,12 +125,12 @@ impl Site {
         } = &self.pki;
         let text = format!(
             "[agent]\ndata_dir = {:?}\nname = \"gate\"\n\
+             {}\n\
              [source.listener]\naddress = \"{}\"\n\
-             [wal]\nquota_bytes = \"16 MiB\"\n\
-             [spool]\nquota_bytes = \"64 MiB\"\nseal_delay_ms = 200\n\
              [uplink]\nendpoints = [\"{}\"]\nca = {:?}\ncertificate = {:?}\nkey = {:?}\n\
              [http]\naddress = \"{}\"\n{}",
-            dir.join("agent"),
+            self.agent_dir,
+            self.agent_storage,
             self.mqtt,
             self.agent_sends_to,
             agent.ca,

@@ -13,6 +13,7 @@ mod broker;
 mod config;
 mod crash;
 mod crowd;
+mod full_disk;
 mod hostile;
 mod kills;
 mod link;

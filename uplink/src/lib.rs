@@ -10,6 +10,8 @@ mod backoff;
 pub mod connection;
 pub mod control;
 pub mod run;
+mod spool;
 
 pub use connection::{ConnectError, Identity, Target};
-pub use run::{Sealed, Spool, SpoolError, Status, UplinkConfig, run};
+pub use run::{Status, UplinkConfig, run};
+pub use spool::{Sealed, Shed, Spool, SpoolError};

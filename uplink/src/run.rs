@@ -8,6 +8,7 @@ use crate::limits::{
     BACKOFF_MIN, BUSY_WAIT_MAX, CURSOR_INTERVAL, GOODBYE, HANDSHAKE_TIMEOUT, PROBE_AFTER,
     RECEIVE_WINDOW_BYTES, TICK,
 };
+use crate::spool::{Sealed, Spool};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use quinn::{Connection, RecvStream, SendStream, VarInt};
@@ -18,46 +19,9 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
 use tracing::{debug, info, warn};
-use tributary_protocol::batch::SealedBatch;
 use tributary_protocol::frame::{FrameKind, RawFrame, header};
-use tributary_protocol::ids::BatchKey;
 use tributary_protocol::message::{Ack, AgainReason, Message, Reject, RejectCode, Welcome};
-use tributary_protocol::session::{LaneCursor, Outgoing, Sender, Trim, Urgency};
-
-/// A batch that became durable in its spool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sealed {
-    /// Which.
-    pub key: BatchKey,
-    /// Its bytes.
-    pub bytes: u64,
-}
-
-/// Why a batch can't be read from its spool.
-#[derive(Debug, thiserror::Error)]
-#[error("batch {key} can't be read from the spool: {reason}")]
-pub struct SpoolError {
-    /// Which.
-    pub key: BatchKey,
-    /// Why.
-    pub reason: String,
-    /// Whether it may well be read another time: the disk or the system failed, not the batch.
-    pub passing: bool,
-}
-
-/// Where batches are until they are acknowledged.
-pub trait Spool: Send {
-    /// A batch that is durable here.
-    ///
-    /// # Errors
-    /// When the disk fails, or when it is gone for good; then it is passed over. For damage a gap
-    /// of the same name is handed out.
-    fn read(&mut self, key: BatchKey) -> Result<SealedBatch, SpoolError>;
-    /// Everything below is acknowledged and may go.
-    fn trim(&mut self, trim: Trim);
-    /// Keeps what was acknowledged, so that a restart sends little again.
-    fn save(&mut self, cursor: &[LaneCursor]);
-}
+use tributary_protocol::session::{Outgoing, Sender, Urgency};
 
 /// What the uplink has to know.
 #[derive(Clone, Debug)]
@@ -277,6 +241,13 @@ impl<S: Spool> Uplink<S> {
 
     fn on_sealed(&mut self, sealed: Sealed) {
         self.sender.on_sealed(sealed.key, sealed.bytes);
+        self.take_sheds();
+    }
+
+    fn take_sheds(&mut self) {
+        for shed in self.spool.take_sheds() {
+            self.sender.on_shed(shed.key, shed.numbers, shed.bytes);
+        }
     }
 
     fn disconnected(&mut self, problem: String) {
@@ -465,6 +436,7 @@ impl<S: Spool> Uplink<S> {
 
     /// Sends as much as the window allows.
     fn fill(&mut self, link: &mut Link) {
+        self.take_sheds();
         if self.hold.0.is_some_and(|until| until > Instant::now()) {
             return;
         }
@@ -484,8 +456,11 @@ impl<S: Spool> Uplink<S> {
                 }
             };
             let bytes = batch.bytes().len() as u64;
+            // It may be a gap that stands for more than what was asked for.
+            let numbers = batch.numbers();
             let outgoing = Outgoing {
-                key,
+                key: batch.key(),
+                count: numbers.end - numbers.start,
                 bytes,
                 hash: batch.hash(),
                 series_needed: batch.series_needed(),

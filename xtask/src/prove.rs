@@ -1,8 +1,9 @@
 //! Runs what takes too long for a test, and keeps its figures in `benches/RESULTS.md`: the demo
-//! under chaos with one seed after the other, and an agent killed a thousand times.
+//! under chaos with one seed after the other, an agent killed a thousand times, a full disk.
 //!
 //! What is proven is judged by the programs that run; here only their exit codes count.
 
+mod full_disk;
 mod table;
 
 use crate::results::{self, machine::Machine};
@@ -38,6 +39,8 @@ enum Proof {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// A file system of 64 MB, filled from outside: no exit, no wedge, every loss declared
+    FullDisk(full_disk::Arguments),
 }
 
 /// Runs it, and writes its figures once all went well.
@@ -47,15 +50,19 @@ pub fn run(root: &Path, arguments: &Arguments) -> Result<()> {
         !machine.is_in_memory(),
         "target lies on a file system in memory, where an fdatasync proves nothing"
     );
-    let (title, command, table) = match arguments.proof {
+    let (title, command, table) = match &arguments.proof {
         Proof::Chaos { seeds, qos } => {
             let title = format!("chaos, QoS {qos}");
             let command = format!("cargo xtask prove chaos --seeds {seeds} --qos {qos}");
-            (title, command, chaos(root, seeds, qos)?)
+            (title, command, chaos(root, *seeds, *qos)?)
         }
         Proof::Kills { count, seed } => {
             let command = format!("cargo xtask prove kills --count {count} --seed {seed}");
-            ("kills".to_owned(), command, kills(root, count, seed)?)
+            ("kills".to_owned(), command, kills(root, *count, *seed)?)
+        }
+        Proof::FullDisk(arguments) => {
+            let table = full_disk::run(root, arguments)?;
+            ("full disk".to_owned(), arguments.command(), table)
         }
     };
     let text = format!("```sh\n{command}\n```\n\n{machine}\n{table}");

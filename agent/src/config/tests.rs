@@ -14,6 +14,7 @@ const WHOLE: &str = r#"
 [agent]
 data_dir = "/data"
 name = "gateway 7"
+reserve_bytes = "8 MiB"
 
 [source.listener]
 address = "[::1]:1884"
@@ -21,11 +22,20 @@ rate_limit_messages_per_s = 50
 
 [wal]
 profile = "sd-card"
+max_write_gb_per_day = 12
 quota_bytes = "64 MiB"
 
 [spool]
 quota_bytes = 1073741824
 seal_delay_ms = 250
+
+[spool.lanes.telemetry]
+policy = "drop-newest"
+max_age_hours = 72
+
+[spool.lanes.events]
+policy = "drop-oldest"
+quota_bytes = "16 MiB"
 
 [uplink]
 endpoints = ["aggregator:7443", "[2001:db8::1]:7443"]
@@ -47,7 +57,24 @@ fn every_setting_is_read() {
     assert_eq!(config.listener.rate_limit_messages_per_s, 50);
     assert_eq!(config.wal.max_delay, Duration::from_millis(100));
     assert_eq!(config.wal.quota_bytes, 64 << 20);
-    assert_eq!(config.spool.quota_bytes, 1 << 30);
+    let budget = config.wal.commit_policy().wear;
+    assert_eq!(
+        budget.map(|budget| budget.bytes_per_day),
+        Some(12_000_000_000)
+    );
+    assert_eq!(config.agent.reserve_bytes, 8 << 20);
+    let telemetry = LanePolicy {
+        policy: Policy::DropNewest,
+        quota_bytes: 1 << 30,
+        max_age: Some(Duration::from_secs(72 * 3_600)),
+    };
+    assert_eq!(config.spool.telemetry, telemetry);
+    let events = LanePolicy {
+        policy: Policy::DropOldest,
+        quota_bytes: 16 << 20,
+        max_age: None,
+    };
+    assert_eq!(config.spool.events, events);
     assert_eq!(config.spool.seal_delay, Duration::from_millis(250));
     let endpoints: Vec<_> = config
         .uplink
@@ -69,6 +96,12 @@ fn an_empty_file_gives_the_documented_defaults() {
     assert_eq!(config.wal.max_delay, Duration::from_millis(20));
     assert_eq!(config.wal.quota_bytes, 256 << 20);
     assert_eq!(config.uplink, UplinkSettings::default());
+    let spool = SpoolConfig {
+        telemetry: config.spool.telemetry,
+        events: config.spool.events,
+        reserve_bytes: config.agent.reserve_bytes,
+    };
+    assert_eq!(spool, SpoolConfig::default());
 }
 
 #[test]

@@ -3,13 +3,18 @@
 use super::broker::BrokerMarks;
 use super::ring::{Keyed, Ring};
 use super::{Client, Mark, Marks};
-use crate::limits::{DEVICE_MARKS, MARKED_DEVICES_MAX, MARKED_SESSIONS_MAX, UNRELEASED_MAX};
+use crate::limits::{
+    DEVICE_MARKS, MARKED_DEVICES_MAX, MARKED_SESSIONS_MAX, SESSION_MARKS, UNRELEASED_MAX,
+};
 use bytes::{Buf, BufMut, TryGetError};
 use tributary_protocol::limits::NAME_BYTES_MAX;
 
 const VERSION: u16 = 2;
 /// Without what QoS 2, sessions and brokers need.
 const VERSION_1: u16 = 1;
+
+/// Bytes of one mark.
+const MARK_BYTES: usize = 8 + 8;
 
 /// Why bytes are no marks.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -55,6 +60,17 @@ impl Marks {
                 .for_each(|mark| write_mark(out, mark));
         }
         self.brokers.write(out);
+    }
+
+    /// How many bytes longer the marks get as those who are known go on publishing.
+    pub fn growth_bytes(&self) -> usize {
+        let devices = self.devices.iter();
+        let devices: usize = devices.map(|(_, _, ring)| DEVICE_MARKS - ring.len()).sum();
+        let sessions = self.sessions.iter();
+        let sessions: usize = sessions
+            .map(|(_, _, client)| SESSION_MARKS - client.newest.len())
+            .sum();
+        MARK_BYTES * (devices + sessions)
     }
 
     /// The marks at the front of `input`, which is moved behind them.

@@ -30,6 +30,9 @@ async fn keep(
 ) -> bool {
     while let Some(batch) = sealed.recv().await {
         sender.on_sealed(batch.key, batch.bytes);
+        for shed in spool.take_sheds() {
+            sender.on_shed(shed.key, shed.numbers, shed.bytes);
+        }
         let (batches, bytes) = sender.backlog();
         status.send_modify(|status| {
             status.problem = Some("no aggregator is configured".to_owned());

@@ -16,10 +16,10 @@ use crate::configuration::{Configurations, InForce, Texts};
 use crate::deadletter::put_back::{Done, PutBack};
 use crate::deadletter::{DeadLetters, Letter, TOO_LARGE, WORD_TOO_LARGE};
 use crate::decode::{Decoded, Rows, Rules, message_hash};
-use crate::limits::{CHECKPOINT_WAL_BYTES, STORAGE_RETRY};
+use crate::limits::{CHECKPOINT_ROOM_BYTES, CHECKPOINT_WAL_BYTES, STORAGE_RETRY};
 use crate::marks::{Evidence, Judged, Marks};
 use crate::spool::{Covered, SpoolWriter};
-use crate::wal::{Message, PubRel, Qos, Record, RecordKind, Replayed};
+use crate::wal::{Message, PubRel, Qos, Record, RecordKind, Refused, Replayed};
 use metrics::{counter, gauge};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ use tokio::sync::mpsc;
 use tracing::{error, warn};
 use tributary_journal::{Checkpoints, Damage, LifeId, LogError, LogReader};
 use tributary_protocol::batch::{Cover, SealError, SealedBatch};
-use tributary_protocol::ids::BufferId;
+use tributary_protocol::ids::{BufferId, Lane};
 use tributary_protocol::reading::Flags;
 use tributary_uplink::Sealed;
 
@@ -133,11 +133,12 @@ impl SealStage {
             spool,
             covered,
             dead,
-            checkpoints,
+            mut checkpoints,
             texts,
             wal,
             catalogue,
         } = stores;
+        checkpoints.prepare(CHECKPOINT_ROOM_BYTES);
         let good = checkpoints.valid().into_iter().find_map(|held| {
             let read = Checkpoint::read(&held.body);
             read.inspect_err(|error| warn!(%error, "an older checkpoint is used"))
@@ -157,7 +158,7 @@ impl SealStage {
             }
         };
         if let Some(position) = position {
-            covered.advance(position);
+            covered.advance_all(position);
         }
         Self {
             lanes: Lanes::new(config.present, config.delay_us),
@@ -250,9 +251,9 @@ impl SealStage {
             ..origin
         });
         self.since_checkpoint += bytes.len() as u64;
-        let covered = self.covered.origin().is_some_and(|to| origin < to);
+        let covered = self.is_covered(Lane::Telemetry, origin);
         match Record::parse(kind, bytes) {
-            Ok(Record::Message(message)) => self.message(origin, &message, covered, now)?,
+            Ok(Record::Message(message)) => self.message(origin, &message, now)?,
             Ok(Record::TooLarge(large)) => {
                 let bytes = large.payload_bytes;
                 let reason = format!("{bytes} bytes of payload: {TOO_LARGE}");
@@ -276,6 +277,9 @@ impl SealStage {
             Ok(Record::Control(RecordKind::PutBack, bytes)) => {
                 self.put_back_record(origin, bytes, covered, now)?;
             }
+            Ok(Record::Control(RecordKind::Refused, bytes)) if !covered => {
+                self.refused(origin, bytes, now)?;
+            }
             Ok(Record::Control(..)) => self.pass(origin, covered, now)?,
             Err(error) => {
                 error!(%error, number = origin.number, "a record of the log can't be understood");
@@ -291,12 +295,37 @@ impl SealStage {
         Ok(())
     }
 
+    /// Whether a lane holds what this message gave it.
+    fn is_covered(&self, lane: Lane, origin: Origin) -> bool {
+        self.covered.of(lane).is_some_and(|to| origin < to)
+    }
+
+    /// Takes in what was refused at the door although it was acknowledged.
+    fn refused(&mut self, origin: Origin, bytes: &[u8], now: Now) -> Result<(), StageError> {
+        let unknown = Refused {
+            messages: 0,
+            readings: 0,
+            first: now.wall,
+            last: now.wall,
+        };
+        let refused = Refused::read(bytes).unwrap_or_else(|error| {
+            error!(%error, number = origin.number, "what was refused can't be understood");
+            unknown
+        });
+        counter!("tributary_agent_refused_readings_total").increment(refused.readings);
+        if self.lanes.must_seal_before(Lane::Telemetry, origin, 0, 0) {
+            self.seal(now)?;
+        }
+        self.lanes.refuse(origin, refused, now.monotonic);
+        Ok(())
+    }
+
     /// Covers a message that gives no readings.
     fn pass(&mut self, origin: Origin, covered: bool, now: Now) -> Result<(), StageError> {
         if covered {
             return Ok(());
         }
-        if self.lanes.must_seal_before(origin, 0, 0) {
+        if self.lanes.must_seal_before(Lane::Telemetry, origin, 0, 0) {
             self.seal(now)?;
         }
         self.lanes.pass(origin);
@@ -308,9 +337,14 @@ impl SealStage {
         &mut self,
         origin: Origin,
         message: &Message<'_>,
-        covered: bool,
         now: Now,
     ) -> Result<(), StageError> {
+        // What a client leaves behind tells of the client, not of what it measured.
+        let lane = match message.will {
+            true => Lane::Events,
+            false => Lane::Telemetry,
+        };
+        let covered = self.is_covered(lane, origin);
         let decoded = self.decode(message);
         let judged = self.judge(message, decoded.as_ref().ok());
         if covered {
@@ -325,7 +359,8 @@ impl SealStage {
             return self.pass(origin, false, now);
         }
         let texts = text_bytes(self.rows.iter());
-        if self.lanes.must_seal_before(origin, self.rows.len(), texts) {
+        let rows = self.rows.len();
+        if self.lanes.must_seal_before(lane, origin, rows, texts) {
             self.seal(now)?;
         }
         let flags = match judged {
@@ -335,10 +370,11 @@ impl SealStage {
             }
             _ => Flags::default(),
         };
-        if let Err(reason) = self
+        let readings = self.rows.iter();
+        let taken = self
             .lanes
-            .take(origin, self.rows.iter(), flags, now.monotonic)
-        {
+            .take(lane, origin, readings, (flags, now.monotonic));
+        if let Err(reason) = taken {
             self.bury(origin, message, "series", &reason.to_string())?;
             return self.pass(origin, false, now);
         }
@@ -390,11 +426,14 @@ impl SealStage {
     /// # Errors
     /// See [`StageError`].
     pub fn tick(&mut self, now: Now) -> Result<(), StageError> {
+        if let Err(error) = self.spool.tick(now) {
+            warn!(%error, "what is too old stays for now");
+        }
         if self.lanes.is_due(now.monotonic) {
             self.seal(now)?;
         }
         let asked = self.put_back.takes_checkpoint();
-        if asked || self.since_checkpoint >= self.checkpoint_due || self.is_log_half_full() {
+        if asked || self.since_checkpoint >= self.checkpoint_due || self.wants_room() {
             self.checkpoint(now)?;
         }
         Ok(())
@@ -426,41 +465,56 @@ impl SealStage {
         for (series, meta, value) in self.lanes.latest() {
             self.catalogue.note(series, meta, value);
         }
-        if let Err(error) = self.seal_together(now)? {
-            warn!(%error, "sealed message by message");
-            for given_up in self.lanes.give_up() {
-                self.seal_alone(given_up, now)?;
+        // Events first: whatever `telemetry` covers, they cover, too.
+        for lane in [Lane::Events, Lane::Telemetry] {
+            if let Err(error) = self.seal_together(lane, now)? {
+                warn!(%error, lane = lane.name(), "sealed message by message");
+                let given_up = self.lanes.give_up(lane);
+                let covers = self.lanes.set_covers(Vec::new());
+                for given_up in given_up {
+                    self.seal_alone(lane, given_up, now)?;
+                    self.lanes.set_covers(Vec::new());
+                }
+                self.lanes.set_covers(covers);
+                // What was refused stands in a lane of its own.
+                let rest = self.lanes.seal_lane(lane, now.wall)?;
+                self.store(rest)?;
+            }
+            if lane == Lane::Events {
+                self.covered.advance(lane, covered_to);
             }
         }
         // What is covered is not looked at again: its dead letters must be kept by then.
         self.until_stored(|stage| stage.dead.flush())?;
-        self.covered.advance(covered_to);
+        self.covered.advance_all(covered_to);
+        self.lanes.clear();
         Ok(())
     }
 
-    /// Seals and stores what waits; the inner error is about its content, and changes nothing.
-    fn seal_together(&mut self, now: Now) -> Result<Result<(), SealError>, StageError> {
-        loop {
+    /// Seals and stores what waits in a lane; the inner error is about its content, and changes
+    /// nothing.
+    fn seal_together(&mut self, lane: Lane, now: Now) -> Result<Result<(), SealError>, StageError> {
+        while lane == Lane::Telemetry {
             match self.lanes.seal_series(now.wall) {
-                Ok(Some(series)) => self.store(&series)?,
+                Ok(Some(series)) => self.store(vec![series])?,
                 Ok(None) => break,
                 Err(error) => return Ok(Err(error)),
             }
         }
-        match self.lanes.seal_readings(now.wall) {
-            Ok(Some(batch)) => {
+        match self.lanes.seal_lane(lane, now.wall) {
+            Ok(batches) if batches.is_empty() => Ok(Ok(())),
+            Ok(batches) => {
                 // A batch covers what came between its messages: that must be kept before it.
                 self.until_stored(|stage| stage.dead.flush())?;
-                self.store(&batch)?;
+                self.store(batches)?;
                 Ok(Ok(()))
             }
-            Ok(None) => Ok(Ok(())),
             Err(error) => Ok(Err(error)),
         }
     }
 
     /// Takes one message out of the log again, and seals its readings alone.
-    fn seal_alone(&mut self, given_up: GivenUp, now: Now) -> Result<(), StageError> {
+    fn seal_alone(&mut self, lane: Lane, given_up: GivenUp, now: Now) -> Result<(), StageError> {
         let Origin { buffer, number } = given_up.origin;
         let mut entries = Vec::new();
         let read = self.wal.read(LifeId(buffer.0), number, 1, &mut entries);
@@ -476,40 +530,43 @@ impl SealStage {
             return Ok(());
         }
         let readings = self.rows.iter();
-        let taken = self.lanes.take(
-            given_up.origin,
-            readings,
-            given_up.more_flags,
-            now.monotonic,
-        );
+        let flags = (given_up.more_flags, now.monotonic);
+        let taken = self.lanes.take(lane, given_up.origin, readings, flags);
         let failed = match taken {
             Ok(()) => self
-                .seal_together(now)?
+                .seal_together(lane, now)?
                 .err()
                 .map(|error| error.to_string()),
             Err(error) => Some(error.to_string()),
         };
         if let Some(reason) = failed {
-            self.lanes.give_up();
+            self.lanes.give_up(lane);
             self.bury(given_up.origin, &message, "seal", &reason)?;
         }
         Ok(())
     }
 
-    /// Makes a batch durable, however long that takes, and tells the uplink.
-    fn store(&mut self, batch: &SealedBatch) -> Result<(), StageError> {
-        self.until_stored(|stage| stage.spool.append(batch))?;
-        let bytes = batch.bytes().len() as u64;
-        let lane = batch.key().lane.name();
-        counter!("tributary_agent_batches_total", "lane" => lane).increment(1);
-        counter!("tributary_agent_batch_bytes_total", "lane" => lane).increment(bytes);
-        let sealed = Sealed {
-            key: batch.key(),
-            bytes,
-        };
-        self.sealed
-            .blocking_send(sealed)
-            .map_err(|_| StageError::NoUplink)
+    /// Makes batches of one lane durable together, however long that takes, and tells the uplink.
+    fn store(&mut self, batches: Vec<SealedBatch>) -> Result<(), StageError> {
+        let mut stored = Vec::new();
+        self.until_stored(|stage| {
+            stored = stage.spool.append(batches.clone())?;
+            Ok(())
+        })?;
+        for batch in stored {
+            let bytes = batch.bytes().len() as u64;
+            let lane = batch.key().lane.name();
+            counter!("tributary_agent_batches_total", "lane" => lane).increment(1);
+            counter!("tributary_agent_batch_bytes_total", "lane" => lane).increment(bytes);
+            let sealed = Sealed {
+                key: batch.key(),
+                bytes,
+            };
+            self.sealed
+                .blocking_send(sealed)
+                .map_err(|_| StageError::NoUplink)?;
+        }
+        Ok(())
     }
 
     /// Tries again until the disk takes it: meanwhile nothing is read from the log's queue, the

@@ -7,8 +7,8 @@ use crate::configuration::Texts;
 use crate::deadletter::{DeadLetters, Letter};
 use crate::decode::Rules;
 use crate::limits::WAL_SEGMENT_BYTES;
-use crate::spool::{self, AgentSpool};
-use crate::wal::{Message, Qos, RecordKind, Replay};
+use crate::spool::{self, AgentSpool, SpoolConfig};
+use crate::wal::{Message, Qos, RecordKind, Refused, Replay};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use tributary_journal::{
     Checkpoints, Disk, Frame, LifeId, Log, LogConfig, LogKind, LogReader, LogWriter, Open, SimDisk,
     Survival,
 };
-use tributary_protocol::batch::{Content, Decoder};
+use tributary_protocol::batch::{Content, Decoder, GapReason};
 use tributary_protocol::ids::LaneKey;
 use tributary_protocol::session::{LaneCursor, Trim};
 use tributary_uplink::{Sealed, Spool};
@@ -86,7 +86,11 @@ impl Life {
         )
         .unwrap();
         let texts = Texts::open(Arc::clone(disk), &dir.join("config")).unwrap();
-        let spool = spool::open(disk, &spool::dir(dir), present, 64 << 20, 0).unwrap();
+        let config = SpoolConfig {
+            reserve_bytes: 0,
+            ..SpoolConfig::default()
+        };
+        let spool = spool::open(disk, &spool::dir(dir), present, &config).unwrap();
         let stores = Stores {
             spool: spool.writer,
             covered: spool.covered,
@@ -142,17 +146,23 @@ impl Life {
     }
 
     fn commit_as(&mut self, kind: RecordKind, messages: &[Vec<u8>]) -> Option<()> {
+        let record = |message: &Vec<u8>| (kind, message.clone());
+        let records: Vec<_> = messages.iter().map(record).collect();
+        self.commit_records(&records)
+    }
+
+    fn commit_records(&mut self, records: &[(RecordKind, Vec<u8>)]) -> Option<()> {
         let mut frame = Frame::new();
-        for message in messages {
-            frame.push(kind.code(), message).unwrap();
+        for (kind, bytes) in records {
+            frame.push(kind.code(), bytes).unwrap();
         }
-        let appended = self.wal.append(&frame).ok()?;
-        for (i, message) in messages.iter().enumerate() {
+        let appended = self.wal.append_reserved(&frame).ok()?;
+        for (i, (kind, bytes)) in records.iter().enumerate() {
             let origin = Origin {
                 buffer: self.present,
                 number: appended.first + i as u64,
             };
-            stored(self.stage.record(origin, kind.code(), message, self.now()))?;
+            stored(self.stage.record(origin, kind.code(), bytes, self.now()))?;
         }
         Some(())
     }
@@ -181,7 +191,7 @@ fn message(device: u64, seq: i64, dup: bool) -> Vec<u8> {
         dup,
         retain: false,
         v5: false,
-        will: false,
+        will: is_will(seq),
         broker: false,
         packet_id: (seq % 60 + 1) as u16,
         received_time: 1_700_000_000_000_000 + seq,
@@ -190,6 +200,11 @@ fn message(device: u64, seq: i64, dup: bool) -> Vec<u8> {
     }
     .write(&mut out);
     out
+}
+
+/// Whether it is a client's will: its reading stands in the lane `events`.
+fn is_will(seq: i64) -> bool {
+    matches!(seq % 10, 3 | 6)
 }
 
 fn rows_of(seq: i64) -> u32 {
@@ -207,6 +222,8 @@ struct Arrived {
     books: BTreeMap<BufferId, Vec<SeriesDef>>,
     batches: BTreeMap<LaneKey, u64>,
     gaps: Vec<Cover>,
+    /// Readings that were refused, and how many of them are declared.
+    refused: u64,
 }
 
 impl Arrived {
@@ -231,13 +248,22 @@ impl Arrived {
                         book.extend(defs);
                     }
                     Content::Readings(readings) => {
-                        let book = &self.books[&key.buffer];
+                        let is_event = key.lane == Lane::Events;
+                        let book = match is_event {
+                            true => batch.names(),
+                            false => &self.books[&key.buffer],
+                        };
                         assert!(batch.series_needed() as usize <= book.len());
                         for row in readings.rows() {
                             let series = &book[row.series.0 as usize];
                             let name = (series.device.to_string(), row.meta.device_seq.unwrap());
+                            let ours = name.0.starts_with("site/d");
+                            assert!(!ours || is_event == is_will(name.1), "{name:?}");
                             *self.rows.entry(name).or_default() += 1;
                         }
+                    }
+                    Content::Gap(gap) if gap.reason == GapReason::Refused => {
+                        self.refused += gap.readings.unwrap();
                     }
                     Content::Gap(_) => self.gaps.extend(batch.covers()),
                 }
@@ -252,6 +278,8 @@ struct World {
     sent: BTreeMap<(u64, i64), bool>,
     next: [i64; 3],
     ends: BTreeMap<LaneKey, u64>,
+    /// Readings that were refused: in records that are durable, and in all.
+    refused: (u64, u64),
     arrived: Arrived,
 }
 
@@ -281,7 +309,16 @@ impl World {
         if frame.is_empty() {
             return Some(());
         }
-        life.commit(&frame)?;
+        let mut records: Vec<_> = frame
+            .into_iter()
+            .map(|bytes| (RecordKind::Message, bytes))
+            .collect();
+        let refused = Refused::one(self.random.below(4), 1_700_000_000_000_000 + life.now);
+        let place = self.random.below(records.len() as u64 + 1) as usize;
+        records.insert(place, (RecordKind::Refused, refused.write()));
+        self.refused.1 += refused.readings;
+        life.commit_records(&records)?;
+        self.refused.0 += refused.readings;
         for pair in pairs {
             self.sent.insert(pair, true);
         }
@@ -297,8 +334,8 @@ impl World {
         let mut lanes: Vec<_> = self.ends.iter().map(|(key, end)| (*key, *end)).collect();
         lanes.sort_by_key(|(key, _)| (key.lane != Lane::Series, *key));
         self.arrived.collect(&mut life.spool, &lanes)?;
-        let telemetry = |(key, _): &&(LaneKey, u64)| key.lane == Lane::Telemetry;
-        for (key, end) in lanes.iter().filter(telemetry) {
+        let data = |(key, _): &&(LaneKey, u64)| key.lane != Lane::Series;
+        for (key, end) in lanes.iter().filter(data) {
             life.spool.trim(Trim {
                 key: *key,
                 below: *end,
@@ -318,6 +355,7 @@ fn run(seed: u64) {
         sent: BTreeMap::new(),
         next: [0; 3],
         ends: BTreeMap::new(),
+        refused: (0, 0),
         arrived: Arrived::default(),
     };
     for life_number in 0..8 {
@@ -358,6 +396,12 @@ fn run(seed: u64) {
         drop(life);
         disk = Arc::new(disk.crash(survival));
     }
+    check(world, disk, seed);
+}
+
+/// Every reading stands in exactly one batch, every dead letter is there once, and what was refused
+/// is declared.
+fn check(mut world: World, disk: Arc<dyn Disk>, seed: u64) {
     for (device, seq) in world.sent.keys() {
         let name = if seq % 10 == 8 {
             format!("site/d{device}/m")
@@ -372,10 +416,15 @@ fn run(seed: u64) {
         );
     }
     assert_eq!(world.arrived.gaps, [], "seed {seed}: nothing was damaged");
+    let (durable, all) = world.refused;
+    let declared = world.arrived.refused;
+    assert!(
+        (durable..=all).contains(&declared),
+        "seed {seed}: {declared} declared, {durable} to {all} refused"
+    );
     assert!(world.arrived.rows.is_empty(), "{:?}", world.arrived.rows);
-    let dynamic: Arc<dyn Disk> = disk;
     let dead = DeadLetters::open(
-        &dynamic,
+        &disk,
         &Path::new(DATA).join("deadletter"),
         BufferId::new(99, 0),
         0,
@@ -582,4 +631,32 @@ fn a_log_at_its_quota_is_trimmed_without_another_message() {
         "{} bytes are still held",
         held(&log)
     );
+}
+
+#[test]
+fn on_a_disk_without_a_free_block_the_log_goes_on_in_its_own() {
+    let disk = Arc::new(SimDisk::new(8));
+    let dynamic: Arc<dyn Disk> = disk.clone();
+    let (mut life, log) = Life::open(&dynamic);
+    life.stage.checkpoint_due = u64::MAX;
+    life.commit(&[record("d/m", b"1", 1)]).unwrap();
+    // The first checkpoint is still to come.
+    disk.set_full(true);
+    let (mut full, mut packet_id) = (0, 1);
+    for _ in 0..5_000 {
+        packet_id = packet_id % 60_000 + 1;
+        life.now += 500;
+        let payload = format!("{packet_id}.5");
+        let message = record("d/m", payload.as_bytes(), packet_id);
+        while life.commit(std::slice::from_ref(&message)).is_none() {
+            assert!(log.is_short());
+            full += 1;
+            assert!(full < 1_000, "wedged after {packet_id} messages");
+            life.stage.tick(life.now()).unwrap();
+        }
+        life.stage.tick(life.now()).unwrap();
+    }
+    assert!(full > 0, "the log was never full");
+    let held: u64 = log.segments().iter().map(|segment| segment.bytes).sum();
+    assert!(held <= 4 * 64 * 1024, "{held} bytes");
 }

@@ -12,6 +12,7 @@ use crate::limits::{
     CONNECT_BYTES_MAX, CONNECT_TIMEOUT, OUTGOING_BYTES_MAX, PACKET_BYTES_MAX, UNACKED_BYTES_MAX,
     UNACKED_MESSAGES_MAX,
 };
+use crate::spool::RefuseNew;
 use crate::wal::{Batch, Message};
 use bytes::BytesMut;
 use std::collections::VecDeque;
@@ -32,6 +33,8 @@ pub(super) struct Tally {
     pub acknowledged: u64,
     pub refused_topic: u64,
     pub too_large: u64,
+    /// Publications for which the spool had no room.
+    pub turned_away: u64,
     pub subscriptions_refused: u64,
 }
 
@@ -105,6 +108,7 @@ pub(super) struct Connection {
     heard: Instant,
     keep_alive: Option<Duration>,
     rate: Bucket,
+    refuse: RefuseNew,
     reasons: bool,
     answer_bytes_max: usize,
     tally: Tally,
@@ -136,10 +140,16 @@ impl Connection {
             heard: now,
             keep_alive: None,
             rate: Bucket::new(messages_per_s, now),
+            refuse: RefuseNew::default(),
             reasons: true,
             answer_bytes_max: usize::MAX,
             tally: Tally::default(),
         }
+    }
+
+    /// With somebody who says when new publications are to be refused.
+    pub(super) fn refusing(self, refuse: RefuseNew) -> Self {
+        Self { refuse, ..self }
     }
 
     /// Takes bytes from the client; what is to be made durable is added to `batch`.

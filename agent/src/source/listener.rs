@@ -9,6 +9,7 @@ use crate::limits::{
     ACCEPT_BACKLOG, CLOSE_TIMEOUT, LAST_READS_MAX, READ_BYTES, UNFINISHED_BYTES_ALLOWED,
     UNFINISHED_BYTES_HARD_MAX, UNFINISHED_BYTES_MAX, WRITE_TIMEOUT,
 };
+use crate::spool::RefuseNew;
 use crate::wal::{Batch, Queue};
 use bytes::Buf;
 use metrics::{Counter, counter, gauge};
@@ -75,6 +76,7 @@ struct Shared {
     registry: Registry,
     sessions: Sessions,
     wills: Wills,
+    refuse: RefuseNew,
     tasks: TaskTracker,
     epoch: u64,
     messages_per_s: u32,
@@ -100,6 +102,7 @@ impl Listener {
             registry: Registry::default(),
             sessions: Sessions::none(),
             wills: Wills::default(),
+            refuse: RefuseNew::default(),
             tasks: TaskTracker::new(),
             epoch: unix_us() as u64,
             messages_per_s: config.rate_limit_messages_per_s,
@@ -118,6 +121,14 @@ impl Listener {
         Arc::get_mut(&mut self.shared)
             .expect("nobody shares it before it runs")
             .sessions = sessions;
+        self
+    }
+
+    /// With somebody who says when new publications are to be refused.
+    pub fn refusing(mut self, refuse: RefuseNew) -> Self {
+        Arc::get_mut(&mut self.shared)
+            .expect("nobody shares it before it runs")
+            .refuse = refuse;
         self
     }
 
@@ -182,6 +193,7 @@ impl Listener {
         self.shared.tasks.spawn(async move {
             let now = Instant::now().into_std();
             let core = Connection::new(number, shared.epoch, shared.messages_per_s, now);
+            let core = core.refusing(shared.refuse.clone());
             gauge!("tributary_agent_mqtt_connections").increment(1);
             let mut task = Task {
                 stream,
@@ -536,6 +548,7 @@ struct Counters {
     acknowledged: Counter,
     refused_topic: Counter,
     too_large: Counter,
+    turned_away: Counter,
     subscriptions_refused: Counter,
 }
 
@@ -553,6 +566,7 @@ impl Counters {
             acknowledged: counter!("tributary_agent_mqtt_acknowledged_total"),
             refused_topic: counter!("tributary_agent_mqtt_refused_topic_total"),
             too_large: counter!("tributary_agent_mqtt_too_large_total"),
+            turned_away: counter!("tributary_agent_mqtt_turned_away_total"),
             subscriptions_refused: counter!("tributary_agent_mqtt_subscriptions_refused_total"),
         }
     }
@@ -564,6 +578,7 @@ impl Counters {
             (&self.acknowledged, tally.acknowledged),
             (&self.refused_topic, tally.refused_topic),
             (&self.too_large, tally.too_large),
+            (&self.turned_away, tally.turned_away),
             (&self.subscriptions_refused, tally.subscriptions_refused),
         ];
         for (counter, count) in pairs.into_iter().filter(|(_, count)| *count > 0) {

@@ -1,15 +1,18 @@
 //! What the spool's cursor holds, as bytes: what is covered, and what was acknowledged. Versioned,
 //! little endian, total on arbitrary bytes.
 
+use super::DATA_LANES;
 use crate::limits::CURSOR_SLOT_BYTES;
 use crate::seal::Origin;
 use bytes::{Buf, BufMut, TryGetError};
+use std::collections::BTreeMap;
 use tributary_protocol::ids::{BufferId, HashSum, Lane, LaneKey};
 use tributary_protocol::limits::{HELLO_LANES_MAX, NUMBER_MAX};
 use tributary_protocol::ranges::Held;
 use tributary_protocol::session::LaneCursor;
 
-const VERSION: u16 = 1;
+/// Version 1 knew one lane of data, and one place that was covered.
+const VERSION: u16 = 2;
 /// Bytes that are left to the slot's own header.
 const SLOT_HEADER_BYTES: usize = 64;
 const LANE_BYTES: usize = 16 + 1 + 2;
@@ -38,8 +41,8 @@ impl From<TryGetError> for CursorBodyError {
 /// What the spool's cursor holds.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct CursorBody {
-    /// Everything before this message is in batches that were durable.
-    pub covered_to: Option<Origin>,
+    /// Everything before these messages is in batches that were durable, lane by lane.
+    pub covered: BTreeMap<Lane, Origin>,
     /// What was acknowledged.
     pub lanes: Vec<LaneCursor>,
 }
@@ -50,13 +53,12 @@ impl CursorBody {
     pub fn write(&self) -> Vec<u8> {
         let mut out = Vec::new();
         out.put_u16_le(VERSION);
-        out.put_u8(u8::from(self.covered_to.is_some()));
-        let origin = self.covered_to.unwrap_or(Origin {
-            buffer: BufferId([0; 16]),
-            number: 0,
-        });
-        out.put_slice(&origin.buffer.0);
-        out.put_u64_le(origin.number);
+        out.put_u8(self.covered.len() as u8);
+        for (lane, origin) in &self.covered {
+            out.put_u8(lane.code());
+            out.put_slice(&origin.buffer.0);
+            out.put_u64_le(origin.number);
+        }
         let mut room = CURSOR_SLOT_BYTES as usize - SLOT_HEADER_BYTES - out.len() - 2;
         let fits = self.lanes.iter().take_while(|lane| {
             let bytes = LANE_BYTES + RUN_BYTES * lane.acked.len();
@@ -86,14 +88,22 @@ impl CursorBody {
     pub fn read(mut bytes: &[u8]) -> Result<Self, CursorBodyError> {
         let input = &mut bytes;
         let version = input.try_get_u16_le()?;
-        if version != VERSION {
-            return Err(CursorBodyError::Version(version));
+        let mut covered = BTreeMap::new();
+        match version {
+            1 => {
+                let known = input.try_get_u8()? != 0;
+                let origin = read_origin(input)?;
+                let lanes = DATA_LANES.into_iter().filter(|_| known);
+                covered.extend(lanes.map(|lane| (lane, origin)));
+            }
+            VERSION => {
+                for _ in 0..input.try_get_u8()? {
+                    let lane = read_lane_code(input)?;
+                    covered.insert(lane, read_origin(input)?);
+                }
+            }
+            newer => return Err(CursorBodyError::Version(newer)),
         }
-        let covered = input.try_get_u8()? != 0;
-        let origin = Origin {
-            buffer: read_buffer(input)?,
-            number: input.try_get_u64_le()?,
-        };
         let count = usize::from(input.try_get_u16_le()?);
         if count > HELLO_LANES_MAX {
             return Err(CursorBodyError::Field("count of lanes"));
@@ -101,11 +111,19 @@ impl CursorBody {
         let lanes = (0..count)
             .map(|_| read_lane(input))
             .collect::<Result<_, _>>()?;
-        Ok(Self {
-            covered_to: covered.then_some(origin),
-            lanes,
-        })
+        Ok(Self { covered, lanes })
     }
+}
+
+fn read_lane_code(input: &mut &[u8]) -> Result<Lane, CursorBodyError> {
+    Lane::from_code(input.try_get_u8()?).ok_or(CursorBodyError::Field("lane"))
+}
+
+fn read_origin(input: &mut &[u8]) -> Result<Origin, CursorBodyError> {
+    Ok(Origin {
+        buffer: read_buffer(input)?,
+        number: input.try_get_u64_le()?,
+    })
 }
 
 fn read_buffer(input: &mut &[u8]) -> Result<BufferId, CursorBodyError> {
@@ -119,7 +137,7 @@ fn read_buffer(input: &mut &[u8]) -> Result<BufferId, CursorBodyError> {
 
 fn read_lane(input: &mut &[u8]) -> Result<LaneCursor, CursorBodyError> {
     let buffer = read_buffer(input)?;
-    let lane = Lane::from_code(input.try_get_u8()?).ok_or(CursorBodyError::Field("lane"))?;
+    let lane = read_lane_code(input)?;
     let mut acked = Vec::new();
     let mut at = 0;
     for _ in 0..input.try_get_u16_le()? {
@@ -157,20 +175,43 @@ mod tests {
         }
     }
 
+    fn origin(number: u64) -> Origin {
+        Origin {
+            buffer: BufferId::new(3, 4),
+            number,
+        }
+    }
+
+    /// Bytes that version 1 wrote: no lane, one place covered.
+    #[test]
+    fn version_1_is_read() {
+        let mut bytes = vec![1, 0, 1];
+        bytes.extend(origin(77).buffer.0);
+        bytes.extend(77u64.to_le_bytes());
+        bytes.extend([0, 0]);
+        let body = CursorBody::read(&bytes).unwrap();
+        assert_eq!(
+            body.covered,
+            DATA_LANES.map(|lane| (lane, origin(77))).into()
+        );
+        assert_eq!(body.lanes, []);
+        bytes[0] = 3;
+        assert_eq!(CursorBody::read(&bytes), Err(CursorBodyError::Version(3)));
+    }
+
     #[test]
     fn it_comes_back_and_always_fits_its_slot() {
         for lanes in [0, 1, 255, 2_000] {
             let body = CursorBody {
-                covered_to: Some(Origin {
-                    buffer: BufferId::new(3, 4),
-                    number: 77,
-                }),
+                covered: DATA_LANES
+                    .map(|lane| (lane, origin(70 + u64::from(lane.code()))))
+                    .into(),
                 lanes: (0..lanes).map(|life| lane(life, life % 60)).collect(),
             };
             let bytes = body.write();
             assert!(bytes.len() + SLOT_HEADER_BYTES <= CURSOR_SLOT_BYTES as usize);
             let back = CursorBody::read(&bytes).expect("written just now");
-            assert_eq!(back.covered_to, body.covered_to);
+            assert_eq!(back.covered, body.covered);
             assert_eq!(back.lanes, body.lanes[..back.lanes.len()]);
             assert!(lanes > 255 || back.lanes.len() == lanes as usize);
         }

@@ -14,7 +14,10 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::error::{SendError, TrySendError};
 use tokio::sync::{mpsc, watch};
-use tributary_journal::{Appended, CommitPolicy, Frame, GroupCommit, LifeId, LogError, LogWriter};
+use tributary_journal::limits::COMMIT_COST_BYTES;
+use tributary_journal::{
+    Appended, CommitPolicy, Frame, GroupCommit, LifeId, LogError, LogWriter, Meter, Wear,
+};
 
 /// Whether messages can be made durable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -42,7 +45,8 @@ pub trait Append: Send + 'static {
 
 impl Append for LogWriter {
     fn append(&mut self, frame: &Frame) -> Result<Appended, LogError> {
-        Self::append(self, frame)
+        // Whatever frees room in this log is written elsewhere: nothing is kept back.
+        self.append_reserved(frame)
     }
 }
 
@@ -86,6 +90,8 @@ pub struct Wal {
     pub committed: mpsc::Receiver<CommittedFrame>,
     /// Whether messages can be made durable.
     pub state: watch::Receiver<StorageState>,
+    /// What the budget of writes does to the delay.
+    pub wear: watch::Receiver<Wear>,
     /// Ends with the stage, once the queue is closed or nobody takes frames; the log's writer is
     /// dropped in it. Whoever runs the stage joins it, before it lets go of the log's directory.
     pub thread: JoinHandle<()>,
@@ -97,18 +103,35 @@ impl Wal {
     /// # Errors
     /// [`WalError::Thread`].
     pub fn start(writer: impl Append, policy: CommitPolicy) -> Result<Self, WalError> {
-        Self::start_with(writer, policy, NEXT_STAGE_PATIENCE)
+        Self::start_metered(writer, policy, Meter::default())
+    }
+
+    /// As [`start`](Self::start), with the meter of all that this agent writes: the budget of
+    /// writes is for all of it.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_metered(
+        writer: impl Append,
+        policy: CommitPolicy,
+        meter: Meter,
+    ) -> Result<Self, WalError> {
+        Self::start_with(writer, policy, (meter, NEXT_STAGE_PATIENCE))
     }
 
     fn start_with(
         writer: impl Append,
         policy: CommitPolicy,
-        patience: Duration,
+        (meter, patience): (Meter, Duration),
     ) -> Result<Self, WalError> {
         let (queue, intake) = Queue::new();
         let (frames, committed) = mpsc::channel(COMMITTED_FRAMES_MAX);
         let (state, state_receiver) = watch::channel(StorageState::Ok);
+        let (wear, wear_receiver) = watch::channel(Wear::Within);
         let stage = Stage {
+            device_bytes: meter.counts().device_bytes(),
+            meter,
+            wear,
             writer,
             target_bytes: policy.frame_bytes,
             group: GroupCommit::new(policy),
@@ -131,6 +154,7 @@ impl Wal {
             queue,
             committed,
             state: state_receiver,
+            wear: wear_receiver,
             thread,
         })
     }
@@ -144,6 +168,10 @@ struct Stage<W> {
     intake: Intake,
     frames: mpsc::Sender<CommittedFrame>,
     state: watch::Sender<StorageState>,
+    wear: watch::Sender<Wear>,
+    meter: Meter,
+    /// What the device had to write when it was last looked at.
+    device_bytes: u64,
     frame: Frame,
     target_bytes: usize,
     group: GroupCommit,
@@ -241,8 +269,7 @@ impl<W: Append> Stage<W> {
         loop {
             let begun = Instant::now();
             let outcome = self.writer.append(&self.frame);
-            self.group
-                .on_committed(self.frame.len_bytes(), self.now_us());
+            self.spend();
             match outcome {
                 Ok(appended) => {
                     self.count(begun.elapsed());
@@ -266,6 +293,44 @@ impl<W: Append> Stage<W> {
                     wait = (wait * 2).min(COMMIT_RETRY.1);
                 }
             }
+        }
+    }
+
+    /// Counts the commit, and whatever else was written since the last one, against the budget.
+    fn spend(&mut self) {
+        let now_us = self.now_us();
+        let frame_bytes = self.frame.len_bytes();
+        self.group.on_committed(frame_bytes, now_us);
+        let counts = self.meter.counts();
+        let all = counts.device_bytes() - self.device_bytes;
+        self.device_bytes += all;
+        let own = COMMIT_COST_BYTES + frame_bytes as u64;
+        self.group.on_write(all.saturating_sub(own), now_us);
+        counter!("tributary_agent_written_bytes_total").absolute(counts.written_bytes);
+        counter!("tributary_agent_fdatasyncs_total").absolute(counts.fdatasyncs + counts.dir_syncs);
+        counter!("tributary_agent_device_bytes_total").absolute(self.device_bytes);
+        let wear = self.group.wear();
+        let is =
+            |now: &Wear, than: &Wear| std::mem::discriminant(now) == std::mem::discriminant(than);
+        let news = self.wear.send_if_modified(|now| {
+            let news = !is(now, &wear);
+            *now = wear;
+            news
+        });
+        if !news {
+            return;
+        }
+        gauge!("tributary_agent_wear_exceeded").set(f64::from(u8::from(wear == Wear::Exceeded)));
+        match wear {
+            Wear::Exceeded => tracing::warn!(
+                "more is written than `max_write_gb_per_day` allows, however long commits wait: \
+                 raise it, or publish less"
+            ),
+            Wear::Stretched { delay_us } => tracing::info!(
+                delay_ms = delay_us / 1_000,
+                "commits wait longer, as `max_write_gb_per_day` asks"
+            ),
+            Wear::Within => tracing::info!("commits wait as configured"),
         }
     }
 

@@ -304,9 +304,7 @@ impl Connection {
     /// Decodes the batch, so that nothing enters the journal that no sink can read.
     fn check(&mut self, batch: &SealedBatch) -> Checked {
         match batch.decode(self.decoder.get_or_insert_default()) {
-            Ok(Content::Readings(readings)) => Checked::Readings {
-                types: types_of(&readings),
-            },
+            Ok(Content::Readings(readings)) => Checked::readings(batch, types_of(&readings)),
             Ok(Content::Series { base, defs }) => Checked::Series { base, defs },
             Ok(Content::Gap(_)) => Checked::Gap,
             Err(error) => Checked::Bad(error.to_string()),

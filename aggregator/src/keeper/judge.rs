@@ -4,7 +4,7 @@
 use super::books::Books;
 use super::record::RecordKind;
 use super::{Checked, Offer, Outcome};
-use crate::limits::VERIFY_TRIES_HELD_MAX;
+use crate::limits::{GAP_RUNS_MAX, VERIFY_TRIES_HELD_MAX};
 use std::collections::HashMap;
 use tributary_protocol::batch::Kind;
 use tributary_protocol::ids::{AgentId, BatchHash, BatchKey};
@@ -19,7 +19,7 @@ use tributary_protocol::series::BookError;
 pub enum Step {
     /// Append it as this kind of record, then [commit](Judge::commit); or abort.
     Append(Admission, RecordKind),
-    /// Its first copy is in this very group: it shares that one's outcome.
+    /// Its first copy, or a gap for it, is in this very group: it shares that one's outcome.
     Share,
     /// Say so at once.
     Answer(Outcome),
@@ -52,9 +52,10 @@ impl Judge {
     pub fn judge(&mut self, offer: &Offer) -> Step {
         let (key, hash) = (offer.batch.key(), offer.batch.hash());
         let verdict = match offer.batch.kind() {
-            Kind::Gap => self
-                .ledger
-                .judge_gap(offer.session, &offer.agent, key, hash),
+            Kind::Gap => {
+                let gap = (hash, offer.batch.numbers());
+                self.ledger.judge_gap(offer.session, &offer.agent, key, gap)
+            }
             Kind::Readings | Kind::Series => {
                 self.ledger.judge(offer.session, &offer.agent, key, hash)
             }
@@ -88,7 +89,12 @@ impl Judge {
         let key = offer.batch.key();
         let flaw = match &offer.content {
             Checked::Bad(reason) => Err(Flaw::Bad(reason.clone())),
-            Checked::Gap => Ok(()),
+            Checked::Gap if admission.runs().len() > GAP_RUNS_MAX => {
+                // Between what is being written just now; it comes again when that is over.
+                self.ledger.abort(admission);
+                return Step::Answer(Outcome::Again(AgainReason::Busy));
+            }
+            Checked::Gap => return Step::Append(admission, RecordKind::Gap),
             Checked::Series { defs, .. } if !self.books.has_room(&offer.agent, defs) => {
                 Err(Flaw::NoRoom)
             }

@@ -2,11 +2,13 @@
 //!
 //! Layout of the kinds that carry a batch (integers little endian):
 //! version u8 = 1 · tenant length u16 · tenant · agent UUID 16 · accepted at i64 (µs since 1970) ·
-//! the sealed batch to the end.
+//! the sealed batch to the end. Kind `gap` has before the sealed batch: count u16 of runs, and for
+//! each its first number and one past its last, u64: the numbers that it took.
 
 use bytes::{Buf, BufMut, Bytes};
+use std::ops::Range;
 use tributary_protocol::ids::{AgentId, AgentUuid};
-use tributary_protocol::limits::NAME_BYTES_MAX;
+use tributary_protocol::limits::{NAME_BYTES_MAX, NUMBER_MAX};
 
 /// The layout that this build writes.
 pub const VERSION: u8 = 1;
@@ -20,6 +22,8 @@ pub enum RecordKind {
     /// A batch whose content does not verify, even when it was sent again: its number is held, its
     /// bytes are kept, no sink gets rows of it.
     Quarantined = 2,
+    /// A declared loss that was accepted, with the numbers that nobody held before.
+    Gap = 3,
     /// Reserved: an agent was enrolled.
     Registry = 16,
     /// Reserved: an enrolment token was made or used.
@@ -30,9 +34,10 @@ pub enum RecordKind {
 
 impl RecordKind {
     /// Every kind.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Batch,
         Self::Quarantined,
+        Self::Gap,
         Self::Registry,
         Self::Token,
         Self::Revocation,
@@ -61,6 +66,9 @@ pub enum RecordError {
     /// It names no agent.
     #[error("journal record without a usable tenant")]
     Tenant,
+    /// The numbers of a gap are none.
+    #[error("journal record of a gap that takes impossible numbers")]
+    Runs,
 }
 
 /// A batch as it stands in the journal.
@@ -70,6 +78,8 @@ pub struct BatchRecord {
     pub agent: AgentId,
     /// When it was accepted: microseconds since 1970, UTC.
     pub accepted_at: i64,
+    /// Of a gap, the numbers that it took.
+    pub runs: Vec<Range<u64>>,
     /// Its sealed bytes, not yet verified.
     pub sealed: Bytes,
 }
@@ -86,11 +96,39 @@ pub fn header(agent: &AgentId, accepted_at: i64) -> Vec<u8> {
     out
 }
 
-/// Reads an entry that carries a batch.
+/// What stands between the header and the sealed bytes of a gap.
+pub fn runs(taken: &[Range<u64>]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(2 + 16 * taken.len());
+    out.put_u16_le(taken.len() as u16);
+    for run in taken {
+        out.put_u64_le(run.start);
+        out.put_u64_le(run.end);
+    }
+    out
+}
+
+fn read_runs(bytes: &mut Bytes) -> Result<Vec<Range<u64>>, RecordError> {
+    let truncated = |_| RecordError::Truncated;
+    let count = usize::from(bytes.try_get_u16_le().map_err(truncated)?);
+    let mut runs = Vec::new();
+    let mut at = 0;
+    for _ in 0..count {
+        let first = bytes.try_get_u64_le().map_err(truncated)?;
+        let end = bytes.try_get_u64_le().map_err(truncated)?;
+        if first < at || first >= end || end > NUMBER_MAX {
+            return Err(RecordError::Runs);
+        }
+        at = end;
+        runs.push(first..end);
+    }
+    Ok(runs)
+}
+
+/// Reads an entry of this kind that carries a batch.
 ///
 /// # Errors
 /// What is wrong with it; total on arbitrary bytes.
-pub fn parse(mut bytes: Bytes) -> Result<BatchRecord, RecordError> {
+pub fn parse(kind: RecordKind, mut bytes: Bytes) -> Result<BatchRecord, RecordError> {
     let truncated = |_| RecordError::Truncated;
     let version = bytes.try_get_u8().map_err(truncated)?;
     if version != VERSION {
@@ -109,18 +147,23 @@ pub fn parse(mut bytes: Bytes) -> Result<BatchRecord, RecordError> {
     bytes.copy_to_slice(&mut uuid);
     let accepted_at = bytes.get_i64_le();
     let agent = AgentId::new(tenant, AgentUuid(uuid)).map_err(|_| RecordError::Tenant)?;
+    let runs = match kind {
+        RecordKind::Gap => read_runs(&mut bytes)?,
+        _ => Vec::new(),
+    };
     Ok(BatchRecord {
         agent,
         accepted_at,
+        runs,
         sealed: bytes,
     })
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
-    use crate::limits::RECORD_HEADER_BYTES_MAX;
+    use crate::limits::{GAP_RUNS_BYTES_MAX, GAP_RUNS_MAX, RECORD_HEADER_BYTES_MAX};
     use proptest::prelude::*;
 
     fn agent(tenant: &str) -> AgentId {
@@ -133,7 +176,7 @@ mod tests {
             let mut bytes = header(&agent(&tenant), -5);
             assert!(bytes.len() <= RECORD_HEADER_BYTES_MAX);
             bytes.extend_from_slice(b"sealed");
-            let record = parse(bytes.into()).unwrap();
+            let record = parse(RecordKind::Batch, bytes.into()).unwrap();
             assert_eq!(record.agent, agent(&tenant));
             assert_eq!(
                 (record.accepted_at, &record.sealed[..]),
@@ -143,17 +186,35 @@ mod tests {
     }
 
     #[test]
+    fn a_gap_comes_back_with_what_it_took() {
+        let taken: Vec<_> = (0..GAP_RUNS_MAX as u64).map(|i| 3 * i..3 * i + 2).collect();
+        let mut bytes = header(&agent(&"ü".repeat(128)), 7);
+        bytes.extend(runs(&taken));
+        assert!(bytes.len() <= RECORD_HEADER_BYTES_MAX + GAP_RUNS_BYTES_MAX);
+        for end in 0..bytes.len() {
+            let cut = Bytes::copy_from_slice(&bytes[..end]);
+            assert!(parse(RecordKind::Gap, cut).is_err(), "{end}");
+        }
+        bytes.extend_from_slice(b"sealed");
+        let record = parse(RecordKind::Gap, bytes.into()).unwrap();
+        assert_eq!((record.runs, &record.sealed[..]), (taken, &b"sealed"[..]));
+    }
+
+    #[test]
     fn every_cut_within_the_header_is_noticed() {
         let whole = Bytes::from(header(&agent("acme"), 1));
         for end in 0..whole.len() {
-            assert!(parse(whole.slice(..end)).is_err(), "{end}");
+            assert!(
+                parse(RecordKind::Batch, whole.slice(..end)).is_err(),
+                "{end}"
+            );
         }
     }
 
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
-            let _ = parse(bytes.into());
+            let _ = parse(RecordKind::Gap, bytes.into());
         }
     }
 }

@@ -309,7 +309,8 @@ impl Replay {
 
     fn take(&mut self, entry: Entry) {
         let kind = RecordKind::from_code(entry.kind);
-        let Some(kind @ (RecordKind::Batch | RecordKind::Quarantined)) = kind else {
+        let Some(kind @ (RecordKind::Batch | RecordKind::Quarantined | RecordKind::Gap)) = kind
+        else {
             return;
         };
         let number = entry.number;
@@ -322,7 +323,7 @@ impl Replay {
 
     fn take_batch(&mut self, entry: Entry, kind: RecordKind) -> Result<(), String> {
         let number = entry.number;
-        let record = record::parse(entry.bytes).map_err(|error| error.to_string())?;
+        let record = record::parse(kind, entry.bytes).map_err(|error| error.to_string())?;
         let batch = SealedBatch::open(record.sealed).map_err(|error| error.to_string())?;
         let key = batch.key();
         match (batch.kind(), kind) {
@@ -338,7 +339,15 @@ impl Replay {
             }
             (Kind::Readings | Kind::Gap, _) => {}
         }
-        if !self.ledger.recover(&record.agent, key, batch.hash()) {
+        let hash = batch.hash();
+        let new = match kind {
+            RecordKind::Gap => {
+                let gap = (hash, record.runs.as_slice());
+                self.ledger.recover_gap(&record.agent, key, gap)
+            }
+            _ => self.ledger.recover(&record.agent, key, hash),
+        };
+        if !new {
             self.found.doubled += 1;
         }
         self.books.touch(&record.agent, key.buffer, number + 1);

@@ -14,6 +14,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use tributary_protocol::ids::{AgentId, BatchHash, BatchKey, BufferId, HashSum, LaneKey, SeriesId};
 use tributary_protocol::reading::{Readings, Row, ValueType};
+use tributary_protocol::series::SeriesDef;
 
 /// What a series is called.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -32,6 +33,21 @@ pub struct SeriesName {
 pub trait Names: Send + Sync {
     /// The series, if its definition is known.
     fn name(&self, agent: &AgentId, buffer: BufferId, series: SeriesId) -> Option<SeriesName>;
+}
+
+/// Names that stand in the batch itself.
+struct Inline<'a>(&'a [SeriesDef]);
+
+impl Names for Inline<'_> {
+    fn name(&self, _: &AgentId, _: BufferId, series: SeriesId) -> Option<SeriesName> {
+        let def = self.0.get(series.0 as usize)?;
+        Some(SeriesName {
+            device: Arc::clone(&def.device),
+            metric: Arc::clone(&def.metric),
+            unit: def.unit.clone().unwrap_or_else(|| "".into()),
+            value_type: def.value_type,
+        })
+    }
 }
 
 /// Who sent a batch, and which.
@@ -66,6 +82,8 @@ pub struct GapRow {
     pub reason: String,
     /// What is known beside.
     pub detail: String,
+    /// Numbers of the lane that it holds in the ledger: no column, but counted among the batches.
+    pub taken: u64,
 }
 
 /// A row of the table `gaps`, and the batch that declared it; none when the journal is damaged.
@@ -76,8 +94,10 @@ pub type Gap = (Option<Origin>, GapRow);
 pub enum Content {
     /// Rows.
     Readings(Readings),
-    /// A declared loss.
-    Gap(GapRow),
+    /// Rows whose series are named in the batch itself, by number.
+    Named(Readings, Arc<[SeriesDef]>),
+    /// A declared loss: a row for each run of numbers, all of one time.
+    Gap(Vec<GapRow>),
     /// Definitions of series: no rows, but counted among the batches.
     Definitions,
     /// It cannot be written as rows: kept as it is, with the reason.
@@ -104,6 +124,11 @@ impl Sum {
         self.rows += rows;
         self.hash_sum = self.hash_sum.with(hash);
     }
+
+    fn add_gap(&mut self, hash: BatchHash, numbers: u64) {
+        self.batches += numbers;
+        self.hash_sum = self.hash_sum.with_each(hash, numbers);
+    }
 }
 
 /// Sums by lane.
@@ -112,9 +137,10 @@ pub type Sums = BTreeMap<(AgentId, LaneKey), Sum>;
 /// The sums of batches that declare losses.
 pub fn sums_of_gaps(gaps: &[&Gap]) -> Sums {
     let mut sums = Sums::new();
-    for origin in gaps.iter().filter_map(|(origin, _)| origin.as_ref()) {
+    for (origin, row) in gaps {
+        let Some(origin) = origin else { continue };
         let key = (origin.agent.clone(), origin.key.lane_key());
-        sums.entry(key).or_default().add(origin.hash, 0);
+        sums.entry(key).or_default().add_gap(origin.hash, row.taken);
     }
     sums
 }
@@ -234,14 +260,19 @@ impl Load {
         self.end = origin.entry + 1;
         match content {
             Content::Definitions => self.count(&origin, 0),
-            Content::Gap(gap) => {
-                self.count(&origin, 0);
-                self.partitions
-                    .insert((Table::Gaps, Hour::of(gap.event_first)));
-                self.gaps.push((Some(origin), gap));
+            Content::Gap(rows) => {
+                let key = (origin.agent.clone(), origin.key.lane_key());
+                let sum = self.sums.entry(key).or_default();
+                for row in rows {
+                    sum.add_gap(origin.hash, row.taken);
+                    let hour = Hour::of(row.event_first);
+                    self.partitions.insert((Table::Gaps, hour));
+                    self.gaps.push((Some(origin.clone()), row));
+                }
             }
             Content::Refused { reason } => self.refuse(origin, reason),
             Content::Readings(readings) => self.take_readings(origin, readings, names),
+            Content::Named(readings, own) => self.take_readings(origin, readings, &Inline(&own)),
         }
     }
 
@@ -271,6 +302,7 @@ impl Load {
             event_last: 0,
             reason: "damaged".to_owned(),
             detail: format!("entries {}..{} of the journal", entries.start, entries.end),
+            taken: 0,
         };
         self.gaps.push((None, row));
     }
@@ -407,7 +439,7 @@ impl Load {
 
 fn partitions_of(origin: &Origin, content: &Content) -> BTreeSet<(Table, Hour)> {
     match content {
-        Content::Readings(readings) => {
+        Content::Readings(readings) | Content::Named(readings, _) => {
             let placement = Placement::of(readings.rows().iter().map(|row| &row.meta));
             let table = Table::of(origin.key.lane);
             placement
@@ -416,7 +448,10 @@ fn partitions_of(origin: &Origin, content: &Content) -> BTreeSet<(Table, Hour)> 
                 .map(|hour| (table, *hour))
                 .collect()
         }
-        Content::Gap(gap) => BTreeSet::from([(Table::Gaps, Hour::of(gap.event_first))]),
+        Content::Gap(rows) => rows
+            .iter()
+            .map(|row| (Table::Gaps, Hour::of(row.event_first)))
+            .collect(),
         Content::Definitions | Content::Refused { .. } => BTreeSet::new(),
     }
 }

@@ -6,8 +6,9 @@ use super::sink::{Feed, Item};
 use crate::keeper::record::{self, RecordKind};
 use crate::limits::LAKE_READ_BYTES;
 use std::collections::VecDeque;
+use std::ops::Range;
 use tributary_journal::{Entry, LifeId, LogError, LogReader};
-use tributary_protocol::batch::{Content as Decoded, Decoder, GapReason, SealedBatch};
+use tributary_protocol::batch::{Content as Decoded, Decoder, Gap, GapPart, SealedBatch};
 use tributary_protocol::ids::LogId;
 
 /// The durable part of the journal.
@@ -44,7 +45,7 @@ impl JournalFeed {
     fn item(&mut self, entry: Entry) -> Item {
         let number = entry.number;
         match RecordKind::from_code(entry.kind) {
-            Some(kind @ (RecordKind::Batch | RecordKind::Quarantined)) => {
+            Some(kind @ (RecordKind::Batch | RecordKind::Quarantined | RecordKind::Gap)) => {
                 self.batch(entry, kind).unwrap_or_else(|reason| {
                     tracing::error!(number, reason, "a journal entry cannot be understood");
                     Item::Damaged(number..number + 1)
@@ -56,7 +57,7 @@ impl JournalFeed {
 
     fn batch(&mut self, entry: Entry, kind: RecordKind) -> Result<Item, String> {
         let number = entry.number;
-        let record = record::parse(entry.bytes).map_err(|error| error.to_string())?;
+        let record = record::parse(kind, entry.bytes).map_err(|error| error.to_string())?;
         let sealed = record.sealed.clone();
         let batch = SealedBatch::open(record.sealed).map_err(|error| error.to_string())?;
         let origin = Origin {
@@ -72,17 +73,12 @@ impl JournalFeed {
             }
         } else {
             match batch.decode(&mut self.decoder) {
-                Ok(Decoded::Readings(readings)) => Content::Readings(readings),
+                Ok(Decoded::Readings(readings)) if batch.names().is_empty() => {
+                    Content::Readings(readings)
+                }
+                Ok(Decoded::Readings(readings)) => Content::Named(readings, batch.names().into()),
                 Ok(Decoded::Series { .. }) => Content::Definitions,
-                Ok(Decoded::Gap(gap)) => Content::Gap(GapRow {
-                    first: gap.first,
-                    count: gap.count,
-                    readings: gap.readings,
-                    event_first: gap.event_first,
-                    event_last: gap.event_last,
-                    reason: reason_name(gap.reason).to_owned(),
-                    detail: gap.detail,
-                }),
+                Ok(Decoded::Gap(gap)) => Content::Gap(gap_rows(&gap, &record.runs)),
                 Err(error) => Content::Refused {
                     reason: error.to_string(),
                 },
@@ -92,14 +88,36 @@ impl JournalFeed {
     }
 }
 
-/// The reason as the column `reason` has it.
-fn reason_name(reason: GapReason) -> &'static str {
-    match reason {
-        GapReason::Shed => "shed",
-        GapReason::Damaged => "damaged",
-        GapReason::Refused => "refused",
-        GapReason::Repeat => "repeat",
+/// What is lost by a gap that took these numbers: a row for each run of them. One that stands
+/// under a number of its own takes that alone, whatever it tells of.
+fn gap_rows(gap: &Gap, runs: &[Range<u64>]) -> Vec<GapRow> {
+    let row = |part: GapPart, taken| GapRow {
+        first: part.first,
+        count: part.count,
+        readings: part.readings,
+        event_first: gap.event_first,
+        event_last: gap.event_last,
+        reason: gap.reason.name().to_owned(),
+        detail: gap.detail.clone(),
+        taken,
+    };
+    let inside = |run: &Range<u64>| {
+        gap.first <= run.start
+            && gap
+                .first
+                .checked_add(gap.count)
+                .is_some_and(|end| run.end <= end)
+    };
+    if !runs.is_empty() && runs.iter().all(inside) {
+        let parts = gap.parts(runs).into_iter();
+        return parts.map(|part| row(part, part.count)).collect();
     }
+    let whole = GapPart {
+        first: gap.first,
+        count: gap.count,
+        readings: gap.readings,
+    };
+    vec![row(whole, 1)]
 }
 
 impl Feed for JournalFeed {

@@ -6,8 +6,6 @@ use std::time::Duration;
 pub const WAL_QUOTA_BYTES: u64 = 256 * 1024 * 1024;
 /// Bytes that sealed readings may take before they are acknowledged.
 pub const SPOOL_QUOTA_BYTES: u64 = 1024 * 1024 * 1024;
-/// Bytes of the file system that the agent leaves free.
-pub const RESERVE_BYTES: u64 = 64 * 1024 * 1024;
 /// How long a first reading waits until its batch is sealed.
 pub const SEAL_DELAY: Duration = Duration::from_secs(1);
 /// How long what is left may take to get through the pipeline at the end.

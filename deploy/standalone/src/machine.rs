@@ -1,9 +1,7 @@
 //! Agent and aggregator of one machine, started in one process: the agent's uplink goes over
 //! loopback QUIC with certificates of the machine's own authority.
 
-use crate::limits::{
-    DRAIN_DEADLINE, PORTS, RESERVE_BYTES, SEAL_DELAY, SPOOL_QUOTA_BYTES, WAL_QUOTA_BYTES,
-};
+use crate::limits::{DRAIN_DEADLINE, PORTS, SEAL_DELAY, SPOOL_QUOTA_BYTES, WAL_QUOTA_BYTES};
 use crate::settings::Settings;
 use anyhow::Context;
 use std::io::ErrorKind;
@@ -12,6 +10,7 @@ use std::path::PathBuf;
 use tokio_util::sync::CancellationToken;
 use tributary_agent::pipeline::{self, Agent, StartError};
 use tributary_agent::source::{ListenerConfig, ListenerError};
+use tributary_agent::spool::SpoolConfig;
 use tributary_aggregator::{AggregatorError, Config, Running, TlsFiles};
 use tributary_uplink::authority::{self, AuthorityFiles};
 use tributary_uplink::{Identity, Target, UplinkConfig};
@@ -98,6 +97,8 @@ pub async fn start_agent(
     uplink: SocketAddr,
     stop: CancellationToken,
 ) -> anyhow::Result<Agent> {
+    let mut spool = SpoolConfig::default();
+    spool.telemetry.quota_bytes = SPOOL_QUOTA_BYTES;
     let settings = pipeline::Settings {
         data_dir: settings.data_dir.join("agent"),
         listener: ListenerConfig {
@@ -108,8 +109,7 @@ pub async fn start_agent(
         brokers: Vec::new(),
         wal: tributary_journal::CommitPolicy::default(),
         wal_quota_bytes: WAL_QUOTA_BYTES,
-        spool_quota_bytes: SPOOL_QUOTA_BYTES,
-        reserve_bytes: RESERVE_BYTES,
+        spool,
         seal_delay: SEAL_DELAY,
         uplink: Some(UplinkConfig {
             target: Target {

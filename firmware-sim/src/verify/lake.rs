@@ -55,6 +55,14 @@ impl Row<'_> {
     }
 }
 
+/// A declared loss, as its row states it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct GapRow {
+    /// Readings; none: unknown.
+    pub(super) readings: Option<i64>,
+    pub(super) event_last_us: i64,
+}
+
 /// What lies below a lake; each in order of its names.
 #[derive(Debug, Default)]
 pub(super) struct Found {
@@ -79,6 +87,17 @@ pub(super) fn files(root: &Path) -> std::io::Result<Found> {
         paths.sort();
     }
     Ok(found)
+}
+
+/// The Parquet files of declared losses beside the readings of `root`.
+pub(super) fn gap_files(root: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut found = Found::default();
+    let gaps = root.join("gaps");
+    if gaps.is_dir() {
+        walk(&gaps, 0, &mut found)?;
+    }
+    found.files.sort();
+    Ok(found.files)
 }
 
 fn walk(folder: &Path, depth: usize, found: &mut Found) -> std::io::Result<()> {
@@ -112,7 +131,35 @@ pub(super) fn read_rows(path: &Path, each: &mut dyn FnMut(Row<'_>)) -> Result<()
     read.unwrap_or_else(|_| Err("the Parquet reader panicked: the file is damaged".to_owned()))
 }
 
+/// As [`read_rows`], for a file of declared losses.
+pub(super) fn read_gaps(path: &Path, each: &mut dyn FnMut(GapRow)) -> Result<(), String> {
+    let read = catch_unwind(AssertUnwindSafe(|| {
+        by_group(path, &mut |group, rows| {
+            let mut readings = Column::<Int64Type>::open(group, "readings", int64)?;
+            let mut last = Column::<Int64Type>::open(group, "event_last", int64)?;
+            last.is_micros(group)?;
+            readings.read(rows)?;
+            last.read(rows)?;
+            for _ in 0..rows {
+                each(GapRow {
+                    readings: readings.take().copied(),
+                    event_last_us: last.present()?,
+                });
+            }
+            Ok(())
+        })
+    }));
+    read.unwrap_or_else(|_| Err("the Parquet reader panicked: the file is damaged".to_owned()))
+}
+
 fn read_file(path: &Path, each: &mut dyn FnMut(Row<'_>)) -> Result<(), String> {
+    by_group(path, &mut |group, rows| read_group(group, rows, each))
+}
+
+fn by_group(
+    path: &Path,
+    each: &mut dyn FnMut(&dyn RowGroupReader, usize) -> Result<(), String>,
+) -> Result<(), String> {
     let file = File::open(path).map_err(|error| error.to_string())?;
     let reader = SerializedFileReader::new(file).map_err(|error| error.to_string())?;
     for place in 0..reader.num_row_groups() {
@@ -120,7 +167,7 @@ fn read_file(path: &Path, each: &mut dyn FnMut(Row<'_>)) -> Result<(), String> {
             .get_row_group(place)
             .map_err(|error| error.to_string())?;
         let rows = usize::try_from(group.metadata().num_rows()).unwrap_or(0);
-        read_group(group.as_ref(), rows, each)?;
+        each(group.as_ref(), rows)?;
     }
     Ok(())
 }

@@ -317,6 +317,12 @@ impl LogReader {
         self.shared.trim(life, below)
     }
 
+    /// Whether the writer found no room for its next segment, and has not found any since: what
+    /// is trimmed now, it can use.
+    pub fn is_short(&self) -> bool {
+        self.shared.lock().short
+    }
+
     /// Every segment, by life and number.
     pub fn segments(&self) -> Vec<SegmentInfo> {
         self.shared.segments()

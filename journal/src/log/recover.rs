@@ -5,7 +5,7 @@
 //! never appends to what it found. The rules are in `docs/storage.md`, "Recovery".
 
 use crate::disk::{Disk, DiskFile};
-use crate::limits::{DAMAGES_MAX, SEGMENT_HEADER_BYTES, SPARES_MAX};
+use crate::limits::{DAMAGES_MAX, SEGMENT_HEADER_BYTES, SPARES_SHORT_MAX};
 use crate::log::format::{HeaderFault, SegmentHeader, parse_segment_name, segment_name};
 use crate::log::quarantine;
 use crate::log::scan::{Behind, Scan};
@@ -99,6 +99,7 @@ pub(crate) fn recover(
         waiting: None,
         life: going_on,
         next,
+        short: false,
     };
     let shared = Shared::new(disk, dir, config, state);
     prepare(&shared)?;
@@ -133,7 +134,7 @@ fn keep_spare(
     let path = dir.join(&name);
     let bytes = disk.open(&path).and_then(|file| file.len());
     let right = bytes.is_ok_and(|bytes| bytes == config.segment_bytes);
-    if right && spares.len() < SPARES_MAX {
+    if right && spares.len() < SPARES_SHORT_MAX {
         spares.push(name);
         return Ok(());
     }

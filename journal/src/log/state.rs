@@ -4,7 +4,7 @@
 //! trimming and rolling, which must not pass each other.
 
 use crate::disk::Disk;
-use crate::limits::{INDEX_STRIDE_BYTES, SEGMENT_HEADER_BYTES, SPARES_MAX};
+use crate::limits::{INDEX_STRIDE_BYTES, SEGMENT_HEADER_BYTES, SPARES_MAX, SPARES_SHORT_MAX};
 use crate::log::format::{FrameKey, segment_name};
 use crate::log::{LifeId, LifeSpan, LogConfig, LogError, SegmentInfo};
 use std::collections::BTreeMap;
@@ -69,9 +69,21 @@ pub(crate) struct State {
     /// The life that is written, and its next number.
     pub life: LifeId,
     pub next: u64,
+    /// The writer found no room for another segment, and none was made since.
+    pub short: bool,
 }
 
 impl State {
+    /// Spare segments that are worth keeping. Where room is short, an ordinary roll must find the
+    /// one that it leaves behind, too: what is given back to the disk, others may take.
+    pub fn spares_wanted(&self) -> usize {
+        if self.short {
+            SPARES_SHORT_MAX
+        } else {
+            SPARES_MAX
+        }
+    }
+
     /// The segment that holds `number`, or would.
     pub fn segment_of(&self, life: LifeId, number: u64) -> Option<(SegmentKey, &Segment)> {
         let below = self.segments.range((life, 0)..=(life, number));
@@ -227,7 +239,7 @@ impl Shared {
             let recyclable = bytes == self.config.segment_bytes && !oldest.failed;
             drop(of_life);
             let path = self.path_of((life, first));
-            let spare = (recyclable && state.spares.len() < SPARES_MAX).then(|| {
+            let spare = (recyclable && state.spares.len() < state.spares_wanted()).then(|| {
                 state.next_spare += 1;
                 spare_name(state.next_spare - 1)
             });
@@ -264,7 +276,7 @@ impl Shared {
             return Ok(());
         }
         // While it waited, another one may have been made.
-        if state.spares.len() < SPARES_MAX || self.disk.remove(&path).is_err() {
+        if state.spares.len() < state.spares_wanted() || self.disk.remove(&path).is_err() {
             state.spares.push(name);
         }
         Ok(())

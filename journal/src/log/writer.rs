@@ -4,7 +4,7 @@
 //! never retries an fdatasync on the same file.
 
 use crate::disk::DiskFile;
-use crate::limits::SEGMENT_HEADER_BYTES;
+use crate::limits::{SEGMENT_HEADER_BYTES, SPARES_MAX, SPARES_SHORT_MAX};
 use crate::log::format::{FrameKey, SegmentHeader, encode_frame, frame_bytes};
 use crate::log::frame::Frame;
 use crate::log::state::{Segment, Shared, State};
@@ -31,6 +31,8 @@ struct Active {
     /// Where the next frame goes.
     at: u64,
     bytes: u64,
+    /// It was the last one that there was room for: kept for what frees room.
+    last: bool,
 }
 
 /// The one writer of a log.
@@ -116,9 +118,11 @@ impl LogWriter {
                 segment_bytes,
             });
         }
-        let active = self.active.as_ref();
-        if active.is_none_or(|active| active.at + bytes > active.bytes) {
-            self.roll_or_retry(room)?;
+        let ready = self.make_ready(bytes, room);
+        if let Some(ready) = ready {
+            let short = ready.as_ref().is_err_and(LogError::is_full);
+            self.shared.lock().short = short;
+            ready?;
         }
         if let Err(error) = self.write(frame) {
             let log = self.shared.dir.display();
@@ -127,6 +131,25 @@ impl LogWriter {
             self.write(frame)?;
         }
         Ok(self.publish(frame, bytes))
+    }
+
+    /// Sees to a segment that takes `bytes`; nothing when the active one does.
+    fn make_ready(&mut self, bytes: u64, room: Room) -> Option<Result<(), LogError>> {
+        let fits = |active: &&mut Active| active.at + bytes <= active.bytes;
+        let Some(active) = self.active.as_mut().filter(fits) else {
+            return Some(self.roll_or_retry(room));
+        };
+        if !active.last || room == Room::UseLast {
+            return None;
+        }
+        let mut state = self.shared.lock();
+        if state.spares.is_empty()
+            && let Err(error) = self.shared.make_spare(&mut state)
+        {
+            return Some(Err(error));
+        }
+        active.last = false;
+        Some(Ok(()))
     }
 
     /// Writes the frame at the end of the active segment. On any error the segment is given up.
@@ -205,13 +228,14 @@ impl LogWriter {
         // From here to the insertion the spare belongs to nobody; put it back on an early end.
         let held = self.begin(&mut state, &spare, room);
         match held {
-            Ok(active) => {
-                self.active = Some(active);
+            Ok(mut active) => {
                 if state.spares.is_empty()
                     && let Err(error) = shared.make_spare(&mut state)
                 {
                     tracing::warn!(log = %shared.dir.display(), %error, "no segment ahead");
+                    active.last = true;
                 }
+                self.active = Some(active);
                 Ok(())
             }
             Err((error, Spare::Unused)) => {
@@ -236,7 +260,7 @@ impl LogWriter {
     ) -> Result<Active, (LogError, Spare)> {
         let shared = &self.shared;
         let segment_bytes = shared.config.segment_bytes;
-        if room == Room::LeaveOne {
+        if room == Room::LeaveOne && state.spares.is_empty() {
             state.spares.push(spare.to_owned());
             let ahead = shared.make_spare(state);
             state.spares.retain(|name| name != spare);
@@ -293,6 +317,7 @@ impl LogWriter {
             key: header.key(),
             at,
             bytes: segment_bytes,
+            last: false,
         })
     }
 
@@ -301,6 +326,47 @@ impl LogWriter {
             return self.shared.no_space();
         }
         LogError::io(doing, path, error)
+    }
+
+    /// Prepares segments until `spares` are ready, so that as many rolls need no new block.
+    ///
+    /// # Errors
+    /// When quota, disk or reserve have no room for another; those that were made stay.
+    pub fn prepare(&mut self, spares: usize) -> Result<(), LogError> {
+        let shared = Arc::clone(&self.shared);
+        let mut state = shared.lock();
+        while state.spares.len() < spares.min(SPARES_SHORT_MAX) {
+            shared.make_spare(&mut state)?;
+        }
+        Ok(())
+    }
+
+    /// Segments that are ready behind the one that is written.
+    pub fn spares(&self) -> usize {
+        self.shared.lock().spares.len()
+    }
+
+    /// Gives a spare segment back to the disk, if one can be spared; whether it did.
+    pub fn give_back(&mut self) -> bool {
+        let shared = Arc::clone(&self.shared);
+        let mut state = shared.lock();
+        if state.spares.len() <= SPARES_MAX {
+            return false;
+        }
+        let spare = state.spares.pop();
+        spare.is_some_and(|name| shared.disk.remove(&shared.dir.join(name)).is_ok())
+    }
+
+    /// Whether an ordinary append that needs another segment would find one just now.
+    pub fn can_roll(&self) -> bool {
+        let state = self.shared.lock();
+        let (held_bytes, config) = (self.shared.held_bytes(&state), &self.shared.config);
+        let missing = SPARES_SHORT_MAX.saturating_sub(state.spares.len()) as u64;
+        let more = missing * config.segment_bytes;
+        drop(state);
+        let free = || self.shared.disk.free_bytes(&self.shared.dir).unwrap_or(0);
+        let within_quota = held_bytes.saturating_add(more) <= config.quota_bytes;
+        missing == 0 || (within_quota && free() >= config.reserve_bytes.saturating_add(more))
     }
 
     /// The number that the next entry gets.

@@ -8,7 +8,8 @@ use super::{
 use crate::generated::tributary::wire;
 use crate::ids::{BatchHash, BatchKey, BufferId, Lane};
 use crate::limits::{
-    BATCH_BYTES_MAX, BODY_RAW_BYTES_MAX, FLATBUFFERS_DEPTH_MAX, SERIES_PER_BATCH_MAX,
+    BATCH_BYTES_MAX, BODY_RAW_BYTES_MAX, FLATBUFFERS_DEPTH_MAX, GAP_NUMBERS_MAX,
+    SERIES_PER_BATCH_MAX,
 };
 use crate::reading::ValueType;
 use crate::series::SeriesDef;
@@ -42,8 +43,8 @@ pub(super) fn open(bytes: Bytes) -> Result<SealedBatch, BatchError> {
     if bytes.len() > BATCH_BYTES_MAX {
         return Err(BatchError::TooLong(bytes.len()));
     }
-    // A batch and its gap.
-    let limits = options(2, BATCH_BYTES_MAX);
+    // A batch, its gap, and the names of its series.
+    let limits = options(2 + SERIES_PER_BATCH_MAX, BATCH_BYTES_MAX);
     let root = flatbuffers::root_with_opts::<wire::Batch<'_>>(&limits, &bytes)
         .map_err(|wrong| BatchError::Envelope(wrong.to_string()))?;
     let head = read_head(&root)?;
@@ -55,6 +56,11 @@ pub(super) fn open(bytes: Bytes) -> Result<SealedBatch, BatchError> {
         (_, Some(_)) => return Err(BatchError::Head("it declares a gap, and is none")),
         (_, None) => None,
     };
+    let names = root.names().map(|names| -> Result<_, BatchError> {
+        head.check_names(names.len()).map_err(BatchError::Head)?;
+        names.iter().map(|def| read_def(&def)).collect()
+    });
+    let names: Option<Arc<[SeriesDef]>> = names.transpose()?;
     let body = root
         .body()
         .map(|body| bytes.slice_ref(body.bytes()))
@@ -69,6 +75,7 @@ pub(super) fn open(bytes: Bytes) -> Result<SealedBatch, BatchError> {
         covers,
         body,
         gap,
+        names,
         bytes,
     })
 }
@@ -122,6 +129,7 @@ fn read_cover(cover: &wire::Cover) -> Cover {
 
 fn read_gap(gap: &wire::Gap<'_>, head: &Head) -> Result<Gap, BatchError> {
     let reason = GapReason::from_code(gap.reason());
+    let each = gap.each().map(|each| each.bytes()).unwrap_or_default();
     let read = Gap {
         first: gap.first(),
         count: gap.count(),
@@ -130,6 +138,7 @@ fn read_gap(gap: &wire::Gap<'_>, head: &Head) -> Result<Gap, BatchError> {
         event_last: head.event_last,
         reason: reason.ok_or(BatchError::Head("the gap's reason is unknown"))?,
         detail: gap.detail().unwrap_or_default().to_owned(),
+        each: read_each(each).ok_or(BatchError::Head("the gap's readings by number are wrong"))?,
     };
     read.check().map_err(BatchError::Head)?;
     Ok(read)
@@ -142,6 +151,7 @@ pub(super) struct Parts<'a> {
     /// The body, in pieces that follow each other.
     pub body: &'a [u8],
     pub gap: Option<&'a Gap>,
+    pub names: &'a [SeriesDef],
 }
 
 /// Writes the envelope. The head has been checked.
@@ -154,6 +164,12 @@ pub(super) fn write(builder: &mut FlatBufferBuilder<'_>, head: &Head, parts: &Pa
         .map(|cover| wire::Cover::new(&wire_id(cover.buffer), cover.first, cover.count))
         .collect();
     let covers = (!covers.is_empty()).then(|| builder.create_vector(&covers));
+    let names: Vec<_> = parts
+        .names
+        .iter()
+        .map(|def| write_def(builder, def))
+        .collect();
+    let names = (!names.is_empty()).then(|| builder.create_vector(&names));
     let body = (!parts.body.is_empty()).then(|| builder.create_vector(parts.body));
     let span = head.event_last.wrapping_sub(head.event_first) as u64;
     let sealed_after = head.sealed_at.wrapping_sub(head.event_last) as u64;
@@ -177,6 +193,7 @@ pub(super) fn write(builder: &mut FlatBufferBuilder<'_>, head: &Head, parts: &Pa
         event_span_high: (span >> 32) as u32,
         sealed_after_high: (sealed_after >> 32) as u32,
         number_high: (head.key.number >> 32) as u32,
+        names,
     };
     let root = wire::Batch::create(builder, &args);
     builder.finish_minimal(root);
@@ -185,14 +202,52 @@ pub(super) fn write(builder: &mut FlatBufferBuilder<'_>, head: &Head, parts: &Pa
 
 fn write_gap<'b>(builder: &mut FlatBufferBuilder<'b>, gap: &Gap) -> WIPOffset<wire::Gap<'b>> {
     let detail = (!gap.detail.is_empty()).then(|| builder.create_string(&gap.detail));
+    let each = write_each(&gap.each);
+    let each = (!each.is_empty()).then(|| builder.create_vector(&each));
     let args = wire::GapArgs {
         first: gap.first,
         count: gap.count,
         readings: gap.readings,
         reason: gap.reason.code(),
         detail,
+        each,
     };
     wire::Gap::create(builder, &args)
+}
+
+/// The readings of each number of a gap, as bytes.
+fn write_each(each: &[Option<u32>]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(2 * each.len());
+    for count in each {
+        let mut rest = count.map_or(0, |count| u64::from(count) + 1);
+        while rest >= 0x80 {
+            bytes.push(rest as u8 | 0x80);
+            rest >>= 7;
+        }
+        bytes.push(rest as u8);
+    }
+    bytes
+}
+
+/// What [`write_each`] wrote; nothing when a number is cut or too great, or there are too many.
+fn read_each(bytes: &[u8]) -> Option<Vec<Option<u32>>> {
+    let mut each = Vec::new();
+    let (mut value, mut shift) = (0u64, 0);
+    for byte in bytes {
+        if shift > 28 || each.len() == GAP_NUMBERS_MAX {
+            return None;
+        }
+        value |= u64::from(byte & 0x7f) << shift;
+        shift += 7;
+        if byte & 0x80 == 0 {
+            each.push(match value {
+                0 => None,
+                more => Some(u32::try_from(more - 1).ok()?),
+            });
+            (value, shift) = (0, 0);
+        }
+    }
+    (shift == 0).then_some(each)
 }
 
 /// The bits of a body of readings, and its packed tokens.
@@ -235,25 +290,34 @@ pub(super) fn write_series<'b>(
     defs: &[SeriesDef],
 ) -> &'b [u8] {
     builder.reset();
-    let defs: Vec<_> = defs
-        .iter()
-        .map(|def| {
-            let args = wire::SeriesDefArgs {
-                device: Some(builder.create_shared_string(&def.device)),
-                metric: Some(builder.create_shared_string(&def.metric)),
-                unit: def
-                    .unit
-                    .as_deref()
-                    .map(|unit| builder.create_shared_string(unit)),
-                value_type: def.value_type.code(),
-            };
-            wire::SeriesDef::create(builder, &args)
-        })
-        .collect();
+    let defs: Vec<_> = defs.iter().map(|def| write_def(builder, def)).collect();
     let series = Some(builder.create_vector(&defs));
     let root = wire::SeriesBook::create(builder, &wire::SeriesBookArgs { base, series });
     builder.finish_minimal(root);
     builder.finished_data()
+}
+
+fn write_def<'b>(
+    builder: &mut FlatBufferBuilder<'b>,
+    def: &SeriesDef,
+) -> WIPOffset<wire::SeriesDef<'b>> {
+    let unit = def.unit.as_deref();
+    let args = wire::SeriesDefArgs {
+        device: Some(builder.create_shared_string(&def.device)),
+        metric: Some(builder.create_shared_string(&def.metric)),
+        unit: unit.map(|unit| builder.create_shared_string(unit)),
+        value_type: def.value_type.code(),
+    };
+    wire::SeriesDef::create(builder, &args)
+}
+
+fn read_def(def: &wire::SeriesDef<'_>) -> Result<SeriesDef, BatchError> {
+    let value_type = ValueType::from_code(def.value_type()).ok_or(BatchError::Body {
+        column: "value type",
+        problem: "names a value type that does not exist",
+    })?;
+    let (device, metric, unit) = (def.device(), def.metric(), def.unit());
+    Ok(SeriesDef::new(device, metric, unit, value_type)?)
 }
 
 /// Reads definitions. `rows` is what the head says.
@@ -271,21 +335,7 @@ pub(super) fn read_series(raw: &[u8], rows: u32) -> Result<Content, BatchError> 
             "it does not hold as many definitions as it says",
         ));
     }
-    let defs: Result<Vec<_>, BatchError> = series
-        .iter()
-        .map(|def| {
-            let value_type = ValueType::from_code(def.value_type()).ok_or(BatchError::Body {
-                column: "value type",
-                problem: "names a value type that does not exist",
-            })?;
-            Ok(SeriesDef::new(
-                def.device(),
-                def.metric(),
-                def.unit(),
-                value_type,
-            )?)
-        })
-        .collect();
+    let defs: Result<Vec<_>, BatchError> = series.iter().map(|def| read_def(&def)).collect();
     Ok(Content::Series {
         base: book.base(),
         defs: defs?,

@@ -63,6 +63,21 @@ impl Sealer {
         spec: &Spec,
         readings: &mut Readings,
     ) -> Result<SealedBatch, SealError> {
+        self.named(spec, &[], readings)
+    }
+
+    /// As [`readings`](Self::readings), for `alerts` and `events`: what the series are called, by
+    /// number, stands in the batch itself, which needs no definitions then.
+    ///
+    /// # Errors
+    /// As [`readings`](Self::readings), and when the batch may not name its series, or a name is
+    /// not usable.
+    pub fn named(
+        &mut self,
+        spec: &Spec,
+        names: &[SeriesDef],
+        readings: &mut Readings,
+    ) -> Result<SealedBatch, SealError> {
         let rows = readings.len();
         if rows == 0 {
             return Err(SealError::Empty);
@@ -78,7 +93,9 @@ impl Sealer {
             (a.min(time), b.max(time))
         });
         let mut head = head(spec, Kind::Readings, rows, (first, last));
-        check_rows(readings, &head)?;
+        head.check_names(names.len()).map_err(SealError::Head)?;
+        names.iter().try_for_each(SeriesDef::check)?;
+        check_rows(readings, head.series_end(names.len()))?;
         self.order.sort(readings.rows_mut());
         let (tokens, bits) = self
             .columns
@@ -92,7 +109,7 @@ impl Sealer {
             Codec::Stored
         };
         envelope::join_bits(bits, packed.unwrap_or(tokens), &mut self.body);
-        let batch = self.finish(spec, &head, None)?;
+        let batch = self.finish(spec, &head, (None, names))?;
         if self.verify || cfg!(debug_assertions) {
             let Content::Readings(decoded) = batch.decode(&mut self.decoder)? else {
                 return Err(SealError::Differs);
@@ -140,7 +157,7 @@ impl Sealer {
         };
         self.body.clear();
         self.body.extend_from_slice(packed.unwrap_or(raw));
-        let batch = self.finish(spec, &head, None)?;
+        let batch = self.finish(spec, &head, (None, &[]))?;
         match batch.decode(&mut self.decoder)? {
             Content::Series { base: b, defs: d } if b == base && d == defs => Ok(batch),
             _ => Err(SealError::Differs),
@@ -155,7 +172,7 @@ impl Sealer {
         gap.check().map_err(SealError::Head)?;
         let head = head(spec, Kind::Gap, 0, (gap.event_first, gap.event_last));
         self.body.clear();
-        let batch = self.finish(spec, &head, Some(gap))?;
+        let batch = self.finish(spec, &head, (Some(gap), &[]))?;
         match batch.decode(&mut self.decoder)? {
             Content::Gap(read) if read == *gap => Ok(batch),
             _ => Err(SealError::Differs),
@@ -167,7 +184,7 @@ impl Sealer {
         &mut self,
         spec: &Spec,
         head: &Head,
-        gap: Option<&Gap>,
+        (gap, names): (Option<&Gap>, &[SeriesDef]),
     ) -> Result<SealedBatch, SealError> {
         head.check().map_err(SealError::Head)?;
         check_covers(&spec.covers).map_err(SealError::Head)?;
@@ -175,13 +192,14 @@ impl Sealer {
             covers: &spec.covers,
             body: &self.body,
             gap,
+            names,
         };
         let bytes = envelope::write(&mut self.builder, head, &parts);
         if bytes.len() > crate::limits::BATCH_BYTES_MAX {
             return Err(SealError::TooLong(bytes.len()));
         }
         let batch = SealedBatch::open(bytes)?;
-        if batch.head != *head || *batch.covers != *spec.covers {
+        if batch.head != *head || *batch.covers != *spec.covers || batch.names() != names {
             return Err(SealError::Differs);
         }
         Ok(batch)
@@ -203,8 +221,7 @@ fn head(spec: &Spec, kind: Kind, rows: usize, (first, last): (i64, i64)) -> Head
 }
 
 /// Checks each row for what no batch may hold.
-fn check_rows(readings: &Readings, head: &Head) -> Result<(), SealError> {
-    let end = head.series_end();
+fn check_rows(readings: &Readings, end: u32) -> Result<(), SealError> {
     for row in readings.rows() {
         if row.series.0 >= end {
             return Err(SealError::Series {

@@ -367,6 +367,7 @@ fn gaps_and_definitions_come_back() {
             event_last: i64::MAX,
             reason,
             detail: String::new(),
+            each: Vec::new(),
         };
         let sealed = sealer.gap(&spec(Lane::Alerts, 0), &gap).unwrap();
         assert_eq!((sealed.kind(), sealed.rows()), (Kind::Gap, 0));
@@ -389,6 +390,88 @@ fn gaps_and_definitions_come_back() {
         sealed.decode(&mut decoder),
         Ok(Content::Series { base: 11, defs })
     );
+}
+
+#[test]
+fn a_gap_tells_what_is_lost_of_some_of_its_numbers() {
+    let mut gap = Gap {
+        first: 10,
+        count: 6,
+        readings: None,
+        event_first: 1,
+        event_last: 2,
+        reason: GapReason::Shed,
+        detail: String::new(),
+        each: vec![Some(4_096), Some(0), None, None, Some(20_480), Some(127)],
+    };
+    let mut own = spec(Lane::Telemetry, 0);
+    own.key.number = 10;
+    let sealed = Sealer::new().gap(&own, &gap).unwrap();
+    assert_eq!(sealed.numbers(), 10..16);
+    let read = sealed.decode(&mut Decoder::new()).unwrap();
+    assert_eq!(read, Content::Gap(gap.clone()));
+    let part = |first, count, readings| GapPart {
+        first,
+        count,
+        readings,
+    };
+    assert_eq!(
+        gap.parts(std::slice::from_ref(&(10..16))),
+        [
+            part(10, 2, Some(4_096)),
+            part(12, 2, None),
+            part(14, 2, Some(20_607))
+        ]
+    );
+    assert_eq!(
+        gap.parts(&[11..13, 15..16]),
+        [
+            part(11, 1, Some(0)),
+            part(12, 1, None),
+            part(15, 1, Some(127))
+        ]
+    );
+    gap.readings = Some(3);
+    assert!(Sealer::new().gap(&own, &gap).is_err(), "another sum");
+    gap.each = Vec::new();
+    assert_eq!(gap.parts(&[10..16]), [part(10, 6, Some(3))]);
+    assert_eq!(gap.parts(&[10..15]), [part(10, 5, None)]);
+    gap.each = vec![Some(3)];
+    assert!(Sealer::new().gap(&own, &gap).is_err(), "of one number only");
+    // A gap that stands under a number of its own replaces nothing else.
+    let elsewhere = spec(Lane::Telemetry, 0);
+    gap.each = Vec::new();
+    let sealed = Sealer::new().gap(&elsewhere, &gap).unwrap();
+    let number = elsewhere.key.number;
+    assert_eq!(sealed.numbers(), number..number + 1);
+}
+
+#[test]
+fn events_name_their_series_themselves() {
+    let name = |name| SeriesDef::new(name, "state", None, ValueType::I64).unwrap();
+    let names = [name("pump-1"), name("pump-2")];
+    let mut readings = Readings::new();
+    for series in [1, 0, 1] {
+        readings
+            .push(SeriesId(series), Meta::default(), Value::I64(7))
+            .unwrap();
+    }
+    let mut sealer = Sealer::new();
+    let sealed = sealer
+        .named(&spec(Lane::Events, 0), &names, &mut readings)
+        .unwrap();
+    assert_eq!((sealed.names(), sealed.series_needed()), (&names[..], 0));
+    let Content::Readings(read) = sealed.decode(&mut Decoder::new()).unwrap() else {
+        panic!("readings");
+    };
+    assert_eq!(read.rows(), readings.rows());
+    let one = &names[..1];
+    let beyond = sealer.named(&spec(Lane::Events, 0), one, &mut readings);
+    assert!(matches!(beyond, Err(SealError::Series { needed: 1, .. })));
+    for (lane, needed) in [(Lane::Telemetry, 2), (Lane::Events, 2)] {
+        let sealed = sealer.named(&spec(lane, needed), &names, &mut readings);
+        assert!(matches!(sealed, Err(SealError::Head(_))), "{lane}");
+    }
 }
 
 #[test]

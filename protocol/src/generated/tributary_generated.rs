@@ -1410,6 +1410,7 @@ impl<'a> Gap<'a> {
   pub const VT_READINGS: ::flatbuffers::VOffsetT = 8;
   pub const VT_REASON: ::flatbuffers::VOffsetT = 10;
   pub const VT_DETAIL: ::flatbuffers::VOffsetT = 12;
+  pub const VT_EACH: ::flatbuffers::VOffsetT = 14;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1424,6 +1425,7 @@ impl<'a> Gap<'a> {
     if let Some(x) = args.readings { builder.add_readings(x); }
     builder.add_count(args.count);
     builder.add_first(args.first);
+    if let Some(x) = args.each { builder.add_each(x); }
     if let Some(x) = args.detail { builder.add_detail(x); }
     builder.add_reason(args.reason);
     builder.finish()
@@ -1465,6 +1467,13 @@ impl<'a> Gap<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Gap::VT_DETAIL, None)}
   }
+  #[inline]
+  pub fn each(&self) -> Option<::flatbuffers::Vector<'a, u8>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u8>>>(Gap::VT_EACH, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Gap<'_> {
@@ -1478,6 +1487,7 @@ impl ::flatbuffers::Verifiable for Gap<'_> {
      .visit_field::<u64>("readings", Self::VT_READINGS, false)?
      .visit_field::<u8>("reason", Self::VT_REASON, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("detail", Self::VT_DETAIL, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("each", Self::VT_EACH, false)?
      .finish();
     Ok(())
   }
@@ -1488,6 +1498,7 @@ pub struct GapArgs<'a> {
     pub readings: Option<u64>,
     pub reason: u8,
     pub detail: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub each: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
 }
 impl<'a> Default for GapArgs<'a> {
   #[inline]
@@ -1498,6 +1509,7 @@ impl<'a> Default for GapArgs<'a> {
       readings: None,
       reason: 0,
       detail: None,
+      each: None,
     }
   }
 }
@@ -1528,6 +1540,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> GapBuilder<'a, 'b, A> {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Gap::VT_DETAIL, detail);
   }
   #[inline]
+  pub fn add_each(&mut self, each: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u8>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Gap::VT_EACH, each);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> GapBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     GapBuilder {
@@ -1550,6 +1566,7 @@ impl ::core::fmt::Debug for Gap<'_> {
       ds.field("readings", &self.readings());
       ds.field("reason", &self.reason());
       ds.field("detail", &self.detail());
+      ds.field("each", &self.each());
       ds.finish()
   }
 }
@@ -1576,6 +1593,7 @@ impl<'a> Batch<'a> {
   pub const VT_EVENT_SPAN_HIGH: ::flatbuffers::VOffsetT = 12;
   pub const VT_SEALED_AFTER_HIGH: ::flatbuffers::VOffsetT = 14;
   pub const VT_NUMBER_HIGH: ::flatbuffers::VOffsetT = 16;
+  pub const VT_NAMES: ::flatbuffers::VOffsetT = 18;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1587,6 +1605,7 @@ impl<'a> Batch<'a> {
     args: &'args BatchArgs<'args>
   ) -> ::flatbuffers::WIPOffset<Batch<'bldr>> {
     let mut builder = BatchBuilder::new(_fbb);
+    if let Some(x) = args.names { builder.add_names(x); }
     builder.add_number_high(args.number_high);
     builder.add_sealed_after_high(args.sealed_after_high);
     builder.add_event_span_high(args.event_span_high);
@@ -1647,6 +1666,13 @@ impl<'a> Batch<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u32>(Batch::VT_NUMBER_HIGH, Some(0)).unwrap()}
   }
+  #[inline]
+  pub fn names(&self) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<SeriesDef<'a>>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<SeriesDef>>>>(Batch::VT_NAMES, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Batch<'_> {
@@ -1662,6 +1688,7 @@ impl ::flatbuffers::Verifiable for Batch<'_> {
      .visit_field::<u32>("event_span_high", Self::VT_EVENT_SPAN_HIGH, false)?
      .visit_field::<u32>("sealed_after_high", Self::VT_SEALED_AFTER_HIGH, false)?
      .visit_field::<u32>("number_high", Self::VT_NUMBER_HIGH, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<SeriesDef>>>>("names", Self::VT_NAMES, false)?
      .finish();
     Ok(())
   }
@@ -1674,6 +1701,7 @@ pub struct BatchArgs<'a> {
     pub event_span_high: u32,
     pub sealed_after_high: u32,
     pub number_high: u32,
+    pub names: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<SeriesDef<'a>>>>>,
 }
 impl<'a> Default for BatchArgs<'a> {
   #[inline]
@@ -1686,6 +1714,7 @@ impl<'a> Default for BatchArgs<'a> {
       event_span_high: 0,
       sealed_after_high: 0,
       number_high: 0,
+      names: None,
     }
   }
 }
@@ -1724,6 +1753,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> BatchBuilder<'a, 'b, A> {
     self.fbb_.push_slot::<u32>(Batch::VT_NUMBER_HIGH, number_high, 0);
   }
   #[inline]
+  pub fn add_names(&mut self, names: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<SeriesDef<'b >>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Batch::VT_NAMES, names);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> BatchBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     BatchBuilder {
@@ -1749,6 +1782,7 @@ impl ::core::fmt::Debug for Batch<'_> {
       ds.field("event_span_high", &self.event_span_high());
       ds.field("sealed_after_high", &self.sealed_after_high());
       ds.field("number_high", &self.number_high());
+      ds.field("names", &self.names());
       ds.finish()
   }
 }

@@ -58,19 +58,70 @@ fn only_the_commit_makes_it_held() {
     );
 }
 
+fn judge_gap(ledger: &mut Ledger, session: Session, numbers: Range<u64>) -> Verdict {
+    let gap = (hash(1_000_000 + numbers.start), numbers.clone());
+    ledger.judge_gap(session, &agent(1), key(numbers.start), gap)
+}
+
 #[test]
 fn a_gap_over_what_is_held_changes_nothing() {
     let mut ledger = Ledger::new();
     let session = ledger.open_session(&agent(1), &[]);
     hold(&mut ledger, session, 0);
-    let gap = ledger.judge_gap(session, &agent(1), key(0), hash(9));
+    let gap = judge_gap(&mut ledger, session, 0..1);
     assert_eq!(gap, Verdict::Replay { verified: false });
+    // It shares the outcome of the data that is being written.
     let waiting = fresh(&mut ledger, session, 1);
-    let gap = ledger.judge_gap(session, &agent(1), key(1), hash(9));
-    assert_eq!(gap, Verdict::Conflict);
+    assert_eq!(judge_gap(&mut ledger, session, 1..2), Verdict::Pending);
     ledger.abort(waiting);
-    let gap = ledger.judge_gap(session, &agent(1), key(1), hash(9));
+    let gap = judge_gap(&mut ledger, session, 1..2);
     assert!(matches!(gap, Verdict::Fresh(_)), "{gap:?}");
+}
+
+#[test]
+fn a_gap_takes_the_numbers_that_nobody_holds() {
+    let mut ledger = Ledger::new();
+    let session = ledger.open_session(&agent(1), &[]);
+    for number in [0, 3, 4] {
+        hold(&mut ledger, session, number);
+    }
+    let waiting = fresh(&mut ledger, session, 6);
+    let Verdict::Fresh(gap) = judge_gap(&mut ledger, session, 0..9) else {
+        panic!("it takes some");
+    };
+    assert_eq!(gap.runs(), [1..3, 5..6, 7..9]);
+    // Data under its numbers shares its outcome, and is a replay once it is held.
+    let data = ledger.judge(session, &agent(1), key(2), hash(2));
+    assert_eq!(data, Verdict::Pending);
+    ledger.commit(gap);
+    ledger.commit(waiting);
+    for number in [2, 8] {
+        let data = ledger.judge(session, &agent(1), key(number), hash(number));
+        assert_eq!(data, Verdict::Replay { verified: false });
+    }
+    let data = ledger.judge(session, &agent(1), key(6), hash(6));
+    assert_eq!(data, Verdict::Replay { verified: true });
+    let again = judge_gap(&mut ledger, session, 0..9);
+    assert_eq!(again, Verdict::Replay { verified: false });
+    assert_eq!(ledger.total(&agent(1)).0, 9);
+}
+
+#[test]
+fn a_gap_counts_as_one_island() {
+    let mut ledger = Ledger::new();
+    let session = ledger.open_session(&agent(1), &[]);
+    for island in 0..LEDGER_HOLES_MAX as u64 {
+        hold(&mut ledger, session, 1 + island * 2);
+    }
+    let end = LEDGER_HOLES_MAX as u64 * 2;
+    let far = judge_gap(&mut ledger, session, end + 3..end + 7);
+    assert_eq!(far, Verdict::Refused(Refusal::Holes { take: 0 }));
+    let Verdict::Fresh(all) = judge_gap(&mut ledger, session, 0..end + 7) else {
+        panic!("it fills every hole");
+    };
+    assert_eq!(all.runs().len(), LEDGER_HOLES_MAX + 1);
+    ledger.commit(all);
+    assert_eq!(ledger.held(&agent(1), key(0).lane_key()).len(), 1);
 }
 
 #[test]
@@ -172,6 +223,7 @@ fn a_replay_beyond_the_kept_hashes_is_told_apart() {
 #[derive(Clone, Debug)]
 enum Step {
     Send { number: u64, content: u64 },
+    Gap { first: u64, count: u64 },
     Settle { durable: bool },
     Restart,
     Reconnect,
@@ -184,6 +236,7 @@ fn step() -> impl Strategy<Value = Step> {
             // Mostly the honest content; now and then another.
             content: if salt == 0 { number } else { number + 1_000 },
         }),
+        2 => (0u64..20, 1u64..6).prop_map(|(first, count)| Step::Gap { first, count }),
         3 => any::<bool>().prop_map(|durable| Step::Settle { durable }),
         1 => Just(Step::Restart),
         1 => Just(Step::Reconnect),
@@ -208,20 +261,25 @@ proptest! {
         let mut ledger = Ledger::new();
         let mut session = ledger.open_session(&agent(1), &[]);
         let mut stored: BTreeMap<u64, u64> = BTreeMap::new();
-        let mut pending: Vec<(u64, u64, Admission)> = Vec::new();
+        let mut pending: Vec<(Vec<u64>, u64, Admission)> = Vec::new();
+        let is_gap = |content: u64| content >= 1_000_000;
         for step in steps {
             match step {
                 Step::Send { number, content } => {
-                    let waiting = pending.iter().find(|(n, ..)| *n == number).map(|(_, c, _)| *c);
+                    let waiting = pending.iter().find(|(n, ..)| n.contains(&number));
+                    let waiting = waiting.map(|(_, content, _)| *content);
                     match ledger.judge(session, &agent(1), key(number), hash(content)) {
                         Verdict::Fresh(admission) => {
                             prop_assert!(!stored.contains_key(&number) && waiting.is_none());
-                            pending.push((number, content, admission));
+                            pending.push((vec![number], content, admission));
                         }
-                        Verdict::Pending => prop_assert_eq!(waiting, Some(content)),
+                        Verdict::Pending => {
+                            prop_assert!(waiting.is_some_and(|w| w == content || is_gap(w)));
+                        }
                         Verdict::Replay { verified } => {
-                            prop_assert!(verified);
-                            prop_assert_eq!(stored.get(&number), Some(&content));
+                            let held = stored.get(&number).copied().unwrap();
+                            prop_assert_eq!(verified, !is_gap(held));
+                            prop_assert!(held == content || is_gap(held));
                         }
                         Verdict::Conflict => {
                             let held = stored.get(&number).copied().or(waiting);
@@ -230,10 +288,28 @@ proptest! {
                         other => prop_assert!(false, "{:?}", other),
                     }
                 }
-                Step::Settle { durable } => for (number, content, admission) in pending.drain(..) {
+                Step::Gap { first, count } => {
+                    let numbers = first..first + count;
+                    let waiting = |n: &u64| pending.iter().any(|(p, ..)| p.contains(n));
+                    let open = numbers.clone().filter(|n| !stored.contains_key(n));
+                    let absent: Vec<u64> = open.clone().filter(|n| !waiting(n)).collect();
+                    match judge_gap(&mut ledger, session, numbers) {
+                        Verdict::Fresh(admission) => {
+                            let runs = admission.runs().iter().cloned().flatten();
+                            prop_assert_eq!(runs.collect::<Vec<_>>(), absent.clone());
+                            pending.push((absent, 1_000_000 + first, admission));
+                        }
+                        Verdict::Pending => prop_assert!(absent.is_empty() && open.count() > 0),
+                        Verdict::Replay { .. } => prop_assert_eq!(open.count(), 0),
+                        other => prop_assert!(false, "{:?}", other),
+                    }
+                }
+                Step::Settle { durable } => for (numbers, content, admission) in pending.drain(..) {
                     if durable {
                         ledger.commit(admission);
-                        prop_assert!(stored.insert(number, content).is_none());
+                        for number in numbers {
+                            prop_assert!(stored.insert(number, content).is_none());
+                        }
                     } else {
                         ledger.abort(admission);
                     }

@@ -1,8 +1,8 @@
 //! The agent's end of a session: what to send next, what may be forgotten.
 //!
 //! It is told what is durable in the spools, what the aggregator holds and acknowledges, and says
-//! which batch to send next: definitions of series first, then alerts, then live data with a stated
-//! share for the backlog. Batches stay in the spools; it knows their names, sizes and hashes.
+//! which batch to send next: definitions of series first, then alerts, events, and live data with
+//! a stated share for the backlog. Batches stay in the spools; it knows names, sizes and hashes.
 
 use super::Illegal;
 use crate::ids::{BatchHash, BatchKey, BufferId, HashSum, Lane, LaneKey, Session};
@@ -10,88 +10,13 @@ use crate::limits::{AGENT_BUFFERS_MAX, BACKLOG_SHARE_PERCENT, IN_FLIGHT_BATCHES,
 use crate::message::{Ack, AgainReason, Hello, LaneHeld, LaneState, Welcome};
 use crate::ranges::{Held, HeldRanges};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 mod lane;
+mod state;
 
 use lane::LaneOut;
-
-/// Where the agent's end stands.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum SenderState {
-    /// No connection.
-    Idle,
-    /// `Hello` is sent; `Welcome` is awaited.
-    Greeting,
-    /// Batches may be sent.
-    Sending,
-}
-
-/// What can happen to the agent's end.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum SenderEvent {
-    /// A connection stands.
-    Connected,
-    /// A page of `Welcome`, with more to follow.
-    WelcomePage,
-    /// The last page of `Welcome`.
-    Welcome,
-    /// An acknowledgement.
-    Ack,
-    /// The connection is gone, or was refused.
-    Lost,
-}
-
-impl SenderState {
-    /// Every state.
-    pub const ALL: [Self; 3] = [Self::Idle, Self::Greeting, Self::Sending];
-
-    /// The state after `event`.
-    ///
-    /// # Errors
-    /// [`Illegal`]: the aggregator broke the protocol.
-    pub fn on(self, event: SenderEvent) -> Result<Self, Illegal> {
-        match (self, event) {
-            (Self::Idle, SenderEvent::Connected) => Ok(Self::Greeting),
-            (Self::Greeting, SenderEvent::WelcomePage) => Ok(Self::Greeting),
-            (Self::Greeting, SenderEvent::Welcome) => Ok(Self::Sending),
-            (Self::Sending, SenderEvent::Ack) => Ok(Self::Sending),
-            (_, SenderEvent::Lost) => Ok(Self::Idle),
-            (state, event) => Err(Illegal {
-                state: state.name(),
-                event: event.name(),
-            }),
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Idle => "not connected",
-            Self::Greeting => "waiting for Welcome",
-            Self::Sending => "sending",
-        }
-    }
-}
-
-impl SenderEvent {
-    /// Every event.
-    pub const ALL: [Self; 5] = [
-        Self::Connected,
-        Self::WelcomePage,
-        Self::Welcome,
-        Self::Ack,
-        Self::Lost,
-    ];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Connected => "a connection",
-            Self::WelcomePage => "a page of Welcome",
-            Self::Welcome => "a Welcome",
-            Self::Ack => "an Ack",
-            Self::Lost => "a loss of the connection",
-        }
-    }
-}
+pub use state::{SenderEvent, SenderState};
 
 /// What a spool holds of one lane when the agent starts.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -122,6 +47,8 @@ pub struct LaneCursor {
 pub struct Outgoing {
     /// Its name.
     pub key: BatchKey,
+    /// How many numbers it stands for, its own the first of them: of a gap perhaps many.
+    pub count: u64,
     /// Its bytes.
     pub bytes: u64,
     /// Its hash.
@@ -139,6 +66,8 @@ pub enum Urgency {
     Backlog,
     /// Sealed since.
     Live,
+    /// What happened to a device or a client: few, and named by themselves.
+    Event,
     /// Alerts.
     Alert,
     /// Definitions of series: everything else waits for them.
@@ -156,6 +85,7 @@ pub struct Trim {
 
 #[derive(Clone, Copy, Debug)]
 struct InFlight {
+    count: u64,
     bytes: u64,
     hash: BatchHash,
     series_needed: u32,
@@ -258,6 +188,15 @@ impl Sender {
         if key.buffer == self.present && self.state == SenderState::Sending {
             self.announced.insert(key.buffer);
         }
+    }
+
+    /// The spool gave up what it held of these numbers: a gap stands for them, durably, and
+    /// `bytes` bytes fewer are held.
+    pub fn on_shed(&mut self, key: LaneKey, numbers: Range<u64>, bytes: u64) {
+        let empty = || LaneOut::empty(key, numbers.start);
+        let lane = self.lanes.entry(key).or_insert_with(empty);
+        lane.shed(&numbers);
+        lane.bytes = lane.bytes.saturating_sub(bytes);
     }
 
     /// A connection stands: what to say first.
@@ -367,7 +306,7 @@ impl Sender {
             return;
         };
         if let Some(lane) = self.lanes.get_mut(&key.lane_key()) {
-            lane.settle(key.number, flight.hash);
+            lane.settle_all(key.number..key.number + flight.count, flight.hash);
         }
         if key.lane == Lane::Series {
             let known = self.series_known.entry(key.buffer).or_default();
@@ -423,6 +362,9 @@ impl Sender {
         if let Some(key) = self.next(|key, _| key.lane == Lane::Alerts, None) {
             return Some((key, Urgency::Alert));
         }
+        if let Some(key) = self.next(|key, _| key.lane == Lane::Events, None) {
+            return Some((key, Urgency::Event));
+        }
         let live = self.next(|key, _| is_bulk(key), Some(true));
         let backlog = self.next(|key, _| is_bulk(key), Some(false));
         match (live, backlog) {
@@ -444,11 +386,16 @@ impl Sender {
             take(key, lane) && self.announced.contains(&key.buffer) && self.has_series(key, lane)
         });
         lanes.into_iter().find_map(|(key, lane)| {
-            let in_flight = |number| self.in_flight.contains_key(&key_of(*key, number));
+            let under_way = |numbers: &Range<u64>| self.is_under_way(*key, numbers);
             let live = live.map(|live| (live, key.buffer == self.present));
-            lane.next(live, in_flight)
+            lane.next(live, under_way)
                 .map(|number| key_of(*key, number))
         })
+    }
+
+    fn is_under_way(&self, lane: LaneKey, numbers: &Range<u64>) -> bool {
+        let keys = key_of(lane, numbers.start)..key_of(lane, numbers.end);
+        self.in_flight.range(keys).next().is_some()
     }
 
     fn has_series(&self, key: &LaneKey, lane: &LaneOut) -> bool {
@@ -458,11 +405,20 @@ impl Sender {
     }
 
     /// Whether a batch that was [asked for](Self::poll_send) is to be sent now; if so, it counts
-    /// as under way. Otherwise it waits for series that the aggregator does not know yet.
+    /// as under way. Otherwise it waits for series that the aggregator does not know yet, or is a
+    /// gap that was not known here, and waits for what it stands for and is under way.
     pub fn offer(&mut self, batch: &Outgoing, urgency: Urgency) -> bool {
+        let numbers = batch.key.number..batch.key.number.saturating_add(batch.count);
+        let under_way = self.is_under_way(batch.key.lane_key(), &numbers);
         let Some(lane) = self.lanes.get_mut(&batch.key.lane_key()) else {
             return false;
         };
+        if batch.count > 1 {
+            lane.shed(&numbers);
+            if under_way {
+                return false;
+            }
+        }
         let known = self
             .series_known
             .get(&batch.key.buffer)
@@ -474,6 +430,7 @@ impl Sender {
         }
         let Outgoing {
             key,
+            count,
             bytes,
             hash,
             series_needed,
@@ -482,6 +439,7 @@ impl Sender {
         self.in_flight.insert(
             key,
             InFlight {
+                count,
                 bytes,
                 hash,
                 series_needed,
@@ -577,7 +535,7 @@ impl Sender {
 }
 
 fn is_bulk(key: &LaneKey) -> bool {
-    !matches!(key.lane, Lane::Series | Lane::Alerts)
+    !matches!(key.lane, Lane::Series | Lane::Alerts | Lane::Events)
 }
 
 fn key_of(lane: LaneKey, number: u64) -> BatchKey {

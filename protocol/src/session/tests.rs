@@ -50,6 +50,8 @@ impl Random {
 
 #[derive(Clone, Copy)]
 struct Spooled {
+    /// How many numbers it stands for: one, unless it is a gap.
+    count: u64,
     bytes: u64,
     hash: BatchHash,
     series_needed: u32,
@@ -62,6 +64,8 @@ struct World {
     agent: AgentId,
     life: u64,
     spool: BTreeMap<BatchKey, Spooled>,
+    /// Declared losses, by their first number.
+    gaps: BTreeMap<BatchKey, Spooled>,
     trimmed: BTreeSet<BatchKey>,
     sealed: BTreeMap<BatchKey, BatchHash>,
     series: u32,
@@ -83,6 +87,7 @@ impl World {
             agent: AgentId::new("t", AgentUuid([7; 16])).unwrap(),
             life: 1,
             spool: BTreeMap::new(),
+            gaps: BTreeMap::new(),
             trimmed: BTreeSet::new(),
             sealed: BTreeMap::new(),
             series: 0,
@@ -112,6 +117,7 @@ impl World {
         };
         let hash = BatchHash::of(format!("{key}").as_bytes());
         let spooled = Spooled {
+            count: 1,
             bytes,
             hash,
             series_needed: needed,
@@ -129,14 +135,55 @@ impl World {
             self.seal_one(Lane::Series, 200, before, self.series);
         }
         let bytes = 1 + self.random.below(64 * 1024);
-        let lane = if self.random.below(6) == 0 {
-            Lane::Alerts
-        } else {
-            Lane::Telemetry
+        let lane = match self.random.below(6) {
+            0 => Lane::Alerts,
+            1 => Lane::Events,
+            _ => Lane::Telemetry,
         };
-        // Alerts carry their names inline and need no series.
-        let needed = if lane == Lane::Alerts { 0 } else { self.series };
+        // Alerts and events carry their names inline and need no series.
+        let inline = lane != Lane::Telemetry;
+        let needed = if inline { 0 } else { self.series };
         self.seal_one(lane, bytes, needed, 0);
+    }
+
+    /// The oldest batches of telemetry give way to a gap, as when a segment is shed.
+    fn shed(&mut self) {
+        let telemetry = |key: &&BatchKey| key.lane == Lane::Telemetry;
+        let Some(first) = self.spool.keys().find(telemetry).copied() else {
+            return;
+        };
+        let of_lane = |key: &BatchKey| key.lane_key() == first.lane_key();
+        let held = self.spool.keys().filter(|key| of_lane(key)).count() as u64;
+        let count = 1 + self.random.below(held.min(9));
+        for number in first.number..first.number + count {
+            self.spool.remove(&BatchKey { number, ..first });
+        }
+        let gap = Spooled {
+            count,
+            bytes: 150,
+            hash: BatchHash::of(format!("gap {first} {count}").as_bytes()),
+            series_needed: 0,
+            series_after: 0,
+        };
+        self.gaps.insert(first, gap);
+        // Now and then it hears of it only when it asks for one of these batches.
+        if self.random.below(3) > 0 {
+            let numbers = first.number..first.number + count;
+            self.sender
+                .on_shed(first.lane_key(), numbers, 10_000 * count);
+        }
+    }
+
+    /// What stands under this number: the batch, or the gap that replaces it.
+    fn stored(&self, key: BatchKey) -> (BatchKey, Spooled) {
+        if let Some(spooled) = self.spool.get(&key) {
+            return (key, *spooled);
+        }
+        let gap = self.gaps.range(..=key).next_back();
+        let (first, gap) = gap.unwrap_or_else(|| panic!("{key} is neither held nor shed"));
+        assert_eq!(first.lane_key(), key.lane_key());
+        assert!(key.number < first.number + gap.count);
+        (*first, *gap)
     }
 
     fn connect(&mut self) {
@@ -164,20 +211,23 @@ impl World {
             software: String::new(),
             more: false,
         };
-        let spool = &self.spool;
         for page in welcome.pages() {
-            self.sender
-                .on_welcome(page, |key| spool.get(&key).map(|s| s.hash))
+            let mut sender =
+                std::mem::replace(&mut self.sender, Sender::new(BufferId([0; 16]), Vec::new()));
+            sender
+                .on_welcome(page, |key| Some(self.stored(key).1.hash))
                 .unwrap();
+            self.sender = sender;
         }
         self.trim();
     }
 
     fn send(&mut self) {
         while let Some((key, urgency)) = self.sender.poll_send() {
-            let spooled = self.spool[&key];
+            let (key, spooled) = self.stored(key);
             let outgoing = Outgoing {
                 key,
+                count: spooled.count,
                 bytes: spooled.bytes,
                 hash: spooled.hash,
                 series_needed: spooled.series_needed,
@@ -204,13 +254,27 @@ impl World {
                 .on_again(key, AgainReason::SeriesUnknown, self.now);
             return;
         }
-        match self.ledger.judge(session, &self.agent, key, spooled.hash) {
+        let verdict = if self
+            .gaps
+            .get(&key)
+            .is_some_and(|gap| gap.hash == spooled.hash)
+        {
+            let numbers = key.number..key.number + spooled.count;
+            self.ledger
+                .judge_gap(session, &self.agent, key, (spooled.hash, numbers))
+        } else {
+            self.ledger.judge(session, &self.agent, key, spooled.hash)
+        };
+        match verdict {
             Verdict::Fresh(admission) if journal_fails => {
                 self.ledger.abort(admission);
                 self.receiver.on_again(key, AgainReason::Busy, self.now);
             }
             Verdict::Fresh(admission) => {
-                self.journal.push((key, spooled.hash));
+                for number in admission.runs().iter().cloned().flatten() {
+                    self.journal
+                        .push((BatchKey { number, ..key }, spooled.hash));
+                }
                 if key.lane == Lane::Series {
                     self.book
                         .insert(key.buffer, known.max(spooled.series_after));
@@ -239,6 +303,10 @@ impl World {
                 .filter(|key| key.lane_key() == trim.key && key.number < trim.below)
                 .copied()
                 .collect();
+            let gone = |gap: &BatchKey, shed: &Spooled| {
+                gap.lane_key() == trim.key && gap.number + shed.count <= trim.below
+            };
+            self.gaps.retain(|gap, shed| !gone(gap, shed));
             for key in doomed {
                 let stored = self.journal.iter().any(|(held, _)| *held == key);
                 assert!(stored, "{key} left the spool and is in no journal");
@@ -260,6 +328,7 @@ impl World {
         self.life += 1;
         self.series = 0;
         let mut starts: BTreeMap<_, LaneStart> = BTreeMap::new();
+        // What a log holds of a lane, as its own numbers say.
         for (key, spooled) in &self.spool {
             let start = starts.entry(key.lane_key()).or_insert_with(|| LaneStart {
                 key: key.lane_key(),
@@ -277,6 +346,10 @@ impl World {
             }
         }
         self.sender = Sender::new(self.present(), starts.into_values().collect());
+        for (first, gap) in &self.gaps {
+            let numbers = first.number..first.number + gap.count;
+            self.sender.on_shed(first.lane_key(), numbers, 0);
+        }
     }
 
     fn restart_aggregator(&mut self) {
@@ -284,16 +357,20 @@ impl World {
         self.receiver = Receiver::new();
         self.ledger = Ledger::new();
         for (key, hash) in &self.journal {
-            assert!(
-                self.ledger.recover(&self.agent, *key, *hash),
-                "{key} twice in the journal"
-            );
+            let new = if self.sealed[key] == *hash {
+                self.ledger.recover(&self.agent, *key, *hash)
+            } else {
+                let run = key.number..key.number + 1;
+                self.ledger.recover_gap(&self.agent, *key, (*hash, &[run]))
+            };
+            assert!(new, "{key} twice in the journal");
         }
     }
 
     fn step(&mut self) {
         match self.random.below(100) {
-            0..30 => self.seal(),
+            0..27 => self.seal(),
+            27..30 => self.shed(),
             30..50 => self.connect(),
             50..70 => self.send(),
             70..85 => {
@@ -331,6 +408,7 @@ impl World {
 
 #[test]
 fn whatever_breaks_every_batch_is_stored_once_and_all_drains() {
+    let mut declared = 0;
     for seed in 0..120 {
         let mut world = World::new(seed);
         for _ in 0..600 {
@@ -343,11 +421,14 @@ fn whatever_breaks_every_batch_is_stored_once_and_all_drains() {
             world.journal.len(),
             "seed {seed}: stored twice"
         );
+        // Under each number the data or a declared loss; what was never shed, as data.
         for (key, hash) in &world.sealed {
+            let shed = key.lane == Lane::Telemetry && stored.contains_key(key);
             assert!(
-                stored.get(key) == Some(hash) || key.lane == Lane::Series,
+                stored.get(key) == Some(hash) || shed || key.lane == Lane::Series,
                 "seed {seed} {key}"
             );
+            declared += usize::from(stored.get(key).is_some_and(|held| held != hash));
         }
         let left: Vec<_> = world
             .spool
@@ -355,7 +436,56 @@ fn whatever_breaks_every_batch_is_stored_once_and_all_drains() {
             .filter(|key| key.lane != Lane::Series)
             .collect();
         assert!(left.is_empty(), "seed {seed}: {left:?}");
+        assert!(world.gaps.is_empty(), "seed {seed}: gaps are left");
     }
+    assert!(declared > 100, "only {declared} numbers were declared");
+}
+
+#[test]
+fn a_gap_waits_for_what_it_stands_for_and_is_under_way() {
+    let buffer = BufferId::new(1, 1);
+    let key = |number| BatchKey {
+        buffer,
+        lane: Lane::Telemetry,
+        number,
+    };
+    let mut sender = Sender::new(buffer, Vec::new());
+    sender.on_connected("a", "b").unwrap();
+    sender.on_welcome(welcome_of_nothing(), |_| None).unwrap();
+    (0..4).for_each(|number| sender.on_sealed(key(number), 10));
+    for number in 0..2 {
+        let (next, urgency) = sender.poll_send().unwrap();
+        assert_eq!(next, key(number));
+        assert!(sender.offer(&outgoing(next, 10), urgency));
+    }
+    // It asks for number 2, and is given the gap over 0 to 2.
+    let (next, urgency) = sender.poll_send().unwrap();
+    assert_eq!(next, key(2));
+    let gap = Outgoing {
+        count: 3,
+        ..outgoing(key(0), 10)
+    };
+    assert!(!sender.offer(&gap, urgency));
+    assert_eq!(sender.poll_send(), Some((key(3), Urgency::Live)));
+    let range = |first, end| crate::message::AckRange {
+        key: key(0).lane_key(),
+        first,
+        end,
+    };
+    let ack = |first, end| Ack {
+        ranges: vec![range(first, end)],
+        again: Vec::new(),
+    };
+    sender.on_ack(&ack(0, 2)).unwrap();
+    assert_eq!(sender.poll_send(), Some((key(0), Urgency::Live)));
+    assert!(sender.offer(&gap, urgency));
+    sender.on_ack(&ack(0, 1)).unwrap();
+    let trim = Trim {
+        key: key(0).lane_key(),
+        below: 3,
+    };
+    assert_eq!(sender.poll_trims(), [trim]);
+    assert_eq!(sender.backlog().0, 1);
 }
 
 fn welcome_of_nothing() -> Welcome {
@@ -375,6 +505,7 @@ fn outgoing(key: BatchKey, bytes: u64) -> Outgoing {
     let hash = BatchHash::of(&key.number.to_le_bytes());
     Outgoing {
         key,
+        count: 1,
         bytes,
         hash,
         series_needed: 0,

@@ -162,7 +162,42 @@ pub fn gap() -> Gap {
         event_last: NOON + (90 << 32),
         reason: GapReason::Shed,
         detail: "quota of lane telemetry".to_owned(),
+        each: Vec::new(),
     }
+}
+
+/// A segment of a spool that was shed: some batches of known size, one damaged.
+pub fn shed() -> Gap {
+    Gap {
+        first: 7,
+        count: 5,
+        readings: None,
+        event_first: NOON,
+        event_last: NOON + 90_000_000,
+        reason: GapReason::Shed,
+        detail: String::new(),
+        each: vec![Some(4_096), Some(17), None, Some(300), Some(1)],
+    }
+}
+
+/// Events of a client, named inline.
+pub fn events(sealer: &mut Sealer) -> SealedBatch {
+    let mut readings = Readings::new();
+    let online = |seq| meta(NOON + seq, 3, seq);
+    readings
+        .push(SeriesId(1), online(1), Value::Bool(false))
+        .unwrap();
+    readings
+        .push(SeriesId(0), online(2), Value::Str("gone"))
+        .unwrap();
+    let def = |device, kind| SeriesDef::new(device, "state", None, kind).unwrap();
+    let names = [
+        def("plant-1/gate", ValueType::Str),
+        def("plant-1/pump-3", ValueType::Bool),
+    ];
+    sealer
+        .named(&spec(Lane::Events, 0), &names, &mut readings)
+        .unwrap()
 }
 
 /// Every shape, by name, sealed.
@@ -185,6 +220,8 @@ pub fn all() -> Vec<(&'static str, SealedBatch)> {
     far.key.number = (1 << 61) + 5;
     far.sealed_at = i64::MIN + 3;
     let telemetry = spec(Lane::Telemetry, 4_000);
+    let mut gone = spec(Lane::Telemetry, 0);
+    gone.key.number = shed().first;
     vec![
         (
             "one",
@@ -203,6 +240,8 @@ pub fn all() -> Vec<(&'static str, SealedBatch)> {
                 .unwrap(),
         ),
         ("gap", sealer.gap(&spec(Lane::Alerts, 0), &gap()).unwrap()),
+        ("shed", sealer.gap(&gone, &shed()).unwrap()),
+        ("events", events(&mut sealer)),
     ]
 }
 

@@ -1,19 +1,21 @@
 //! Checkpoints of the sealing stage, and what of the log may go behind them.
 
 use super::{Checkpoint, LifeId, LogError, Now, Origin, SealStage, StageError};
-use crate::limits::{CHECKPOINT_SHARE, CHECKPOINT_WAL_BYTES};
+use crate::limits::{CHECKPOINT_ROOM_BYTES, CHECKPOINT_SHARE, CHECKPOINT_WAL_BYTES};
 use tracing::warn;
 
 impl SealStage {
-    /// Whether the log takes more than half its quota, and a checkpoint would let it be trimmed.
-    pub(super) fn is_log_half_full(&self) -> bool {
+    /// Whether the log takes more than half its quota, or finds no room on the disk, and a
+    /// checkpoint would let it be trimmed.
+    pub(super) fn wants_room(&self) -> bool {
         let held: u64 = self
             .wal
             .segments()
             .iter()
             .map(|segment| segment.bytes)
             .sum();
-        held > self.wal_quota_bytes / 2 && self.trimmed_to != self.position
+        let short = held > self.wal_quota_bytes / 2 || self.wal.is_short();
+        short && self.trimmed_to != self.position
     }
 
     /// Keeps what is known at the present message, and lets go of the log before the older of
@@ -29,12 +31,17 @@ impl SealStage {
         self.put_back.with(|done| done.keep_only(&held));
         let done = self.put_back.done();
         let body = Checkpoint::write(position, &self.marks, &self.declared, in_force, &done);
+        // Room for what it grows to, taken while there is some: on a full disk it is what lets the
+        // log be trimmed.
+        let grown = body.len() + self.marks.growth_bytes();
+        self.checkpoints
+            .prepare((grown as u64 + grown as u64 / 4).max(CHECKPOINT_ROOM_BYTES));
         if let Err(error) = self.checkpoints.write(&body) {
             warn!(%error, "no checkpoint: the log is kept for longer");
             return Ok(());
         }
         // Nothing waits in a lane, so all before the position is covered.
-        self.covered.advance(position);
+        self.covered.advance_all(position);
         self.since_checkpoint = 0;
         self.checkpoint_due = (body.len() as u64 * CHECKPOINT_SHARE)
             .max(CHECKPOINT_WAL_BYTES)

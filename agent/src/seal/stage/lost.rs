@@ -14,7 +14,7 @@ impl SealStage {
         end: u64,
         now: Now,
     ) -> Result<(), StageError> {
-        let covered_to = self.covered.origin();
+        let covered_to = self.covered.least();
         let open = covered_to
             .filter(|to| to.buffer == buffer)
             .map_or(first, |to| to.number);
@@ -37,8 +37,8 @@ impl SealStage {
         let gap = self.lanes.seal_gap(Some(&lost), detail, now.wall)?;
         // What a gap covers is not looked at again either.
         self.until_stored(|stage| stage.dead.flush())?;
-        self.store(&gap)?;
-        self.covered.advance(Origin {
+        self.store(vec![gap])?;
+        self.covered.advance_all(Origin {
             buffer,
             number: end,
         });
@@ -56,7 +56,7 @@ impl SealStage {
             number: damage.numbers.end,
         };
         let known = !damage.numbers.is_empty();
-        let covered = known && self.covered.origin().is_some_and(|to| end <= to);
+        let covered = known && self.covered.least().is_some_and(|to| end <= to);
         if covered || self.declared.contains(&place) {
             return Ok(());
         }
@@ -74,7 +74,7 @@ impl SealStage {
         self.seal(now)?;
         let detail = format!("{bytes} bytes of {segment} at {offset}");
         let gap = self.lanes.seal_gap(None, detail, now.wall)?;
-        self.store(&gap)?;
+        self.store(vec![gap])?;
         self.declared.insert(place);
         if self.declared.len() > DECLARED_MAX {
             self.declared.pop_first();

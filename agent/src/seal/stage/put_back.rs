@@ -26,7 +26,7 @@ impl SealStage {
             return self.pass(origin, covered, now);
         }
         let buried = self.buried;
-        self.message(origin, &message, covered, now)?;
+        self.message(origin, &message, now)?;
         self.put_back.take_in(letter, self.buried == buried);
         Ok(())
     }

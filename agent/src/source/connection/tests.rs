@@ -6,7 +6,7 @@ use crate::limits::{
     WAL_BATCH_BYTES_MAX,
 };
 use crate::source::codec::tests::{connect, mutate, next, publish};
-use crate::wal::Record;
+use crate::wal::{Record, RecordKind, Refused};
 use Version::{V4, V5};
 
 const GRANTED: Admission = Admission::Granted {
@@ -808,4 +808,51 @@ fn twenty_thousand_broken_conversations_panic_nowhere() {
         *endings.entry(client.over()).or_insert(0) += 1;
     }
     assert!(endings.len() > 4, "{endings:?}");
+}
+
+#[test]
+fn what_a_full_spool_refuses_is_told_or_declared() {
+    for version in [V4, V5] {
+        let mut client = Client::connected(version);
+        let refuse = crate::spool::RefuseNew::default();
+        client.core = client.core.refusing(refuse.clone());
+        let send = |client: &mut Client, packet_id| {
+            client.send(&publish(version, 1, packet_id, "d/m", b"{\"a\":1,\"b\":2}"));
+        };
+        send(&mut client, 1);
+        refuse.set(true);
+        send(&mut client, 2);
+        client.send(&publish(version, 0, 0, "d/m", b"3"));
+        refuse.set(false);
+        send(&mut client, 3);
+        let records: Vec<_> = client
+            .batch
+            .iter()
+            .map(|(kind, bytes)| match Record::parse(kind, bytes).unwrap() {
+                Record::Message(message) => u64::from(message.packet_id),
+                Record::Control(RecordKind::Refused, bytes) => {
+                    100 + Refused::read(bytes).unwrap().readings
+                }
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(
+            records,
+            if version == V4 {
+                vec![1, 102, 3]
+            } else {
+                vec![1, 3]
+            }
+        );
+        assert_eq!(client.core.take_tally().turned_away, 2);
+        // In their order, and none before it is durable what became of it.
+        assert!(client.said().is_empty());
+        let (now, all) = (client.start, client.core.appended());
+        client.core.handle_durable(all, now);
+        let told = match version {
+            V4 => vec![0x40, 2, 0, 1, 0x40, 2, 0, 2, 0x40, 2, 0, 3],
+            V5 => vec![0x40, 2, 0, 1, 0x40, 4, 0, 2, 0x97, 0, 0x40, 2, 0, 3],
+        };
+        assert_eq!(client.said(), told);
+    }
 }

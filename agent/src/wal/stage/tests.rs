@@ -49,7 +49,12 @@ fn start(patience: Duration) -> Running {
         next: 0,
     };
     Running {
-        wal: Wal::start_with(log, CommitPolicy::low_latency(), patience).unwrap(),
+        wal: Wal::start_with(
+            log,
+            CommitPolicy::low_latency(),
+            (Meter::default(), patience),
+        )
+        .unwrap(),
         taken,
         source: Arc::new(Hearing(heard_sender)),
         heard,

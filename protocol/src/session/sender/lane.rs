@@ -5,7 +5,8 @@ use super::{BatchHash, BatchKey, HashSum, Held, HeldRanges, Lane, LaneKey, LaneS
 use crate::limits::{
     ISLAND_SKIP_BYTES_MIN, SENDER_HOLES_MAX, SENDER_HOLES_SMALLEST_FIRST, WELCOME_HASHES_MAX,
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 #[derive(Clone, Debug)]
 pub(super) struct LaneOut {
@@ -24,6 +25,8 @@ pub(super) struct LaneOut {
     pub(super) series_awaited: u32,
     /// Unreadable in the spool.
     pub(super) skipped: BTreeSet<u64>,
+    /// Numbers that a gap stands for, by the first: it is sent under that one for all of them.
+    gaps: BTreeMap<u64, u64>,
     series: bool,
 }
 
@@ -50,6 +53,7 @@ impl LaneOut {
             live_from: 0,
             series_awaited: 0,
             skipped: BTreeSet::new(),
+            gaps: BTreeMap::new(),
             series: key.lane == Lane::Series,
         }
     }
@@ -115,6 +119,26 @@ impl LaneOut {
         self.acked.insert(number, hash);
     }
 
+    /// The ledger has all of these, by this batch or by others.
+    pub(super) fn settle_all(&mut self, numbers: Range<u64>, hash: BatchHash) {
+        self.settled
+            .insert_missing(numbers.start, numbers.end, hash);
+        self.acked.insert_missing(numbers.start, numbers.end, hash);
+    }
+
+    /// A gap stands for these numbers from now on.
+    pub(super) fn shed(&mut self, numbers: &Range<u64>) {
+        self.gaps.insert(numbers.start, numbers.end);
+        self.first = self.first.min(numbers.start);
+        self.end = self.end.max(numbers.end);
+    }
+
+    /// The numbers of the gap that stands for this one.
+    fn gap_at(&self, number: u64) -> Option<Range<u64>> {
+        let (first, end) = self.gaps.range(..=number).next_back()?;
+        (number < *end).then_some(*first..*end)
+    }
+
     /// Decides where live data begins: at the end of what is there, if skipping the rest is worth
     /// a hole; otherwise all is sent in its order.
     pub(super) fn split_backlog(&mut self, present: bool) {
@@ -136,7 +160,7 @@ impl LaneOut {
     pub(super) fn next(
         &self,
         live: Option<(bool, bool)>,
-        in_flight: impl Fn(u64) -> bool,
+        under_way: impl Fn(&Range<u64>) -> bool,
     ) -> Option<u64> {
         let (from, to) = match live {
             None => (self.first, self.end),
@@ -153,8 +177,27 @@ impl LaneOut {
         if backlog && self.settled.holes() > SENDER_HOLES_SMALLEST_FIRST {
             missing.sort_by_key(|(first, end)| end - first);
         }
-        let mut numbers = missing.into_iter().flat_map(|(first, end)| first..end);
-        numbers.find(|number| !in_flight(*number) && !self.skipped.contains(number))
+        missing
+            .into_iter()
+            .find_map(|(first, end)| self.next_of(first..end, &under_way))
+    }
+
+    /// The first of these numbers that may be sent. A gap waits until nothing that it stands for is
+    /// under way: what arrives after all is no loss then.
+    fn next_of(
+        &self,
+        numbers: Range<u64>,
+        under_way: &impl Fn(&Range<u64>) -> bool,
+    ) -> Option<u64> {
+        let mut at = numbers.start;
+        while at < numbers.end {
+            let batch = self.gap_at(at).unwrap_or(at..at + 1);
+            if !under_way(&batch) && !self.skipped.contains(&batch.start) {
+                return Some(batch.start);
+            }
+            at = batch.end;
+        }
+        None
     }
 
     /// How far the spool may be trimmed, if further than before.
@@ -166,6 +209,7 @@ impl LaneOut {
         if below <= self.first {
             return None;
         }
+        self.gaps.retain(|_, end| *end > below);
         let all = self.end - self.first;
         let left = u128::from(self.bytes) * u128::from(self.end - below) / u128::from(all.max(1));
         self.bytes = u64::try_from(left).unwrap_or(0);

@@ -5,7 +5,7 @@ use super::{QUOTA_BYTES, open_wal, present};
 use crate::counting::CountingDisk;
 use crate::input::{BEGIN_US, Fleet, RATE};
 use crate::meter::{Meter, Sample};
-use anyhow::{Context, Result};
+use anyhow::{Result, ensure};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -16,10 +16,11 @@ use tributary_agent::deadletter::DeadLetters;
 use tributary_agent::decode::{Reading, Rules};
 use tributary_agent::limits::SEAL_DELAY_US;
 use tributary_agent::seal::{Lanes, Now, Origin, SealConfig, SealStage, Stores};
-use tributary_agent::spool;
+use tributary_agent::spool::{self, SpoolConfig};
 use tributary_agent::wal::RecordKind;
 use tributary_journal::{Checkpoints, Disk, Frame};
 use tributary_protocol::batch::SealedBatch;
+use tributary_protocol::ids::Lane;
 use tributary_protocol::limits::BATCH_READINGS_TARGET;
 use tributary_protocol::reading::{Flags, Meta, Value};
 use tributary_uplink::Sealed;
@@ -38,6 +39,16 @@ struct Decoded {
     device: String,
     meta: Meta,
     value: f64,
+}
+
+/// The spool as it is configured when nobody does, but for its size.
+fn spool_config() -> SpoolConfig {
+    let mut config = SpoolConfig {
+        reserve_bytes: 0,
+        ..SpoolConfig::default()
+    };
+    config.telemetry.quota_bytes = QUOTA_BYTES;
+    config
 }
 
 fn decoded(fleet: &mut Fleet, meter: &mut Meter) -> Vec<Decoded> {
@@ -79,13 +90,17 @@ fn fill_and_seal(
         };
         *next += 1;
         now = one.meta.received_time;
-        lanes.take(origin, std::iter::once(reading), Flags::default(), now)?;
+        let flags = (Flags::default(), now);
+        lanes.take(Lane::Telemetry, origin, std::iter::once(reading), flags)?;
     }
     let mut sealed = Vec::new();
     while let Some(definitions) = lanes.seal_series(now)? {
         sealed.push(definitions);
     }
-    sealed.push(lanes.seal_readings(now)?.context("nothing was sealed")?);
+    let readings = lanes.seal_lane(Lane::Telemetry, now)?;
+    ensure!(!readings.is_empty(), "nothing was sealed");
+    sealed.extend(readings);
+    lanes.clear();
     Ok(sealed)
 }
 
@@ -105,13 +120,17 @@ pub fn seal(_: &Path) -> Result<Sample> {
 pub fn spool_append(dir: &Path) -> Result<Sample> {
     let disk = CountingDisk::default();
     let shared: Arc<dyn Disk> = Arc::new(disk.clone());
-    let mut spool = spool::open(&shared, dir, present(), QUOTA_BYTES, 0)?.writer;
+    let mut spool = spool::open(&shared, dir, present(), &spool_config())?.writer;
     let (mut fleet, mut meter) = (Fleet::new(), Meter::default());
     let (mut lanes, mut next) = (Lanes::new(present(), SEAL_DELAY_US), 0);
     for _ in 0..BATCHES {
         let readings = decoded(&mut fleet, &mut meter);
         let batches = fill_and_seal(&mut lanes, &readings, &mut next)?;
-        meter.run(|| batches.iter().try_for_each(|batch| spool.append(batch)))?;
+        meter.run(|| {
+            batches
+                .into_iter()
+                .try_for_each(|batch| spool.append(vec![batch]).map(drop))
+        })?;
     }
     meter.finish(&disk)
 }
@@ -122,7 +141,7 @@ fn open_stage(
     wal: tributary_journal::LogReader,
 ) -> Result<(SealStage, mpsc::Receiver<Sealed>)> {
     let shared: Arc<dyn Disk> = Arc::new(disk.clone());
-    let spool = spool::open(&shared, &spool::dir(dir), present(), QUOTA_BYTES, 0)?;
+    let spool = spool::open(&shared, &spool::dir(dir), present(), &spool_config())?;
     let stores = Stores {
         spool: spool.writer,
         covered: spool.covered,

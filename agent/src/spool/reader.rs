@@ -1,0 +1,205 @@
+//! The spool as the uplink sees it: batches by name, and what leaves once it is acknowledged.
+
+use super::gaps::Book;
+use super::shed::gap_for;
+use super::{Covered, CursorBody, ONE_ENTRY, lane_starts};
+use crate::limits::{BATCH_READ_TRIES, SUSPECTS_MAX};
+use crate::seal::Origin;
+use std::collections::BTreeMap;
+use tributary_journal::{Cursor, LifeId, LogError, LogReader};
+use tributary_protocol::batch::SealedBatch;
+use tributary_protocol::ids::{BatchKey, BufferId, Lane, LaneKey};
+use tributary_protocol::session::{LaneCursor, LaneStart, Trim};
+use tributary_uplink::{Shed, Spool, SpoolError};
+
+/// The spool as the uplink sees it.
+#[derive(Debug)]
+pub struct AgentSpool {
+    pub(super) readers: BTreeMap<Lane, LogReader>,
+    cursor: Cursor,
+    covered: Covered,
+    pub(super) book: Book,
+    /// Acknowledged, but still here until the cursor says so.
+    trims: BTreeMap<LaneKey, u64>,
+    /// Batches that looked damaged, and how often.
+    suspects: BTreeMap<BatchKey, u32>,
+}
+
+impl AgentSpool {
+    pub(super) fn new(
+        readers: BTreeMap<Lane, LogReader>,
+        cursor: Cursor,
+        covered: Covered,
+        book: Book,
+    ) -> Self {
+        Self {
+            readers,
+            cursor,
+            covered,
+            book,
+            trims: BTreeMap::new(),
+            suspects: BTreeMap::new(),
+        }
+    }
+
+    /// What is there, lane by lane; what was acknowledged is not said.
+    pub fn lane_starts(&self) -> Vec<LaneStart> {
+        lane_starts(&self.readers, &self.book, &CursorBody::default())
+    }
+
+    /// The end of what a lane's newest readable batch covers; of an older life when the newest has
+    /// none.
+    pub(super) fn newest_cover(&mut self, lane: Lane) -> Option<Origin> {
+        let mut lives: BTreeMap<BufferId, (u64, u64)> = BTreeMap::new();
+        let spans = self.readers.get(&lane)?.lives().into_iter();
+        let spans = spans.map(|span| (BufferId(span.life.0), span.first, span.end));
+        let gaps = self.book.all().into_iter();
+        let gaps = gaps.filter(|(key, _)| key.lane == lane);
+        let gaps = gaps.map(|(key, numbers)| (key.buffer, numbers.start, numbers.end));
+        for (buffer, first, end) in spans.chain(gaps) {
+            let held = lives.entry(buffer).or_insert((first, end));
+            *held = (held.0.min(first), held.1.max(end));
+        }
+        for (buffer, (first, end)) in lives.into_iter().rev() {
+            let mut at = end;
+            while at > first {
+                at -= 1;
+                let key = BatchKey {
+                    buffer,
+                    lane,
+                    number: at,
+                };
+                let Ok(batch) = self.read_stored(key) else {
+                    continue;
+                };
+                let ends = batch.covers().iter().map(|cover| Origin {
+                    buffer: cover.buffer,
+                    number: cover.first + cover.count,
+                });
+                if let Some(end) = ends.max() {
+                    return Some(end);
+                }
+                at = batch.numbers().start;
+            }
+        }
+        None
+    }
+
+    fn unlink(&mut self) {
+        for (key, below) in std::mem::take(&mut self.trims) {
+            let Some(reader) = self.readers.get(&key.lane) else {
+                continue;
+            };
+            let trimmed = reader.trim(LifeId(key.buffer.0), below);
+            let forgotten = trimmed.and_then(|_| self.book.forget(key, below));
+            if let Err(error) = forgotten {
+                tracing::warn!(lane = %key.lane, %error, "acknowledged batches can't be removed");
+                self.trims.insert(key, below);
+            }
+        }
+    }
+
+    fn read_stored(&mut self, key: BatchKey) -> Result<SealedBatch, ReadError> {
+        if let Some(shed) = self.read_gap(key) {
+            return shed;
+        }
+        let reader = self.readers.get(&key.lane).ok_or(ReadError::Missing)?;
+        let mut entries = Vec::new();
+        match reader.read(LifeId(key.buffer.0), key.number, ONE_ENTRY, &mut entries) {
+            Ok(()) => {}
+            Err(LogError::Damaged { .. }) => return Err(ReadError::Damaged("its frame".into())),
+            // It may have been shed since.
+            Err(LogError::Trimmed { .. }) => {
+                return self.read_gap(key).unwrap_or(Err(ReadError::Missing));
+            }
+            Err(error) => return Err(ReadError::Disk(error)),
+        }
+        let entry = entries.into_iter().find(|entry| entry.number == key.number);
+        let entry = entry.ok_or(ReadError::Missing)?;
+        match SealedBatch::open(entry.bytes) {
+            Ok(batch) if batch.key() == key => Ok(batch),
+            Ok(other) => Err(ReadError::Damaged(format!("{} stands there", other.key()))),
+            Err(error) => Err(ReadError::Damaged(error.to_string())),
+        }
+    }
+
+    /// The gap that stands for a batch, if one does.
+    fn read_gap(&self, key: BatchKey) -> Option<Result<SealedBatch, ReadError>> {
+        let read = self.book.read(key)?;
+        Some(read.map_err(|error| match error {
+            LogError::Damaged { .. } => ReadError::Damaged("the gap that stands for it".into()),
+            error => ReadError::Disk(error),
+        }))
+    }
+
+    /// Whether a batch that looks damaged is to be read once more: a disk that fails for a moment
+    /// gives wrong bytes, too, and a declared loss is for ever.
+    fn may_pass(&mut self, key: BatchKey) -> bool {
+        if self.suspects.len() >= SUSPECTS_MAX {
+            self.suspects.clear();
+        }
+        let tries = self.suspects.entry(key).or_insert(0);
+        *tries += 1;
+        let may_pass = *tries < BATCH_READ_TRIES;
+        if !may_pass {
+            self.suspects.remove(&key);
+        }
+        may_pass
+    }
+}
+
+/// Why a batch can't be read.
+enum ReadError {
+    /// Its bytes are not what was written.
+    Damaged(String),
+    /// It is not there.
+    Missing,
+    /// The disk, or the system, fails; it may be there another time.
+    Disk(LogError),
+}
+
+impl Spool for AgentSpool {
+    fn read(&mut self, key: BatchKey) -> Result<SealedBatch, SpoolError> {
+        let failed = |reason: String, passing| SpoolError {
+            key,
+            reason,
+            passing,
+        };
+        match self.read_stored(key) {
+            Ok(batch) => Ok(batch),
+            Err(ReadError::Disk(error)) => Err(failed(error.to_string(), true)),
+            Err(ReadError::Missing) => Err(failed("it is not there".into(), false)),
+            Err(ReadError::Damaged(what)) if self.may_pass(key) => Err(failed(what, true)),
+            Err(ReadError::Damaged(what)) if key.lane == Lane::Series => {
+                // Without its definitions nothing of the buffer can be named.
+                Err(failed(format!("damaged: {what}"), false))
+            }
+            Err(ReadError::Damaged(what)) => {
+                tracing::error!(%key, what, "a batch can't be read back: declared as a gap");
+                metrics::counter!("tributary_agent_batches_damaged_total").increment(1);
+                gap_for(key, None).map_err(|error| failed(error.to_string(), false))
+            }
+        }
+    }
+
+    fn take_sheds(&mut self) -> Vec<Shed> {
+        self.book.take_news()
+    }
+
+    fn trim(&mut self, trim: Trim) {
+        self.book.acknowledge(trim.key, trim.below);
+        self.trims.insert(trim.key, trim.below);
+    }
+
+    fn save(&mut self, cursor: &[LaneCursor]) {
+        let body = CursorBody {
+            covered: self.covered.all(),
+            lanes: cursor.to_vec(),
+        };
+        match self.cursor.write(&body.write()) {
+            Ok(()) => self.unlink(),
+            // Nothing is lost: what stays is sent again, and judged a replay.
+            Err(error) => tracing::warn!(%error, "the spool's cursor can't be written"),
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! An agent on a file system of 64 MB that somebody else fills, while readings come in and the link
+//! is cut: it does not exit and does not wedge, drains when the link is back, and declares every
+//! loss.
+
+use crate::process::{Process, wait_for};
+use crate::programs::scratch;
+use crate::site::{Site, backlog_gone};
+use crate::small_disk::{Filler, Kind, SmallDisk};
+use std::time::{Duration, Instant};
+
+/// How the agent fares.
+#[derive(Clone, Copy, Debug)]
+pub struct Run {
+    /// On which file system.
+    pub kind: Kind,
+    /// What gives way.
+    pub policy: &'static str,
+    /// How many sensors.
+    pub sensors: u32,
+    /// Readings a second of each.
+    pub rate_hz: f64,
+    /// How long the disk stays full.
+    pub full: Duration,
+}
+
+impl Run {
+    fn storage(&self) -> String {
+        // More than the file system has, so that it is what is full. Small batches fill it sooner.
+        format!(
+            "reserve_bytes = \"1 MiB\"\n\
+             [wal]\nquota_bytes = \"64 MiB\"\n\
+             [spool]\nquota_bytes = \"256 MiB\"\nseal_delay_ms = 10\n\
+             [spool.lanes.telemetry]\npolicy = \"{}\"\n",
+            self.policy
+        )
+    }
+
+    /// Runs it, and says what became of what was published. Says so where it is left out.
+    ///
+    /// # Panics
+    /// When the agent exits, wedges, or hides a loss.
+    pub fn run(&self) {
+        let name = format!("full-disk-{:?}-{}", self.kind, self.policy);
+        let place = scratch(&name);
+        let disk = match SmallDisk::mount(self.kind, place.path()) {
+            Ok(disk) => disk,
+            Err(why) => {
+                eprintln!("{name}: left out, for want of the right to mount: {why}");
+                return;
+            }
+        };
+        let site = Site::new(&name).storing(&disk.path().join("agent"), &self.storage());
+        let mut agent = site.agent();
+        agent.up();
+        let fleet = site.fleet(self.sensors, self.rate_hz);
+        fleet.acknowledged(5_000);
+
+        // Somebody takes what is left. There is no aggregator: the link is cut.
+        let filler = Filler::start(disk.path());
+        wait_for(
+            "a full disk",
+            || agent.state(),
+            || (filler.found_full() >= 3).then_some(()),
+        );
+        let begun = Instant::now();
+        if self.policy != "block" {
+            // In its own blocks it goes on.
+            fleet.acknowledged(u64::from(self.sensors) * 20);
+        }
+        wait_for_full(&mut agent, begun, self.full);
+        let shed = agent.counter("tributary_agent_shed_readings_total", "");
+        let refused = agent.counter("tributary_agent_refused_readings_total", "");
+        let at_full = fleet.progress.acknowledged();
+
+        // The link is back while the disk is still full; then the disk is freed, too.
+        let mut aggregator = site.aggregator();
+        aggregator.up();
+        let drained_some = || {
+            let batches = aggregator.number("/batches_accepted");
+            (batches > 20 && fleet.progress.acknowledged() > at_full).then_some(())
+        };
+        wait_for("it to drain", || agent.state(), drained_some);
+        filler.free();
+        let summary = fleet.end();
+        backlog_gone(&agent);
+        assert!(agent.is_up());
+        let report = site.settle(agent, aggregator);
+
+        let declared = report.declared;
+        eprintln!(
+            "{name}: published {}, acknowledged {at_full} while full and {} in all, delivered {}, \
+             declared {declared} (given up {shed}, refused {refused})",
+            report.published, report.acknowledged, report.delivered
+        );
+        assert_eq!(report.acknowledged, summary.counts.acknowledged);
+        assert_eq!(report.declared_unknown, 0, "{report:#?}");
+        assert_eq!(
+            (report.duplicates, report.changed, report.foreign),
+            (0, 0, 0),
+            "{report:#?}"
+        );
+        assert_eq!(report.unreadable, []);
+        // Every published reading was acknowledged: it is in the lake, or declared there.
+        assert_eq!(report.published, report.acknowledged);
+        assert_eq!(report.published, report.delivered + declared, "{report:#?}");
+        assert_eq!(report.lost, declared);
+        if self.policy == "block" {
+            assert_eq!(declared, 0);
+        }
+    }
+}
+
+/// Keeps an eye on the agent while the disk is full.
+fn wait_for_full(agent: &mut Process, begun: Instant, full: Duration) {
+    while begun.elapsed() < full {
+        assert!(agent.is_up(), "alive on a full disk");
+        // tidy: sleep because the test is about time on a full disk
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
