@@ -335,15 +335,10 @@ async fn start_stages(
     // The first record of this life, before any message: its text is durable.
     configuration::announce(&wal.queue, settings.rules.hash());
     let listener = Listener::bind(&settings.listener, wal.queue.clone()).await?;
-    let listener = listener.with_sessions(sessions.clone());
     let refuse = stores.spool.refuse_new();
-    let listener = listener.refusing(refuse.counting_by(Arc::clone(&settings.rules)));
-    let mqtt = listener
-        .local_address()
-        .map_err(|source| StartError::Thread {
-            what: "the listener's address",
-            source,
-        })?;
+    let refuse = refuse.counting_by(Arc::clone(&settings.rules));
+    let listener = listener.with_sessions(sessions.clone()).refusing(refuse);
+    let mqtt = address_of(&listener)?;
     let brokers = open_brokers(&settings, &wal.queue)?;
     let broker_statuses = brokers.statuses();
     let (sealed, sealed_in) = mpsc::channel(tributary_uplink::limits::SEALED_QUEUE);
@@ -389,6 +384,12 @@ fn open_brokers(settings: &Settings, queue: &Queue) -> Result<Brokers, CursorErr
     let disk: Arc<dyn Disk> = Arc::new(OsDisk);
     let dir = settings.data_dir.join("broker");
     Brokers::open(&settings.brokers, &disk, &dir, queue)
+}
+
+fn address_of(listener: &Listener) -> Result<SocketAddr, StartError> {
+    let what = "the listener's address";
+    let address = listener.local_address();
+    address.map_err(|source| StartError::Thread { what, source })
 }
 
 fn seal_config(settings: &Settings, present: BufferId, give_up: &Arc<AtomicBool>) -> SealConfig {

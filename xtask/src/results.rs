@@ -29,7 +29,7 @@ pub struct Arguments {
     #[arg(long)]
     data: Option<PathBuf>,
     /// Only these benches; what the others measured before goes.
-    #[arg(long, value_delimiter = ',', default_values = ["wire", "storage"])]
+    #[arg(long, value_delimiter = ',', default_values = ["wire", "storage", "day"])]
     only: Vec<String>,
 }
 
@@ -48,7 +48,8 @@ pub fn run(root: &Path, arguments: &Arguments) -> Result<()> {
         match bench.as_str() {
             "wire" => sections.extend(wire(root, arguments)?),
             "storage" => sections.push(storage(root)?),
-            other => bail!("no bench is called `{other}`: there are wire and storage"),
+            "day" => sections.push(day(root)?),
+            other => bail!("no bench is called `{other}`: there are wire, storage and day"),
         }
     }
     let proofs = proofs(&before(root)?);
@@ -157,6 +158,16 @@ fn storage(root: &Path) -> Result<Section> {
         title: "Storage",
         command: "cargo run --release -p tributary-benches --bin storage".to_owned(),
         tables: tables::storage(&report)?,
+    })
+}
+
+/// The same figures in every run: it counts, and measures no time.
+fn day(root: &Path) -> Result<Section> {
+    let report = bench(root, "day", &[])?;
+    Ok(Section {
+        title: "A day of a gateway",
+        command: "cargo run --release -p tributary-benches --bin day".to_owned(),
+        tables: tables::day(&report)?,
     })
 }
 

@@ -1,5 +1,6 @@
-//! `cargo xtask prove full-disk`: each policy on each file system, one after the other, with 10,000
-//! readings a second. Mounting needs root; where it is not permitted, it is said, and nothing proven.
+//! `cargo xtask prove full-disk`: each policy on each file system, one after the other, with
+//! 10,000 readings a second. Mounting needs root; where it is not permitted, that is said, and
+//! nothing is proven.
 #![forbid(unsafe_code)]
 
 use std::time::Duration;

@@ -44,6 +44,38 @@ pub fn storage(report: &Value) -> Result<String> {
     Ok(text)
 }
 
+/// Columns of the table of days: heading, key, what one unit is, digits.
+const DAY: [(&str, &str, f64, usize); 5] = [
+    ("written, GB", "written_bytes", 1e9, 3),
+    ("fdatasyncs", "fdatasyncs", 1.0, 0),
+    ("on the device, GB", "device_bytes", 1e9, 2),
+    ("sent, GB", "sent_bytes", 1e9, 3),
+    ("mean commit delay, ms", "delay_ms", 1.0, 0),
+];
+
+/// A table of days: what each costs, beside its budget of writes.
+pub fn day(report: &Value) -> Result<String> {
+    let mut text = "24 hours of the agent's storage in fast motion; 10,000 readings a second: the last of \
+                    some hours, times 24.\nWhat the device writes is a model, see docs/storage.md.\n\n"
+        .to_owned();
+    let headings: Vec<&str> = DAY.iter().map(|(heading, ..)| *heading).collect();
+    let rule = "---|".repeat(DAY.len() + 3);
+    writeln!(
+        text,
+        "| readings a second | configured | {} | the budget |\n|{rule}",
+        headings.join(" | ")
+    )?;
+    for day in list(report, "days")? {
+        let (rate, profile) = (number(day, "rate")?, word(day, "profile")?);
+        write!(text, "| {rate} | {profile} |")?;
+        for (_, key, unit, digits) in DAY {
+            write!(text, " {:.digits$} |", number(day, key)? / unit)?;
+        }
+        writeln!(text, " {} |", word(day, "wear")?)?;
+    }
+    Ok(text)
+}
+
 /// A table over all files, and one with the bytes of each file, from several runs of `wire`.
 pub fn wire(runs: &[Value]) -> Result<String> {
     let first = runs.first().context("no run")?;
@@ -162,6 +194,17 @@ mod tests {
             wire(&[json!({"batch": 1024})]).is_err(),
             "a missing figure is an error"
         );
+    }
+
+    #[test]
+    fn days_become_a_table() {
+        let day = json!({"rate": 10, "profile": "sd-card", "hours": 24, "written_bytes": 1.5e8,
+            "fdatasyncs": 604935.0, "device_bytes": 5.4e9, "sent_bytes": 1.8e7, "delay_ms": 100.0,
+            "wear": "none"});
+        let text = super::day(&json!({"days": [day]})).unwrap();
+        let row = "| 10 | sd-card | 0.150 | 604935 | 5.40 | 0.018 | 100 | none |\n";
+        assert!(text.ends_with(row), "{text}");
+        assert!(super::day(&json!({"days": [{"rate": 10}]})).is_err());
     }
 
     #[test]

@@ -28,7 +28,7 @@ struct Arguments {
     #[arg(long, default_value_t = 24)]
     hours: u32,
     /// Hours of the fast one; its figures are those of the last of them, times 24.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 2)]
     fast_hours: u32,
     /// Print one JSON object on the last line as well.
     #[arg(long)]
