@@ -277,10 +277,11 @@ impl Chaos {
     }
 
     fn say(&self, fleet: &Fleet) {
-        let waiting = |process: &Option<Process>| match process.as_ref().map(Process::report) {
+        let waiting = |process: &Option<Process>, what| match process.as_ref().map(Process::report)
+        {
             None => "down".to_owned(),
             Some(None) => "starting".to_owned(),
-            Some(Some(report)) => format!("{} batches", grouped(report.waiting)),
+            Some(Some(report)) => format!("{} batches {what}", grouped(report.waiting)),
         };
         let Blows {
             kills_agent,
@@ -288,12 +289,12 @@ impl Chaos {
             link_cuts,
         } = self.blows;
         self.note(format_args!(
-            "published {}  acknowledged {}  to send: {}  to the lake: {}  \
-             kills {kills_agent} + {kills_aggregator}, cuts {link_cuts}",
+            "published {}  acknowledged {}  agent: {}  aggregator: {}  \
+             killed {kills_agent} + {kills_aggregator} times, cut {link_cuts}",
             grouped(fleet.progress.published()),
             grouped(fleet.progress.acknowledged()),
-            waiting(&self.agent),
-            waiting(&self.aggregator),
+            waiting(&self.agent, "unsent"),
+            waiting(&self.aggregator, "unwritten"),
         ));
     }
 }

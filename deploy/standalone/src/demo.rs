@@ -38,8 +38,9 @@ pub struct DemoArguments {
     /// Kill agent and aggregator with SIGKILL at random instants, and cut the link between them
     ///
     /// Both are then processes of their own, started again on the same data; the link loses,
-    /// doubles, reorders and damages datagrams as well. When the fleet has ended nothing more is
-    /// killed, everything drains, and the comparison is the same as without.
+    /// doubles, reorders and damages datagrams as well. The ports are not the default ones, but stay the
+    /// same. When the fleet has ended nothing more is killed, everything drains, and the
+    /// comparison is the same as without.
     #[arg(long)]
     pub chaos: bool,
     /// Where everything durable lies; the lake is its folder `lake`
@@ -110,10 +111,15 @@ pub struct Outcome {
 async fn demo(arguments: DemoArguments) -> anyhow::Result<ExitCode> {
     let begun = Instant::now();
     let defaults = Settings::default();
+    let port = |what, default: SocketAddr| match arguments.chaos {
+        // Somebody else could take the default one while nobody listens there.
+        true => machine::free_address(default.ip()).context("no free port"),
+        false => free_or_other(what, default),
+    };
     let settings = Settings {
         data_dir: arguments.data_dir.clone(),
-        mqtt: free_or_other("MQTT", defaults.mqtt)?,
-        console: free_or_other("HTTP", defaults.console)?,
+        mqtt: port("MQTT", defaults.mqtt)?,
+        console: port("HTTP", defaults.console)?,
         decode: defaults.decode,
     };
     let outcome = match arguments.chaos {
@@ -265,6 +271,15 @@ mod tests {
         for bad in ["", "s", "-3s", "3 parsecs", "1e999s"] {
             assert!(parse_duration(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn no_address_is_given_twice() {
+        let loopback = std::net::Ipv4Addr::LOCALHOST.into();
+        let given: Vec<_> = (0..20).map(|_| machine::free_address(loopback)).collect();
+        let ports: std::collections::BTreeSet<u16> =
+            given.into_iter().map(|one| one.unwrap().port()).collect();
+        assert_eq!(ports.len(), 20);
     }
 
     #[test]

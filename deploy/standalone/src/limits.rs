@@ -20,9 +20,8 @@ pub const REPORT_INTERVAL: Duration = Duration::from_millis(200);
 pub const CHILD_END_MAX: Duration = Duration::from_secs(150);
 /// Lines of a child's log that are shown when it ended by itself.
 pub const LOG_LINES_SHOWN: usize = 12;
-/// Ports that give way to nobody while their process is down: below those that systems give to
-/// clients.
-pub const PORTS: std::ops::Range<u16> = 12_000..30_000;
+/// Ports that stay free while their process is down: below those that systems give to clients.
+pub const PORTS: std::ops::Range<u16> = 30_000..32_768;
 
 /// How long something is up and down under `--chaos`: from, to, in milliseconds.
 #[derive(Clone, Copy, Debug)]

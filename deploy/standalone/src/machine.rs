@@ -7,6 +7,7 @@ use anyhow::Context;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use tokio_util::sync::CancellationToken;
 use tributary_agent::pipeline::{self, Agent, StartError};
 use tributary_agent::source::{ListenerConfig, ListenerError};
@@ -30,17 +31,21 @@ pub fn lake_dir(settings: &Settings) -> PathBuf {
 }
 
 /// An address that nobody listens on, TCP or UDP, and that the system gives to no client: it stays
-/// free while the process that has it is down.
+/// free while the process that has it is down. Each call gives another one.
 pub fn free_address(ip: IpAddr) -> std::io::Result<SocketAddr> {
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
     let width = u32::from(PORTS.end - PORTS.start);
-    // Demos at the same time begin at different places.
-    let first = std::process::id() % width;
-    let ports = (first..width).chain(0..first);
-    let ports = ports.filter_map(|place| PORTS.start.checked_add(u16::try_from(place).ok()?));
-    let free = ports
-        .map(|port| SocketAddr::new(ip, port))
-        .find(|address| TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok());
-    free.ok_or_else(|| ErrorKind::AddrNotAvailable.into())
+    // Demos at the same time begin at different places, far from each other.
+    let first = std::process::id().wrapping_mul(2_654_435_761) >> 8;
+    for _ in 0..width {
+        let place = first.wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed)) % width;
+        let port = u32::from(PORTS.start) + place;
+        let address = SocketAddr::new(ip, u16::try_from(port).unwrap_or(PORTS.start));
+        if TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok() {
+            return Ok(address);
+        }
+    }
+    Err(ErrorKind::AddrNotAvailable.into())
 }
 
 /// Starts both.

@@ -1,6 +1,9 @@
-//! The program as a person starts it: a short demo, from its arguments to its last line.
+//! The program as a person starts it: a short demo, from its arguments to its last line; what
+//! becomes of one that is killed or interrupted.
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+mod chaos;
 
 use std::process::Command;
 
@@ -35,6 +38,9 @@ fn a_short_demo_delivers_everything_once_and_says_so() {
     );
     for key in ["p50", "p99", "p999", "max"] {
         assert!(summary["alert_latency_ms"][key].is_number(), "{summary}");
+    }
+    for key in ["kills_agent", "kills_aggregator", "link_cuts"] {
+        assert_eq!(summary[key], 0, "{summary}");
     }
     assert!(summary["bytes_per_reading"].as_f64().unwrap() > 0.0);
 }
