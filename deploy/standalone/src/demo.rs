@@ -38,8 +38,8 @@ pub struct DemoArguments {
     /// Kill agent and aggregator with SIGKILL at random instants, and cut the link between them
     ///
     /// Both are then processes of their own, started again on the same data; the link loses,
-    /// doubles, reorders and damages datagrams as well. The ports are not the default ones, but stay the
-    /// same. When the fleet has ended nothing more is killed, everything drains, and the
+    /// doubles, reorders and damages datagrams as well. The ports are not the default
+    /// ones, but stay the same. When the fleet has ended nothing more is killed, everything drains, and the
     /// comparison is the same as without.
     #[arg(long)]
     pub chaos: bool,

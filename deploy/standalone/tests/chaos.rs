@@ -1,4 +1,4 @@
-//! `demo --chaos`: everything arrives once; Ctrl-C drains; nothing outlives a parent that is killed.
+//! `demo --chaos`: everything arrives once; Ctrl-C drains; nothing outlives a killed parent.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
