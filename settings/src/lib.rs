@@ -421,6 +421,11 @@ impl Section {
         });
     }
 
+    /// Whether there is a setting or section of this name that was not read yet.
+    pub fn has(&self, name: &str) -> bool {
+        self.entries.contains_key(name)
+    }
+
     /// A section below this one; an empty one when it is not there.
     pub fn section(&mut self, name: &'static str) -> Section {
         let table = match self.take(name) {
