@@ -2,3 +2,4 @@
 //! say what they have to say to a writer, and how it went as an exit code.
 
 pub mod deadletter;
+pub mod user;

@@ -5,10 +5,10 @@
 
 use crate::decode::Rules;
 use crate::limits::{
-    CONFIG_BYTES_MAX, CONFIG_ERRORS_MAX, ENDPOINTS_MAX, MAX_AGE_HOURS, RATE_LIMIT_MESSAGES_PER_S,
-    RESERVE_BYTES, WRITE_GB_PER_DAY_MAX,
+    CONFIG_BYTES_MAX, CONFIG_ERRORS_MAX, ENDPOINTS_MAX, MAX_AGE_HOURS, RESERVE_BYTES,
+    WRITE_GB_PER_DAY_MAX,
 };
-use crate::source::BrokerConfig;
+use crate::source::{BrokerConfig, ListenerConfig};
 use crate::spool::{LanePolicy, Policy, SpoolConfig};
 use std::fmt;
 use std::io::{self, Read};
@@ -21,6 +21,7 @@ use tributary_protocol::ids::is_name;
 use tributary_settings::{ByteSize, Diagnostic, Document, Section};
 
 mod broker;
+mod listener;
 
 /// What replaces settings begins with this.
 pub const ENVIRONMENT_PREFIX: &str = "TRIBUTARY_AGENT";
@@ -31,7 +32,7 @@ pub struct Config {
     /// `[agent]`
     pub agent: AgentConfig,
     /// `[source.listener]`
-    pub listener: ListenerSettings,
+    pub listener: ListenerConfig,
     /// `[[decode]]`
     pub decode: Arc<Rules>,
     /// `[[source.mqtt]]`
@@ -55,17 +56,6 @@ pub struct AgentConfig {
     pub name: String,
     /// Bytes of the file system that are left free for others.
     pub reserve_bytes: u64,
-}
-
-/// `[source.listener]`
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ListenerSettings {
-    /// Where MQTT clients connect.
-    pub address: SocketAddr,
-    /// Listen beyond this machine although nobody is authenticated.
-    pub insecure_allow_remote: bool,
-    /// Messages a second that one client may publish.
-    pub rate_limit_messages_per_s: u32,
 }
 
 /// How the write-ahead log trades latency against wear.
@@ -240,14 +230,14 @@ impl Config {
             let mut source = root.section("source");
             Self {
                 agent: agent(&mut root.section("agent")),
-                listener: listener(&mut source.section("listener")),
+                listener: listener::read(&mut source.section("listener")),
                 decode: Rules::read(&mut root),
                 brokers: broker::brokers(&mut source),
                 wal: wal(&mut root.section("wal")),
                 spool: spool(&mut root.section("spool")),
                 uplink: uplink(&mut root.section("uplink")),
                 http: HttpSettings {
-                    address: address(&mut root.section("http"), 9464),
+                    address: address_or(&mut root.section("http"), loopback(9464)),
                 },
             }
         };
@@ -291,38 +281,17 @@ fn agent(section: &mut Section) -> AgentConfig {
     }
 }
 
-fn address(section: &mut Section, port: u16) -> SocketAddr {
-    let read = section.read("address", |text: String| {
-        text.parse().map_err(|_| {
-            format!("is \"{text}\"; expected address and port, like `127.0.0.1:{port}`")
-        })
-    });
-    read.unwrap_or(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port))
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
 }
 
-fn listener(section: &mut Section) -> ListenerSettings {
-    let address = address(section, 1883);
-    let insecure_allow_remote = section.or("insecure_allow_remote", false);
-    if !address.ip().is_loopback() && !insecure_allow_remote {
-        section.wrong(
-            "address",
-            format!(
-                "is {address}, which others can reach, and clients are not yet authenticated: use \
-                 127.0.0.1, or set `insecure_allow_remote = true` if the network keeps strangers \
-                 out"
-            ),
-        );
-    }
-    let rate = (
-        "rate_limit_messages_per_s",
-        u64::from(RATE_LIMIT_MESSAGES_PER_S),
-    );
-    let rate_limit = section.within(rate.0, (1, u64::from(u32::MAX)), rate.1);
-    ListenerSettings {
-        address,
-        insecure_allow_remote,
-        rate_limit_messages_per_s: u32::try_from(rate_limit).unwrap_or(u32::MAX),
-    }
+/// `address`, with a default.
+fn address_or(section: &mut Section, default: SocketAddr) -> SocketAddr {
+    let read = section.read("address", |text: String| {
+        text.parse()
+            .map_err(|_| format!("is \"{text}\"; expected address and port, like `{default}`"))
+    });
+    read.unwrap_or(default)
 }
 
 fn wal(section: &mut Section) -> WalSettings {

@@ -68,6 +68,52 @@ pub const SERVER_KEEP_ALIVE_S: u16 = 600;
 /// Default of `rate_limit_messages_per_s`, for each client.
 pub const RATE_LIMIT_MESSAGES_PER_S: u32 = 100_000;
 
+// --- source: who may come ---
+
+/// Users in the file of users: as many as there may be connections, and as many again.
+pub const USERS_MAX: usize = 2 * CONNECTIONS_MAX;
+/// Bytes of the file of users.
+pub const USERS_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Bytes of a user's name, and of the name in a client's certificate.
+pub const USER_NAME_BYTES_MAX: usize = 256;
+/// Bytes of a password; longer ones are nobody's.
+pub const PASSWORD_BYTES_MAX: usize = 1_024;
+/// Topic filters of one user.
+pub const FILTERS_OF_USER_MAX: usize = 64;
+/// Bytes of one of them.
+pub const FILTER_BYTES_MAX: usize = 1_024;
+/// What Argon2id costs: 7 MiB, five passes, one lane. OWASP's Password Storage Cheat Sheet holds
+/// it equal to its 19 MiB and two passes; a gateway rather has the time than the memory.
+pub const ARGON2_MEMORY_KIB: u32 = 7 * 1_024;
+/// Passes over that memory.
+pub const ARGON2_PASSES: u32 = 5;
+/// Lanes in it.
+pub const ARGON2_LANES: u32 = 1;
+/// The most that a hash in the file of users may ask for: RFC 9106's second recommended option.
+pub const ARGON2_MEMORY_KIB_MAX: u32 = 64 * 1_024;
+/// The most passes, likewise.
+pub const ARGON2_PASSES_MAX: u32 = 16;
+/// The most lanes, likewise; they are computed one after the other.
+pub const ARGON2_LANES_MAX: u32 = 4;
+/// Passwords that are verified at once: half of the processors, and no more than this.
+pub const VERIFIERS_MAX: usize = 2;
+/// Clients that wait for that; beyond, they are told that the server is busy.
+pub const VERIFICATIONS_WAITING_MAX: usize = 256;
+/// Wrong passwords of one address at once, before it may only come with what is known to be good.
+pub const FAILURES_MAX: u32 = 64;
+/// Time after which an address may fail once more.
+pub const FAILURE_FORGIVEN: Duration = Duration::from_secs(2);
+/// Addresses whose failures are remembered.
+pub const FAILING_ADDRESSES_MAX: usize = 4_096;
+/// TLS handshakes at once; beyond, the one that takes longest ends.
+pub const HANDSHAKES_MAX: usize = 512;
+/// Bytes that TLS holds for a peer that does not read, beside the connection's own answers.
+pub const TLS_OUTGOING_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of a client's certificate.
+pub const CLIENT_CERTIFICATE_BYTES_MAX: usize = 16 * 1024;
+/// How often the files of users and certificates are looked at for changes.
+pub const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
+
 // --- source: the user's brokers ---
 
 /// Brokers that one agent subscribes to.
@@ -279,6 +325,13 @@ const _: () = assert!(READ_BYTES <= UNACKED_BYTES_MAX);
 const _: () = assert!(UNFINISHED_BYTES_ALLOWED < READ_BYTES);
 const _: () = assert!(CONNECTIONS_MAX * UNFINISHED_BYTES_ALLOWED < UNFINISHED_BYTES_MAX);
 const _: () = assert!(TOO_LARGE_HEAD_BYTES <= READ_BYTES);
+const _: () = assert!(ARGON2_MEMORY_KIB <= ARGON2_MEMORY_KIB_MAX);
+const _: () = assert!(ARGON2_PASSES <= ARGON2_PASSES_MAX && ARGON2_LANES <= ARGON2_LANES_MAX);
+// What verifying takes beside everything else.
+const _: () = assert!(VERIFIERS_MAX * ARGON2_MEMORY_KIB as usize <= 16 * 1024);
+const _: () = assert!(PASSWORD_BYTES_MAX + USER_NAME_BYTES_MAX < CONNECT_BYTES_MAX);
+const _: () = assert!(HANDSHAKES_MAX < CONNECTIONS_MAX);
+const _: () = assert!(TLS_OUTGOING_BYTES_MAX <= OUTGOING_BYTES_MAX);
 // A text value never exceeds what a reading holds only because it is checked: a payload may.
 const _: () = assert!(TEXT_BYTES_MAX < PACKET_BYTES_MAX);
 const _: () = assert!(BATCH_BYTES_MAX <= tributary_journal::limits::ENTRY_BYTES_MAX);

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tributary_agent::commands::deadletter::{self, DeadLetterArguments};
+use tributary_agent::commands::user::{self, UserCommand};
 use tributary_agent::config::Config;
 use tributary_agent::pipeline::{self, Settings};
 use tributary_agent::{http, log_panics_and_abort};
@@ -39,10 +40,16 @@ enum LogFormat {
 enum Command {
     /// Run until SIGTERM or Ctrl-C; then take nothing more, send what is there, and end.
     Run,
-    /// Say everything that is wrong with the configuration.
+    /// Say everything that is wrong with the configuration, and with the files that it names.
     Check,
     #[command(name = "deadletter")]
     DeadLetter(DeadLetterArguments),
+    /// Add, change, remove or list the users of the MQTT listener.
+    ///
+    /// A running agent notices within seconds, or at once on SIGHUP; connections of users that are
+    /// gone, or may do something else now, end.
+    #[command(subcommand)]
+    User(UserCommand),
 }
 
 fn log(format: LogFormat) {
@@ -66,6 +73,9 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     log(arguments.log_format);
     log_panics_and_abort();
+    if let Command::User(command) = &arguments.command {
+        return user::run(command, arguments.config.as_deref());
+    }
     let config = match Config::load(arguments.config.as_deref()) {
         Ok(config) => config,
         Err(error) => {
@@ -81,6 +91,7 @@ fn main() -> ExitCode {
         })
     };
     match arguments.command {
+        Command::User(_) => ExitCode::SUCCESS,
         Command::DeadLetter(arguments) => dead_letters(arguments, &config),
         Command::Check => settings().map_or_else(|code| code, |settings| check(&settings)),
         Command::Run => match settings().map(|settings| run(settings, &config)) {
@@ -116,26 +127,34 @@ fn dead_letters(arguments: DeadLetterArguments, config: &Config) -> ExitCode {
     reason = "what a program says to its user"
 )]
 fn check(settings: &Settings) -> ExitCode {
+    let mut wrong = Vec::new();
+    match tributary_agent::source::check(&settings.listener) {
+        Ok(warnings) => warnings
+            .iter()
+            .for_each(|warning| eprintln!("warning: {warning}")),
+        Err(errors) => wrong = errors,
+    }
     for broker in &settings.brokers {
         if let Err(error) = broker.check() {
-            eprintln!("source.mqtt \"{}\": {error}", broker.name);
-            return ExitCode::from(2);
+            wrong.push(format!("source.mqtt \"{}\": {error}", broker.name));
         }
     }
-    let Some(uplink) = &settings.uplink else {
-        println!("the configuration is good; without [uplink] endpoints nothing is forwarded");
-        return ExitCode::SUCCESS;
-    };
-    match tributary_uplink::connection::check(&uplink.identity) {
-        Ok(()) => {
-            println!("the configuration is good");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("uplink: {error}");
-            ExitCode::from(2)
+    let uplink = settings.uplink.as_ref();
+    let checked = uplink.map(|uplink| tributary_uplink::connection::check(&uplink.identity));
+    if let Some(Err(error)) = checked {
+        wrong.push(format!("uplink: {error}"));
+    }
+    if !wrong.is_empty() {
+        wrong.iter().for_each(|error| eprintln!("{error}"));
+        return ExitCode::from(2);
+    }
+    match uplink {
+        Some(_) => println!("the configuration is good"),
+        None => {
+            println!("the configuration is good; without [uplink] endpoints nothing is forwarded");
         }
     }
+    ExitCode::SUCCESS
 }
 
 fn run(settings: Settings, config: &Config) -> anyhow::Result<()> {
@@ -145,10 +164,15 @@ fn run(settings: Settings, config: &Config) -> anyhow::Result<()> {
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hang_up = signal(SignalKind::hangup())?;
         let stop = CancellationToken::new();
         let metrics = http::recorder();
         let socket = http::bind(config.http.address).await?;
         let agent = pipeline::start(settings, stop.clone()).await?;
+        if let Some(address) = agent.mqtt_tls {
+            tracing::info!(%address, "MQTT with TLS");
+        }
+        let reload = agent.reload.clone();
         tracing::info!(mqtt = %agent.mqtt, http = %socket.local_addr()?, "running");
         let sources = http::Sources {
             name: config.agent.name.clone(),
@@ -163,10 +187,13 @@ fn run(settings: Settings, config: &Config) -> anyhow::Result<()> {
         let serving = http::serve(socket, sources, http_stop.clone());
         let ending = async {
             let mut joined = std::pin::pin!(agent.join());
-            let early = tokio::select! {
-                _ = terminate.recv() => None,
-                _ = interrupt.recv() => None,
-                summary = &mut joined => Some(summary),
+            let early = loop {
+                tokio::select! {
+                    _ = terminate.recv() => break None,
+                    _ = interrupt.recv() => break None,
+                    _ = hang_up.recv() => reload.now(),
+                    summary = &mut joined => break Some(summary),
+                }
             };
             tracing::info!("stopping: nothing more is taken, what is there is sent");
             stop.cancel();

@@ -15,7 +15,7 @@ use crate::decode::Rules;
 use crate::limits::WAL_SEGMENT_BYTES;
 use crate::seal::{IDLE_WAIT, SealConfig, SealStage, StageError, Stores};
 use crate::source::{
-    BrokerConfig, BrokerStatus, Brokers, Listener, ListenerConfig, ListenerError, Sessions,
+    BrokerConfig, BrokerStatus, Brokers, Listener, ListenerConfig, ListenerError, Reload, Sessions,
 };
 use crate::spool::{self, AgentSpool, SpoolConfig};
 use crate::wal::{CommittedFrame, Queue, Replay, StorageState, Wal, WalError};
@@ -98,10 +98,7 @@ impl Settings {
         };
         Ok(Self {
             data_dir: config.agent.data_dir.clone(),
-            listener: ListenerConfig {
-                address: config.listener.address,
-                rate_limit_messages_per_s: config.listener.rate_limit_messages_per_s,
-            },
+            listener: config.listener.clone(),
             rules: Arc::clone(&config.decode),
             brokers: config.brokers.clone(),
             wal: config.wal.commit_policy(),
@@ -180,10 +177,14 @@ pub enum PipelineError {
 /// A running agent.
 #[derive(Debug)]
 pub struct Agent {
-    /// Where the listener is bound.
+    /// Where clients connect: without TLS where they can, and otherwise with it.
     pub mqtt: SocketAddr,
     /// How each subscription to a broker stands.
     pub brokers: Vec<watch::Receiver<BrokerStatus>>,
+    /// Where clients connect with TLS, if they can.
+    pub mqtt_tls: Option<SocketAddr>,
+    /// What has users and certificates read again.
+    pub reload: Reload,
     /// How the uplink stands.
     pub uplink: watch::Receiver<Status>,
     /// Whether messages can be made durable.
@@ -312,6 +313,16 @@ pub(crate) fn greatest_life_seen(
     Ok(checkpoint.max(spool::greatest_life(disk, &spool::dir(dir))?))
 }
 
+/// Where clients connect, and where they do so with TLS.
+fn addresses(listener: &Listener) -> Result<(SocketAddr, Option<SocketAddr>), StartError> {
+    let unknown = |source| StartError::Thread {
+        what: "the listener's address",
+        source,
+    };
+    let either = listener.local_address().map_err(unknown)?;
+    Ok((either, listener.tls_address().map_err(unknown)?))
+}
+
 async fn start_stages(
     settings: Settings,
     storage: Storage,
@@ -338,7 +349,8 @@ async fn start_stages(
     let refuse = stores.spool.refuse_new();
     let refuse = refuse.counting_by(Arc::clone(&settings.rules));
     let listener = listener.with_sessions(sessions.clone()).refusing(refuse);
-    let mqtt = address_of(&listener)?;
+    let (mqtt, mqtt_tls) = addresses(&listener)?;
+    let reload = listener.reload();
     let brokers = open_brokers(&settings, &wal.queue)?;
     let broker_statuses = brokers.statuses();
     let (sealed, sealed_in) = mpsc::channel(tributary_uplink::limits::SEALED_QUEUE);
@@ -370,6 +382,8 @@ async fn start_stages(
     Ok(Agent {
         mqtt,
         brokers: broker_statuses,
+        mqtt_tls,
+        reload,
         uplink: status_out,
         storage: wal.state,
         wear: wal.wear,
@@ -384,12 +398,6 @@ fn open_brokers(settings: &Settings, queue: &Queue) -> Result<Brokers, CursorErr
     let disk: Arc<dyn Disk> = Arc::new(OsDisk);
     let dir = settings.data_dir.join("broker");
     Brokers::open(&settings.brokers, &disk, &dir, queue)
-}
-
-fn address_of(listener: &Listener) -> Result<SocketAddr, StartError> {
-    let what = "the listener's address";
-    let address = listener.local_address();
-    address.map_err(|source| StartError::Thread { what, source })
 }
 
 fn seal_config(settings: &Settings, present: BufferId, give_up: &Arc<AtomicBool>) -> SealConfig {

@@ -5,6 +5,7 @@
 //! one client, and is told bytes, times and what is durable; `codec` knows MQTT's packets.
 //! [`broker`] is the user's own broker as a source.
 
+pub mod access;
 pub mod broker;
 mod codec;
 mod connection;
@@ -14,10 +15,11 @@ pub mod listener;
 mod rate;
 mod registry;
 mod sessions;
+pub mod tls;
 mod wills;
 
 pub use broker::{BrokerConfig, BrokerStatus, Brokers};
 pub use codec::Fault;
 pub use files::raise_open_files;
-pub use listener::{Listener, ListenerConfig, ListenerError};
+pub use listener::{Listener, ListenerConfig, ListenerError, Reload, check};
 pub use sessions::Sessions;

@@ -9,13 +9,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tributary_agent::source::{Listener, ListenerConfig, ListenerError, Sessions};
+use tributary_agent::source::{Listener, ListenerConfig, ListenerError, Reload, Sessions};
 use tributary_agent::wal::{Append, CommittedFrame, Record, Replay, StorageState, Wal};
 use tributary_journal::{
     Appended, CommitPolicy, Frame, LifeId, Log, LogConfig, LogError, LogKind, Open, Opened, OsDisk,
 };
 
+mod access;
 mod crowd;
+pub mod pki;
 mod sessions;
 mod statements;
 
@@ -81,6 +83,8 @@ pub(crate) fn gate() -> (Gate, Held) {
 
 struct Server {
     address: std::net::SocketAddr,
+    tls: Option<std::net::SocketAddr>,
+    reload: Reload,
     wal: Wal,
     stop: CancellationToken,
     task: JoinHandle<()>,
@@ -96,18 +100,23 @@ async fn serve_with(writer: impl Append, sessions: Sessions) -> Server {
 
 /// At so many messages a second for each client.
 async fn serve_at(writer: impl Append, sessions: Sessions, messages_per_s: u32) -> Server {
+    let config = ListenerConfig::open("127.0.0.1:0".parse().unwrap(), messages_per_s);
+    serve_as(writer, &config, sessions).await
+}
+
+async fn serve_as(writer: impl Append, config: &ListenerConfig, sessions: Sessions) -> Server {
     let wal = Wal::start(writer, CommitPolicy::low_latency()).unwrap();
-    let config = ListenerConfig {
-        address: "127.0.0.1:0".parse().unwrap(),
-        rate_limit_messages_per_s: messages_per_s,
-    };
-    let listener = Listener::bind(&config, wal.queue.clone()).await.unwrap();
+    let listener = Listener::bind(config, wal.queue.clone()).await.unwrap();
     let listener = listener.with_sessions(sessions);
     let address = listener.local_address().unwrap();
+    let tls = listener.tls_address().unwrap();
+    let reload = listener.reload();
     let stop = CancellationToken::new();
     let task = tokio::spawn(listener.run(stop.clone()));
     Server {
         address,
+        tls,
+        reload,
         wal,
         stop,
         task,
@@ -440,10 +449,7 @@ async fn an_end_does_not_wait_for_storage_that_is_full() {
 async fn a_port_in_use_says_which_and_what_to_do() {
     let (writer, held) = gate();
     let server = serve(writer).await;
-    let config = ListenerConfig {
-        address: server.address,
-        rate_limit_messages_per_s: 1,
-    };
+    let config = ListenerConfig::open(server.address, 1);
     let error = Listener::bind(&config, server.wal.queue.clone())
         .await
         .unwrap_err();

@@ -13,3 +13,4 @@ mod allocations;
 mod broker;
 mod deadletters;
 mod listener;
+mod user;

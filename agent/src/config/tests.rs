@@ -53,7 +53,7 @@ fn every_setting_is_read() {
     let config = parse(WHOLE, &[]).unwrap();
     assert_eq!(config.agent.data_dir, Path::new("/data"));
     assert_eq!(config.agent.name, "gateway 7");
-    assert_eq!(config.listener.address, "[::1]:1884".parse().unwrap());
+    assert_eq!(config.listener.address, Some("[::1]:1884".parse().unwrap()));
     assert_eq!(config.listener.rate_limit_messages_per_s, 50);
     assert_eq!(config.wal.max_delay, Duration::from_millis(100));
     assert_eq!(config.wal.quota_bytes, 64 << 20);
@@ -91,7 +91,10 @@ fn every_setting_is_read() {
 fn an_empty_file_gives_the_documented_defaults() {
     let config = parse("", &[]).unwrap();
     assert_eq!(config.agent.data_dir, Path::new("/var/lib/tributary-agent"));
-    assert_eq!(config.listener.address, "127.0.0.1:1883".parse().unwrap());
+    assert_eq!(
+        config.listener.address,
+        Some("127.0.0.1:1883".parse().unwrap())
+    );
     assert_eq!(config.http.address, "127.0.0.1:9464".parse().unwrap());
     assert_eq!(config.wal.max_delay, Duration::from_millis(20));
     assert_eq!(config.wal.quota_bytes, 256 << 20);
@@ -201,6 +204,86 @@ fn endpoints_need_their_files_and_others_cannot_be_let_in_unasked() {
     assert!(wrong[0].starts_with("line 2: `source.listener.address` is 0.0.0.0:1883"));
     assert!(wrong[0].contains("insecure_allow_remote"));
     parse(&format!("{open}insecure_allow_remote = true"), &[]).unwrap();
+}
+
+const TLS: &str = "[source.listener.tls]\ncertificate = \"c\"\nkey = \"k\"\n";
+
+#[test]
+fn others_come_in_by_tls_and_say_who_they_are() {
+    let listener = |text: &str| parse(text, &[]).map(|config| config.listener);
+    let wrong = listener(TLS).unwrap_err();
+    assert!(
+        wrong[0].starts_with("line 1: `source.listener.tls` is 0.0.0.0:8883"),
+        "{wrong:?}"
+    );
+    let users = "[source.listener]\nusers = \"u\"\n";
+    let config = listener(&format!("{users}{TLS}")).unwrap();
+    assert_eq!(config.users.as_deref(), Some(Path::new("u")));
+    let tls = config.tls.unwrap();
+    assert_eq!(tls.address, "0.0.0.0:8883".parse().unwrap());
+    assert_eq!(tls.clients, None);
+    // Certificates alone do, where everybody must have one.
+    let config = listener(&format!("{TLS}client_ca = \"a\"\nclient_crl = \"l\"")).unwrap();
+    let clients = config.tls.unwrap().clients.unwrap();
+    assert!(clients.required);
+    assert_eq!(clients.revoked.as_deref(), Some(Path::new("l")));
+    assert_eq!(clients.publish, ["#"]);
+    let optional = format!("{TLS}client_ca = \"a\"\nclient_certificate = \"optional\"\n");
+    listener(&optional).unwrap_err();
+    listener(&format!("{users}{optional}")).unwrap();
+    listener(&format!(
+        "[source.listener]\ninsecure_allow_remote = true\n{TLS}"
+    ))
+    .unwrap();
+    let here = TLS.replace("certificate", "address = \"127.0.0.1:8883\"\ncertificate");
+    listener(&here).unwrap();
+    // Passwords in the clear must be asked for.
+    let plain = "[source.listener]\naddress = \"0.0.0.0:1883\"\nusers = \"u\"\n";
+    let wrong = listener(plain).unwrap_err();
+    assert!(
+        wrong[0].contains("passwords would cross the network unencrypted"),
+        "{wrong:?}"
+    );
+    listener(&format!("{plain}insecure_allow_remote = true")).unwrap();
+}
+
+#[test]
+fn a_listener_has_a_door_and_what_belongs_to_it() {
+    let listener = |text: &str| parse(text, &[]).map(|config| config.listener);
+    let none = "[source.listener]\naddress = \"none\"\n";
+    let wrong = listener(none).unwrap_err();
+    assert!(wrong[0].contains("nobody could publish"), "{wrong:?}");
+    assert_eq!(
+        listener(&format!("{none}users = \"u\"\n{TLS}"))
+            .unwrap()
+            .address,
+        None
+    );
+    let wrong = listener("[source.listener.tls]\n").unwrap_err();
+    assert!(
+        wrong
+            .iter()
+            .any(|w| w.contains("`source.listener.tls.key` is missing")),
+        "{wrong:?}"
+    );
+    let users = "[source.listener]\nusers = \"u\"\n";
+    let lonely = "client_crl = \"l\"\nclient_certificate = \"required\"\npublish = [\"#\"]";
+    let wrong = listener(&format!("{users}{TLS}{lonely}")).unwrap_err();
+    assert_eq!(wrong.len(), 3);
+    assert!(
+        wrong.iter().all(|w| w.contains("needs `client_ca`")),
+        "{wrong:?}"
+    );
+    let odd = "client_ca = \"a\"\nclient_certificate = \"maybe\"\npublish = [\"a#\"]";
+    let wrong = listener(&format!("{users}{TLS}{odd}")).unwrap_err();
+    assert!(
+        wrong[0].contains("expected `required` or `optional`"),
+        "{wrong:?}"
+    );
+    assert!(
+        wrong[1].contains("holds \"a#\", which holds `#` beside"),
+        "{wrong:?}"
+    );
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! in the order of receipt. Nothing of a session is held: there is nothing to deliver later, and
 //! what was received stands in the log.
 
+use super::access::acl::Rights;
 use super::codec::{self, Answer, Fault, Header, Packet, Version, read_header, read_packet};
 use super::intake::Skipping;
 use super::rate::Bucket;
@@ -54,15 +55,23 @@ pub(super) enum Order {
     ShutDown = 1,
     /// Too much memory is held by unfinished packets.
     Busy = 2,
+    /// Its user is gone, or may now do something else.
+    Revoked = 3,
     /// Another connection came with the same client identifier.
-    TakenOver = 3,
+    TakenOver = 4,
     /// The log has ended: nothing will be acknowledged any more.
-    Abandon = 4,
+    Abandon = 5,
 }
 
 impl Order {
     /// Every order.
-    pub(super) const ALL: [Self; 4] = [Self::ShutDown, Self::Busy, Self::TakenOver, Self::Abandon];
+    pub(super) const ALL: [Self; 5] = [
+        Self::ShutDown,
+        Self::Busy,
+        Self::Revoked,
+        Self::TakenOver,
+        Self::Abandon,
+    ];
 }
 
 #[derive(Debug)]
@@ -86,6 +95,8 @@ pub(super) struct Connection {
     phase: Phase,
     version: Version,
     session: u64,
+    /// What its client may do; everything where nobody has to say who they are.
+    rights: Option<Box<Rights>>,
     arrived: Option<Box<Arrival>>,
     /// The beginning of a packet whose end has not come.
     tail: Vec<u8>,
@@ -123,6 +134,7 @@ impl Connection {
             phase: Phase::New,
             version: Version::V4,
             session: 0,
+            rights: None,
             arrived: None,
             tail: Vec::new(),
             skipping: None,
@@ -221,6 +233,7 @@ impl Connection {
         match order {
             Order::TakenOver => self.end(0x8e, "taken_over"),
             Order::Busy => self.end(0x97, "memory"),
+            Order::Revoked => self.end(0x87, "revoked"),
             Order::Abandon => {
                 self.will = None;
                 self.end(0x8b, "log_ended");

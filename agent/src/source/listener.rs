@@ -1,70 +1,53 @@
 //! The MQTT listener's sockets and tasks: one task a connection, no decision in any of them.
 
-use super::connection::{Admission, Connection, Now, Order, Tally};
+use super::access::{Access, AccessError, Peer};
+use super::connection::{Connection, Now, Order};
 use super::files;
 use super::registry::{Registry, Signal};
 use super::sessions::Sessions;
+use super::tls::handshakes::Handshakes;
+use super::tls::stream::Stream;
+use super::tls::{Tls, TlsConfig, TlsError};
 use super::wills::Wills;
 use crate::limits::{
-    ACCEPT_BACKLOG, CLOSE_TIMEOUT, LAST_READS_MAX, READ_BYTES, UNFINISHED_BYTES_ALLOWED,
+    CLOSE_TIMEOUT, HANDSHAKES_MAX, LAST_READS_MAX, READ_BYTES, UNFINISHED_BYTES_ALLOWED,
     UNFINISHED_BYTES_HARD_MAX, UNFINISHED_BYTES_MAX, WRITE_TIMEOUT,
 };
 use crate::spool::RefuseNew;
 use crate::wal::{Batch, Queue};
 use bytes::Buf;
-use metrics::{Counter, counter, gauge};
+use metrics::{counter, gauge};
 use std::cell::RefCell;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 mod admission;
+mod counters;
 mod departure;
+mod doors;
+mod reload;
 
-use admission::{Admitting, admit, admitted};
+use admission::{Admitting, Step, next_step};
+use counters::Counters;
 use departure::{publish_later, publish_will};
-
-/// Where to listen, and how much to take.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ListenerConfig {
-    /// The address; port 0 takes a free one.
-    pub address: SocketAddr,
-    /// Messages a second that one client may publish.
-    pub rate_limit_messages_per_s: u32,
-}
-
-/// Why the listener cannot listen.
-#[derive(Debug, thiserror::Error)]
-pub enum ListenerError {
-    /// Somebody else has the port.
-    #[error(
-        "MQTT: {address} is in use: another broker or agent runs here; stop it, or set \
-         `address` in [source.listener] to another port"
-    )]
-    InUse {
-        /// The address that was wanted.
-        address: SocketAddr,
-    },
-    /// The address cannot be used.
-    #[error("MQTT: cannot listen on {address}: {source}; see `address` in [source.listener]")]
-    Bind {
-        /// The address that was wanted.
-        address: SocketAddr,
-        /// What the system says.
-        source: io::Error,
-    },
-}
+use doors::{Door, accept, serve_one};
+pub use doors::{ListenerConfig, ListenerError, check};
+pub use reload::Reload;
+use reload::Watch;
 
 /// A bound listener, not yet accepting.
 #[derive(Debug)]
 pub struct Listener {
-    socket: TcpListener,
+    plain: Option<TcpListener>,
+    tls: Option<TcpListener>,
+    watch: Watch,
     connections_max: usize,
     shared: Arc<Shared>,
 }
@@ -78,6 +61,9 @@ struct Shared {
     wills: Wills,
     refuse: RefuseNew,
     tasks: TaskTracker,
+    access: Access,
+    tls: Option<Tls>,
+    handshakes: Arc<Handshakes>,
     epoch: u64,
     messages_per_s: u32,
     /// Bytes that unfinished packets hold, and batches that wait for room in the queue.
@@ -86,17 +72,17 @@ struct Shared {
 }
 
 impl Listener {
-    /// Binds the address. Messages go to `queue`. How many connections it holds at once depends
-    /// on the process's limit of open files: [`raise_open_files`](super::raise_open_files) first.
+    /// Reads the users and certificates, and binds the addresses. Messages go to `queue`. How many
+    /// connections it holds at once depends on the process's limit of open files:
+    /// [`raise_open_files`](super::raise_open_files) first.
     ///
     /// # Errors
-    /// [`ListenerError`] names the address and what to do.
+    /// [`ListenerError`] names the address or file and what to do.
     pub async fn bind(config: &ListenerConfig, queue: Queue) -> Result<Self, ListenerError> {
-        let address = config.address;
-        let socket = listen(address).map_err(|source| match source.kind() {
-            io::ErrorKind::AddrInUse => ListenerError::InUse { address },
-            _ => ListenerError::Bind { address, source },
-        })?;
+        let watch = Watch::new(config);
+        let access = Access::open(config.users.as_deref(), config.certificate_grants()?)?;
+        let tls = config.tls.as_ref().map(Tls::open).transpose()?;
+        doors::warn(config, tls.as_ref());
         let shared = Arc::new(Shared {
             queue,
             registry: Registry::default(),
@@ -104,13 +90,18 @@ impl Listener {
             wills: Wills::default(),
             refuse: RefuseNew::default(),
             tasks: TaskTracker::new(),
+            access,
+            tls,
+            handshakes: Handshakes::new(HANDSHAKES_MAX),
             epoch: unix_us() as u64,
             messages_per_s: config.rate_limit_messages_per_s,
             unfinished: AtomicUsize::new(0),
             counters: Counters::new(),
         });
         Ok(Self {
-            socket,
+            plain: doors::bind(config.address)?,
+            tls: doors::bind(config.tls.as_ref().map(|tls| tls.address))?,
+            watch,
             connections_max: files::connections_max(),
             shared,
         })
@@ -132,30 +123,55 @@ impl Listener {
         self
     }
 
-    /// The address that is bound.
+    /// Where clients connect: without TLS where they can, and otherwise with it.
     ///
     /// # Errors
     /// What the system says.
     pub fn local_address(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
+        let either = self.plain.as_ref().or(self.tls.as_ref());
+        either.map_or(Err(io::ErrorKind::NotFound.into()), TcpListener::local_addr)
+    }
+
+    /// Where clients connect with TLS, if they can.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn tls_address(&self) -> io::Result<Option<SocketAddr>> {
+        self.tls.as_ref().map(TcpListener::local_addr).transpose()
+    }
+
+    /// What has users and certificates read again.
+    pub fn reload(&self) -> Reload {
+        self.watch.reload()
     }
 
     /// Serves clients until `stop`; then reads nothing more, acknowledges what becomes durable,
     /// and returns when every connection has ended. Its caller bounds that wait, and ends the
     /// write-ahead log behind it.
     pub async fn run(self, stop: CancellationToken) {
+        let watching = stop.child_token();
+        let watch = self.watch.run(Arc::clone(&self.shared), watching.clone());
+        self.shared.tasks.spawn(watch);
         let mut number = 0u64;
         loop {
-            let accepted = tokio::select! {
+            let (door, accepted) = tokio::select! {
                 // All are cancel safe: an accepted socket is returned or not yet accepted.
                 () = stop.cancelled() => break,
                 () = self.shared.queue.ended() => break,
-                accepted = self.socket.accept() => accepted,
+                accepted = accept(self.plain.as_ref()) => (Door::Plain, accepted),
+                accepted = accept(self.tls.as_ref()) => (Door::Tls, accepted),
             };
             match accepted {
-                Ok((stream, _)) => {
+                Ok((socket, peer)) => {
                     number += 1;
-                    self.admit(stream, number);
+                    serve_one(
+                        &self.shared,
+                        self.connections_max,
+                        door,
+                        socket,
+                        peer,
+                        number,
+                    );
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -164,7 +180,8 @@ impl Listener {
                 }
             }
         }
-        drop(self.socket);
+        watching.cancel();
+        drop((self.plain, self.tls));
         let Shared {
             tasks,
             registry,
@@ -182,53 +199,23 @@ impl Listener {
         registry.order_all(Order::Abandon);
         tasks.wait().await;
     }
-
-    fn admit(&self, stream: TcpStream, number: u64) {
-        counter!("tributary_agent_mqtt_connections_total").increment(1);
-        let Some(signal) = self.shared.registry.enter(number, self.connections_max) else {
-            counter!("tributary_agent_mqtt_closed_total", "reason" => "too_many").increment(1);
-            return;
-        };
-        let shared = Arc::clone(&self.shared);
-        self.shared.tasks.spawn(async move {
-            let now = Instant::now().into_std();
-            let core = Connection::new(number, shared.epoch, shared.messages_per_s, now);
-            let core = core.refusing(shared.refuse.clone());
-            gauge!("tributary_agent_mqtt_connections").increment(1);
-            let mut task = Task {
-                stream,
-                number,
-                core,
-                signal,
-                shared,
-                client: None,
-                admitting: None,
-                batch: None,
-                held: 0,
-            };
-            let reason = task.serve().await;
-            task.depart().await;
-            task.last_words().await;
-            task.shared
-                .unfinished
-                .fetch_sub(task.held, Ordering::Relaxed);
-            task.shared.registry.leave(number, task.client.as_deref());
-            gauge!("tributary_agent_mqtt_connections").decrement(1);
-            counter!("tributary_agent_mqtt_closed_total", "reason" => reason).increment(1);
-        });
-    }
 }
 
 /// One connection's socket beside its core.
 struct Task {
-    stream: TcpStream,
+    stream: Stream,
     number: u64,
     core: Connection,
     signal: Arc<Signal>,
     shared: Arc<Shared>,
+    /// Who is at the other end.
+    peer: Peer,
+    /// What the client is called among all.
     client: Option<Box<str>>,
     /// Decides whether the client is let in.
     admitting: Option<Admitting>,
+    /// Whether it was said that it publishes where it may not.
+    told_refused: bool,
     /// What waits for room in the queue; nothing is read meanwhile.
     batch: Option<Batch>,
     /// Bytes of the core's unfinished packet and of `batch`, as they are counted in `Shared`.
@@ -241,13 +228,67 @@ enum Event {
     Writable,
     Resume,
     Told,
-    Admitted(Admission),
+    Step(Step),
     Room(Option<crate::wal::Room>),
     Timeout,
     Stalled,
 }
 
 impl Task {
+    fn new(
+        stream: Stream,
+        number: u64,
+        signal: Arc<Signal>,
+        shared: &Arc<Shared>,
+        address: IpAddr,
+    ) -> Self {
+        let now = Instant::now().into_std();
+        Self {
+            stream,
+            number,
+            core: Connection::new(number, shared.epoch, shared.messages_per_s, now)
+                .refusing(shared.refuse.clone()),
+            signal,
+            shared: Arc::clone(shared),
+            peer: Peer {
+                address,
+                certificate: None,
+            },
+            client: None,
+            admitting: None,
+            told_refused: false,
+            batch: None,
+            held: 0,
+        }
+    }
+
+    /// The connection, from its first byte to its end.
+    async fn run(&mut self) {
+        gauge!("tributary_agent_mqtt_connections").increment(1);
+        let shaken = match self.stream {
+            Stream::Plain(_) => Ok(()),
+            // Apart: an idle connection holds no room for it.
+            Stream::Tls(_) => Box::pin(self.handshake()).await,
+        };
+        let reason = match shaken {
+            Ok(()) => {
+                let reason = self.serve().await;
+                self.depart().await;
+                self.last_words().await;
+                reason
+            }
+            Err(reason) => reason,
+        };
+        self.shared
+            .unfinished
+            .fetch_sub(self.held, Ordering::Relaxed);
+        self.shared
+            .registry
+            .leave(self.number, self.client.as_deref());
+        gauge!("tributary_agent_mqtt_connections").decrement(1);
+        counter!("tributary_agent_mqtt_closed_total", "reason" => reason).increment(1);
+    }
+
     async fn serve(&mut self) -> &'static str {
         loop {
             if let Err(error) = self.flush() {
@@ -275,7 +316,7 @@ impl Task {
         }
         let now = Instant::now();
         let reads = self.batch.is_none() && self.core.wants_read(now.into_std());
-        let writes = !self.core.outgoing().is_empty();
+        let writes = !self.core.outgoing().is_empty() || self.stream.holds();
         let stalled = writes.then(|| now + WRITE_TIMEOUT);
         let due = self
             .core
@@ -288,7 +329,7 @@ impl Task {
         tokio::select! {
             biased;
             () = self.signal.told() => Event::Told,
-            admission = admitted(&mut self.admitting), if arriving => Event::Admitted(admission),
+            step = next_step(&mut self.admitting), if arriving => Event::Step(step),
             room = self.shared.queue.room(bytes), if self.batch.is_some() => Event::Room(room),
             _ = self.stream.readable(), if reads => Event::Readable,
             _ = self.stream.writable(), if writes => Event::Writable,
@@ -318,12 +359,9 @@ impl Task {
                     self.core.handle_order(order);
                 }
             }
-            Event::Admitted(admission) => {
+            Event::Step(step) => {
                 self.admitting = None;
-                let mut batch = Batch::new();
-                self.core
-                    .handle_admission(admission, wall_now(), &mut batch);
-                self.after_read(batch);
+                self.step(step);
             }
             Event::Room(room) => {
                 match (room, self.batch.take()) {
@@ -336,8 +374,26 @@ impl Task {
             Event::Writable | Event::Stalled => {}
         }
         self.count_held();
-        self.shared.counters.add(self.core.take_tally());
+        let tally = self.core.take_tally();
+        if tally.refused_topic > 0 {
+            self.tell_refused();
+        }
+        self.shared.counters.add(tally);
         Ok(())
+    }
+
+    /// Says once that the client publishes where it may not: 3.1.1 is not told.
+    fn tell_refused(&mut self) {
+        let identity = self.signal.identity().filter(|_| !self.told_refused);
+        if let (Some(identity), Some(client)) = (identity, &self.client) {
+            let user = &identity.user;
+            tracing::warn!(
+                ?user,
+                ?client,
+                "MQTT: publications beyond the user's filters"
+            );
+            self.told_refused = true;
+        }
     }
 
     /// One read, and everything that follows from it; gives how many bytes it was.
@@ -384,9 +440,7 @@ impl Task {
 
     fn after_read(&mut self, mut batch: Batch) {
         if let Some(arrival) = self.core.take_arrival() {
-            self.client = Some(arrival.client_id.clone());
-            let (shared, signal) = (Arc::clone(&self.shared), Arc::clone(&self.signal));
-            self.admitting = Some(Box::pin(admit(shared, signal, self.number, arrival)));
+            self.arrive(arrival);
         }
         if batch.is_empty() {
             return;
@@ -441,7 +495,7 @@ impl Task {
         }
         // An idle connection holds no buffer.
         *out = bytes::BytesMut::new();
-        Ok(())
+        self.stream.try_flush()
     }
 
     /// The connection is over: hands over what it still holds, says what is to be said of a client
@@ -482,23 +536,17 @@ impl Task {
                 self.stream.writable().await?;
                 self.flush()?;
             }
+            self.stream.finish();
+            self.stream.try_flush()?;
+            while self.stream.holds() {
+                self.stream.writable().await?;
+                self.stream.try_flush()?;
+            }
             io::Result::Ok(())
         });
         // Whether the peer still took them changes nothing: the socket closes now.
         let _ = sent.await;
     }
-}
-
-/// A socket that keeps whole fleets waiting which come at once: a connection that finds no place
-/// tries again only after a second.
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = match address {
-        SocketAddr::V4(_) => TcpSocket::new_v4()?,
-        SocketAddr::V6(_) => TcpSocket::new_v6()?,
-    };
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(ACCEPT_BACKLOG)
 }
 
 /// Whether a connection may hold `held` bytes beside the queue when all together hold `sum`. Who
@@ -538,52 +586,6 @@ pub(super) fn unix_us() -> i64 {
     match SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
         Ok(since) => i64::try_from(since.as_millis() * 1_000).unwrap_or(i64::MAX),
         Err(before) => -i64::try_from(before.duration().as_millis() * 1_000).unwrap_or(i64::MAX),
-    }
-}
-
-/// Counters that are added to for each read: looked up once.
-struct Counters {
-    messages: Counter,
-    payload_bytes: Counter,
-    acknowledged: Counter,
-    refused_topic: Counter,
-    too_large: Counter,
-    turned_away: Counter,
-    subscriptions_refused: Counter,
-}
-
-impl std::fmt::Debug for Counters {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Counters")
-    }
-}
-
-impl Counters {
-    fn new() -> Self {
-        Self {
-            messages: counter!("tributary_agent_mqtt_messages_total"),
-            payload_bytes: counter!("tributary_agent_mqtt_payload_bytes_total"),
-            acknowledged: counter!("tributary_agent_mqtt_acknowledged_total"),
-            refused_topic: counter!("tributary_agent_mqtt_refused_topic_total"),
-            too_large: counter!("tributary_agent_mqtt_too_large_total"),
-            turned_away: counter!("tributary_agent_mqtt_turned_away_total"),
-            subscriptions_refused: counter!("tributary_agent_mqtt_subscriptions_refused_total"),
-        }
-    }
-
-    fn add(&self, tally: Tally) {
-        let pairs = [
-            (&self.messages, tally.messages),
-            (&self.payload_bytes, tally.payload_bytes),
-            (&self.acknowledged, tally.acknowledged),
-            (&self.refused_topic, tally.refused_topic),
-            (&self.too_large, tally.too_large),
-            (&self.turned_away, tally.turned_away),
-            (&self.subscriptions_refused, tally.subscriptions_refused),
-        ];
-        for (counter, count) in pairs.into_iter().filter(|(_, count)| *count > 0) {
-            counter.increment(count);
-        }
     }
 }
 

@@ -1,11 +1,12 @@
 //! Who is connected: to end the older of two connections with one client identifier, and all of
 //! them at the end. Holds no socket.
 
+use super::access::Identity;
 use super::connection::Order;
 use crate::wal::Durable;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -15,6 +16,8 @@ pub(super) struct Signal {
     durable: AtomicU64,
     order: AtomicU8,
     notify: Notify,
+    /// Who its client was found to be.
+    identity: OnceLock<Box<Identity>>,
     silent: CancellationToken,
     /// The connection that this one took over, until it was waited for.
     older: Mutex<Option<Arc<Signal>>>,
@@ -36,6 +39,17 @@ impl Signal {
     pub(super) fn take_order(&self) -> Option<Order> {
         let code = self.order.swap(0, Ordering::AcqRel);
         Order::ALL.into_iter().find(|order| *order as u8 == code)
+    }
+
+    /// Its client was found to be somebody.
+    pub(super) fn identify(&self, identity: Identity) {
+        // A client is identified once.
+        let _ = self.identity.set(Box::new(identity));
+    }
+
+    /// Who its client was found to be.
+    pub(super) fn identity(&self) -> Option<&Identity> {
+        self.identity.get().map(Box::as_ref)
     }
 
     /// The connection is over: it appends nothing more to the log.
@@ -135,6 +149,16 @@ impl Registry {
         {
             inner.clients.remove(client);
         }
+    }
+
+    /// Ends the connections of those who were identified and are not let stay; how many.
+    pub(super) fn revoke(&self, may_stay: impl Fn(&Identity) -> bool) -> usize {
+        let signals: Vec<_> = self.lock().connections.values().cloned().collect();
+        let gone = signals.iter().filter(|signal| {
+            let identity = signal.identity();
+            identity.is_some_and(|identity| !may_stay(identity))
+        });
+        gone.map(|signal| signal.order(Order::Revoked)).count()
     }
 
     /// Everybody shall end, and whoever still comes.

@@ -39,7 +39,8 @@ pub struct DemoArguments {
     ///
     /// Both are then processes of their own, started again on the same data; the link loses,
     /// doubles, reorders and damages datagrams as well. The ports are not the default
-    /// ones, but stay the same. When the fleet has ended nothing more is killed, everything drains, and the
+    /// ones, but stay the same. When the fleet has ended nothing more is killed, everything drains,
+    /// and the
     /// comparison is the same as without.
     #[arg(long)]
     pub chaos: bool,

@@ -106,10 +106,10 @@ pub async fn start_agent(
     spool.telemetry.quota_bytes = SPOOL_QUOTA_BYTES;
     let settings = pipeline::Settings {
         data_dir: settings.data_dir.join("agent"),
-        listener: ListenerConfig {
-            address: settings.mqtt,
-            rate_limit_messages_per_s: tributary_agent::limits::RATE_LIMIT_MESSAGES_PER_S,
-        },
+        listener: ListenerConfig::open(
+            settings.mqtt,
+            tributary_agent::limits::RATE_LIMIT_MESSAGES_PER_S,
+        ),
         rules: settings.decode.clone(),
         brokers: Vec::new(),
         wal: tributary_journal::CommitPolicy::default(),

@@ -217,12 +217,14 @@ fn connect_code(code: u8) -> v5::ConnectReturnCode {
         0x82 => Code::ProtocolError,
         0x84 => Code::UnsupportedProtocolVersion,
         0x85 => Code::ClientIdentifierNotValid,
+        0x86 => Code::BadUserNamePassword,
         0x87 => Code::NotAuthorized,
         0x89 => Code::ServerBusy,
         0x8c => Code::BadAuthenticationMethod,
         0x90 => Code::TopicNameInvalid,
         0x95 => Code::PacketTooLarge,
         0x97 => Code::QuotaExceeded,
+        0x9f => Code::ConnectionRateExceeded,
         _ => Code::UnspecifiedError,
     }
 }

@@ -1,23 +1,14 @@
 //! From CONNECT to CONNACK: what a client asks for, and what it is granted. Who decides is told
 //! the arrival, and may take its time: the client is not listened to meanwhile.
 
+use super::super::access::acl::Rights;
+use super::super::access::password::Password;
 use super::super::codec::{Answer, Connect, Header, Refusal, Version, read_connect};
 use super::publication::is_reserved;
 use super::{Batch, Connection, Fault, Message, Now, Phase};
 use crate::limits::{SERVER_KEEP_ALIVE_S, SESSION_EXPIRY_S_MAX};
 use crate::wal::{Qos, Session};
-use std::fmt;
 use std::time::Duration;
-
-/// A password as it came: never shown.
-#[derive(Clone, PartialEq, Eq)]
-pub(in crate::source) struct Password(pub Vec<u8>);
-
-impl fmt::Debug for Password {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Password")
-    }
-}
 
 /// Who would be let in.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -95,10 +86,6 @@ pub(in crate::source) enum Admission {
         /// Whether the log does not know that yet.
         session_changed: bool,
     },
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "nobody is refused before there are users")
-    )]
     /// It is not: the MQTT 5 code of CONNACK, and a short stable word for the metrics.
     Refused { code: u8, reason: &'static str },
 }
@@ -160,7 +147,7 @@ impl Connection {
             clean: connect.clean,
             session_expiry_s,
             user: connect.username.map(Into::into),
-            password: connect.password.map(|bytes| Password(bytes.to_vec())),
+            password: connect.password.map(|bytes| Password::new(bytes.to_vec())),
         }));
         self.phase = Phase::Arriving(Box::new(Pending {
             assigned,
@@ -172,6 +159,19 @@ impl Connection {
     /// Who would be let in, once: [`handle_admission`](Self::handle_admission) is awaited.
     pub(in crate::source) fn take_arrival(&mut self) -> Option<Box<Arrival>> {
         self.arrived.take()
+    }
+
+    /// Who the client is, before it is admitted: what it may do, and what its session is called.
+    /// Whether its will may be published.
+    pub(in crate::source) fn handle_identity(&mut self, session: u64, rights: Rights) -> bool {
+        self.session = session;
+        let mut may = true;
+        if let Some(will) = &mut self.will {
+            will.session = session;
+            may = rights.allow(&will.topic);
+        }
+        self.rights = Some(Box::new(rights));
+        may
     }
 
     /// The client is let in, or not. What it sent behind its CONNECT is taken now.

@@ -151,9 +151,12 @@ impl Connection {
         }
     }
 
-    /// Reserved topics are not for clients. 3.1.1 cannot be told, and must not try again.
+    /// Reserved topics are not for clients, and others not for each. 3.1.1 cannot be told, and must
+    /// not try again: it gets its acknowledgement (section 3.3.5 [3.1.1]), and nothing is kept.
     fn refuses(&mut self, publish: &Publish<'_>) -> bool {
-        let refused = is_reserved(publish.topic);
+        let rights = self.rights.as_deref();
+        let foreign = rights.is_some_and(|rights| !rights.allow(publish.topic));
+        let refused = is_reserved(publish.topic) || foreign;
         if refused {
             self.tally.refused_topic += 1;
             self.await_durable(publish, 0, 0x87);

@@ -6,6 +6,7 @@ use crate::source::codec::Version;
 use crate::source::codec::tests::{connect, publish};
 use crate::wal::{Append, Room, Wal};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tributary_journal::{Appended, CommitPolicy, Frame, LifeId, LogError};
 
@@ -32,10 +33,7 @@ struct Server {
 
 async fn serve(connections_max: usize) -> Server {
     let wal = Wal::start(Taking(0), CommitPolicy::low_latency()).unwrap();
-    let config = ListenerConfig {
-        address: "127.0.0.1:0".parse().unwrap(),
-        rate_limit_messages_per_s: 1_000_000,
-    };
+    let config = ListenerConfig::open("127.0.0.1:0".parse().unwrap(), 1_000_000);
     let mut listener = Listener::bind(&config, wal.queue.clone()).await.unwrap();
     listener.connections_max = connections_max;
     let address = listener.local_address().unwrap();
@@ -185,4 +183,21 @@ fn all_connections_together_hold_a_bounded_sum() {
         }
         assert!(sum <= hard, "{sum} in parts of {part}");
     }
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_small() {
+    let server = serve(8).await;
+    let signal = server.shared.registry.enter(9, 8).unwrap();
+    let socket = TcpStream::connect(server.address).await.unwrap();
+    let stream = Stream::Plain(socket);
+    let mut task = Task::new(stream, 9, signal, &server.shared, server.address.ip());
+    let one = async move { task.run().await };
+    let bytes = size_of_val(&one);
+    assert!(
+        bytes <= 1_536,
+        "a connection's task has {bytes} bytes: TLS is in a box of its own"
+    );
+    drop(one);
+    server.end().await;
 }
