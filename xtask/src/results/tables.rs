@@ -55,9 +55,11 @@ const DAY: [(&str, &str, f64, usize); 5] = [
 
 /// A table of days: what each costs, beside its budget of writes.
 pub fn day(report: &Value) -> Result<String> {
-    let mut text = "24 hours of the agent's storage in fast motion; 10,000 readings a second: the last of \
-                    some hours, times 24.\nWhat the device writes is a model, see docs/storage.md.\n\n"
-        .to_owned();
+    let mut text =
+        "24 hours of the agent's storage in fast motion; at 10,000 readings a second the \
+                    last of some\nhours, times 24. What the device writes is a model: \
+                    docs/storage.md.\n\n"
+            .to_owned();
     let headings: Vec<&str> = DAY.iter().map(|(heading, ..)| *heading).collect();
     let rule = "---|".repeat(DAY.len() + 3);
     writeln!(
