@@ -191,7 +191,8 @@ impl AgentLedger {
         gap: Option<Vec<Range<u64>>>,
     ) -> Verdict {
         let is_gap = gap.is_some();
-        let runs = gap.unwrap_or_else(|| vec![key.number..key.number.saturating_add(1)]);
+        let own = key.number..key.number.saturating_add(1);
+        let runs = gap.unwrap_or_else(|| vec![own]);
         let whole = runs.first().zip(runs.last());
         let whole = whole.map_or(0..0, |(first, last)| first.start..last.end);
         if let Err(refusal) = self.bound(key, &whole) {
@@ -432,7 +433,8 @@ impl Ledger {
             let new = lane.held.insert_missing(run.start, run.end, hash);
             new == [(run.start, run.end)]
         };
-        runs.iter().map(taken).fold(true, |all, new| all && new)
+        // All of them, whatever the first ones were.
+        runs.iter().map(taken).filter(|new| !new).count() == 0
     }
 
     /// What is committed of one lane of `agent`; empty when nothing is.

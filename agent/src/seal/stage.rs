@@ -8,6 +8,7 @@ mod configured;
 mod keep;
 mod lost;
 mod put_back;
+mod refused;
 
 use super::{GivenUp, Lanes, Origin, text_bytes};
 use crate::catalogue::Catalogue;
@@ -19,7 +20,7 @@ use crate::decode::{Decoded, Rows, Rules, message_hash};
 use crate::limits::{CHECKPOINT_ROOM_BYTES, CHECKPOINT_WAL_BYTES, STORAGE_RETRY};
 use crate::marks::{Evidence, Judged, Marks};
 use crate::spool::{Covered, SpoolWriter};
-use crate::wal::{Message, PubRel, Qos, Record, RecordKind, Refused, Replayed};
+use crate::wal::{Message, PubRel, Qos, Record, RecordKind, Replayed};
 use metrics::{counter, gauge};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -300,26 +301,6 @@ impl SealStage {
         self.covered.of(lane).is_some_and(|to| origin < to)
     }
 
-    /// Takes in what was refused at the door although it was acknowledged.
-    fn refused(&mut self, origin: Origin, bytes: &[u8], now: Now) -> Result<(), StageError> {
-        let unknown = Refused {
-            messages: 0,
-            readings: 0,
-            first: now.wall,
-            last: now.wall,
-        };
-        let refused = Refused::read(bytes).unwrap_or_else(|error| {
-            error!(%error, number = origin.number, "what was refused can't be understood");
-            unknown
-        });
-        counter!("tributary_agent_refused_readings_total").increment(refused.readings);
-        if self.lanes.must_seal_before(Lane::Telemetry, origin, 0, 0) {
-            self.seal(now)?;
-        }
-        self.lanes.refuse(origin, refused, now.monotonic);
-        Ok(())
-    }
-
     /// Covers a message that gives no readings.
     fn pass(&mut self, origin: Origin, covered: bool, now: Now) -> Result<(), StageError> {
         if covered {
@@ -494,12 +475,10 @@ impl SealStage {
     /// Seals and stores what waits in a lane; the inner error is about its content, and changes
     /// nothing.
     fn seal_together(&mut self, lane: Lane, now: Now) -> Result<Result<(), SealError>, StageError> {
-        while lane == Lane::Telemetry {
-            match self.lanes.seal_series(now.wall) {
-                Ok(Some(series)) => self.store(vec![series])?,
-                Ok(None) => break,
-                Err(error) => return Ok(Err(error)),
-            }
+        if lane == Lane::Telemetry
+            && let Err(error) = self.seal_definitions(now)?
+        {
+            return Ok(Err(error));
         }
         match self.lanes.seal_lane(lane, now.wall) {
             Ok(batches) if batches.is_empty() => Ok(Ok(())),
@@ -510,6 +489,17 @@ impl SealStage {
                 Ok(Ok(()))
             }
             Err(error) => Ok(Err(error)),
+        }
+    }
+
+    /// Seals and stores the definitions that telemetry needs.
+    fn seal_definitions(&mut self, now: Now) -> Result<Result<(), SealError>, StageError> {
+        loop {
+            match self.lanes.seal_series(now.wall) {
+                Ok(Some(series)) => self.store(vec![series])?,
+                Ok(None) => return Ok(Ok(())),
+                Err(error) => return Ok(Err(error)),
+            }
         }
     }
 

@@ -404,6 +404,7 @@ fn a_gap_tells_what_is_lost_of_some_of_its_numbers() {
         detail: String::new(),
         each: vec![Some(4_096), Some(0), None, None, Some(20_480), Some(127)],
     };
+    let one = std::slice::from_ref;
     let mut own = spec(Lane::Telemetry, 0);
     own.key.number = 10;
     let sealed = Sealer::new().gap(&own, &gap).unwrap();
@@ -416,7 +417,7 @@ fn a_gap_tells_what_is_lost_of_some_of_its_numbers() {
         readings,
     };
     assert_eq!(
-        gap.parts(std::slice::from_ref(&(10..16))),
+        gap.parts(one(&(10..16))),
         [
             part(10, 2, Some(4_096)),
             part(12, 2, None),
@@ -434,8 +435,8 @@ fn a_gap_tells_what_is_lost_of_some_of_its_numbers() {
     gap.readings = Some(3);
     assert!(Sealer::new().gap(&own, &gap).is_err(), "another sum");
     gap.each = Vec::new();
-    assert_eq!(gap.parts(&[10..16]), [part(10, 6, Some(3))]);
-    assert_eq!(gap.parts(&[10..15]), [part(10, 5, None)]);
+    assert_eq!(gap.parts(one(&(10..16))), [part(10, 6, Some(3))]);
+    assert_eq!(gap.parts(one(&(10..15))), [part(10, 5, None)]);
     gap.each = vec![Some(3)];
     assert!(Sealer::new().gap(&own, &gap).is_err(), "of one number only");
     // A gap that stands under a number of its own replaces nothing else.
