@@ -37,6 +37,8 @@ pub const TOPIC_ALIAS_BYTES_MAX: usize = 8 * 1024;
 pub const SESSIONS_MAX: usize = CONNECTIONS_MAX;
 /// Seconds that a session is kept at most once its client is gone: a week.
 pub const SESSION_EXPIRY_S_MAX: u32 = 7 * 24 * 3_600;
+/// Bytes of all wills that wait for their delay; one beyond is published at once.
+pub const WILLS_DELAYED_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Wills that wait for their delay.
 pub const WILLS_DELAYED_MAX: usize = CONNECTIONS_MAX;
 /// Unacknowledged publications of an MQTT 3.1.1 connection, to which no such limit can be told:

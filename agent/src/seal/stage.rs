@@ -320,6 +320,17 @@ impl SealStage {
         message: &Message<'_>,
         now: Now,
     ) -> Result<(), StageError> {
+        self.take_message(origin, message, None, now)
+    }
+
+    /// The same, where it may be known already what the message is.
+    fn take_message(
+        &mut self,
+        origin: Origin,
+        message: &Message<'_>,
+        known: Option<Judged>,
+        now: Now,
+    ) -> Result<(), StageError> {
         // What a client leaves behind tells of the client, not of what it measured.
         let lane = match message.will {
             true => Lane::Events,
@@ -327,7 +338,10 @@ impl SealStage {
         };
         let covered = self.is_covered(lane, origin);
         let decoded = self.decode(message);
-        let judged = self.judge(message, decoded.as_ref().ok());
+        let judged = match known {
+            Some(judged) => judged,
+            None => self.judge(message, decoded.as_ref().ok()),
+        };
         if covered {
             return Ok(());
         }

@@ -56,9 +56,9 @@ pub(super) enum Order {
     /// Too much memory is held by unfinished packets.
     Busy = 2,
     /// Its user is gone, or may now do something else.
-    Revoked = 3,
+    Revoked = 4,
     /// Another connection came with the same client identifier.
-    TakenOver = 4,
+    TakenOver = 3,
     /// The log has ended: nothing will be acknowledged any more.
     Abandon = 5,
 }
@@ -233,7 +233,11 @@ impl Connection {
         match order {
             Order::TakenOver => self.end(0x8e, "taken_over"),
             Order::Busy => self.end(0x97, "memory"),
-            Order::Revoked => self.end(0x87, "revoked"),
+            Order::Revoked => {
+                // It may not say this any more either.
+                self.will = None;
+                self.end(0x87, "revoked");
+            }
             Order::Abandon => {
                 self.will = None;
                 self.end(0x8b, "log_ended");

@@ -513,7 +513,8 @@ impl Task {
             let delay = will
                 .delay
                 .min(Duration::from_secs(expiry_s.unwrap_or(0).into()));
-            let waiting = (delay > Duration::ZERO).then(|| self.shared.wills.wait(session));
+            let held = will.held_bytes();
+            let waiting = (delay > Duration::ZERO).then(|| self.shared.wills.wait(session, held));
             let shared = Arc::clone(&self.shared);
             match waiting.flatten() {
                 Some(fate) => {

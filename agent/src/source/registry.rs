@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 /// What others tell a connection's task.
 #[derive(Debug, Default)]
 pub(super) struct Signal {
+    number: u64,
     durable: AtomicU64,
     order: AtomicU8,
     notify: Notify,
@@ -68,6 +69,17 @@ impl Signal {
         self.take_over(None);
     }
 
+    /// The newest of this connection and those that it took over that is not over yet: what is over
+    /// is not waited for, and not held.
+    fn first_speaking(self: &Arc<Self>) -> Option<Arc<Self>> {
+        let mut next = Some(Arc::clone(self));
+        while let Some(connection) = next.take_if(|signal| signal.silent.is_cancelled()) {
+            next = connection.older();
+            connection.take_over(None);
+        }
+        next
+    }
+
     fn older(&self) -> Option<Arc<Self>> {
         let older = self.older.lock();
         older.unwrap_or_else(PoisonError::into_inner).clone()
@@ -115,7 +127,10 @@ impl Registry {
         if inner.connections.len() >= most {
             return None;
         }
-        let signal = Arc::new(Signal::default());
+        let signal = Arc::new(Signal {
+            number,
+            ..Signal::default()
+        });
         if let Some(order) = inner.shut_down {
             signal.order(order);
         }
@@ -136,18 +151,23 @@ impl Registry {
             return false;
         };
         older.order(Order::TakenOver);
-        newer.take_over(Some(Arc::clone(older)));
+        newer.take_over(older.first_speaking());
         true
     }
 
     /// A connection has ended.
     pub(super) fn leave(&self, number: u64, client: Option<&str>) {
         let mut inner = self.lock();
-        inner.connections.remove(&number);
+        let gone = inner.connections.remove(&number);
         if let Some(client) = client
             && inner.clients.get(client) == Some(&number)
         {
-            inner.clients.remove(client);
+            // Whoever comes next waits for what this one had to wait for.
+            let older = gone.and_then(|signal| signal.older()?.first_speaking());
+            match older {
+                Some(older) => inner.clients.insert(client.into(), older.number),
+                None => inner.clients.remove(client),
+            };
         }
     }
 
@@ -169,5 +189,31 @@ impl Registry {
             .connections
             .values()
             .for_each(|signal| signal.order(order));
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// A client that comes again and again while its first connection can't end: what is over is
+    /// not held, and the first is still waited for.
+    #[test]
+    fn a_chain_of_connections_holds_only_who_is_not_over() {
+        let registry = Registry::default();
+        let first = registry.enter(0, 100_000).unwrap();
+        registry.name(0, "me");
+        for number in 1..100_000 {
+            let signal = registry.enter(number, 100_000).unwrap();
+            assert!(registry.name(number, "me"));
+            assert!(Arc::ptr_eq(&signal.older().unwrap(), &first), "{number}");
+            signal.silence();
+            registry.leave(number, Some("me"));
+        }
+        first.silence();
+        let newest = registry.enter(100_000, 100_000).unwrap();
+        registry.name(100_000, "me");
+        assert!(newest.older().is_none());
     }
 }

@@ -5,7 +5,7 @@
 //! replays it. Until then clients that want a session wait.
 
 use crate::limits::{SESSION_EXPIRY_S_MAX, SESSIONS_MAX};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -40,6 +40,8 @@ impl Kept {
 #[derive(Debug)]
 struct Table {
     sessions: HashMap<u64, Kept>,
+    /// Sessions that ended before it was known whether there were any; `None` once it is.
+    ended: Option<HashSet<u64>>,
     most: usize,
 }
 
@@ -47,6 +49,7 @@ impl Table {
     fn new(most: usize) -> Self {
         Self {
             sessions: HashMap::new(),
+            ended: None,
             most,
         }
     }
@@ -72,8 +75,16 @@ impl Table {
         Opened {
             present: alive && !clean,
             expiry_s,
-            changed: before.map_or(0, |kept| kept.expiry_s) != expiry_s,
+            changed: before.map_or(0, |kept| kept.expiry_s) != expiry_s
+                || (expiry_s == 0 && self.end(session)),
         }
+    }
+
+    /// A client without a session to be came: whether the log may know of one that is to end.
+    fn end(&mut self, session: u64) -> bool {
+        let most = self.most;
+        let ended = self.ended.as_mut();
+        ended.is_some_and(|ended| ended.len() < most && ended.insert(session))
     }
 
     /// Its client is gone; without an expiry if it was not let in, which changes nothing.
@@ -124,7 +135,10 @@ impl Sessions {
     /// None is known; clients that want one wait until [`replayed`](Self::replayed).
     pub fn new() -> Self {
         Self {
-            table: Arc::new(Mutex::new(Table::new(SESSIONS_MAX))),
+            table: Arc::new(Mutex::new(Table {
+                ended: Some(HashSet::new()),
+                ..Table::new(SESSIONS_MAX)
+            })),
             known: CancellationToken::new(),
         }
     }
@@ -132,6 +146,7 @@ impl Sessions {
     /// There were none before.
     pub fn none() -> Self {
         let sessions = Self::new();
+        sessions.lock().ended = None;
         sessions.known.cancel();
         sessions
     }
@@ -140,8 +155,9 @@ impl Sessions {
     /// log does not say since when a client is gone.
     pub fn replayed(&self, before: impl IntoIterator<Item = (u64, u32)>, now: Instant) {
         let mut table = self.lock();
+        let ended = table.ended.take().unwrap_or_default();
         for (session, expiry_s) in before {
-            if table.sessions.len() < table.most {
+            if table.sessions.len() < table.most && !ended.contains(&session) {
                 let gone = Some(now);
                 let kept = Kept { expiry_s, gone };
                 // Who is connected already is known better.
@@ -243,13 +259,16 @@ mod tests {
     #[tokio::test]
     async fn who_wants_a_session_waits_for_the_replay() {
         let sessions = Sessions::new();
-        // One that wants none does not.
-        assert!(!sessions.open(7, true, 0).await.present);
+        // One that wants none does not, and ends the one that the log may know of.
+        let ended = sessions.open(7, true, 0).await;
+        assert_eq!((ended.present, ended.changed), (false, true));
+        assert!(!sessions.open(7, true, 0).await.changed, "said once");
         let mut waiting = Box::pin(sessions.open(8, false, 100));
         let polled = futures_poll(&mut waiting).await;
         assert_eq!(polled, None);
-        sessions.replayed([(8, 100)], Instant::now());
+        sessions.replayed([(7, 100), (8, 100)], Instant::now());
         assert!(waiting.await.present);
+        assert!(!sessions.open(7, false, 100).await.present);
     }
 
     /// What a future gives now, if it does.

@@ -60,7 +60,7 @@ impl Default for SpoolConfig {
         };
         Self {
             telemetry: lane(Policy::DropOldest, SPOOL_QUOTA_BYTES),
-            events: lane(Policy::Block, EVENTS_SPOOL_BYTES),
+            events: lane(Policy::DropOldest, EVENTS_SPOOL_BYTES),
             reserve_bytes: crate::limits::RESERVE_BYTES,
         }
     }

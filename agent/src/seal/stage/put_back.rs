@@ -1,6 +1,8 @@
 //! Dead letters that are put back, and what of the log is no message at all.
 
-use super::{Letter, Message, Now, Origin, Record, RecordKind, SealStage, StageError, counter};
+use super::{
+    Judged, Letter, Message, Now, Origin, Record, RecordKind, SealStage, StageError, counter,
+};
 use crate::deadletter::put_back::PutBackRecord;
 
 impl SealStage {
@@ -26,7 +28,8 @@ impl SealStage {
             return self.pass(origin, covered, now);
         }
         let buried = self.buried;
-        self.message(origin, &message, now)?;
+        // Its marks are from when it came first: they are no evidence against it.
+        self.take_message(origin, &message, Some(Judged::New), now)?;
         self.put_back.take_in(letter, self.buried == buried);
         Ok(())
     }

@@ -6,7 +6,9 @@ use super::super::access::password::Password;
 use super::super::codec::{Answer, Connect, Header, Refusal, Version, read_connect};
 use super::publication::is_reserved;
 use super::{Batch, Connection, Fault, Message, Now, Phase};
-use crate::limits::{SERVER_KEEP_ALIVE_S, SESSION_EXPIRY_S_MAX};
+use crate::limits::{
+    PASSWORD_BYTES_MAX, SERVER_KEEP_ALIVE_S, SESSION_EXPIRY_S_MAX, USER_NAME_BYTES_MAX,
+};
 use crate::wal::{Qos, Session};
 use std::time::Duration;
 
@@ -112,6 +114,15 @@ impl Connection {
             self.version = connect.version;
             self.answer(&Answer::Refused { code: 0x87 });
             return self.over("will_topic");
+        }
+        let long = |bytes: Option<usize>, most| bytes.is_some_and(|bytes| bytes > most);
+        let user_bytes = connect.username.map(str::len);
+        let password_bytes = connect.password.map(<[u8]>::len);
+        if long(user_bytes, USER_NAME_BYTES_MAX) || long(password_bytes, PASSWORD_BYTES_MAX) {
+            // Nobody's, and not to be held while others are decided about.
+            self.version = connect.version;
+            self.answer(&Answer::Refused { code: 0x86 });
+            return self.over("credentials");
         }
         self.heard = now.instant;
         self.version = connect.version;

@@ -5,7 +5,6 @@ use super::super::wills::Fate;
 use super::{Batch, Shared, unix_us};
 use metrics::counter;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -27,12 +26,10 @@ pub(super) async fn publish_later(
     delay: Duration,
     fate: oneshot::Receiver<Fate>,
 ) {
-    let held = will.held_bytes();
-    shared.unfinished.fetch_add(held, Ordering::Relaxed);
     let withdrawn = tokio::select! {
         fate = fate => fate == Ok(Fate::Withdrawn),
         () = tokio::time::sleep(delay) => {
-            shared.wills.done(session);
+            shared.wills.over(session);
             false
         }
     };
@@ -41,5 +38,5 @@ pub(super) async fn publish_later(
     } else {
         publish_will(&shared, &will).await;
     }
-    shared.unfinished.fetch_sub(held, Ordering::Relaxed);
+    shared.wills.done(will.held_bytes());
 }
