@@ -80,7 +80,8 @@ fn chaos(root: &Path, seeds: u64, qos: u8) -> Result<String> {
         arguments.extend(["--seed", &seed_text, "--qos", &qos_text]);
         arguments.extend(["--data-dir", data.to_str().context("a path in UTF-8")?]);
         let mut figures = last_line(root, &arguments)?;
-        figures["seed"] = seed.into();
+        let object = figures.as_object_mut().context("no JSON object")?;
+        object.insert("seed".to_owned(), seed.into());
         println!("{figures}");
         runs.push(figures);
     }
