@@ -120,7 +120,8 @@ fn address(text: String) -> Result<SocketAddr, String> {
         .map_err(|_| format!("is \"{text}\"; expected an address and port, as 127.0.0.1:1883"))?;
     if !address.ip().is_loopback() {
         return Err(format!(
-            "is {address}; nobody is authenticated yet, so only loopback addresses are allowed"
+            "is {address}; nobody has to say who they are here, so only loopback addresses are \
+             allowed: others come to `tributary-agent` with users and TLS"
         ));
     }
     Ok(address)
