@@ -138,7 +138,7 @@ impl Texts {
     /// The rules with this hash.
     ///
     /// # Errors
-    /// [`TextError`]: nobody knows what they were.
+    /// `TextError`: nobody knows what they were.
     pub fn load(&self, hash: RulesHash) -> Result<Arc<Rules>, TextError> {
         let builtin = Rules::builtin();
         if builtin.hash() == hash {

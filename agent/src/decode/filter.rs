@@ -120,7 +120,7 @@ impl Filter {
             && self.levels.iter().zip(&other.levels).all(same)
     }
 
-    /// Whether the filter is for `topic`: what the [matcher](super::matcher) does for all filters
+    /// Whether the filter is for `topic`: what the matcher does for all filters
     /// at once.
     pub fn is_for(&self, topic: &str) -> bool {
         let wild = self

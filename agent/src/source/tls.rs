@@ -1,5 +1,5 @@
 //! TLS in front of the listener: what certificate is shown, and what is asked of clients. It reads
-//! files and knows no socket; [`stream`] has one.
+//! files and knows no socket; `stream` has one.
 
 pub(super) mod handshakes;
 pub(super) mod stream;

@@ -66,7 +66,7 @@ impl Putter {
     /// what was handed to the log goes its way all the same, and asking again is sound.
     ///
     /// # Errors
-    /// [`Stopped`].
+    /// `Stopped`.
     pub async fn put_back(&self, wanted: &[LetterRange]) -> Result<Outcome, Stopped> {
         let failed = self.state.failed();
         let mut filling = Filling::default();
