@@ -82,6 +82,23 @@ fn a_user_is_added_changed_listed_and_removed() {
 }
 
 #[test]
+fn a_file_beside_the_person_needs_no_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["a", "b"] {
+        let done = Command::new(env!("CARGO_BIN_EXE_tributary-agent"))
+            .args(["user", "add", name, "--no-password", "--file", "users.toml"])
+            .current_dir(dir.path())
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{done:?}");
+    }
+    assert_eq!(
+        store::load(&dir.path().join("users.toml")).unwrap().len(),
+        2
+    );
+}
+
+#[test]
 fn what_cannot_be_changes_nothing_and_is_said() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("users.toml");

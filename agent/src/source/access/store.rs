@@ -84,6 +84,13 @@ pub fn load(path: &Path) -> Result<Users, StoreError> {
     Users::parse(&text).map_err(wrong)
 }
 
+fn folder_of(path: &Path) -> &Path {
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    parent.unwrap_or(Path::new("."))
+}
+
 /// The file, to be changed by nobody else meanwhile.
 #[derive(Debug)]
 pub struct Editing {
@@ -100,10 +107,10 @@ impl Editing {
     /// # Errors
     /// What is wrong with file or folder.
     pub fn begin(path: &Path) -> Result<Self, StoreError> {
-        let parent = path
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty());
-        let folder = File::open(parent.unwrap_or(Path::new("."))).and_then(|folder| {
+        // A link stays a link: what it leads to is changed.
+        let real = fs::canonicalize(path);
+        let path = real.as_deref().unwrap_or(path);
+        let folder = File::open(folder_of(path)).and_then(|folder| {
             flock(&folder, FlockOperation::LockExclusive)?;
             Ok(folder)
         });
@@ -141,14 +148,13 @@ impl Editing {
             let reason = format!("{} bytes; at most {USERS_FILE_BYTES_MAX}", text.len());
             return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
         }
-        // A link stays a link.
-        let path = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
+        let path = &self.path;
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(format!(".new-{}", std::process::id()));
         let fresh = path.with_file_name(name);
         // One that a crash left; nobody else writes here now.
         let _ = fs::remove_file(&fresh);
-        let written = self.write(&fresh, &path, &text);
+        let written = self.write(&fresh, &text);
         if written.is_err() {
             // It may not even be there.
             let _ = fs::remove_file(&fresh);
@@ -156,13 +162,13 @@ impl Editing {
         written
     }
 
-    fn write(&self, fresh: &Path, path: &Path, text: &str) -> io::Result<()> {
+    fn write(&self, fresh: &Path, text: &str) -> io::Result<()> {
         let mut file = OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(0o600)
             .open(fresh)?;
-        if let Ok(before) = fs::metadata(path) {
+        if let Ok(before) = fs::metadata(&self.path) {
             // Whoever could read it can still do so, but for all others.
             let (uid, gid) = (Uid::from_raw(before.uid()), Gid::from_raw(before.gid()));
             let made = file.metadata()?;
@@ -173,12 +179,8 @@ impl Editing {
         }
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
-        fs::rename(fresh, path)?;
-        let real = path.parent().map(File::open);
-        real.transpose()?
-            .as_ref()
-            .unwrap_or(&self.folder)
-            .sync_all()
+        fs::rename(fresh, &self.path)?;
+        self.folder.sync_all()
     }
 }
 
@@ -215,6 +217,17 @@ mod tests {
         assert_eq!(mode(&path), 0o640, "the group may, others may not");
         assert_eq!(load(&path).unwrap().len(), 2);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_link_stays_one_and_leads_to_what_is_new() {
+        let dir = tempfile::tempdir().unwrap();
+        let (real, link) = (dir.path().join("real"), dir.path().join("link"));
+        add(&real, "a");
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        add(&link, "b");
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(load(&real).unwrap().len(), 2);
     }
 
     #[test]
