@@ -40,6 +40,8 @@ static long commits;
 static int pending_fd = -1;
 /* Set by the thread `wal`, seen by those that send. */
 static atomic_bool is_due_at_ack;
+/* Several threads may send at once, and the process dies once. */
+static atomic_flag is_dying = ATOMIC_FLAG_INIT;
 
 static void fail(const char *why) {
     fprintf(stderr, "kill.c: %s\n", why);
@@ -63,6 +65,8 @@ __attribute__((constructor)) static void begin(void) {
 static int is(const char *name) { return strcmp(point, name) == 0; }
 
 static void die(void) {
+    if (atomic_flag_test_and_set(&is_dying))
+        for (;;) pause();
     char line[64];
     int length = snprintf(line, sizeof line, "%s %ld\n", point, kill_at);
     int log = open(kill_log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
