@@ -6,6 +6,7 @@ pub mod put_back;
 pub mod show;
 pub mod view;
 
+use crate::decode::UserProperties;
 use crate::limits::{DEAD_LETTER_BYTES, WAL_SEGMENT_BYTES};
 use crate::seal::Origin;
 use bytes::{Buf, BufMut};
@@ -18,8 +19,10 @@ use tributary_journal::{
 };
 use tributary_protocol::ids::BufferId;
 
-/// Version 1 had no word for the reason.
-const VERSION: u8 = 2;
+/// Version 1 had no word for the reason, version 2 neither flags nor user properties.
+const VERSION: u8 = 3;
+/// A flag: it was a will.
+const WILL: u8 = 1;
 /// Letters that are looked at to find the newest.
 const LETTERS_COMPARED: u64 = 512;
 /// The kind of a log's entry that is a dead letter.
@@ -38,8 +41,12 @@ pub struct Letter<'a> {
     pub word: &'a str,
     /// Why it gave none, for people.
     pub reason: &'a str,
+    /// Whether it is the last will of a client that was lost.
+    pub will: bool,
     /// Where it was published.
     pub topic: &'a str,
+    /// What MQTT 5 user properties say of it.
+    pub properties: UserProperties<'a>,
     /// What was published.
     pub payload: &'a [u8],
 }
@@ -51,6 +58,9 @@ impl<'a> Letter<'a> {
         out.put_slice(&self.origin.buffer.0);
         out.put_u64_le(self.origin.number);
         out.put_i64_le(self.received_time);
+        out.put_u8(u8::from(self.will) * WILL);
+        out.put_u32_le(self.properties.len_bytes() as u32);
+        self.properties.write(&mut out);
         for text in [self.word, self.reason, self.topic] {
             out.put_u32_le(text.len() as u32);
             out.put_slice(text.as_bytes());
@@ -74,6 +84,13 @@ impl<'a> Letter<'a> {
             number: input.try_get_u64_le().ok()?,
         };
         let received_time = input.try_get_i64_le().ok()?;
+        let (flags, properties) = match version {
+            ..3 => (0, UserProperties::NONE),
+            _ => (
+                input.try_get_u8().ok()?,
+                UserProperties::read(read_bytes(input)?)?,
+            ),
+        };
         let word = match version {
             1 => "",
             _ => read_text(input)?,
@@ -85,7 +102,9 @@ impl<'a> Letter<'a> {
             received_time,
             word,
             reason,
+            will: flags & WILL != 0,
             topic,
+            properties,
             payload: input,
         })
     }
@@ -107,10 +126,14 @@ pub const WORD_TOO_LARGE: &str = "too_large";
 pub const TOO_LARGE: &str = "more than a packet may have";
 
 fn read_text<'a>(input: &mut &'a [u8]) -> Option<&'a str> {
+    std::str::from_utf8(read_bytes(input)?).ok()
+}
+
+fn read_bytes<'a>(input: &mut &'a [u8]) -> Option<&'a [u8]> {
     let len = input.try_get_u32_le().ok()? as usize;
-    let (text, rest) = input.split_at_checked(len)?;
+    let (bytes, rest) = input.split_at_checked(len)?;
     *input = rest;
-    std::str::from_utf8(text).ok()
+    Some(bytes)
 }
 
 /// The dead letters of an agent.
@@ -252,18 +275,30 @@ mod tests {
         received_time: 77,
         word: "json",
         reason: "why",
+        will: false,
         topic: "a/b",
+        properties: UserProperties::NONE,
         payload: b"{",
     };
 
     #[test]
-    fn a_letter_comes_back_and_one_of_version_1_has_no_word() {
+    fn a_letter_comes_back_and_older_versions_say_less() {
+        let mut said = UserProperties::NONE;
+        said.take("ts", "7");
+        let letter = Letter {
+            will: true,
+            properties: said,
+            ..LETTER
+        };
+        assert_eq!(Letter::read(&letter.write()), Some(letter));
         let bytes = LETTER.write();
         assert_eq!(Letter::read(&bytes), Some(LETTER));
-        // Version, origin and time take 33 bytes; the word and its length stand behind them.
-        let old = [&[1], &bytes[1..33], &bytes[41..]].concat();
+        // Version, origin and time take 33 bytes, flags and properties 5, then word and its length.
+        let old = [&[2], &bytes[1..33], &bytes[38..]].concat();
+        assert_eq!(Letter::read(&old), Some(LETTER));
+        let old = [&[1], &bytes[1..33], &bytes[46..]].concat();
         assert_eq!(Letter::read(&old), Some(Letter { word: "", ..LETTER }));
-        assert_eq!(Letter::read(&[&[3], &bytes[1..]].concat()), None);
+        assert_eq!(Letter::read(&[&[4], &bytes[1..]].concat()), None);
         for length in 0..bytes.len() - 1 {
             assert_eq!(Letter::read(&bytes[..length]), None, "{length}");
         }
@@ -307,7 +342,9 @@ mod tests {
                 received_time: 1,
                 word: "json",
                 reason: "nothing",
+                will: false,
                 topic: "t",
+                properties: UserProperties::NONE,
                 payload: &payload,
             };
             dead.push(&letter).unwrap();

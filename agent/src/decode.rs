@@ -18,6 +18,9 @@
 //! A member with a meaning that stands there twice is an error, since nobody can say which holds;
 //! any other member that stands there twice gives two readings.
 //!
+//! Where the payload says none of these, MQTT 5 user properties of the same names do: also beside a
+//! bare value.
+//!
 //! All rows of a message come out, or none: what cannot be understood anywhere is a
 //! [`DeadLetter`] as a whole. An object or array without a scalar gives no rows and no error.
 
@@ -32,7 +35,9 @@ mod json;
 mod number;
 mod pointer;
 
+mod given;
 mod message;
+mod properties;
 mod walk;
 mod waveform;
 
@@ -45,6 +50,7 @@ mod rows;
 
 pub use filter::Filter;
 pub use hash::message_hash;
+pub use properties::{Property, Said, UserProperties};
 pub use rows::{Reading, Rows};
 pub use rules::{Rules, RulesHash};
 
@@ -55,6 +61,8 @@ pub struct Incoming<'a> {
     pub topic: &'a str,
     /// What was published.
     pub payload: &'a [u8],
+    /// What MQTT 5 user properties say of it.
+    pub properties: UserProperties<'a>,
     /// When it was received: µs since 1970, UTC.
     pub received_time: i64,
 }
@@ -72,6 +80,7 @@ pub fn decode(
     let message = Incoming {
         topic,
         payload,
+        properties: UserProperties::default(),
         received_time,
     };
     Rules::builtin().decode(&message, rows)
@@ -84,8 +93,6 @@ pub struct Decoded {
     pub readings: usize,
     /// The number that the device gave it; of an array, the first one in it.
     pub device_seq: Option<i64>,
-    /// [`message_hash`] over topic and payload: with `device_seq`, the evidence of a repeat.
-    pub content_hash: u64,
 }
 
 /// Why a message gives no readings; it is kept whole with this reason.
@@ -140,14 +147,23 @@ pub enum DeadLetter {
         why: &'static str,
     },
     /// A member with a meaning that stands there twice.
-    #[error("`{0}` stands twice in one object: which one holds?")]
-    Twice(String),
+    #[error("`{0}` stands twice in one {1}: which one holds?")]
+    Twice(String, &'static str),
     /// A time that is none: where it stood, and what is wrong.
     #[error("`{0}` {1}")]
     Time(String, &'static str),
     /// A quality that is none.
     #[error("`{0}` is neither an integer of 32 bits nor `good`, `uncertain` or `bad`")]
     Quality(String),
+    /// A user property that is a sequence number and can't be one.
+    #[error("`{0}` is no integer from 0 to {max}", max = i64::MAX)]
+    Seq(String),
+    /// A user property that says more than it may.
+    #[error(
+        "`user property {0}` has more than {max} bytes",
+        max = crate::limits::PROPERTY_BYTES_MAX
+    )]
+    Property(&'static str),
     /// A unit that is no text.
     #[error("`{0}` is not a text")]
     Unit(String),
@@ -189,9 +205,11 @@ impl DeadLetter {
             Self::TooManyReadings => "too_many_readings",
             Self::Name { .. } => "name",
             Self::Text { .. } => "text",
-            Self::Twice(_) => "twice",
+            Self::Twice(..) => "twice",
             Self::Time(..) => "time",
             Self::Quality(_) => "quality",
+            Self::Seq(_) => "seq",
+            Self::Property(_) => "property",
             Self::Unit(_) => "unit",
             Self::Form => "form",
             Self::Missing(_) => "missing",

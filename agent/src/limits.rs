@@ -167,8 +167,10 @@ pub const PASSWORD_FILE_BYTES_MAX: u64 = 4_096;
 
 /// Bytes of a topic: what MQTT's length field can say.
 pub const TOPIC_BYTES_MAX: usize = 65_535;
+/// Bytes of the text of a user property with a meaning.
+pub const PROPERTY_BYTES_MAX: usize = 255;
 /// Bytes of one record of the write-ahead log beyond its topic and payload.
-pub const RECORD_HEAD_BYTES_MAX: usize = 64;
+pub const RECORD_HEAD_BYTES_MAX: usize = 64 + 4 * (PROPERTY_BYTES_MAX + 3);
 /// Bytes of one record of the write-ahead log.
 pub const RECORD_BYTES_MAX: usize = PACKET_BYTES_MAX + RECORD_HEAD_BYTES_MAX;
 /// Bytes of messages that wait for the commit thread, over all connections.

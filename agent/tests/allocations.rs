@@ -2,7 +2,7 @@
 //! configured ones, nor for a message that no rule is for.
 
 use allocation_counter::measure;
-use tributary_agent::decode::{Incoming, Rows, Rules};
+use tributary_agent::decode::{Incoming, Rows, Rules, UserProperties};
 
 #[test]
 fn decoding_allocates_nothing_once_it_is_warm() {
@@ -46,6 +46,7 @@ fn decoding_allocates_nothing_once_it_is_warm() {
                 let incoming = Incoming {
                     topic,
                     payload,
+                    properties: UserProperties::NONE,
                     received_time: 1_769_848_200_000_000,
                 };
                 read += rules

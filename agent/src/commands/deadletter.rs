@@ -354,6 +354,7 @@ fn try_out(
         let incoming = Incoming {
             topic: letter.topic,
             payload: letter.payload,
+            properties: letter.properties,
             received_time: letter.received_time,
         };
         let decoded = match letter.is_whole() {

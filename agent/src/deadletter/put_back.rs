@@ -49,11 +49,12 @@ impl<'a> PutBackRecord<'a> {
             dup: false,
             retain: false,
             v5: false,
-            will: false,
+            will: letter.will,
             broker: false,
             packet_id: 0,
             received_time: letter.received_time,
             topic: letter.topic,
+            properties: letter.properties,
             payload: letter.payload,
         };
         Self {
@@ -156,12 +157,15 @@ impl PutBack {
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 mod tests {
     use super::*;
+    use crate::decode::UserProperties;
     use crate::seal::Origin;
     use proptest::prelude::*;
     use tributary_protocol::ids::BufferId;
 
     #[test]
     fn a_record_comes_back_with_the_time_of_then() {
+        let mut said = UserProperties::NONE;
+        said.take("ts", "7");
         let letter = Letter {
             origin: Origin {
                 buffer: BufferId::new(1, 1),
@@ -170,7 +174,9 @@ mod tests {
             received_time: 77,
             word: "json",
             reason: "",
+            will: true,
             topic: "a/b",
+            properties: said,
             payload: b"{",
         };
         let id = LetterId {
@@ -180,6 +186,7 @@ mod tests {
         let bytes = PutBackRecord::of(id, &letter).write();
         let read = PutBackRecord::read(&bytes).unwrap();
         assert_eq!((read.letter, read.message.received_time), (id, 77));
+        assert_eq!((read.message.will, read.message.properties), (true, said));
         assert_eq!(
             (read.message.topic, read.message.payload),
             ("a/b", &b"{"[..])

@@ -2,7 +2,9 @@
 
 use super::Letter;
 use super::put_back::LetterId;
+use crate::decode::{Property, Said};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// A letter as one object of JSON.
@@ -13,6 +15,11 @@ pub struct Shown<'a> {
     reason: &'a str,
     why: &'a str,
     topic: &'a str,
+    /// Whether it is the last will of a client that was lost.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    will: bool,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    properties: BTreeMap<&'static str, &'a str>,
     bytes: usize,
     put_back: bool,
     /// Whether the payload is all that was published.
@@ -45,6 +52,8 @@ impl<'a> Shown<'a> {
             reason: letter.word,
             why: letter.reason,
             topic: letter.topic,
+            will: letter.will,
+            properties: properties(letter).collect(),
             bytes: letter.payload.len(),
             put_back,
             whole: letter.is_whole(),
@@ -52,6 +61,20 @@ impl<'a> Shown<'a> {
             file: (payload == Payload::File).then(|| file_name(id)),
         }
     }
+}
+
+/// What user properties say, one that can't be read as why it can't.
+fn properties<'a>(letter: &Letter<'a>) -> impl Iterator<Item = (&'static str, &'a str)> {
+    let said = letter.properties;
+    Property::ALL.into_iter().filter_map(move |property| {
+        let text = match said.said(property) {
+            Said::Nothing => return None,
+            Said::Text(text) => text,
+            Said::Twice => "(stood there twice)",
+            Said::TooLong => "(was too long)",
+        };
+        Some((property.name(), text))
+    })
 }
 
 /// The name of the file that a letter's payload is exported to: of its id alone.
@@ -73,6 +96,12 @@ pub fn line(id: LetterId, letter: &Letter<'_>, put_back: bool) -> String {
         letter.payload.len(),
         letter.reason.escape_debug(),
     );
+    for (name, text) in properties(letter) {
+        write!(line, "  {name}={}", text.escape_debug()).expect("a String takes any text");
+    }
+    if letter.will {
+        line.push_str("  (a will)");
+    }
     if put_back {
         line.push_str("  (put back)");
     }
@@ -117,6 +146,7 @@ fn date(days: i64) -> (i64, i64, i64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decode::UserProperties;
     use crate::seal::Origin;
     use tributary_journal::LifeId;
     use tributary_protocol::ids::BufferId;
@@ -140,6 +170,8 @@ mod tests {
             life: LifeId([0xab; 16]),
             number: 7,
         };
+        let mut said = UserProperties::NONE;
+        said.take("unit", "\u{1b}[0m\n");
         let letter = Letter {
             origin: Origin {
                 buffer: BufferId::new(1, 1),
@@ -148,7 +180,9 @@ mod tests {
             received_time: 0,
             word: "name",
             reason: "`a\nb` cannot be",
+            will: true,
             topic: "../../etc/\u{1b}[31m\n\"x\"\0",
+            properties: said,
             payload: b"\x00\xff",
         };
         assert_eq!(file_name(id), format!("{}-7.bin", "ab".repeat(16)));
@@ -163,5 +197,7 @@ mod tests {
         let back: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(back["topic"], letter.topic);
         assert_eq!(back["payload"], "AP8=");
+        assert_eq!(back["will"], true);
+        assert_eq!(back["properties"]["unit"], "\u{1b}[0m\n");
     }
 }

@@ -25,15 +25,16 @@ impl Walk<'_, '_> {
     /// its slots. Gives its sequence number.
     pub(super) fn finish(&mut self, first: usize) -> Result<Option<i64>, DeadLetter> {
         // Batches hold no other: those are members like others.
-        let seq = self
+        let own = self
             .slot(slot::SEQ)
             .and_then(integer)
             .filter(|seq| *seq >= 0);
+        let seq = own.or(self.given.seq);
         if self.rule.form == Form::Waveform {
             self.finish_waveform(first, seq)?;
             return Ok(seq);
         }
-        if self.rule.all && seq.is_none() {
+        if self.rule.all && own.is_none() {
             self.push_slot(slot::SEQ)?;
         }
         let mut meta = self.meta(self.slot(slot::TIME))?;
@@ -141,12 +142,13 @@ impl Walk<'_, '_> {
         if self.rows.len() > first {
             check_name("device name", self.rows.text(self.names.whole))?;
         }
+        let unit = self.given.unit;
         for place in first..self.rows.len() {
             let Some(row) = self.rows.row(place) else {
                 break;
             };
             check_name("metric name", self.rows.text(row.metric))?;
-            self.complete(place, Row { meta, ..row })?;
+            self.complete(place, Row { unit, meta, ..row })?;
         }
         Ok(())
     }
@@ -212,7 +214,7 @@ impl Walk<'_, '_> {
         let mut meta = Meta {
             event_time,
             received_time,
-            quality: 0,
+            quality: self.given.quality.unwrap_or(0),
             device_seq: None,
             flags: Flags::default(),
         };
@@ -230,7 +232,7 @@ impl Walk<'_, '_> {
     pub(super) fn time(&self, given: Option<Scalar>) -> Result<Option<i64>, DeadLetter> {
         let unit = self.rule.time_unit;
         let time = match given {
-            None | Some(Scalar::Null) => return Ok(None),
+            None | Some(Scalar::Null) => return Ok(self.given.time),
             Some(Scalar::I64(ts)) => time::from_integer(ts, unit),
             Some(Scalar::F64(ts)) => time::from_float(ts, unit),
             Some(Scalar::Str(span)) => time::from_text(self.rows.text(span), unit),
@@ -244,34 +246,36 @@ impl Walk<'_, '_> {
     pub(super) fn quality(&self) -> Result<i32, DeadLetter> {
         let wrong = || DeadLetter::Quality(self.name_of(slot::QUALITY));
         match self.slot(slot::QUALITY) {
-            None | Some(Scalar::Null) => Ok(0),
-            Some(Scalar::Str(span)) => {
-                let word = self.rows.text(span);
-                let known = QUALITIES
-                    .iter()
-                    .find(|(name, _)| word.eq_ignore_ascii_case(name));
-                known.map(|(_, code)| *code).ok_or_else(wrong)
-            }
-            Some(number) => integer(number)
-                .and_then(|code| {
-                    // OPC UA's codes are unsigned: 0x80000000 is what the word `bad` stands for.
-                    i32::try_from(code)
-                        .ok()
-                        .or(u32::try_from(code).ok().map(u32::cast_signed))
-                })
-                .ok_or_else(wrong),
+            None | Some(Scalar::Null) => Ok(self.given.quality.unwrap_or(0)),
+            Some(Scalar::Str(span)) => quality_word(self.rows.text(span)).ok_or_else(wrong),
+            Some(number) => integer(number).and_then(quality_code).ok_or_else(wrong),
         }
     }
 
     #[inline]
     pub(super) fn unit(&self) -> Result<Span, DeadLetter> {
         match self.slot(slot::UNIT) {
-            None | Some(Scalar::Null) => Ok(Span::default()),
+            None | Some(Scalar::Null) => Ok(self.given.unit),
             Some(Scalar::Str(span)) if self.rows.text(span).is_empty() => Ok(Span::default()),
             Some(Scalar::Str(span)) => check_name("unit", self.rows.text(span)).map(|()| span),
             Some(_) => Err(DeadLetter::Unit(self.name_of(slot::UNIT))),
         }
     }
+}
+
+/// The quality that a word stands for.
+pub(super) fn quality_word(word: &str) -> Option<i32> {
+    let mut known = QUALITIES.iter();
+    known
+        .find(|(name, _)| word.eq_ignore_ascii_case(name))
+        .map(|(_, code)| *code)
+}
+
+/// The quality that a number stands for: OPC UA's codes are unsigned, and 0x80000000 is what the
+/// word `bad` stands for.
+pub(super) fn quality_code(code: i64) -> Option<i32> {
+    let unsigned = || u32::try_from(code).ok().map(u32::cast_signed);
+    i32::try_from(code).ok().or_else(unsigned)
 }
 
 /// The integer that a scalar is, also one written with a fraction of zero.

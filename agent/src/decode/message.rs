@@ -1,10 +1,11 @@
 //! One message to rows, by one rule: which form it has, and what names it gives.
 
+use super::given::Given;
 use super::json::{Json, scalar_of};
 use super::rows::{Row, Rows, Scalar, Span, head};
 use super::rule::{Form, Rule};
 use super::walk::Walk;
-use super::{DeadLetter, Decoded, Incoming, message_hash, number, waveform};
+use super::{DeadLetter, Decoded, Incoming, number, waveform};
 use tributary_protocol::ids::is_name;
 
 /// Decodes a message into `rows`.
@@ -22,11 +23,9 @@ pub(super) fn decode(
         rows.clear();
     }
     let device_seq = outcome?;
-    let content_hash = message_hash(message.topic, message.payload);
     Ok(Decoded {
         readings: rows.len(),
         device_seq,
-        content_hash,
     })
 }
 
@@ -41,25 +40,27 @@ fn read(rule: &Rule, message: &Incoming<'_>, rows: &mut Rows) -> Result<Option<i
     };
     let text = text.map_err(|e| DeadLetter::NotUtf8(e.valid_up_to()))?;
     let names = Names::of(rule, message.topic, rows)?;
+    let given = Given::of(rule, &message.properties, rows)?;
     let mut walk = Walk {
         json: Json::new(text),
         rows,
         rule,
         names,
+        given,
         received_time: message.received_time,
         samples: 0,
     };
     let is_json = matches!(walk.json.peek(), Some(b'{' | b'['));
     match rule.form {
-        Form::Binary(samples) => waveform::binary(&mut walk, samples, payload).map(|()| None),
+        Form::Binary(samples) => waveform::binary(&mut walk, samples, payload).map(|()| given.seq),
         Form::Text => {
             let value = Scalar::Str(walk.rows.keep(text));
-            walk.push_value(value).map(|()| None)
+            walk.push_value(value).map(|()| given.seq)
         }
         Form::Value if is_json => Err(DeadLetter::Form),
         Form::Auto if is_json => walk.document(),
         Form::Json | Form::Waveform => walk.document(),
-        Form::Auto | Form::Value => walk.bare(text).map(|()| None),
+        Form::Auto | Form::Value => walk.bare(text).map(|()| given.seq),
     }
 }
 
@@ -147,14 +148,15 @@ impl Walk<'_, '_> {
         Ok(Scalar::Str(self.rows.keep(text)))
     }
 
-    /// A value without anything beside it.
+    /// A value without anything beside it in the payload.
     pub(super) fn push_value(&mut self, value: Scalar) -> Result<(), DeadLetter> {
         let Names { device, metric, .. } = self.names;
-        let meta = self.meta(None)?;
+        let mut meta = self.meta(None)?;
+        meta.device_seq = self.given.seq;
         self.push_reading(Row {
             device,
             metric,
-            unit: Span::default(),
+            unit: self.given.unit,
             meta,
             value,
         })

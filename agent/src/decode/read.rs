@@ -32,6 +32,7 @@ pub(super) fn rule(section: &mut Section) -> Option<Rule> {
     let time_unit = time_unit(section, form);
     let (rate_hz, skip_bytes) = waveform(section, form);
     let converts = converts(section);
+    let properties = section.or("properties", true);
     let mut rule = Rule::new(filter?, form, pointers)
         .map_err(|(key, why)| section.wrong(key, why))
         .ok()?;
@@ -42,6 +43,7 @@ pub(super) fn rule(section: &mut Section) -> Option<Rule> {
     rule.skip_bytes = skip_bytes;
     rule.plain = converts.is_nothing() && !matches!(rule.pointers.unit, Unit::Fixed(_));
     rule.converts = converts;
+    rule.properties = properties;
     Some(rule)
 }
 

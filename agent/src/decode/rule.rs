@@ -155,6 +155,8 @@ pub struct Rule {
     pub(super) all: bool,
     /// Whether values stay as they come.
     pub(super) plain: bool,
+    /// Whether user properties say what the payload does not.
+    pub(super) properties: bool,
 }
 
 impl Rule {
@@ -188,6 +190,7 @@ impl Rule {
             pointers,
             all,
             plain: true,
+            properties: true,
         })
     }
 

@@ -56,6 +56,10 @@ fn settings(rule: &Rule, out: &mut String) {
     if rule.form.is_waveform() {
         put(out, "keep", "raw");
     }
+    // Left out where it holds: so rules from before it was there keep their name.
+    if !rule.properties {
+        put_with(out, "properties", false);
+    }
     if matches!(rule.form, Form::Binary(_)) {
         put_with(out, "skip_bytes", rule.skip_bytes);
     }

@@ -2,6 +2,7 @@
 //! slots, every other scalar becomes a row or is passed over. What slots mean is not decided here.
 
 use super::DeadLetter;
+use super::given::Given;
 use super::json::Json;
 use super::message::Names;
 use super::pointer::{Node, ROOT};
@@ -16,6 +17,7 @@ pub(super) struct Walk<'a, 'r> {
     pub rows: &'r mut Rows,
     pub rule: &'r Rule,
     pub names: Names,
+    pub given: Given,
     pub received_time: i64,
     /// Samples that the document at hand had so far, those that are null too.
     pub samples: usize,
@@ -60,7 +62,7 @@ impl Walk<'_, '_> {
             _ if self.rule.all => {
                 let value = self.json.scalar(self.rows)?;
                 self.push_value(value)?;
-                return Ok(None);
+                return Ok(self.given.seq);
             }
             _ => {}
         }
@@ -99,7 +101,7 @@ impl Walk<'_, '_> {
         let name = |walk: &Self| walk.rule.places.name(slot).to_owned();
         let held = self.rows.slots.get(slot).copied().flatten();
         if held.is_some() {
-            return Err(DeadLetter::Twice(name(self)));
+            return Err(DeadLetter::Twice(name(self), "object"));
         }
         let value = match next {
             Some(b'[') if slot == slot::SAMPLES => {

@@ -47,7 +47,7 @@ pub(super) fn binary(
     for sample in bytes.chunks_exact(width).filter_map(value) {
         walk.push_sample(sample)?;
     }
-    walk.finish_waveform(0, None)
+    walk.finish_waveform(0, walk.given.seq)
 }
 
 fn integer(sample: i16) -> Scalar {

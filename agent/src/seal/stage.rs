@@ -16,7 +16,7 @@ use crate::checkpoint::Checkpoint;
 use crate::configuration::{Configurations, InForce, Texts};
 use crate::deadletter::put_back::{Done, PutBack};
 use crate::deadletter::{DeadLetters, Letter, TOO_LARGE, WORD_TOO_LARGE};
-use crate::decode::{Decoded, Rows, Rules, message_hash};
+use crate::decode::{Decoded, Rows, Rules};
 use crate::limits::{CHECKPOINT_ROOM_BYTES, CHECKPOINT_WAL_BYTES, STORAGE_RETRY};
 use crate::marks::{Evidence, Judged, Marks};
 use crate::spool::{Covered, SpoolWriter};
@@ -383,7 +383,7 @@ impl SealStage {
             device: first.as_ref().map(|reading| reading.device),
             device_seq: decoded.and_then(|decoded| decoded.device_seq),
             has_time: first.is_some_and(|reading| !reading.meta.flags.has(Flags::NO_DEVICE_TIME)),
-            content: message_hash(message.topic, message.payload),
+            content: message.content_hash(),
             session: message.session,
             packet_id: message.packet_id,
             exactly_once: message.qos == Qos::ExactlyOnce,
@@ -408,7 +408,9 @@ impl SealStage {
             received_time: message.received_time,
             word,
             reason,
+            will: message.will,
             topic: message.topic,
+            properties: message.properties,
             payload: message.payload,
         };
         self.buried += 1;

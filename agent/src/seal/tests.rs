@@ -5,7 +5,7 @@ use super::*;
 use crate::catalogue::Catalogue;
 use crate::configuration::Texts;
 use crate::deadletter::{DeadLetters, Letter};
-use crate::decode::Rules;
+use crate::decode::{Rules, UserProperties};
 use crate::limits::WAL_SEGMENT_BYTES;
 use crate::spool::{self, AgentSpool, SpoolConfig};
 use crate::wal::{Message, Qos, RecordKind, Refused, Replay};
@@ -196,6 +196,7 @@ fn message(device: u64, seq: i64, dup: bool) -> Vec<u8> {
         packet_id: (seq % 60 + 1) as u16,
         received_time: 1_700_000_000_000_000 + seq,
         topic: &format!("site/d{device}/m"),
+        properties: UserProperties::NONE,
         payload: payload.as_bytes(),
     }
     .write(&mut out);
@@ -526,6 +527,7 @@ fn a_flood_of_readings_is_sealed_in_batches_of_the_target_size() {
             packet_id,
             received_time: 1,
             topic: "d/m",
+            properties: UserProperties::NONE,
             payload: payload.as_bytes(),
         }
         .write(&mut record);
@@ -556,6 +558,7 @@ fn record(topic: &str, payload: &[u8], packet_id: u16) -> Vec<u8> {
         packet_id,
         received_time: 1_700_000_000_000_000,
         topic,
+        properties: UserProperties::NONE,
         payload,
     }
     .write(&mut out);

@@ -6,12 +6,15 @@
 //! | at | bytes | field |
 //! |---|---|---|
 //! | 0 | 1 | version: 1 |
-//! | 1 | 1 | bits 0-1 QoS, 2 DUP, 3 retain, 4 MQTT 5, 5 will, 6 broker; 7 is 0 |
+//! | 1 | 1 | bits 0-1 QoS, 2 DUP, 3 retain, 4 MQTT 5, 5 will, 6 broker, 7 properties |
 //! | 2 | 2 | packet id; 0 with QoS 0 |
 //! | 4 | 8 | received time, µs since 1970, UTC |
 //! | 12 | 8 | session: [`session_of`](Message::session_of) the client |
 //! | 20 | 2 | length of the topic |
 //! | 22 | | topic, then payload until the end |
+//!
+//! With bit 7 user properties stand before the payload: their length (2 bytes), and their bytes as
+//! [`UserProperties::write`] gives them.
 //!
 //! Kind `too_large` (2) has 4 more bytes behind the length of the topic: the bytes that the
 //! payload had; what stands behind the topic is its head.
@@ -22,6 +25,7 @@
 //! Kinds are never used again for something else. A later version of a kind may only add behind
 //! what is there, or raise the version byte; a greater version is an error that says so.
 
+use crate::decode::{UserProperties, message_hash};
 use crate::limits::{RECORD_HEAD_BYTES_MAX, TOPIC_BYTES_MAX};
 
 /// Declares [`RecordKind`], its codes and its names once.
@@ -80,7 +84,9 @@ const VERSION: u8 = 1;
 /// Bytes before a message's topic.
 const MESSAGE_HEAD_BYTES: usize = 22;
 const TOO_LARGE_HEAD_BYTES: usize = MESSAGE_HEAD_BYTES + 4;
-const _: () = assert!(TOO_LARGE_HEAD_BYTES <= RECORD_HEAD_BYTES_MAX);
+const _: () =
+    assert!(TOO_LARGE_HEAD_BYTES + 2 + UserProperties::BYTES_MAX <= RECORD_HEAD_BYTES_MAX);
+const _: () = assert!(UserProperties::BYTES_MAX <= u16::MAX as usize);
 const _: () = assert!(TOPIC_BYTES_MAX <= u16::MAX as usize);
 
 /// How often a message was to be delivered.
@@ -127,6 +133,8 @@ pub struct Message<'a> {
     pub received_time: i64,
     /// What it was published to.
     pub topic: &'a str,
+    /// What MQTT 5 user properties say of it.
+    pub properties: UserProperties<'a>,
     /// What was published.
     pub payload: &'a [u8],
 }
@@ -134,19 +142,33 @@ pub struct Message<'a> {
 impl Message<'_> {
     /// The session of the client with this identifier.
     pub fn session_of(client_id: &str) -> u64 {
-        crate::decode::message_hash(client_id, b"")
+        message_hash(client_id, b"")
     }
 
     /// Appends the record's bytes to `out`.
     pub fn write(&self, out: &mut Vec<u8>) {
         write_head(self, out);
-        out.extend_from_slice(self.topic.as_bytes());
-        out.extend_from_slice(self.payload);
+        write_texts(self, out);
     }
 
     /// Bytes of the record.
     pub fn record_bytes(&self) -> usize {
-        MESSAGE_HEAD_BYTES + self.topic.len() + self.payload.len()
+        let properties = match self.properties.is_empty() {
+            true => 0,
+            false => 2 + self.properties.len_bytes(),
+        };
+        MESSAGE_HEAD_BYTES + self.topic.len() + properties + self.payload.len()
+    }
+
+    /// Hash over all that was published: what tells a second copy from another message.
+    pub fn content_hash(&self) -> u64 {
+        let hash = message_hash(self.topic, self.payload);
+        if self.properties.is_empty() {
+            return hash;
+        }
+        let mut said = hash.to_le_bytes().to_vec();
+        self.properties.write(&mut said);
+        message_hash("", &said)
     }
 }
 
@@ -164,8 +186,7 @@ impl TooLarge<'_> {
     pub fn write(&self, out: &mut Vec<u8>) {
         write_head(&self.message, out);
         out.extend_from_slice(&self.payload_bytes.to_le_bytes());
-        out.extend_from_slice(self.message.topic.as_bytes());
-        out.extend_from_slice(self.message.payload);
+        write_texts(&self.message, out);
     }
 }
 
@@ -179,12 +200,23 @@ fn write_head(message: &Message<'_>, out: &mut Vec<u8>) {
         | u8::from(message.retain) << 3
         | u8::from(message.v5) << 4
         | u8::from(message.will) << 5
-        | u8::from(message.broker) << 6;
+        | u8::from(message.broker) << 6
+        | u8::from(!message.properties.is_empty()) << 7;
     out.extend_from_slice(&[VERSION, flags]);
     out.extend_from_slice(&message.packet_id.to_le_bytes());
     out.extend_from_slice(&message.received_time.to_le_bytes());
     out.extend_from_slice(&message.session.to_le_bytes());
     out.extend_from_slice(&(message.topic.len() as u16).to_le_bytes());
+}
+
+fn write_texts(message: &Message<'_>, out: &mut Vec<u8>) {
+    out.extend_from_slice(message.topic.as_bytes());
+    if !message.properties.is_empty() {
+        let length = message.properties.len_bytes() as u16;
+        out.extend_from_slice(&length.to_le_bytes());
+        message.properties.write(out);
+    }
+    out.extend_from_slice(message.payload);
 }
 
 /// A QoS 2 message was released: its packet id may stand for another one.
@@ -330,9 +362,6 @@ fn read_head(bytes: &[u8]) -> Result<(Head, &[u8]), RecordError> {
         return Err(RecordError::Version(version));
     }
     let qos = Qos::from_code(flags & 3).ok_or(RecordError::Field("QoS"))?;
-    if flags >> 7 != 0 {
-        return Err(RecordError::Field("flags"));
-    }
     // A [u8; 16]: received time, then session.
     let both = u128::from_le_bytes(times);
     let head = Head {
@@ -348,10 +377,21 @@ fn read_head(bytes: &[u8]) -> Result<(Head, &[u8]), RecordError> {
 
 impl Head {
     fn message(self, rest: &[u8], record_bytes: usize) -> Result<Message<'_>, RecordError> {
-        let (topic, payload) = rest
+        let short = RecordError::Short(record_bytes);
+        let (topic, rest) = rest
             .split_at_checked(usize::from(self.topic_bytes))
-            .ok_or(RecordError::Short(record_bytes))?;
+            .ok_or(short)?;
         let topic = std::str::from_utf8(topic).map_err(|_| RecordError::Field("topic"))?;
+        let (properties, payload) = match self.flags & 128 {
+            0 => (UserProperties::default(), rest),
+            _ => {
+                let (length, rest) = rest.split_first_chunk().ok_or(short)?;
+                let length = usize::from(u16::from_le_bytes(*length));
+                let (bytes, payload) = rest.split_at_checked(length).ok_or(short)?;
+                let read = UserProperties::read(bytes).filter(|said| !said.is_empty());
+                (read.ok_or(RecordError::Field("properties"))?, payload)
+            }
+        };
         Ok(Message {
             session: self.session,
             qos: self.qos,
@@ -360,6 +400,7 @@ impl Head {
             v5: self.flags & 16 != 0,
             will: self.flags & 32 != 0,
             broker: self.flags & 64 != 0,
+            properties,
             packet_id: self.packet_id,
             received_time: self.received_time,
             topic,
@@ -385,6 +426,7 @@ mod tests {
         packet_id: 0x0102,
         received_time: 0x0102_0304_0506_0708,
         topic: "a/b",
+        properties: UserProperties::NONE,
         payload: b"21.5",
     };
 
@@ -403,6 +445,48 @@ mod tests {
             .concat()
         );
         assert_eq!(Record::parse(1, &bytes), Ok(Record::Message(MESSAGE)));
+    }
+
+    #[test]
+    fn what_is_said_beside_a_payload_stands_before_it() {
+        let mut properties = UserProperties::NONE;
+        properties.take("ts", "7");
+        let said = Message {
+            properties,
+            ..MESSAGE
+        };
+        let mut bytes = Vec::new();
+        said.write(&mut bytes);
+        assert_eq!(bytes.len(), said.record_bytes());
+        assert_eq!(bytes[1], 0b1001_0101);
+        assert_eq!(bytes[22..], *b"a/b\x04\0\0\0\x01721.5");
+        assert_eq!(Record::parse(1, &bytes), Ok(Record::Message(said)));
+        for length in 25..31 {
+            let short = RecordError::Short(length);
+            assert_eq!(Record::parse(1, &bytes[..length]), Err(short));
+        }
+        // Nothing said is written as nothing, so that a message has one text.
+        bytes[25] = 0;
+        let wrong = RecordError::Field("properties");
+        assert_eq!(Record::parse(1, &bytes), Err(wrong));
+    }
+
+    #[test]
+    fn the_same_value_of_another_time_is_other_content() {
+        let at = |ts| {
+            let mut properties = UserProperties::NONE;
+            properties.take("ts", ts);
+            let said = Message {
+                properties,
+                ..MESSAGE
+            };
+            said.content_hash()
+        };
+        assert_eq!(at("7"), at("7"));
+        assert_ne!(at("7"), at("8"));
+        assert_ne!(at("7"), MESSAGE.content_hash());
+        // This one stands in checkpoints on disk.
+        assert_eq!(MESSAGE.content_hash(), message_hash("a/b", b"21.5"));
     }
 
     #[test]
@@ -453,7 +537,7 @@ mod tests {
         assert_eq!(Record::parse(99, &good), Err(RecordError::Kind(99)));
         assert_eq!(with(0, 2), RecordError::Version(2));
         assert_eq!(with(1, 3), RecordError::Field("QoS"));
-        assert_eq!(with(1, 0x80), RecordError::Field("flags"));
+        assert_eq!(with(1, 0x80), RecordError::Short(29));
         assert_eq!(with(20, 8), RecordError::Short(29));
         assert_eq!(with(22, 0xff), RecordError::Field("topic"));
         for length in 0..25 {

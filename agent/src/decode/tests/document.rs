@@ -3,7 +3,7 @@
 use super::super::{Incoming, Rules};
 use super::NOW;
 use crate::deadletter::show::rfc3339;
-use crate::decode::{Reading, Rows};
+use crate::decode::{Reading, Rows, UserProperties};
 use tributary_protocol::reading::{Flags, Value};
 
 const DOCUMENT: &str = include_str!("../../../../docs/decode.md");
@@ -49,14 +49,25 @@ fn line(reading: &Reading<'_>) -> String {
     if let Some(seq) = reading.meta.device_seq {
         line += &format!(", seq {seq}");
     }
+    if reading.meta.quality != 0 {
+        line += &format!(", quality {}", reading.meta.quality);
+    }
     line
 }
 
+/// `topic {name=text, …}`: a topic with user properties.
 fn run(rules: &Rules, topic: &str, payload: &[u8]) -> String {
+    let (topic, said) = topic.split_once(" {").unwrap_or((topic, "}"));
+    let mut properties = UserProperties::NONE;
+    let pairs = said.trim_end_matches('}').split(", ");
+    for (name, text) in pairs.filter_map(|pair| pair.split_once('=')) {
+        properties.take(name, text);
+    }
     let mut rows = Rows::new();
     let incoming = Incoming {
         topic,
         payload,
+        properties,
         received_time: NOW,
     };
     match rules.decode(&incoming, &mut rows) {
@@ -134,6 +145,8 @@ fn every_reason_is_in_the_table() {
         "time",
         "quality",
         "unit",
+        "seq",
+        "property",
         "form",
         "missing",
         "nested",

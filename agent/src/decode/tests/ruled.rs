@@ -3,7 +3,7 @@
 
 use super::super::{Filter, Incoming, Rules};
 use super::{NOW, show_by};
-use crate::decode::{DeadLetter, Rows};
+use crate::decode::{DeadLetter, Rows, UserProperties};
 use proptest::prelude::*;
 use std::sync::Arc;
 use tributary_protocol::limits::MESSAGE_READINGS_MAX;
@@ -289,6 +289,7 @@ fn incoming(payload: &[u8]) -> Incoming<'_> {
     Incoming {
         topic: "line/motor/current",
         payload,
+        properties: UserProperties::NONE,
         received_time: NOW,
     }
 }

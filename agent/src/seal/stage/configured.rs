@@ -13,6 +13,7 @@ impl SealStage {
         let incoming = Incoming {
             topic: message.topic,
             payload: message.payload,
+            properties: message.properties,
             received_time: message.received_time,
         };
         match self.configurations.rules() {

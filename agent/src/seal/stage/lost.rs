@@ -1,6 +1,7 @@
 //! What was durable in the log and cannot be read back: declared as gaps.
 
-use super::{Cover, Damage, Now, Origin, SealStage, StageError, message_hash};
+use super::{Cover, Damage, Now, Origin, SealStage, StageError};
+use crate::decode::message_hash;
 use crate::limits::DECLARED_MAX;
 use metrics::counter;
 use tracing::error;

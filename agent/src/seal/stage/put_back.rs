@@ -4,6 +4,7 @@ use super::{
     Judged, Letter, Message, Now, Origin, Record, RecordKind, SealStage, StageError, counter,
 };
 use crate::deadletter::put_back::PutBackRecord;
+use crate::decode::UserProperties;
 
 impl SealStage {
     /// Reads a dead letter's message once more, by the rules that hold now; once.
@@ -47,7 +48,9 @@ impl SealStage {
             received_time: now.wall,
             word: "record",
             reason,
+            will: false,
             topic: "",
+            properties: UserProperties::NONE,
             payload: bytes,
         };
         self.buried += 1;

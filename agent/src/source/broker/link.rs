@@ -50,6 +50,8 @@ pub(super) struct Welcome {
 pub(super) struct Delivery {
     pub topic: Bytes,
     pub payload: Bytes,
+    /// User properties, as [`UserProperties::write`] gives them.
+    pub properties: Vec<u8>,
     pub packet_id: u16,
     pub qos: u8,
     pub dup: bool,

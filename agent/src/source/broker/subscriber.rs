@@ -12,6 +12,7 @@ use super::link::{Broken, Cause, Delivery, Granted, Plan, Welcome};
 use super::retry::{Backoff, Versions};
 use super::subscriptions::{Ask, Subscriptions};
 use super::{BrokerConfig, Version};
+use crate::decode::UserProperties;
 use crate::limits::{
     BROKER_ANSWER_TIMEOUT, BROKER_CONNECT_TIMEOUT, BROKER_HELD_BYTES_MAX, BROKER_PACKET_BYTES,
     BROKER_SILENT_KEEP_ALIVES, BROKER_UNACKED_MAX, RECORD_BYTES_MAX, TOO_LARGE_HEAD_BYTES,
@@ -244,6 +245,7 @@ impl Subscriber {
             packet_id: delivery.packet_id,
             received_time: now.unix_us,
             topic,
+            properties: UserProperties::read(&delivery.properties).unwrap_or_default(),
             payload: &delivery.payload,
         };
         self.appended += 1;

@@ -92,7 +92,7 @@ fn is_client_id(connect: &Connect<'_>) -> bool {
 fn read_fields(
     version: Version,
     mut cursor: Cursor<'_>,
-) -> Result<(Connect<'_>, Properties), Fault> {
+) -> Result<(Connect<'_>, Properties<'_>), Fault> {
     let flags = cursor.u8()?;
     let [will, will_retain] = [flags & 0x04 != 0, flags & 0x20 != 0];
     let [username, password] = [flags & 0x80 != 0, flags & 0x40 != 0];

@@ -3,6 +3,7 @@
 use super::cursor::Cursor;
 use super::properties::{self, Place, Properties};
 use super::{Fault, Header, Version};
+use crate::decode::UserProperties;
 use crate::limits::FILTERS_MAX;
 
 /// A packet from a client.
@@ -41,6 +42,7 @@ pub(in crate::source) struct Publish<'a> {
     /// Empty where an alias stands for it.
     pub topic: &'a str,
     pub alias: Option<u16>,
+    pub properties: UserProperties<'a>,
     pub payload: &'a [u8],
 }
 
@@ -86,10 +88,11 @@ pub(in crate::source) fn read_publish(
     let mut cursor = Cursor::new(body);
     let topic = cursor.string()?;
     let packet_id = if qos > 0 { cursor.packet_id()? } else { 0 };
-    let alias = match version {
-        Version::V4 => None,
-        Version::V5 => properties::read(&mut cursor, Place::Publish)?.topic_alias,
+    let said = match version {
+        Version::V4 => Properties::default(),
+        Version::V5 => properties::read(&mut cursor, Place::Publish)?,
     };
+    let alias = said.topic_alias;
     if topic.is_empty() && alias.is_none() {
         return Err(match version {
             Version::V4 => Fault::Malformed("an empty topic"),
@@ -107,6 +110,7 @@ pub(in crate::source) fn read_publish(
         packet_id,
         topic,
         alias,
+        properties: said.user,
         payload: cursor.rest(),
     })
 }
@@ -120,11 +124,11 @@ fn read_pubrel(version: Version, body: &[u8]) -> Result<Packet<'_>, Fault> {
 }
 
 /// A reason code and properties, which MQTT 5 may leave out from behind; then the packet's end.
-fn read_reason(
+fn read_reason<'a>(
     version: Version,
-    cursor: &mut Cursor<'_>,
+    cursor: &mut Cursor<'a>,
     place: Place,
-) -> Result<(u8, Properties), Fault> {
+) -> Result<(u8, Properties<'a>), Fault> {
     let mut read = (0, Properties::default());
     if version == Version::V5 && !cursor.is_empty() {
         read.0 = cursor.u8()?;

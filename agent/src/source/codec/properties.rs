@@ -4,6 +4,7 @@
 
 use super::Fault;
 use super::cursor::Cursor;
+use crate::decode::UserProperties;
 
 /// Where properties stand.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -60,7 +61,7 @@ const TABLE: [(u8, Type, u8); 18] = [
 
 /// What of the properties has a meaning here.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub(super) struct Properties {
+pub(super) struct Properties<'a> {
     pub receive_maximum: Option<u16>,
     pub packet_bytes_max: Option<u32>,
     pub session_expiry_s: Option<u32>,
@@ -70,10 +71,12 @@ pub(super) struct Properties {
     pub topic_alias: Option<u16>,
     pub subscription_id: bool,
     pub will_delay_s: u32,
+    /// Of a publication: what is said beside its payload.
+    pub user: UserProperties<'a>,
 }
 
 /// The properties at this place of a packet.
-pub(super) fn read(cursor: &mut Cursor<'_>, place: Place) -> Result<Properties, Fault> {
+pub(super) fn read<'a>(cursor: &mut Cursor<'a>, place: Place) -> Result<Properties<'a>, Fault> {
     let length = cursor.variable()?;
     let mut fields = Cursor::new(cursor.take(length)?);
     let mut found = Properties::default();
@@ -97,7 +100,12 @@ pub(super) fn read(cursor: &mut Cursor<'_>, place: Place) -> Result<Properties, 
     Ok(found)
 }
 
-fn field(fields: &mut Cursor<'_>, id: u8, kind: Type, found: &mut Properties) -> Result<(), Fault> {
+fn field<'a>(
+    fields: &mut Cursor<'a>,
+    id: u8,
+    kind: Type,
+    found: &mut Properties<'a>,
+) -> Result<(), Fault> {
     let value = match kind {
         Type::Flag => u32::from(fields.u8()?),
         Type::Two => u32::from(fields.u16()?),
@@ -112,8 +120,9 @@ fn field(fields: &mut Cursor<'_>, id: u8, kind: Type, found: &mut Properties) ->
         }
         Type::Binary => fields.binary().map(|_| 0)?,
         Type::Pair => {
-            fields.string()?;
-            fields.string().map(|_| 0)?
+            let name = fields.string()?;
+            found.user.take(name, fields.string()?);
+            0
         }
     };
     if matches!(kind, Type::Flag) && value > 1 {

@@ -1,6 +1,7 @@
 //! Our reader against rumqttc's, packet by packet, and against a hundred thousand broken ones.
 
 use super::*;
+use crate::decode::UserProperties;
 use bytes::{Bytes, BytesMut};
 use rumqttc::mqttbytes::v4;
 use rumqttc::v5::mqttbytes::v5;
@@ -36,6 +37,17 @@ pub(in crate::source) fn publish(
     topic: &str,
     payload: &[u8],
 ) -> Vec<u8> {
+    publish_saying(version, qos, packet_id, (topic, payload), &[])
+}
+
+/// The same with user properties, which MQTT 3.1.1 has none of.
+pub(in crate::source) fn publish_saying(
+    version: Version,
+    qos: u8,
+    packet_id: u16,
+    (topic, payload): (&str, &[u8]),
+    said: &[(&str, &str)],
+) -> Vec<u8> {
     let mut out = BytesMut::new();
     match version {
         Version::V4 => {
@@ -47,7 +59,14 @@ pub(in crate::source) fn publish(
         Version::V5 => {
             let qos = rumqttc::v5::mqttbytes::qos(qos).unwrap();
             let payload = Bytes::copy_from_slice(payload);
-            let mut packet = v5::Publish::new(topic, qos, payload, None);
+            let user_properties = said
+                .iter()
+                .map(|(name, text)| ((*name).into(), (*text).into()));
+            let properties = (!said.is_empty()).then(|| v5::PublishProperties {
+                user_properties: user_properties.collect(),
+                ..v5::PublishProperties::default()
+            });
+            let mut packet = v5::Publish::new(topic, qos, payload, properties);
             packet.pkid = packet_id;
             packet.write(&mut out).unwrap();
         }
@@ -100,6 +119,7 @@ fn what_rumqttc_writes_is_read() {
                 retain: false,
                 topic: "a/b",
                 alias: None,
+                properties: UserProperties::NONE,
                 payload: b"21.5",
             };
             assert_eq!(read(version, &bytes), Ok(Packet::Publish(expected)));

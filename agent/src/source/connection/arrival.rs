@@ -6,6 +6,7 @@ use super::super::access::password::Password;
 use super::super::codec::{Answer, Connect, Header, Refusal, Version, read_connect};
 use super::publication::is_reserved;
 use super::{Batch, Connection, Fault, Message, Now, Phase};
+use crate::decode::UserProperties;
 use crate::limits::{
     PASSWORD_BYTES_MAX, SERVER_KEEP_ALIVE_S, SESSION_EXPIRY_S_MAX, USER_NAME_BYTES_MAX,
 };
@@ -71,6 +72,8 @@ impl Will {
             packet_id: 0,
             received_time: unix_us,
             topic: &self.topic,
+            // They were written before what it tells of.
+            properties: UserProperties::NONE,
             payload: &self.payload,
         });
     }

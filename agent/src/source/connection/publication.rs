@@ -180,6 +180,7 @@ impl Connection {
                 let refused = self.refuse.loss(&Incoming {
                     topic: publish.topic,
                     payload: publish.payload,
+                    properties: publish.properties,
                     received_time: now.unix_us,
                 });
                 let refused = refused.write();
@@ -203,6 +204,7 @@ impl Connection {
             packet_id: publish.packet_id,
             received_time: now.unix_us,
             topic: publish.topic,
+            properties: publish.properties,
             payload: publish.payload,
         }
     }

@@ -1,11 +1,12 @@
 //! The connection told bytes, times and what is durable, and what it then says and does.
 
 use super::*;
+use crate::decode::UserProperties;
 use crate::limits::{
     READ_BYTES, RECEIVE_MAX, TOO_LARGE_HEAD_BYTES, TOPIC_ALIAS_BYTES_MAX, UNRELEASED_MAX,
     WAL_BATCH_BYTES_MAX,
 };
-use crate::source::codec::tests::{connect, mutate, next, publish};
+use crate::source::codec::tests::{connect, mutate, next, publish, publish_saying};
 use crate::wal::{Record, RecordKind, Refused};
 use Version::{V4, V5};
 
@@ -212,6 +213,28 @@ fn an_alias_stands_for_the_topic_that_it_was_given() {
         assert_eq!(client.said(), [0xe0, 1, code]);
         assert_eq!((client.over(), client.records().len()), (reason, 1));
     }
+}
+
+#[test]
+fn what_user_properties_say_stands_in_the_log() {
+    let mut client = Client::connected(V5);
+    let pairs = [
+        ("ts", "1769848199"),
+        ("trace", "x"),
+        ("unit", "°C"),
+        ("seq", "7"),
+    ];
+    client.send(&publish_saying(V5, 1, 1, ("a/x", b"21.5"), &pairs));
+    let mut said = UserProperties::NONE;
+    for (name, text) in pairs {
+        said.take(name, text);
+    }
+    let (kind, bytes) = client.batch.iter().next().unwrap();
+    let Ok(Record::Message(message)) = Record::parse(kind, bytes) else {
+        panic!("no message: {bytes:?}");
+    };
+    assert_eq!((message.properties, message.payload), (said, &b"21.5"[..]));
+    assert_eq!(message.record_bytes(), bytes.len());
 }
 
 /// QoS 0, MQTT 5, no payload, an alias.

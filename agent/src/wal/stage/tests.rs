@@ -2,6 +2,7 @@
 //! without end.
 
 use super::*;
+use crate::decode::UserProperties;
 use crate::wal::{Durable, Message, Qos};
 use std::sync::Arc;
 
@@ -77,6 +78,7 @@ impl Running {
             packet_id: 1,
             received_time: 1,
             topic: "a",
+            properties: UserProperties::NONE,
             payload: b"1",
         });
         batch.tell(self.source.clone(), self.sent);

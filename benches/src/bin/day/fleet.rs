@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use std::fmt::Write;
+use tributary_agent::decode::UserProperties;
 use tributary_agent::wal::{Message, Qos};
 
 /// 2026-01-31T08:00:00Z, in microseconds: where the fleet's clock begins.
@@ -75,6 +76,7 @@ impl Fleet {
             packet_id: (seq % 65_535) as u16 + 1,
             received_time: BEGIN_US + now_us,
             topic: &sensor.topic,
+            properties: UserProperties::NONE,
             payload: self.payload.as_bytes(),
         }
         .write(record);

@@ -54,6 +54,7 @@ pub(super) fn heard(event: Event) -> Heard {
         Packet::Publish(publish) => Heard::Delivery(Delivery {
             topic: publish.topic.into(),
             payload: publish.payload,
+            properties: Vec::new(),
             packet_id: publish.pkid,
             qos: publish.qos as u8,
             dup: publish.dup,

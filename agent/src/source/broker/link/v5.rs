@@ -1,13 +1,14 @@
 //! rumqttc's MQTT 5 client in the words of [`link`](super).
 
 use super::{Access, Ack, Broken, Cause, Delivery, Granted, Handle, Heard, Link, Plan, Welcome};
+use crate::decode::UserProperties;
 use crate::limits::{BROKER_CONNECT_TIMEOUT, BROKER_REQUESTS_MAX};
 use crate::source::broker::{BrokerConfig, filters};
 use bytes::Bytes;
 use rumqttc::Outgoing;
 use rumqttc::v5::mqttbytes::v5::{
     ConnAck, ConnectProperties, ConnectReturnCode, DisconnectReasonCode, Filter, Packet, Publish,
-    RetainForwardRule, SubscribeReasonCode,
+    PublishProperties, RetainForwardRule, SubscribeReasonCode,
 };
 use rumqttc::v5::mqttbytes::{Error as BytesError, QoS};
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, MqttOptions, MqttState, StateError};
@@ -62,6 +63,7 @@ pub(super) fn heard(event: Event) -> Heard {
         Packet::ConnAck(connack) => Heard::Welcome(welcome(&connack)),
         Packet::Publish(publish) => Heard::Delivery(Delivery {
             topic: publish.topic,
+            properties: said(publish.properties.as_ref()),
             payload: publish.payload,
             packet_id: publish.pkid,
             qos: publish.qos as u8,
@@ -74,6 +76,18 @@ pub(super) fn heard(event: Event) -> Heard {
         Packet::PingResp(_) => Heard::Pong,
         _ => Heard::Other,
     }
+}
+
+/// The user properties of a publication that have a meaning.
+fn said(properties: Option<&PublishProperties>) -> Vec<u8> {
+    let mut read = UserProperties::NONE;
+    let pairs = properties.iter().flat_map(|said| &said.user_properties);
+    for (name, text) in pairs {
+        read.take(name, text);
+    }
+    let mut out = Vec::new();
+    read.write(&mut out);
+    out
 }
 
 fn granted(code: SubscribeReasonCode) -> Granted {
@@ -147,4 +161,26 @@ pub(super) fn try_subscribe(client: &AsyncClient, filters: &[String]) -> bool {
         ..Filter::new(filter, QoS::AtLeastOnce)
     });
     client.try_subscribe_many(filters).is_ok()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_user_properties_say_is_handed_on() {
+        let mut publish = Publish::new("a/b", QoS::AtLeastOnce, "21.5", None);
+        let pair = |name: &str, text: &str| (name.to_owned(), text.to_owned());
+        publish.properties = Some(PublishProperties {
+            user_properties: vec![pair("ts", "7"), pair("trace", "x")],
+            ..PublishProperties::default()
+        });
+        let Heard::Delivery(delivery) = heard(Event::Incoming(Packet::Publish(publish))) else {
+            panic!("it is a delivery");
+        };
+        let mut said = UserProperties::NONE;
+        said.take("ts", "7");
+        assert_eq!(UserProperties::read(&delivery.properties), Some(said));
+    }
 }

@@ -76,6 +76,7 @@ impl Scene {
         let delivery = Delivery {
             topic: topic.to_owned().into(),
             payload: payload.to_vec().into(),
+            properties: Vec::new(),
             packet_id: id,
             qos: u8::from(id > 0),
             dup: false,
@@ -322,6 +323,7 @@ fn a_topic_that_is_no_text_is_kept() {
     let delivery = Delivery {
         topic: (&b"plant/\xff"[..]).into(),
         payload: (&b"1"[..]).into(),
+        properties: Vec::new(),
         packet_id: 1,
         qos: 1,
         dup: true,

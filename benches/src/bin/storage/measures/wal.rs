@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use tributary_agent::decode::UserProperties;
 use tributary_agent::wal::{Batch, Durable, Message, Qos, RecordKind, Wal};
 use tributary_journal::limits::FRAME_BYTES;
 use tributary_journal::{CommitPolicy, Frame};
@@ -37,6 +38,7 @@ pub fn message<'a>(published: &Published<'a>) -> Message<'a> {
         packet_id: (published.seq % 65_535) as u16 + 1,
         received_time: published.received_us,
         topic: published.topic,
+        properties: UserProperties::NONE,
         payload: published.payload.as_bytes(),
     }
 }
