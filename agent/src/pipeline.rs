@@ -347,7 +347,6 @@ async fn start_stages(
     configuration::announce(&wal.queue, settings.rules.hash());
     let listener = Listener::bind(&settings.listener, wal.queue.clone()).await?;
     let refuse = stores.spool.refuse_new();
-    let refuse = refuse.counting_by(Arc::clone(&settings.rules));
     let listener = listener.with_sessions(sessions.clone()).refusing(refuse);
     let (mqtt, mqtt_tls) = addresses(&listener)?;
     let reload = listener.reload();

@@ -6,7 +6,6 @@
 
 use crate::decode::Reading;
 use crate::limits::{DICTIONARY_BYTES_MAX, SERIES_BATCH_BYTES};
-use crate::wal::Refused;
 use std::collections::{BTreeMap, HashMap};
 use tributary_protocol::batch::{Cover, Gap, GapReason, SealError, SealedBatch, Sealer, Spec};
 use tributary_protocol::ids::{BatchKey, BufferId, Lane, SeriesId};
@@ -17,8 +16,10 @@ use tributary_protocol::limits::{
 use tributary_protocol::reading::{Flags, Meta, ReadingError, Readings, Row, Value};
 use tributary_protocol::series::{NameError, SeriesDef};
 
+mod refused;
 mod stage;
 
+use refused::Refused;
 pub use stage::{IDLE_WAIT, Now, SealConfig, SealStage, StageError, Stores};
 
 /// A message of the log: the life of its segment, and its number there. Later ones are greater.
@@ -296,7 +297,7 @@ impl Lanes {
         self.cover(origin);
     }
 
-    /// Covers a record of what was refused although it was acknowledged.
+    /// Covers a message that was refused although it is acknowledged.
     pub fn refuse(&mut self, origin: Origin, refused: Refused, now: i64) {
         self.refused = Some(self.refused.map_or(refused, |before| before.and(refused)));
         self.since.get_or_insert(now);
@@ -360,7 +361,7 @@ impl Lanes {
         let readings = self.seal_readings(lane, (number, sealed_at))?;
         let mut sealed = Vec::new();
         if let Some(refused) = refused {
-            let gap = refused_gap(first, &refused);
+            let gap = refused.gap(first);
             let spec = self.spec(lane, first, (sealed_at, 0));
             sealed.push(self.sealer.gap(&spec, &gap)?);
             self.refused = None;
@@ -515,22 +516,6 @@ fn newest<'a>(
         let definition = names.get(series.0 as usize)?;
         Some((definition, &row.meta, readings.value(row)))
     })
-}
-
-fn refused_gap(number: u64, refused: &Refused) -> Gap {
-    Gap {
-        first: number,
-        count: 1,
-        readings: Some(refused.readings),
-        event_first: refused.first,
-        event_last: refused.last,
-        reason: GapReason::Refused,
-        detail: format!(
-            "{} messages, by the time of their receipt",
-            refused.messages
-        ),
-        each: Vec::new(),
-    }
 }
 
 /// Bytes of text values among these readings.

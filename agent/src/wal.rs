@@ -7,7 +7,6 @@
 mod batch;
 mod queue;
 mod record;
-mod refused;
 mod replay;
 mod stage;
 mod wait;
@@ -15,6 +14,5 @@ mod wait;
 pub use batch::{Batch, Durable};
 pub use queue::{Queue, Room};
 pub use record::{KINDS, Message, PubRel, Qos, Record, RecordError, RecordKind, Session, TooLarge};
-pub use refused::Refused;
 pub use replay::{Replay, Replayed};
 pub use stage::{Append, CommittedFrame, StorageState, Wal, WalError};

@@ -1,6 +1,6 @@
 //! What MQTT 5 user properties say of a message (section 3.3.2.3.7 \[5\]): its time, its number,
-//! the unit and the quality of its values, where the payload says nothing of them. Here they are texts
-//! and as they came; what they mean is [`given`](super::given)'s matter.
+//! the unit and the quality of its values, where the payload says nothing of them. Here they are
+//! texts, as they came; what they mean is [`given`](super::given)'s matter.
 
 use crate::limits::PROPERTY_BYTES_MAX;
 

@@ -5,10 +5,11 @@
 //! it. Blocking; it runs on a thread of its own.
 
 mod configured;
+mod message;
+
 mod keep;
 mod lost;
 mod put_back;
-mod refused;
 
 use super::{GivenUp, Lanes, Origin, text_bytes};
 use crate::catalogue::Catalogue;
@@ -18,9 +19,9 @@ use crate::deadletter::put_back::{Done, PutBack};
 use crate::deadletter::{DeadLetters, Letter, TOO_LARGE, WORD_TOO_LARGE};
 use crate::decode::{Decoded, Rows, Rules};
 use crate::limits::{CHECKPOINT_ROOM_BYTES, CHECKPOINT_WAL_BYTES, STORAGE_RETRY};
-use crate::marks::{Evidence, Judged, Marks};
+use crate::marks::Marks;
 use crate::spool::{Covered, SpoolWriter};
-use crate::wal::{Message, PubRel, Qos, Record, RecordKind, Replayed};
+use crate::wal::{Message, PubRel, Record, RecordKind, Replayed};
 use metrics::{counter, gauge};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -31,8 +32,9 @@ use tracing::{error, warn};
 use tributary_journal::{Checkpoints, Damage, LifeId, LogError, LogReader};
 use tributary_protocol::batch::{Cover, SealError, SealedBatch};
 use tributary_protocol::ids::{BufferId, Lane};
-use tributary_protocol::reading::Flags;
 use tributary_uplink::Sealed;
+
+use message::How;
 
 /// What ends the stage.
 #[derive(Debug, thiserror::Error)]
@@ -254,7 +256,8 @@ impl SealStage {
         self.since_checkpoint += bytes.len() as u64;
         let covered = self.is_covered(Lane::Telemetry, origin);
         match Record::parse(kind, bytes) {
-            Ok(Record::Message(message)) => self.message(origin, &message, now)?,
+            Ok(Record::Message(message)) => self.message(origin, &message, How::Published, now)?,
+            Ok(Record::Refused(message)) => self.message(origin, &message, How::Refused, now)?,
             Ok(Record::TooLarge(large)) => {
                 let bytes = large.payload_bytes;
                 let reason = format!("{bytes} bytes of payload: {TOO_LARGE}");
@@ -277,9 +280,6 @@ impl SealStage {
             }
             Ok(Record::Control(RecordKind::PutBack, bytes)) => {
                 self.put_back_record(origin, bytes, covered, now)?;
-            }
-            Ok(Record::Control(RecordKind::Refused, bytes)) if !covered => {
-                self.refused(origin, bytes, now)?;
             }
             Ok(Record::Control(..)) => self.pass(origin, covered, now)?,
             Err(error) => {
@@ -311,111 +311,6 @@ impl SealStage {
         }
         self.lanes.pass(origin);
         Ok(())
-    }
-
-    /// Every message passes through the marks; only one that no lane covers gives readings.
-    fn message(
-        &mut self,
-        origin: Origin,
-        message: &Message<'_>,
-        now: Now,
-    ) -> Result<(), StageError> {
-        self.take_message(origin, message, None, now)
-    }
-
-    /// The same, where it may be known already what the message is.
-    fn take_message(
-        &mut self,
-        origin: Origin,
-        message: &Message<'_>,
-        known: Option<Judged>,
-        now: Now,
-    ) -> Result<(), StageError> {
-        // What a client leaves behind tells of the client, not of what it measured.
-        let lane = match message.will {
-            true => Lane::Events,
-            false => Lane::Telemetry,
-        };
-        let covered = self.is_covered(lane, origin);
-        let decoded = self.decode(message);
-        let judged = match known {
-            Some(judged) => judged,
-            None => self.judge(message, decoded.as_ref().ok()),
-        };
-        if covered {
-            return Ok(());
-        }
-        if let Judged::Repeat(reason) = judged {
-            counter!("tributary_agent_repeats_total", "reason" => reason.name()).increment(1);
-            return self.pass(origin, false, now);
-        }
-        if let Err(reason) = decoded {
-            self.bury(origin, message, reason.reason(), &reason.to_string())?;
-            return self.pass(origin, false, now);
-        }
-        let texts = text_bytes(self.rows.iter());
-        let rows = self.rows.len();
-        if self.lanes.must_seal_before(lane, origin, rows, texts) {
-            self.seal(now)?;
-        }
-        let flags = match judged {
-            Judged::MaybeRepeat => {
-                counter!("tributary_agent_maybe_repeats_total").increment(1);
-                Flags::MAYBE_REPEAT
-            }
-            _ => Flags::default(),
-        };
-        let readings = self.rows.iter();
-        let taken = self
-            .lanes
-            .take(lane, origin, readings, (flags, now.monotonic));
-        if let Err(reason) = taken {
-            self.bury(origin, message, "series", &reason.to_string())?;
-            return self.pass(origin, false, now);
-        }
-        counter!("tributary_agent_readings_total").increment(self.rows.len() as u64);
-        Ok(())
-    }
-
-    fn judge(&mut self, message: &Message<'_>, decoded: Option<&Decoded>) -> Judged {
-        let first = self.rows.iter().next();
-        let evidence = Evidence {
-            device: first.as_ref().map(|reading| reading.device),
-            device_seq: decoded.and_then(|decoded| decoded.device_seq),
-            has_time: first.is_some_and(|reading| !reading.meta.flags.has(Flags::NO_DEVICE_TIME)),
-            content: message.content_hash(),
-            session: message.session,
-            packet_id: message.packet_id,
-            exactly_once: message.qos == Qos::ExactlyOnce,
-            dup: message.dup,
-            broker: message.broker,
-            retain: message.retain,
-            topic: message.topic,
-        };
-        self.marks.judge(&evidence)
-    }
-
-    /// Keeps a message that gave no readings.
-    fn bury(
-        &mut self,
-        origin: Origin,
-        message: &Message<'_>,
-        word: &'static str,
-        reason: &str,
-    ) -> Result<(), StageError> {
-        let letter = Letter {
-            origin,
-            received_time: message.received_time,
-            word,
-            reason,
-            will: message.will,
-            topic: message.topic,
-            properties: message.properties,
-            payload: message.payload,
-        };
-        self.buried += 1;
-        counter!("tributary_agent_dead_letters_total", "reason" => word).increment(1);
-        self.until_stored(|stage| stage.dead.push(&letter))
     }
 
     /// Seals and checkpoints what is due.

@@ -1,9 +1,7 @@
 //! What each lane of the spool may hold, and what gives way when that is used up. It carries
 //! nothing out.
 
-use crate::decode::{Incoming, Rows, Rules};
 use crate::limits::{EVENTS_SPOOL_BYTES, SERIES_SPOOL_BYTES, SPOOL_QUOTA_BYTES};
-use crate::wal::Refused;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -82,46 +80,18 @@ impl SpoolConfig {
 }
 
 /// Whether what comes is to be refused at the door, because the spool is full and its policy is
-/// `drop-newest`. Shared with the sources, which count what they refuse by the decoding rules.
-#[derive(Clone, Debug)]
-pub struct RefuseNew {
-    on: Arc<AtomicBool>,
-    rules: Arc<Rules>,
-}
-
-impl Default for RefuseNew {
-    fn default() -> Self {
-        Self {
-            on: Arc::default(),
-            rules: Rules::builtin(),
-        }
-    }
-}
+/// `drop-newest`. Shared with the sources.
+#[derive(Clone, Default, Debug)]
+pub struct RefuseNew(Arc<AtomicBool>);
 
 impl RefuseNew {
-    /// The same, counting by these rules.
-    pub fn counting_by(self, rules: Arc<Rules>) -> Self {
-        Self { rules, ..self }
-    }
-
     /// Whether to refuse.
     pub fn is_on(&self) -> bool {
-        self.on.load(Ordering::Relaxed)
-    }
-
-    /// What is lost when this message is refused although it is acknowledged. What would have been
-    /// a dead letter holds no reading.
-    pub fn loss(&self, message: &Incoming<'_>) -> Refused {
-        let mut rows = Rows::new();
-        let readings = match self.rules.decode(message, &mut rows) {
-            Ok(_) => rows.len() as u64,
-            Err(_) => 0,
-        };
-        Refused::one(readings, message.received_time)
+        self.0.load(Ordering::Relaxed)
     }
 
     /// Says whether to refuse; whether that is news.
     pub(crate) fn set(&self, on: bool) -> bool {
-        self.on.swap(on, Ordering::Relaxed) != on
+        self.0.swap(on, Ordering::Relaxed) != on
     }
 }

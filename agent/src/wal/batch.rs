@@ -39,6 +39,11 @@ impl Batch {
         self.record(RecordKind::TooLarge, |out| large.write(out));
     }
 
+    /// Adds a message that is refused.
+    pub fn refused(&mut self, message: &Message<'_>) {
+        self.record(RecordKind::Refused, |out| message.write_refused(out));
+    }
+
     /// Adds the release of a QoS 2 message.
     pub fn pubrel(&mut self, release: &PubRel) {
         self.record(RecordKind::PubRel, |out| release.write(out));

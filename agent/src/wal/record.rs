@@ -13,14 +13,17 @@
 //! | 20 | 2 | length of the topic |
 //! | 22 | | topic, then payload until the end |
 //!
-//! With bit 7 user properties stand before the payload: their length (2 bytes), and their bytes as
-//! [`UserProperties::write`] gives them.
+//! With bit 7 user properties stand before the payload: their length (2 bytes), then their bytes
+//! as [`UserProperties::write`] gives them.
 //!
 //! Kind `too_large` (2) has 4 more bytes behind the length of the topic: the bytes that the
 //! payload had; what stands behind the topic is its head.
 //!
 //! Kind `pubrel` (3): session (8), packet id (2). Kind `session` (9): session (8), seconds that it
 //! is kept once its client is gone (4; 0: it is over), time (8, µs since 1970, UTC).
+//!
+//! Kind `refused` (7): version 2 (1 byte), then the message as a record of kind `message`; version
+//! 1 said only how many.
 //!
 //! Kinds are never used again for something else. A later version of a kind may only add behind
 //! what is there, or raise the version byte; a greater version is an error that says so.
@@ -55,7 +58,7 @@ kinds! {
     Clock = 5, "clock";
     /// Time passed without a message.
     Tick = 6, "tick";
-    /// Messages that were refused though acknowledged.
+    /// A message that is refused though acknowledged, unless it is a second copy.
     Refused = 7, "refused";
     /// A waveform was asked for.
     Capture = 8, "capture";
@@ -81,6 +84,7 @@ impl RecordKind {
 }
 
 const VERSION: u8 = 1;
+const REFUSED_VERSION: u8 = 2;
 /// Bytes before a message's topic.
 const MESSAGE_HEAD_BYTES: usize = 22;
 const TOO_LARGE_HEAD_BYTES: usize = MESSAGE_HEAD_BYTES + 4;
@@ -149,6 +153,12 @@ impl Message<'_> {
     pub fn write(&self, out: &mut Vec<u8>) {
         write_head(self, out);
         write_texts(self, out);
+    }
+
+    /// Appends the bytes of a record that refuses it.
+    pub fn write_refused(&self, out: &mut Vec<u8>) {
+        out.push(REFUSED_VERSION);
+        self.write(out);
     }
 
     /// Bytes of the record.
@@ -283,7 +293,7 @@ pub enum RecordError {
     #[error("a record of kind {0}, which this version does not know: was a newer one here?")]
     Kind(u8),
     /// A version that this one does not know.
-    #[error("a record of version {0}; this version reads {VERSION}: was a newer one here?")]
+    #[error("a record of version {0}; this one reads others: was a newer one here?")]
     Version(u8),
     /// Bytes that end within a field.
     #[error("a record of {0} bytes, which ends within a field")]
@@ -300,6 +310,9 @@ pub enum Record<'a> {
     Message(Message<'a>),
     /// A publication beyond the packet limit.
     TooLarge(TooLarge<'a>),
+    /// A message that is refused although it is acknowledged: its readings are declared lost,
+    /// unless it is a second copy.
+    Refused(Message<'a>),
     /// The release of a QoS 2 message.
     PubRel(PubRel),
     /// What is to be known of a session.
@@ -330,6 +343,14 @@ impl<'a> Record<'a> {
                     payload_bytes,
                 }))
             }
+            RecordKind::Refused => match bytes.split_first() {
+                Some((&REFUSED_VERSION, rest)) => {
+                    let (head, rest) = read_head(rest)?;
+                    head.message(rest, bytes.len()).map(Record::Refused)
+                }
+                Some((version, _)) => Err(RecordError::Version(*version)),
+                None => Err(RecordError::Short(0)),
+            },
             RecordKind::PubRel => {
                 let release = PubRel::read(bytes).map(Record::PubRel);
                 release.ok_or(RecordError::Short(bytes.len()))
@@ -487,6 +508,18 @@ mod tests {
         assert_ne!(at("7"), MESSAGE.content_hash());
         // This one stands in checkpoints on disk.
         assert_eq!(MESSAGE.content_hash(), message_hash("a/b", b"21.5"));
+    }
+
+    #[test]
+    fn a_refused_one_comes_back() {
+        let mut bytes = Vec::new();
+        MESSAGE.write_refused(&mut bytes);
+        assert_eq!(Record::parse(7, &bytes), Ok(Record::Refused(MESSAGE)));
+        for length in 0..26 {
+            assert!(Record::parse(7, &bytes[..length]).is_err(), "{length}");
+        }
+        bytes[0] = 1;
+        assert_eq!(Record::parse(7, &bytes), Err(RecordError::Version(1)));
     }
 
     #[test]

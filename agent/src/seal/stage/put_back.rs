@@ -1,7 +1,7 @@
 //! Dead letters that are put back, and what of the log is no message at all.
 
 use super::{
-    Judged, Letter, Message, Now, Origin, Record, RecordKind, SealStage, StageError, counter,
+    How, Letter, Message, Now, Origin, Record, RecordKind, SealStage, StageError, counter,
 };
 use crate::deadletter::put_back::PutBackRecord;
 use crate::decode::UserProperties;
@@ -29,8 +29,7 @@ impl SealStage {
             return self.pass(origin, covered, now);
         }
         let buried = self.buried;
-        // Its marks are from when it came first: they are no evidence against it.
-        self.take_message(origin, &message, Some(Judged::New), now)?;
+        self.message(origin, &message, How::PutBack, now)?;
         self.put_back.take_in(letter, self.buried == buried);
         Ok(())
     }

@@ -4,11 +4,10 @@
 
 use super::super::codec::{Answer, Fault, Publish, Version};
 use super::{Batch, Connection, Message, Now};
-use crate::decode::Incoming;
 use crate::limits::{
     RECEIVE_MAX, TOPIC_ALIAS_BYTES_MAX, TOPIC_ALIASES_MAX, UNACKED_MESSAGES_MAX, UNRELEASED_MAX,
 };
-use crate::wal::{PubRel, Qos, RecordKind, TooLarge};
+use crate::wal::{PubRel, Qos, TooLarge};
 
 /// Publications that an idle connection keeps room for.
 const UNACKED_IDLE: usize = 4;
@@ -165,28 +164,22 @@ impl Connection {
     }
 
     /// The spool is full, and its policy is to take nothing new. MQTT 5 can be told: what is not
-    /// acknowledged is not lost. 3.1.1 is acknowledged once it is durable how much was refused. A
-    /// second copy may be one of what was taken in: its outcome is that of the first.
+    /// acknowledged is not lost. 3.1.1 is acknowledged once it is durable that it was refused; so
+    /// is what may be a second copy, since only the log can tell whether the first was taken in.
     fn turns_away(&mut self, publish: &Publish<'_>, now: Now, batch: &mut Batch) -> bool {
-        if publish.dup || !self.refuse.is_on() {
+        if !self.refuse.is_on() {
             return false;
         }
         self.tally.turned_away += 1;
         match (self.version, publish.qos) {
             // Nothing was promised.
             (_, 0) => {}
-            (Version::V5, _) => self.await_durable(publish, 0, 0x97),
-            (Version::V4, _) => {
-                let refused = self.refuse.loss(&Incoming {
-                    topic: publish.topic,
-                    payload: publish.payload,
-                    properties: publish.properties,
-                    received_time: now.unix_us,
-                });
-                let refused = refused.write();
-                batch.control(RecordKind::Refused, &refused);
+            (Version::V5, _) if !publish.dup => self.await_durable(publish, 0, 0x97),
+            _ => {
+                let message = self.message(publish, now);
+                batch.refused(&message);
                 self.appended += 1;
-                self.await_durable(publish, refused.len(), 0);
+                self.await_durable(publish, message.record_bytes(), 0);
             }
         }
         true

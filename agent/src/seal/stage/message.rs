@@ -1,0 +1,133 @@
+//! One message of the log: which lane its readings go to, or why it gives none.
+
+use super::{Letter, Message, Now, Origin, SealStage, StageError, counter, text_bytes};
+use crate::decode::Decoded;
+use crate::marks::{Evidence, Judged};
+use crate::seal::Refused;
+use crate::wal::Qos;
+use tributary_protocol::ids::Lane;
+use tributary_protocol::reading::Flags;
+
+/// How a message came to the stage.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum How {
+    /// It was taken in.
+    Published,
+    /// It was refused, and acknowledged.
+    Refused,
+    /// It is a dead letter that is to be read once more.
+    PutBack,
+}
+
+impl SealStage {
+    /// Every message passes through the marks; only one that no lane covers gives readings.
+    pub(super) fn message(
+        &mut self,
+        origin: Origin,
+        message: &Message<'_>,
+        how: How,
+        now: Now,
+    ) -> Result<(), StageError> {
+        // What a client leaves behind tells of the client, not of what it measured.
+        let lane = match (message.will, how) {
+            (true, How::Published | How::PutBack) => Lane::Events,
+            _ => Lane::Telemetry,
+        };
+        let covered = self.is_covered(lane, origin);
+        let decoded = self.decode(message);
+        let judged = match how {
+            // Its marks are from when it came first: they are no evidence against it.
+            How::PutBack => Judged::New,
+            How::Published | How::Refused => self.judge(message, decoded.as_ref().ok()),
+        };
+        if covered {
+            return Ok(());
+        }
+        if let Judged::Repeat(reason) = judged {
+            counter!("tributary_agent_repeats_total", "reason" => reason.name()).increment(1);
+            return self.pass(origin, false, now);
+        }
+        if let Err(reason) = decoded {
+            self.bury(origin, message, reason.reason(), &reason.to_string())?;
+            return self.pass(origin, false, now);
+        }
+        if how == How::Refused {
+            return self.refuse(origin, message.received_time, now);
+        }
+        let texts = text_bytes(self.rows.iter());
+        let rows = self.rows.len();
+        if self.lanes.must_seal_before(lane, origin, rows, texts) {
+            self.seal(now)?;
+        }
+        let flags = match judged {
+            Judged::MaybeRepeat => {
+                counter!("tributary_agent_maybe_repeats_total").increment(1);
+                Flags::MAYBE_REPEAT
+            }
+            _ => Flags::default(),
+        };
+        let readings = self.rows.iter();
+        let taken = self
+            .lanes
+            .take(lane, origin, readings, (flags, now.monotonic));
+        if let Err(reason) = taken {
+            self.bury(origin, message, "series", &reason.to_string())?;
+            return self.pass(origin, false, now);
+        }
+        counter!("tributary_agent_readings_total").increment(self.rows.len() as u64);
+        Ok(())
+    }
+
+    /// Counts the readings of a message among what is declared with the next batch.
+    fn refuse(&mut self, origin: Origin, received_time: i64, now: Now) -> Result<(), StageError> {
+        let readings = self.rows.len() as u64;
+        counter!("tributary_agent_refused_readings_total").increment(readings);
+        if self.lanes.must_seal_before(Lane::Telemetry, origin, 0, 0) {
+            self.seal(now)?;
+        }
+        let refused = Refused::one(readings, received_time);
+        self.lanes.refuse(origin, refused, now.monotonic);
+        Ok(())
+    }
+
+    fn judge(&mut self, message: &Message<'_>, decoded: Option<&Decoded>) -> Judged {
+        let first = self.rows.iter().next();
+        let evidence = Evidence {
+            device: first.as_ref().map(|reading| reading.device),
+            device_seq: decoded.and_then(|decoded| decoded.device_seq),
+            has_time: first.is_some_and(|reading| !reading.meta.flags.has(Flags::NO_DEVICE_TIME)),
+            content: message.content_hash(),
+            session: message.session,
+            packet_id: message.packet_id,
+            exactly_once: message.qos == Qos::ExactlyOnce,
+            dup: message.dup,
+            broker: message.broker,
+            retain: message.retain,
+            topic: message.topic,
+        };
+        self.marks.judge(&evidence)
+    }
+
+    /// Keeps a message that gave no readings.
+    pub(super) fn bury(
+        &mut self,
+        origin: Origin,
+        message: &Message<'_>,
+        word: &'static str,
+        reason: &str,
+    ) -> Result<(), StageError> {
+        let letter = Letter {
+            origin,
+            received_time: message.received_time,
+            word,
+            reason,
+            will: message.will,
+            topic: message.topic,
+            properties: message.properties,
+            payload: message.payload,
+        };
+        self.buried += 1;
+        counter!("tributary_agent_dead_letters_total", "reason" => word).increment(1);
+        self.until_stored(|stage| stage.dead.push(&letter))
+    }
+}
