@@ -249,7 +249,7 @@ mod tests {
         for reading in readings {
             let series = &table[reading.series as usize];
             let mut out = Vec::new();
-            reading.write_json(series.unit.as_deref(), &mut out);
+            reading.write_json(series.unit.as_deref(), true, &mut out);
             all.push((series.topic(), out));
         }
         all

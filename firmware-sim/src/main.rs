@@ -108,6 +108,10 @@ struct RunArgs {
     /// First level of the topics, without its number
     #[arg(long, value_name = "NAME", default_value = "plant")]
     site: String,
+    /// Leave `seq` out, as devices do that count nothing: what is sent again is then told by MQTT
+    /// alone, and `verify` tells readings by their times
+    #[arg(long)]
+    no_seq: bool,
 }
 
 #[derive(Args)]
@@ -183,6 +187,7 @@ impl PublishArgs {
             qos: self.qos,
             client_id: self.client_id.clone(),
             truth: self.truth.clone(),
+            numbered: true,
             drain: self.drain.unwrap_or(Duration::from_secs(DRAIN_S_DEFAULT)),
         }
     }
@@ -200,7 +205,10 @@ fn main() -> ExitCode {
         Command::Verify(args) => check(&args),
         Command::Run(args) => publish(&args.publish, |stop, progress| {
             let config = RunConfig {
-                publishing: args.publish.publishing(),
+                publishing: Publishing {
+                    numbered: !args.no_seq,
+                    ..args.publish.publishing()
+                },
                 sensors: args.sensors,
                 rate_hz: args.rate,
                 duration: args.duration,

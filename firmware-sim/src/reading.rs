@@ -84,11 +84,12 @@ const PLAIN_MS_MIN: i64 = 1_000_000_000_000;
 const PLAIN_MS_END: i64 = 100_000_000_000_000;
 
 impl Reading {
-    /// Appends the payload: `{"value":…,"ts":…,"seq":…,"unit":…}`.
+    /// Appends the payload: `{"value":…,"ts":…,"seq":…,"unit":…}`; without `seq` unless it is to be
+    /// numbered.
     ///
     /// The time is an integer of milliseconds, or RFC 3339 where such an integer would lose
     /// microseconds or could be taken for seconds.
-    pub fn write_json(&self, unit: Option<&str>, out: &mut Vec<u8>) {
+    pub fn write_json(&self, unit: Option<&str>, numbered: bool, out: &mut Vec<u8>) {
         out.extend_from_slice(b"{\"value\":");
         match (&self.written, &self.value) {
             (Some(text), _) => out.extend_from_slice(text.as_bytes()),
@@ -106,7 +107,9 @@ impl Reading {
                 format_args!(",\"ts\":\"{}\"", crate::replay::time::Rfc3339(self.time_us)),
             );
         }
-        append(out, format_args!(",\"seq\":{}", self.seq));
+        if numbered {
+            append(out, format_args!(",\"seq\":{}", self.seq));
+        }
         if let Some(unit) = unit {
             out.extend_from_slice(b",\"unit\":");
             append_json_text(out, unit);
@@ -172,7 +175,7 @@ mod tests {
             written: None,
         };
         let mut out = Vec::new();
-        reading.write_json(Some("°C"), &mut out);
+        reading.write_json(Some("°C"), true, &mut out);
         String::from_utf8(out).unwrap()
     }
 
@@ -245,7 +248,7 @@ mod tests {
                 series: 0, seq, time_us: time * 1_000, value: Value::I64(value), written: None,
             };
             let mut out = Vec::new();
-            reading.write_json(None, &mut out);
+            reading.write_json(None, true, &mut out);
             let back: serde_json::Value = serde_json::from_slice(&out).unwrap();
             prop_assert_eq!(back["value"].as_i64(), Some(value));
             prop_assert_eq!(back["ts"].as_i64(), Some(time));

@@ -418,7 +418,7 @@ mod tests {
         assert_eq!(contents.empty, 1);
         assert_eq!(contents.series[1].topic(), "room-7/light");
         let mut json = Vec::new();
-        readings[0].write_json(None, &mut json);
+        readings[0].write_json(None, true, &mut json);
         let text = String::from_utf8(json).unwrap();
         assert_eq!(text, r#"{"value":243.150,"ts":1170288000000,"seq":0}"#);
         let values: Vec<Value> = readings.iter().map(|r| r.value.clone()).collect();
@@ -462,7 +462,7 @@ mod tests {
             let (readings, _) = replay(&format!("t,v\n2020-01-01 00:00:00,{text}\n")).unwrap();
             assert_eq!(readings[0].value, expected, "{text}");
             let mut json = Vec::new();
-            readings[0].write_json(None, &mut json);
+            readings[0].write_json(None, true, &mut json);
             serde_json::from_slice::<serde_json::Value>(&json).expect(text);
         }
     }

@@ -27,6 +27,8 @@ pub struct Publishing {
     pub client_id: String,
     /// The truth ledger, if one is kept.
     pub truth: Option<PathBuf>,
+    /// Whether readings say the device's numbers for them.
+    pub numbered: bool,
     /// How long the end waits for outstanding acknowledgements.
     pub drain: Duration,
 }
@@ -40,6 +42,7 @@ impl Publishing {
             qos: 1,
             client_id: "tributary-sim".to_owned(),
             truth: None,
+            numbered: true,
             drain: Duration::from_secs(DRAIN_S_DEFAULT),
         }
     }
@@ -243,7 +246,7 @@ async fn drive<S: Source>(
         drain: publishing.drain,
     };
     let (began, connections) = (config.began, sources.len() as u64);
-    let routes = Routes::new(series);
+    let routes = Routes::new(series, publishing.numbered);
     let stop = stop.child_token();
     let mut clients = JoinSet::new();
     for (number, source) in sources.into_iter().enumerate() {

@@ -3,7 +3,8 @@
 //! It reads Parquet columns itself and shares no code with what wrote them. It needs about 48 bytes
 //! of memory for each reading of the ledger (2 GB for 40 million), and none for the lake.
 //!
-//! A row belongs to the reading with its device, metric and sequence. What is counted:
+//! A row belongs to the reading with its device, metric and sequence, or where it has none with its
+//! device, metric and time. What is counted:
 //!
 //! | count | what |
 //! |---|---|
@@ -317,13 +318,14 @@ impl Oracle {
         };
         let series = metrics.get(row.metric).copied();
         let truth = series.and_then(|series| self.series.get_mut(series));
-        let entry = truth.zip(row.seq).and_then(|(truth, seq)| {
-            let seq = u64::try_from(seq).ok()?;
-            let place = truth
-                .entries
-                .binary_search_by_key(&seq, |entry| entry.seq)
-                .ok()?;
-            truth.entries.get_mut(place)
+        let entry = truth.and_then(|truth| {
+            let entries = &mut truth.entries;
+            let place = match row.seq.map(u64::try_from) {
+                Some(seq) => entries.binary_search_by_key(&seq.ok()?, |entry| entry.seq),
+                // Its times increase, too.
+                None => entries.binary_search_by_key(&row.time_us, |entry| entry.time_us),
+            };
+            entries.get_mut(place.ok()?)
         });
         // What is not ours may be left of an older run of the same devices.
         let is_earlier = row.received_us < self.started_us;

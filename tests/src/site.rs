@@ -182,31 +182,27 @@ impl Site {
 
     /// A fleet that publishes to the agent until it is stopped.
     pub fn fleet(&self, sensors: u32, rate_hz: f64) -> Fleet {
-        self.fleet_with(self.publishing(), sensors, rate_hz)
+        Fleet::start(self.publishing(), sensors, rate_hz)
     }
 
     /// The same, publishing to somebody else: a broker.
     pub fn fleet_at(&self, mqtt: SocketAddr, sensors: u32, rate_hz: f64) -> Fleet {
         let mut publishing = self.publishing();
         publishing.mqtt = mqtt.to_string();
-        self.fleet_with(publishing, sensors, rate_hz)
+        Fleet::start(publishing, sensors, rate_hz)
     }
 
-    /// The same, at another quality of service.
-    pub fn fleet_of(&self, qos: u8, sensors: u32, rate_hz: f64) -> Fleet {
+    /// One whose readings have no numbers: only MQTT tells what is sent again.
+    pub fn fleet_without_numbers(&self, qos: u8, sensors: u32, rate_hz: f64) -> Fleet {
         let mut publishing = self.publishing();
-        publishing.qos = qos;
-        self.fleet_with(publishing, sensors, rate_hz)
+        (publishing.qos, publishing.numbered) = (qos, false);
+        Fleet::start(publishing, sensors, rate_hz)
     }
 
     fn publishing(&self) -> Publishing {
         let mut publishing = Publishing::to(self.mqtt.to_string());
         publishing.truth = Some(self.truth());
         publishing
-    }
-
-    fn fleet_with(&self, publishing: Publishing, sensors: u32, rate_hz: f64) -> Fleet {
-        Fleet::start(publishing, sensors, rate_hz)
     }
 
     /// Ends both ends, the agent first, and says what then lies in the lake.

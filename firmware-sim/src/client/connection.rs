@@ -55,16 +55,22 @@ struct Route {
 
 /// The topics of a run, by series.
 #[derive(Clone, Debug)]
-pub struct Routes(Arc<[Route]>);
+pub struct Routes {
+    routes: Arc<[Route]>,
+    numbered: bool,
+}
 
 impl Routes {
-    /// The topics of these series.
-    pub fn new(series: &[Series]) -> Self {
+    /// The topics of these series, and whether readings say their numbers.
+    pub fn new(series: &[Series], numbered: bool) -> Self {
         let route = |one: &Series| Route {
             topic: Topic::new(one.topic()),
             unit: one.unit.clone(),
         };
-        Self(series.iter().map(route).collect())
+        Self {
+            routes: series.iter().map(route).collect(),
+            numbered,
+        }
     }
 }
 
@@ -306,10 +312,14 @@ impl<S: Source> Client<S> {
                     continue;
                 }
             };
-            let route = self.routes.0.get(reading.series as usize);
+            let route = self.routes.routes.get(reading.series as usize);
             let route = route.expect("a source measures only series that it named");
             self.payload.clear();
-            reading.write_json(route.unit.as_deref(), &mut self.payload);
+            reading.write_json(
+                route.unit.as_deref(),
+                self.routes.numbered,
+                &mut self.payload,
+            );
             let publication = wire::Publication {
                 topic: &route.topic,
                 payload: &self.payload,
