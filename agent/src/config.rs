@@ -23,6 +23,8 @@ use tributary_settings::{ByteSize, Diagnostic, Document, Section};
 mod broker;
 mod listener;
 
+pub use broker::brokers;
+
 /// What replaces settings begins with this.
 pub const ENVIRONMENT_PREFIX: &str = "TRIBUTARY_AGENT";
 
@@ -232,7 +234,7 @@ impl Config {
                 agent: agent(&mut root.section("agent")),
                 listener: listener::read(&mut source.section("listener")),
                 decode: Rules::read(&mut root),
-                brokers: broker::brokers(&mut source),
+                brokers: brokers(&mut source),
                 wal: wal(&mut root.section("wal")),
                 spool: spool(&mut root.section("spool")),
                 uplink: uplink(&mut root.section("uplink")),

@@ -13,7 +13,7 @@ use tributary_protocol::ids::is_name;
 use tributary_settings::{ByteSize, Section};
 
 /// Every `[[source.mqtt]]` below `source`.
-pub(super) fn brokers(source: &mut Section) -> Vec<BrokerConfig> {
+pub fn brokers(source: &mut Section) -> Vec<BrokerConfig> {
     let mut brokers: Vec<BrokerConfig> = Vec::new();
     for (place, mut section) in source.sections("mqtt").into_iter().enumerate() {
         let broker = broker(&mut section);

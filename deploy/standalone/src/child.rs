@@ -82,6 +82,7 @@ pub fn run(arguments: ChildArguments) -> anyhow::Result<ExitCode> {
         mqtt: arguments.mqtt,
         console: arguments.console,
         decode: Rules::builtin(),
+        brokers: Vec::new(),
     };
     match arguments.role {
         Role::Agent => runtime.block_on(agent(settings, arguments.uplink, drain)),

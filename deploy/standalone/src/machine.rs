@@ -111,7 +111,7 @@ pub async fn start_agent(
             tributary_agent::limits::RATE_LIMIT_MESSAGES_PER_S,
         ),
         rules: settings.decode.clone(),
-        brokers: Vec::new(),
+        brokers: settings.brokers.clone(),
         wal: tributary_journal::CommitPolicy::default(),
         wal_quota_bytes: WAL_QUOTA_BYTES,
         spool,

@@ -33,6 +33,7 @@ impl RunArguments {
             mqtt: self.mqtt.unwrap_or(file.mqtt),
             console: self.console.unwrap_or(file.console),
             decode: file.decode,
+            brokers: file.brokers,
         })
     }
 }

@@ -3,8 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tributary_agent::config::brokers;
 use tributary_agent::decode::Rules;
 use tributary_agent::limits::CONFIG_BYTES_MAX;
+use tributary_agent::source::BrokerConfig;
 use tributary_settings::{Diagnostic, Document};
 
 /// What replaces settings begins with this.
@@ -21,6 +23,8 @@ pub struct Settings {
     pub console: SocketAddr,
     /// How messages are read: `[[decode]]`, as in the agent's own configuration.
     pub decode: Arc<Rules>,
+    /// The user's brokers: `[[source.mqtt]]`, as there.
+    pub brokers: Vec<BrokerConfig>,
 }
 
 impl Default for Settings {
@@ -31,6 +35,7 @@ impl Default for Settings {
             mqtt: SocketAddr::new(loopback, 1883),
             console: SocketAddr::new(loopback, 8080),
             decode: Rules::builtin(),
+            brokers: Vec::new(),
         }
     }
 }
@@ -103,6 +108,7 @@ impl Settings {
                 mqtt: machine.read("mqtt", address).unwrap_or(defaults.mqtt),
                 console: machine.read("console", address).unwrap_or(defaults.console),
                 decode: Rules::read(&mut root),
+                brokers: brokers(&mut root.section("source")),
             }
         };
         let wrong = document.finish();
@@ -162,6 +168,16 @@ mod tests {
             text.contains("line 3") && text.contains("`machine.console`"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn brokers_are_read_as_the_agent_reads_them() {
+        let text = "[[source.mqtt]]\naddress = \"127.0.0.1:1884\"\ntopics = [\"plant/#\"]\n";
+        let settings = Settings::parse(text, std::iter::empty()).unwrap();
+        assert_eq!(settings.brokers[0].port, 1884);
+        let wrong = Settings::parse("[[source.mqtt]]\nport = 1\n", std::iter::empty());
+        let text = listed("t", &wrong.unwrap_err());
+        assert!(text.contains("source.mqtt"), "{text}");
     }
 
     #[test]
