@@ -257,8 +257,11 @@ pub const DEVICE_MARKS: usize = 64;
 pub const SESSION_MARKS: usize = 2 * RECEIVE_MAX;
 /// Devices whose marks are kept; beyond, one not seen lately is forgotten.
 pub const MARKED_DEVICES_MAX: usize = 100_000;
-/// Sessions whose marks are kept.
-pub const MARKED_SESSIONS_MAX: usize = CONNECTIONS_MAX;
+/// Sessions whose marks are kept though many others come: those that outlive their connection, or
+/// have messages that were not released.
+pub const HELD_SESSIONS_MAX: usize = SESSIONS_MAX;
+/// Sessions whose marks are kept: as many others as there may be connections.
+pub const MARKED_SESSIONS_MAX: usize = HELD_SESSIONS_MAX + CONNECTIONS_MAX;
 /// Newest messages of a broker that a repeat is recognised by: twice what may be unacknowledged.
 pub const BROKER_MARKS: usize = 2 * BROKER_RECEIVE_MAX.2 as usize;
 /// Sessions at brokers whose marks are kept: those of today, and as many of another configuration.
@@ -324,7 +327,8 @@ pub const CURSOR_SLOT_BYTES: u64 = 256 * 1024;
 const _: () = assert!(CONNECT_BYTES_MAX <= PACKET_BYTES_MAX);
 const _: () = assert!(RECEIVE_MAX <= UNRELEASED_MAX);
 const _: () = assert!(TOPIC_ALIAS_BYTES_MAX < READ_BYTES);
-const _: () = assert!(SESSIONS_MAX <= MARKED_SESSIONS_MAX);
+const _: () = assert!(SESSIONS_MAX <= HELD_SESSIONS_MAX);
+const _: () = assert!(HELD_SESSIONS_MAX < MARKED_SESSIONS_MAX);
 const _: () = assert!(READ_BYTES <= UNACKED_BYTES_MAX);
 const _: () = assert!(UNFINISHED_BYTES_ALLOWED < READ_BYTES);
 const _: () = assert!(CONNECTIONS_MAX * UNFINISHED_BYTES_ALLOWED < UNFINISHED_BYTES_MAX);
