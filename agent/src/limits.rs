@@ -99,8 +99,11 @@ pub const ARGON2_PASSES_MAX: u32 = 16;
 pub const ARGON2_LANES_MAX: u32 = 4;
 /// Passwords that are verified at once: half of the processors, and no more than this.
 pub const VERIFIERS_MAX: usize = 2;
-/// Clients that wait for that; beyond, they are told that the server is busy.
-pub const VERIFICATIONS_WAITING_MAX: usize = 256;
+/// Clients whose passwords are verified or wait for that; beyond, they are told that the server is
+/// busy.
+pub const LOGINS_MAX: usize = 2_048;
+/// Those of one address (IPv6: a /64), which may be a whole plant's: it leaves room for others.
+pub const LOGINS_OF_ADDRESS_MAX: usize = 1_024;
 /// Wrong passwords of one address at once, before it may only come with what is known to be good.
 pub const FAILURES_MAX: u32 = 64;
 /// Time after which an address may fail once more.
@@ -338,6 +341,7 @@ const _: () = assert!(ARGON2_PASSES <= ARGON2_PASSES_MAX && ARGON2_LANES <= ARGO
 // What verifying takes beside everything else.
 const _: () = assert!(VERIFIERS_MAX * ARGON2_MEMORY_KIB as usize <= 16 * 1024);
 const _: () = assert!(PASSWORD_BYTES_MAX + USER_NAME_BYTES_MAX < CONNECT_BYTES_MAX);
+const _: () = assert!(LOGINS_OF_ADDRESS_MAX < LOGINS_MAX && LOGINS_MAX <= CONNECTIONS_MAX);
 const _: () = assert!(HANDSHAKES_MAX < CONNECTIONS_MAX);
 const _: () = assert!(TLS_OUTGOING_BYTES_MAX <= OUTGOING_BYTES_MAX);
 // A text value never exceeds what a reading holds only because it is checked: a payload may.
