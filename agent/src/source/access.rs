@@ -190,6 +190,20 @@ impl Access {
         entry == identity.entry.as_ref()
     }
 
+    /// What a client that was found to be somebody may do now that it is gone; `None` if what it
+    /// proved that with proves nothing any more.
+    pub(super) fn grants_now(&self, identity: &Identity) -> Option<Arc<Grants>> {
+        let known = self.known();
+        let now = known.users.find(&identity.user).map(|(_, user)| user);
+        if identity.trust.is_some() {
+            let own = now.map(|user| &user.grants);
+            return Some(Arc::clone(own.unwrap_or(&self.certificates)));
+        }
+        let before = identity.entry.as_ref()?;
+        now.filter(|user| user.password == before.password)
+            .map(|user| Arc::clone(&user.grants))
+    }
+
     /// Finds out who came; `None` is somebody, where nobody has to say who they are. Cancel safe: a
     /// verification that was begun goes on to its end, and a failure is charged.
     pub(super) async fn identify(

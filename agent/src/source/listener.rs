@@ -36,7 +36,6 @@ mod reload;
 
 use admission::{Admitting, Step, next_step};
 use counters::Counters;
-use departure::{publish_later, publish_will};
 use doors::{Door, accept, serve_one};
 pub use doors::{ListenerConfig, ListenerError, check};
 pub use reload::Reload;
@@ -507,23 +506,8 @@ impl Task {
         {
             self.shared.queue.push(batch, room);
         }
+        self.leave_will().await;
         let (session, expiry_s) = (self.core.session(), self.core.session_expiry_s());
-        if let Some(will) = self.core.take_will() {
-            // Section 3.1.3.2.2 [5]: whichever comes first.
-            let delay = will
-                .delay
-                .min(Duration::from_secs(expiry_s.unwrap_or(0).into()));
-            let held = will.held_bytes();
-            let waiting = (delay > Duration::ZERO).then(|| self.shared.wills.wait(session, held));
-            let shared = Arc::clone(&self.shared);
-            match waiting.flatten() {
-                Some(fate) => {
-                    let later = publish_later(shared, session, will, delay, fate);
-                    self.shared.tasks.spawn(later);
-                }
-                None => publish_will(&shared, &will).await,
-            }
-        }
         if self.client.is_some() {
             self.shared.sessions.close(session, expiry_s);
         }

@@ -355,6 +355,53 @@ async fn a_certificate_names_its_user_and_needs_no_password() {
     drop(permit);
 }
 
+/// Whoever is gone may do what its user may now, as long as the proof is the one of then.
+#[tokio::test]
+async fn what_who_is_gone_may_do_is_what_stands_there_now() {
+    let house = House::new();
+    let peer = |certificate: Option<&str>| Peer {
+        address: HERE,
+        certificate: certificate.map(|name| {
+            Box::new(Certificate {
+                name: Ok(name.into()),
+                trust: blake3::hash(b""),
+            })
+        }),
+    };
+    let comes = async |certificate: Option<&str>| {
+        let peer = peer(certificate);
+        let secret = password("correct horse");
+        let found = house.access.identify(&peer, Some("pump"), secret).await;
+        found.unwrap().unwrap()
+    };
+    let by_password = comes(None).await;
+    let (device, stranger) = (comes(Some("device")).await, comes(Some("stranger")).await);
+    let now = |identity: &Identity| house.access.grants_now(identity);
+    assert_eq!(now(&by_password), Some(grants("plant/%u/#")));
+    let change = |name: &str, change: &dyn Fn(&mut User)| {
+        let mut editing = Editing::begin(&house.file()).unwrap();
+        let mut user = User::clone(editing.users.find(name).unwrap().1);
+        change(&mut user);
+        editing.users.insert(name, user).unwrap();
+        editing.save().unwrap();
+        house.access.reload().unwrap();
+    };
+    for name in ["pump", "device"] {
+        change(name, &|user| user.grants = grants("other"));
+    }
+    assert_eq!(now(&by_password), Some(grants("other")));
+    assert_eq!(now(&device), Some(grants("other")));
+    assert_eq!(now(&stranger), Some(grants("certified/%u")));
+    change("pump", &|user| user.password = Some(cheap("correct horse")));
+    assert_eq!(now(&by_password), None, "another password");
+    let mut editing = Editing::begin(&house.file()).unwrap();
+    assert!(editing.users.remove("pump") && editing.users.remove("device"));
+    editing.save().unwrap();
+    house.access.reload().unwrap();
+    assert_eq!(now(&by_password), None);
+    assert_eq!(now(&device), Some(grants("certified/%u")));
+}
+
 #[tokio::test]
 async fn without_a_file_nobody_is_asked() {
     let access = Access::open(None, Grants::parse(&[], false).unwrap()).unwrap();

@@ -59,6 +59,10 @@ impl Will {
         size_of::<Self>() + self.topic.len() + self.payload.len()
     }
 
+    pub(in crate::source) fn topic(&self) -> &str {
+        &self.topic
+    }
+
     /// Adds it to `batch`, as lost at `unix_us`.
     pub(in crate::source) fn write(&self, unix_us: i64, batch: &mut Batch) {
         batch.message(&Message {
@@ -253,6 +257,11 @@ impl Connection {
             self.keep_session(now, batch);
         }
         Ok(())
+    }
+
+    /// What its client may do; `None` where nobody has to say who they are.
+    pub(in crate::source) fn rights(&self) -> Option<&Rights> {
+        self.rights.as_deref()
     }
 
     /// The session's name in the log.

@@ -3,8 +3,8 @@
 use super::*;
 use crate::decode::UserProperties;
 use crate::limits::{
-    READ_BYTES, RECEIVE_MAX, TOO_LARGE_HEAD_BYTES, TOPIC_ALIAS_BYTES_MAX, UNRELEASED_MAX,
-    WAL_BATCH_BYTES_MAX,
+    PASSWORD_BYTES_MAX, READ_BYTES, RECEIVE_MAX, TOO_LARGE_HEAD_BYTES, TOPIC_ALIAS_BYTES_MAX,
+    UNRELEASED_MAX, USER_NAME_BYTES_MAX, WAL_BATCH_BYTES_MAX,
 };
 use crate::source::codec::tests::{connect, mutate, next, publish, publish_saying};
 use crate::wal::Record;
@@ -343,7 +343,7 @@ fn connect_with_will(version: Version, topic: &str) -> Vec<u8> {
 #[test]
 fn a_will_is_for_whoever_is_lost_and_not_for_who_takes_leave() {
     type End = fn(&mut Client);
-    let ends: [(&str, bool, End); 8] = [
+    let ends: [(&str, bool, End); 9] = [
         ("disconnected", false, |client| client.send(&[0xe0, 0])),
         ("disconnected", true, |client| client.send(&[0xe0, 1, 4])),
         ("closed_by_client", true, |client| client.core.handle_end()),
@@ -356,6 +356,9 @@ fn a_will_is_for_whoever_is_lost_and_not_for_who_takes_leave() {
         }),
         ("shutdown", false, |client| {
             client.core.handle_order(Order::ShutDown);
+        }),
+        ("revoked", false, |client| {
+            client.core.handle_order(Order::Revoked);
         }),
         ("log_ended", false, |client| {
             client.core.handle_order(Order::Abandon);
@@ -573,6 +576,41 @@ fn whoever_is_not_let_in_hears_why() {
     client.send(&body(5, 2, b"\0\0\0"));
     assert_eq!(client.admit(GRANTED), "tributary-abc-7");
     assert!(String::from_utf8_lossy(&client.said()).contains("tributary-abc-7"));
+}
+
+/// What is longer than any is nobody's: it is refused before it is held.
+#[test]
+fn long_credentials_are_refused_at_once() {
+    let connect = |version, user_bytes: usize, password_bytes: usize| {
+        let level = if version == V5 { 5 } else { 4 };
+        let mut body = [&[0, 4], b"MQTT".as_slice(), &[level, 0xc2, 0, 60]].concat();
+        body.extend((version == V5).then_some(0));
+        body.extend(b"\0\x01a");
+        for bytes in [user_bytes, password_bytes] {
+            body.extend((bytes as u16).to_be_bytes());
+            body.resize(body.len() + bytes, b'x');
+        }
+        let length = [body.len() as u8 | 0x80, (body.len() >> 7) as u8];
+        [&[0x10], &length[..], &body].concat()
+    };
+    let (user, password) = (USER_NAME_BYTES_MAX, PASSWORD_BYTES_MAX);
+    for (version, said) in [(V4, &[0x20, 2, 0, 4][..]), (V5, &[0x20, 3, 0, 0x86, 0])] {
+        for (user, password) in [(user + 1, 1), (1, password + 1), (8_000, 8_000)] {
+            let mut client = Client::new();
+            client.send(&connect(version, user, password));
+            assert_eq!(
+                (client.said().as_slice(), client.over()),
+                (said, "credentials")
+            );
+            assert_eq!(client.core.take_arrival(), None);
+            assert_eq!(client.core.held_bytes(), 0);
+        }
+        let mut client = Client::new();
+        client.send(&connect(version, user, password));
+        let arrival = client.core.take_arrival().unwrap();
+        assert_eq!(arrival.user.unwrap().len(), user);
+        assert_eq!(arrival.password.unwrap().bytes().len(), password);
+    }
 }
 
 #[test]
