@@ -14,6 +14,9 @@ pub const CONNECTIONS_FEW: usize = 1_000;
 pub const ACCEPT_BACKLOG: u32 = 4_096;
 /// Time from accept until CONNECT is complete.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time from there until CONNACK: for a password that is verified behind others, the log that is
+/// read at a start, and an older connection of the same client that ends.
+pub const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time that a peer may leave our bytes unread before it is given up.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of one MQTT packet, fixed header included.

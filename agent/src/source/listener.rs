@@ -65,7 +65,8 @@ struct Shared {
     handshakes: Arc<Handshakes>,
     epoch: u64,
     messages_per_s: u32,
-    /// Bytes that unfinished packets hold, and batches that wait for room in the queue.
+    /// Bytes that unfinished packets hold, who clients are, and batches that wait for room in the
+    /// queue.
     unfinished: AtomicUsize,
     counters: Counters,
 }
@@ -213,11 +214,14 @@ struct Task {
     client: Option<Box<str>>,
     /// Decides whether the client is let in.
     admitting: Option<Admitting>,
+    /// Bytes of who arrived, while that is decided.
+    arriving: usize,
     /// Whether it was said that it publishes where it may not.
     told_refused: bool,
     /// What waits for room in the queue; nothing is read meanwhile.
     batch: Option<Batch>,
-    /// Bytes of the core's unfinished packet and of `batch`, as they are counted in `Shared`.
+    /// Bytes of what the core holds, of the client's names and of `batch`, as they are counted in
+    /// `Shared`.
     held: usize,
 }
 
@@ -255,6 +259,7 @@ impl Task {
             },
             client: None,
             admitting: None,
+            arriving: 0,
             told_refused: false,
             batch: None,
             held: 0,
@@ -272,6 +277,8 @@ impl Task {
         let reason = match shaken {
             Ok(()) => {
                 let reason = self.serve().await;
+                // Whoever is not waited for any more waits for nothing.
+                (self.admitting, self.arriving) = (None, 0);
                 self.depart().await;
                 self.last_words().await;
                 reason
@@ -469,7 +476,9 @@ impl Task {
     /// Brings this connection's part of the sum up to date; gives the sum.
     fn recount(&mut self) -> usize {
         let waiting = self.batch.as_ref().map_or(0, Batch::held_bytes);
-        let held = self.core.held_bytes() + waiting;
+        // The registry knows it, too.
+        let names = 2 * self.client.as_deref().map_or(0, str::len);
+        let held = self.core.held_bytes() + self.arriving + names + waiting;
         let all = &self.shared.unfinished;
         if held == self.held {
             return all.load(Ordering::Relaxed);

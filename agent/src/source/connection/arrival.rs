@@ -30,6 +30,15 @@ pub(in crate::source) struct Arrival {
     pub password: Option<Password>,
 }
 
+impl Arrival {
+    /// Bytes of memory that it holds.
+    pub(in crate::source) fn held_bytes(&self) -> usize {
+        let user = self.user.as_deref().map_or(0, str::len);
+        let password = self.password.as_ref().map_or(0, |held| held.bytes().len());
+        size_of::<Self>() + self.client_id.len() + user + password
+    }
+}
+
 /// What is to be said of a client once it is lost; not of one that takes its leave.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(in crate::source) struct Will {
@@ -229,6 +238,12 @@ impl Connection {
                 self.over(reason);
             }
         }
+    }
+
+    /// Lets in nobody who could not be decided about in time, or held meanwhile: it may come again.
+    pub(super) fn turn_away(&mut self, reason: &'static str) {
+        self.answer(&Answer::Refused { code: 0x89 });
+        self.over(reason);
     }
 
     /// Writes down how long the session is kept.

@@ -50,6 +50,11 @@ impl Client {
         arrival.client_id.into()
     }
 
+    fn admit_late(&mut self, admission: Admission) {
+        let now = self.now();
+        self.core.handle_admission(admission, now, &mut self.batch);
+    }
+
     fn now(&self) -> Now {
         Now {
             instant: self.start,
@@ -418,7 +423,13 @@ fn who_was_not_let_in_leaves_no_will() {
         client.send(&connect_with_will(V5, "plant/state"));
         client.core.handle_order(order);
         assert_ne!(client.over(), "not over");
-        assert_eq!((client.said(), client.core.take_will()), (Vec::new(), None));
+        assert_eq!(client.core.take_will(), None);
+        // Who is in the way only now may come again.
+        let busy: &[u8] = match order {
+            Order::Busy => &[0x20, 3, 0, 0x89, 0],
+            _ => &[],
+        };
+        assert_eq!(client.said(), busy);
     }
 }
 
@@ -689,6 +700,30 @@ fn a_slow_connect_has_one_deadline() {
     );
 }
 
+/// Whatever the decision waits for, it has one deadline, from CONNECT on.
+#[test]
+fn an_arrival_that_takes_too_long_is_told_that_it_is_busy() {
+    for (version, said) in [(V4, &[0x20, 2, 0, 3][..]), (V5, &[0x20, 3, 0, 0x89, 0])] {
+        let mut client = Client::new();
+        client.send(&connect(version, "me", 10));
+        let due = client.start + ARRIVAL_TIMEOUT;
+        assert_eq!(client.core.poll_timeout(client.at(59_000)), Some(due));
+        client.core.handle_timeout(due - Duration::from_millis(1));
+        assert_eq!(
+            (client.said().as_slice(), client.over()),
+            (&[][..], "not over")
+        );
+        client.core.handle_timeout(due);
+        assert_eq!((client.said().as_slice(), client.over()), (said, "arrival"));
+        // A decision that comes after all lets nobody in.
+        client.admit_late(GRANTED);
+        assert_eq!(
+            (client.said().as_slice(), client.over()),
+            (&[][..], "arrival")
+        );
+    }
+}
+
 /// What follows CONNECT at once, as the standard allows, waits for the decision.
 #[test]
 fn nothing_of_a_client_is_taken_before_it_is_let_in() {
@@ -698,7 +733,6 @@ fn nothing_of_a_client_is_taken_before_it_is_let_in() {
         let mut client = Client::new();
         client.send(&bytes);
         assert!(!client.core.wants_read(client.start));
-        assert_eq!(client.core.poll_timeout(client.start), None);
         assert_eq!((client.said(), client.batch.records()), (Vec::new(), 0));
         let refused = Admission::Refused {
             code: 0x87,
