@@ -90,8 +90,8 @@ enum Phase {
 /// One client's connection.
 #[derive(Debug)]
 pub(super) struct Connection {
-    number: u64,
-    epoch: u64,
+    /// What its client is called if it has no name of its own.
+    assigned: u128,
     phase: Phase,
     version: Version,
     session: u64,
@@ -126,11 +126,10 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// The connection `number` of this process, whose start `epoch` tells apart from others.
-    pub(super) fn new(number: u64, epoch: u64, messages_per_s: u32, now: Instant) -> Self {
+    /// A connection whose client is called `assigned`, which nobody can guess, if it has no name.
+    pub(super) fn new(assigned: u128, messages_per_s: u32, now: Instant) -> Self {
         Self {
-            number,
-            epoch,
+            assigned,
             phase: Phase::New,
             version: Version::V4,
             session: 0,

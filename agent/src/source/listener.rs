@@ -1,6 +1,7 @@
 //! The MQTT listener's sockets and tasks: one task a connection, no decision in any of them.
 
 use super::access::{Access, AccessError, Peer};
+use super::assigned::{Assigned, NoRandomness};
 use super::connection::{Connection, Now, Order};
 use super::files;
 use super::registry::{Registry, Signal};
@@ -63,7 +64,7 @@ struct Shared {
     access: Access,
     tls: Option<Tls>,
     handshakes: Arc<Handshakes>,
-    epoch: u64,
+    assigned: Assigned,
     messages_per_s: u32,
     /// Bytes that unfinished packets hold, who clients are, and batches that wait for room in the
     /// queue.
@@ -93,7 +94,7 @@ impl Listener {
             access,
             tls,
             handshakes: Handshakes::new(HANDSHAKES_MAX),
-            epoch: unix_us() as u64,
+            assigned: Assigned::new()?,
             messages_per_s: config.rate_limit_messages_per_s,
             unfinished: AtomicUsize::new(0),
             counters: Counters::new(),
@@ -249,7 +250,7 @@ impl Task {
         Self {
             stream,
             number,
-            core: Connection::new(number, shared.epoch, shared.messages_per_s, now)
+            core: Connection::new(shared.assigned.of(number), shared.messages_per_s, now)
                 .refusing(shared.refuse.clone()),
             signal,
             shared: Arc::clone(shared),

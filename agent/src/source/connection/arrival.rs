@@ -149,7 +149,7 @@ impl Connection {
         let assigned = connect
             .client_id
             .is_empty()
-            .then(|| format!("tributary-{:x}-{:x}", self.epoch, self.number).into_boxed_str());
+            .then(|| format!("tributary-{:032x}", self.assigned).into_boxed_str());
         let client_id = assigned.as_deref().unwrap_or(connect.client_id);
         self.session = Message::session_of(client_id);
         self.will = Will::of(connect);
