@@ -91,6 +91,9 @@ impl<'a> Letter<'a> {
                 UserProperties::read(read_bytes(input)?)?,
             ),
         };
+        if flags & !WILL != 0 {
+            return None;
+        }
         let word = match version {
             1 => "",
             _ => read_text(input)?,
@@ -299,6 +302,8 @@ mod tests {
         let old = [&[1], &bytes[1..33], &bytes[46..]].concat();
         assert_eq!(Letter::read(&old), Some(Letter { word: "", ..LETTER }));
         assert_eq!(Letter::read(&[&[4], &bytes[1..]].concat()), None);
+        let unknown = [&bytes[..33], &[2], &bytes[34..]].concat();
+        assert_eq!(Letter::read(&unknown), None, "a flag that nobody knows");
         for length in 0..bytes.len() - 1 {
             assert_eq!(Letter::read(&bytes[..length]), None, "{length}");
         }

@@ -14,6 +14,9 @@ pub const CONNECTIONS_FEW: usize = 1_000;
 pub const ACCEPT_BACKLOG: u32 = 4_096;
 /// Time from accept until CONNECT is complete.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time from there until CONNACK: for a password that is verified behind others, the log that is
+/// read at a start, and an older connection of the same client that ends.
+pub const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time that a peer may leave our bytes unread before it is given up.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of one MQTT packet, fixed header included.
@@ -99,8 +102,11 @@ pub const ARGON2_PASSES_MAX: u32 = 16;
 pub const ARGON2_LANES_MAX: u32 = 4;
 /// Passwords that are verified at once: half of the processors, and no more than this.
 pub const VERIFIERS_MAX: usize = 2;
-/// Clients that wait for that; beyond, they are told that the server is busy.
-pub const VERIFICATIONS_WAITING_MAX: usize = 256;
+/// Clients whose passwords are verified or wait for that; beyond, they are told that the server is
+/// busy.
+pub const LOGINS_MAX: usize = 2_048;
+/// Those of one address (IPv6: a /64), which may be a whole plant's: it leaves room for others.
+pub const LOGINS_OF_ADDRESS_MAX: usize = 1_024;
 /// Wrong passwords of one address at once, before it may only come with what is known to be good.
 pub const FAILURES_MAX: u32 = 64;
 /// Time after which an address may fail once more.
@@ -257,8 +263,11 @@ pub const DEVICE_MARKS: usize = 64;
 pub const SESSION_MARKS: usize = 2 * RECEIVE_MAX;
 /// Devices whose marks are kept; beyond, one not seen lately is forgotten.
 pub const MARKED_DEVICES_MAX: usize = 100_000;
-/// Sessions whose marks are kept.
-pub const MARKED_SESSIONS_MAX: usize = CONNECTIONS_MAX;
+/// Sessions whose marks are kept though many others come: those that outlive their connection, or
+/// have messages that were not released.
+pub const HELD_SESSIONS_MAX: usize = SESSIONS_MAX;
+/// Sessions whose marks are kept: as many others as there may be connections.
+pub const MARKED_SESSIONS_MAX: usize = HELD_SESSIONS_MAX + CONNECTIONS_MAX;
 /// Newest messages of a broker that a repeat is recognised by: twice what may be unacknowledged.
 pub const BROKER_MARKS: usize = 2 * BROKER_RECEIVE_MAX.2 as usize;
 /// Sessions at brokers whose marks are kept: those of today, and as many of another configuration.
@@ -324,7 +333,8 @@ pub const CURSOR_SLOT_BYTES: u64 = 256 * 1024;
 const _: () = assert!(CONNECT_BYTES_MAX <= PACKET_BYTES_MAX);
 const _: () = assert!(RECEIVE_MAX <= UNRELEASED_MAX);
 const _: () = assert!(TOPIC_ALIAS_BYTES_MAX < READ_BYTES);
-const _: () = assert!(SESSIONS_MAX <= MARKED_SESSIONS_MAX);
+const _: () = assert!(SESSIONS_MAX <= HELD_SESSIONS_MAX);
+const _: () = assert!(HELD_SESSIONS_MAX < MARKED_SESSIONS_MAX);
 const _: () = assert!(READ_BYTES <= UNACKED_BYTES_MAX);
 const _: () = assert!(UNFINISHED_BYTES_ALLOWED < READ_BYTES);
 const _: () = assert!(CONNECTIONS_MAX * UNFINISHED_BYTES_ALLOWED < UNFINISHED_BYTES_MAX);
@@ -334,6 +344,7 @@ const _: () = assert!(ARGON2_PASSES <= ARGON2_PASSES_MAX && ARGON2_LANES <= ARGO
 // What verifying takes beside everything else.
 const _: () = assert!(VERIFIERS_MAX * ARGON2_MEMORY_KIB as usize <= 16 * 1024);
 const _: () = assert!(PASSWORD_BYTES_MAX + USER_NAME_BYTES_MAX < CONNECT_BYTES_MAX);
+const _: () = assert!(LOGINS_OF_ADDRESS_MAX < LOGINS_MAX && LOGINS_MAX <= CONNECTIONS_MAX);
 const _: () = assert!(HANDSHAKES_MAX < CONNECTIONS_MAX);
 const _: () = assert!(TLS_OUTGOING_BYTES_MAX <= OUTGOING_BYTES_MAX);
 // A text value never exceeds what a reading holds only because it is checked: a payload may.

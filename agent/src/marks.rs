@@ -17,16 +17,19 @@
 //! nothing tells a second copy from a second measurement.
 
 use crate::limits::{
-    DEVICE_MARKS, MARKED_DEVICES_MAX, MARKED_SESSIONS_MAX, SESSION_MARKS, UNRELEASED_MAX,
+    DEVICE_MARKS, HELD_SESSIONS_MAX, MARKED_DEVICES_MAX, MARKED_SESSIONS_MAX, SESSION_MARKS,
+    UNRELEASED_MAX,
 };
 
 mod broker;
 mod checkpoint;
 mod ring;
+mod sessions;
 
 use broker::BrokerMarks;
 pub use checkpoint::MarksError;
 use ring::{Keyed, Ring};
+use sessions::Sessions;
 
 /// What a message is judged by.
 #[derive(Clone, Copy, Debug)]
@@ -113,7 +116,7 @@ struct Client {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Marks {
     devices: Keyed<Box<str>, Ring<DEVICE_MARKS>>,
-    sessions: Keyed<u64, Client>,
+    sessions: Sessions,
     brokers: BrokerMarks,
 }
 
@@ -128,7 +131,7 @@ impl Marks {
     pub fn new() -> Self {
         Self {
             devices: Keyed::new(MARKED_DEVICES_MAX),
-            sessions: Keyed::new(MARKED_SESSIONS_MAX),
+            sessions: Sessions::new(MARKED_SESSIONS_MAX, HELD_SESSIONS_MAX),
             brokers: BrokerMarks::new(),
         }
     }
@@ -171,37 +174,48 @@ impl Marks {
             number: i64::from(message.packet_id),
             content: message.content,
         };
-        let client = self.sessions.entry(&message.session, || message.session);
         let blank = message.device_seq.is_none() && !message.has_time;
-        if message.exactly_once {
-            client.judge_exactly_once(mark, message.dup, blank)
-        } else {
-            client.judge_at_least_once(mark, message.dup, blank)
+        self.sessions.change(message.session, |client| {
+            if message.exactly_once {
+                client.judge_exactly_once(mark, message.dup, blank)
+            } else {
+                client.judge_at_least_once(mark, message.dup, blank)
+            }
+        })
+    }
+
+    /// A session's QoS 2 message was released. Of one that is not known there is nothing to say.
+    pub fn release(&mut self, session: u64, packet_id: u16) {
+        let number = i64::from(packet_id);
+        self.sessions.change_known(session, |client| {
+            client.unreleased.retain(|mark| mark.number != number);
+        });
+    }
+
+    /// A session is kept for this many seconds once its client is gone; 0: not at all.
+    pub fn keep(&mut self, session: u64, expiry_s: u32) {
+        let keep = |client: &mut Client| client.expiry_s = expiry_s;
+        match expiry_s {
+            0 => self.sessions.change_known(session, keep),
+            _ => self.sessions.change(session, keep),
         }
     }
 
-    /// A session's QoS 2 message was released.
-    pub fn release(&mut self, session: u64, packet_id: u16) {
-        let client = self.sessions.entry(&session, || session);
-        let number = i64::from(packet_id);
-        client.unreleased.retain(|mark| mark.number != number);
-    }
-
-    /// A session is kept for this many seconds once its client is gone.
-    pub fn keep(&mut self, session: u64, expiry_s: u32) {
-        self.sessions.entry(&session, || session).expiry_s = expiry_s;
-    }
-
-    /// The sessions that are kept, and for how many seconds.
+    /// The sessions that are kept, and for how many seconds; who was heard of last comes first.
     pub fn kept(&self) -> impl Iterator<Item = (u64, u32)> {
-        let sessions = self.sessions.iter();
+        let sessions = self.sessions.newest_first();
         sessions
-            .map(|(session, _, client)| (*session, client.expiry_s))
+            .map(|(session, client)| (session, client.expiry_s))
             .filter(|(_, expiry_s)| *expiry_s > 0)
     }
 }
 
 impl Client {
+    /// Whether forgetting it would lose more than evidence for what was acknowledged.
+    fn holds_something(&self) -> bool {
+        self.expiry_s > 0 || !self.unreleased.is_empty()
+    }
+
     fn judge_at_least_once(&mut self, mark: Mark, dup: bool, blank: bool) -> Judged {
         if dup && self.newest.newest(mark.number) == Some(mark) {
             return Judged::Repeat(Reason::Dup);

@@ -6,6 +6,7 @@
 //! [`broker`] is the user's own broker as a source.
 
 pub mod access;
+mod assigned;
 pub mod broker;
 mod codec;
 mod connection;

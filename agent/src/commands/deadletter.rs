@@ -423,6 +423,7 @@ fn tried(
     json!({
         "id": id.to_string(),
         "topic": letter.topic,
+        "will": letter.will,
         "rule": filter,
         "dead": dead,
         "readings": readings,

@@ -2,15 +2,19 @@
 
 use super::broker::BrokerMarks;
 use super::ring::{Keyed, Ring};
+use super::sessions::Sessions;
 use super::{Client, Mark, Marks};
 use crate::limits::{
-    DEVICE_MARKS, MARKED_DEVICES_MAX, MARKED_SESSIONS_MAX, SESSION_MARKS, UNRELEASED_MAX,
+    DEVICE_MARKS, HELD_SESSIONS_MAX, MARKED_DEVICES_MAX, MARKED_SESSIONS_MAX, SESSION_MARKS,
+    UNRELEASED_MAX,
 };
 use bytes::{Buf, BufMut, TryGetError};
 use tributary_protocol::limits::NAME_BYTES_MAX;
 
-const VERSION: u16 = 2;
-/// Without what QoS 2, sessions and brokers need.
+const VERSION: u16 = 3;
+/// Sessions in slots that a hand went round, like devices.
+const VERSION_2: u16 = 2;
+/// The same, without what QoS 2, sessions and brokers need.
 const VERSION_1: u16 = 1;
 
 /// Bytes of one mark.
@@ -45,13 +49,15 @@ impl Marks {
         for (device, used, ring) in self.devices.iter() {
             out.put_u16_le(device.len() as u16);
             out.put_slice(device.as_bytes());
-            write_ring(out, used, ring);
+            out.put_u8(u8::from(used));
+            write_ring(out, ring);
         }
-        out.put_u32_le(self.sessions.len() as u32);
-        out.put_u32_le(self.sessions.hand() as u32);
-        for (session, used, client) in self.sessions.iter() {
-            out.put_u64_le(*session);
-            write_ring(out, used, &client.newest);
+        // Their order says who goes next.
+        out.put_u32_le(self.sessions.loose_len() as u32);
+        out.put_u32_le(self.sessions.held_len() as u32);
+        for (session, client) in self.sessions.loose().chain(self.sessions.held()) {
+            out.put_u64_le(session);
+            write_ring(out, &client.newest);
             out.put_u32_le(client.expiry_s);
             out.put_u16_le(client.unreleased.len() as u16);
             client
@@ -66,9 +72,9 @@ impl Marks {
     pub fn growth_bytes(&self) -> usize {
         let devices = self.devices.iter();
         let devices: usize = devices.map(|(_, _, ring)| DEVICE_MARKS - ring.len()).sum();
-        let sessions = self.sessions.iter();
+        let sessions = self.sessions.newest_first();
         let sessions: usize = sessions
-            .map(|(_, _, client)| SESSION_MARKS - client.newest.len())
+            .map(|(_, client)| SESSION_MARKS - client.newest.len())
             .sum();
         MARK_BYTES * (devices + sessions)
     }
@@ -79,7 +85,7 @@ impl Marks {
     /// What is wrong with them.
     pub fn read_checkpoint(input: &mut &[u8]) -> Result<Self, MarksError> {
         let version = input.try_get_u16_le()?;
-        if version != VERSION && version != VERSION_1 {
+        if !(VERSION_1..=VERSION).contains(&version) {
             return Err(MarksError::Version(version));
         }
         let mut devices = Keyed::new(MARKED_DEVICES_MAX);
@@ -93,29 +99,17 @@ impl Marks {
             let name = std::str::from_utf8(name).map_err(|_| MarksError::Field("device"))?;
             let name: Box<str> = name.into();
             *input = rest;
-            let (used, ring) = read_ring::<DEVICE_MARKS>(input)?;
+            let used = input.try_get_u8()? != 0;
+            let ring = read_ring::<DEVICE_MARKS>(input)?;
             devices
                 .restore(name, used, ring)
                 .ok_or(MarksError::Field("device"))?;
         }
         devices.set_hand(hand as usize);
-        let mut sessions = Keyed::new(MARKED_SESSIONS_MAX);
-        let (count, hand) = (input.try_get_u32_le()?, input.try_get_u32_le()?);
-        for _ in 0..count {
-            let session = input.try_get_u64_le()?;
-            let (used, newest) = read_ring(input)?;
-            let mut client = Client {
-                newest,
-                ..Client::default()
-            };
-            if version != VERSION_1 {
-                read_session(input, &mut client)?;
-            }
-            sessions
-                .restore(session, used, client)
-                .ok_or(MarksError::Field("session"))?;
-        }
-        sessions.set_hand(hand as usize);
+        let sessions = match version {
+            VERSION => read_sessions(input)?,
+            _ => read_slots(input, version)?,
+        };
         let brokers = match version {
             VERSION_1 => BrokerMarks::new(),
             _ => BrokerMarks::read(input)?,
@@ -128,8 +122,7 @@ impl Marks {
     }
 }
 
-fn write_ring<const N: usize>(out: &mut Vec<u8>, used: bool, ring: &Ring<N>) {
-    out.put_u8(u8::from(used));
+fn write_ring<const N: usize>(out: &mut Vec<u8>, ring: &Ring<N>) {
     out.put_u16_le(ring.len() as u16);
     ring.iter().for_each(|mark| write_mark(out, mark));
 }
@@ -146,7 +139,53 @@ fn read_mark(input: &mut &[u8]) -> Result<Mark, MarksError> {
     })
 }
 
-fn read_session(input: &mut &[u8], client: &mut Client) -> Result<(), MarksError> {
+/// Sessions as they are written now: oldest first, those that hold something behind the others.
+fn read_sessions(input: &mut &[u8]) -> Result<Sessions, MarksError> {
+    let mut sessions = Sessions::new(MARKED_SESSIONS_MAX, HELD_SESSIONS_MAX);
+    let (loose, held) = (input.try_get_u32_le()?, input.try_get_u32_le()?);
+    for (count, is_held) in [(loose, false), (held, true)] {
+        for _ in 0..count {
+            let session = input.try_get_u64_le()?;
+            let mut client = Client {
+                newest: read_ring(input)?,
+                ..Client::default()
+            };
+            read_held(input, &mut client)?;
+            let restored = sessions.restore(session, client, is_held);
+            restored.ok_or(MarksError::Field("session"))?;
+        }
+    }
+    Ok(sessions)
+}
+
+/// Sessions in slots, of the versions before: who would have gone next is the oldest.
+fn read_slots(input: &mut &[u8], version: u16) -> Result<Sessions, MarksError> {
+    let (count, hand) = (input.try_get_u32_le()?, input.try_get_u32_le()?);
+    let mut slots = Vec::new();
+    for _ in 0..count {
+        let (session, used) = (input.try_get_u64_le()?, input.try_get_u8()? != 0);
+        let mut client = Client {
+            newest: read_ring(input)?,
+            ..Client::default()
+        };
+        if version == VERSION_2 {
+            read_held(input, &mut client)?;
+        }
+        slots.push((used, session, client));
+    }
+    let hand = (hand as usize).min(slots.len());
+    slots.rotate_left(hand);
+    slots.sort_by_key(|(used, _, _)| *used);
+    let mut sessions = Sessions::new(MARKED_SESSIONS_MAX, HELD_SESSIONS_MAX);
+    for (_, session, client) in slots {
+        let held = client.holds_something();
+        let restored = sessions.restore(session, client, held);
+        restored.ok_or(MarksError::Field("session"))?;
+    }
+    Ok(sessions)
+}
+
+fn read_held(input: &mut &[u8], client: &mut Client) -> Result<(), MarksError> {
     client.expiry_s = input.try_get_u32_le()?;
     let count = usize::from(input.try_get_u16_le()?);
     if count > UNRELEASED_MAX {
@@ -158,8 +197,7 @@ fn read_session(input: &mut &[u8], client: &mut Client) -> Result<(), MarksError
     Ok(())
 }
 
-fn read_ring<const N: usize>(input: &mut &[u8]) -> Result<(bool, Ring<N>), MarksError> {
-    let used = input.try_get_u8()? != 0;
+fn read_ring<const N: usize>(input: &mut &[u8]) -> Result<Ring<N>, MarksError> {
     let count = usize::from(input.try_get_u16_le()?);
     if count > N {
         return Err(MarksError::Field("count of marks"));
@@ -168,5 +206,5 @@ fn read_ring<const N: usize>(input: &mut &[u8]) -> Result<(bool, Ring<N>), Marks
     for _ in 0..count {
         ring.push(read_mark(input)?);
     }
-    Ok((used, ring))
+    Ok(ring)
 }

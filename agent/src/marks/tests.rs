@@ -1,6 +1,7 @@
 //! What is a repeat and what is not, and that a checkpoint changes nothing.
 
 use super::*;
+use crate::limits::CONNECTIONS_MAX;
 use proptest::prelude::*;
 
 fn message(seq: Option<i64>, content: u64) -> Evidence<'static> {
@@ -197,6 +198,65 @@ fn sessions_that_are_kept_are_told_and_written_down() {
     assert_eq!(back.kept().collect::<Vec<_>>(), [(7, 60)]);
 }
 
+/// Devices that connect, publish and are never seen again, as a fleet of buttons does: none of
+/// them takes the place of a session that holds something.
+#[test]
+fn any_number_of_short_sessions_forgets_none_that_holds_something() {
+    let unreleased = Evidence {
+        exactly_once: true,
+        dup: true,
+        ..message(None, 10)
+    };
+    let mut marks = Marks::new();
+    assert_eq!(marks.judge(&unreleased), Judged::New);
+    marks.keep(2, 60);
+    for session in 0..2 * MARKED_SESSIONS_MAX as u64 {
+        let session = 100 + session;
+        let short = Evidence {
+            session,
+            exactly_once: session % 2 == 0,
+            ..message(None, 10)
+        };
+        marks.judge(&short);
+        marks.release(session, 5);
+        marks.keep(session, 0);
+    }
+    let kept: Vec<_> = marks.kept().collect();
+    assert_eq!(kept, [(2, 60)]);
+    assert_eq!(marks.judge(&unreleased), Judged::Repeat(Reason::Unreleased));
+    let lens = (marks.sessions.loose_len(), marks.sessions.held_len());
+    assert_eq!(lens, (MARKED_SESSIONS_MAX - 2, 2), "and there is a bound");
+}
+
+#[test]
+fn of_a_session_that_is_not_known_nothing_is_released_or_ended() {
+    let mut marks = Marks::new();
+    marks.release(7, 5);
+    marks.keep(7, 0);
+    assert_eq!(marks, Marks::new());
+}
+
+/// More sessions that hold something than are told apart: the oldest of them go behind those that
+/// hold nothing, and are the first to go only then.
+#[test]
+fn of_too_many_that_hold_something_the_oldest_goes() {
+    let mut marks = Marks::new();
+    for session in 0..HELD_SESSIONS_MAX as u64 + 1 {
+        marks.keep(session, 60);
+    }
+    assert_eq!(marks.sessions.held_len(), HELD_SESSIONS_MAX);
+    assert_eq!(marks.kept().count(), HELD_SESSIONS_MAX + 1, "still known");
+    for session in 0..CONNECTIONS_MAX as u64 {
+        let session = 1_000_000 + session;
+        marks.judge(&Evidence {
+            session,
+            ..message(None, 10)
+        });
+    }
+    assert!(marks.kept().all(|(session, _)| session != 0));
+    assert_eq!(marks.kept().count(), HELD_SESSIONS_MAX);
+}
+
 /// As the version before QoS 2 wrote them: one session, one mark.
 #[test]
 fn marks_of_version_1_are_read() {
@@ -213,6 +273,39 @@ fn marks_of_version_1_are_read() {
         ..message(None, 10)
     };
     assert_eq!(marks.judge(&again), Judged::Repeat(Reason::Dup));
+}
+
+/// As version 2 wrote them: three sessions in slots, the hand on the second, which was not used
+/// since the hand came by; the first is kept, and the third has a message that was not released.
+#[test]
+fn marks_of_version_2_are_read_and_who_would_have_gone_next_still_does() {
+    let mut bytes = vec![2, 0];
+    bytes.extend([0; 8]);
+    bytes.extend([3, 0, 0, 0, 1, 0, 0, 0]);
+    let slot = |session: u8, used: u8, expiry_s: u8, unreleased: u8| {
+        let mut bytes = vec![session, 0, 0, 0, 0, 0, 0, 0, used, 0, 0];
+        bytes.extend([expiry_s, 0, 0, 0, unreleased, 0]);
+        for _ in 0..unreleased {
+            bytes.extend([5, 0, 0, 0, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0, 0, 0]);
+        }
+        bytes
+    };
+    for slot in [slot(7, 1, 60, 0), slot(8, 0, 0, 0), slot(1, 1, 0, 1)] {
+        bytes.extend(slot);
+    }
+    bytes.extend([1, 0]);
+    bytes.extend([0; 16]);
+    let mut input = bytes.as_slice();
+    let mut marks = Marks::read_checkpoint(&mut input).unwrap();
+    assert!(input.is_empty());
+    assert_eq!(marks.order(), (vec![8], vec![1, 7]));
+    assert_eq!(marks.kept().collect::<Vec<_>>(), [(7, 60)]);
+    let again = Evidence {
+        exactly_once: true,
+        dup: true,
+        ..message(None, 10)
+    };
+    assert_eq!(marks.judge(&again), Judged::Repeat(Reason::Unreleased));
 }
 
 /// A QoS 2 client that keeps to the standard, takes the lowest free packet id, and publishes the
@@ -318,25 +411,61 @@ fn evidence() -> impl Strategy<Value = Evidence<'static>> {
         )
 }
 
+/// What the log may say next.
+#[derive(Clone, Debug)]
+enum Said {
+    Message(Evidence<'static>),
+    Release(u64, u16),
+    Keep(u64, u32),
+}
+
+fn said() -> impl Strategy<Value = Said> {
+    prop_oneof![
+        6 => evidence().prop_map(Said::Message),
+        2 => (0u64..3, 0u16..5).prop_map(|(session, id)| Said::Release(session, id)),
+        1 => (0u64..3, 0u32..2).prop_map(|(session, expiry_s)| Said::Keep(session, expiry_s)),
+    ]
+}
+
+impl Marks {
+    /// Sessions that hold nothing, and those that do, oldest first.
+    fn order(&self) -> (Vec<u64>, Vec<u64>) {
+        let loose = self.sessions.loose().map(|(session, _)| session);
+        let held = self.sessions.held().map(|(session, _)| session);
+        (loose.collect(), held.collect())
+    }
+
+    fn hear(&mut self, said: &Said) -> Option<Judged> {
+        match said {
+            Said::Message(message) => return Some(self.judge(message)),
+            Said::Release(session, packet_id) => self.release(*session, *packet_id),
+            Said::Keep(session, expiry_s) => self.keep(*session, *expiry_s),
+        }
+        None
+    }
+}
+
 proptest! {
-    /// Wherever a checkpoint is taken, what follows is judged the same.
+    /// Wherever a checkpoint is taken, what follows is judged the same, and the same go next.
     #[test]
     fn a_checkpoint_changes_nothing(
-        before in proptest::collection::vec(evidence(), 0..300),
-        after in proptest::collection::vec(evidence(), 0..50),
+        before in proptest::collection::vec(said(), 0..300),
+        after in proptest::collection::vec(said(), 0..50),
     ) {
         let mut marks = Marks::new();
-        for message in &before {
-            marks.judge(message);
+        for said in &before {
+            marks.hear(said);
         }
         let mut bytes = Vec::new();
         marks.write_checkpoint(&mut bytes);
         let mut input = bytes.as_slice();
         let mut back = Marks::read_checkpoint(&mut input).unwrap();
         prop_assert!(input.is_empty());
-        for message in &after {
-            prop_assert_eq!(back.judge(message), marks.judge(message));
+        prop_assert_eq!(back.order(), marks.order());
+        for said in &after {
+            prop_assert_eq!(back.hear(said), marks.hear(said));
         }
+        prop_assert_eq!(back.order(), marks.order());
     }
 
     #[test]

@@ -3,14 +3,16 @@
 
 pub mod acl;
 mod failures;
+mod logins;
 mod name;
 pub mod password;
 pub mod store;
 pub mod users;
 
-use crate::limits::{VERIFICATIONS_WAITING_MAX, VERIFIERS_MAX};
+use crate::limits::VERIFIERS_MAX;
 use acl::Grants;
 use failures::Failures;
+use logins::Logins;
 pub use name::{NameError, user_of};
 use password::{Hashed, Password};
 use std::collections::HashMap;
@@ -85,9 +87,9 @@ pub struct Access {
     /// What a certificate allows whose name has no user of its own.
     certificates: Arc<Grants>,
     known: RwLock<Arc<Known>>,
-    failures: Mutex<Failures>,
+    failures: Arc<Mutex<Failures>>,
     verifying: Arc<Semaphore>,
-    waiting: Semaphore,
+    logins: Logins,
 }
 
 /// What passwords are held against.
@@ -126,9 +128,9 @@ impl Access {
             passwords: file.map(Passwords::new).transpose()?,
             certificates: Arc::new(certificates),
             known: RwLock::new(Arc::new(known)),
-            failures: Mutex::default(),
+            failures: Arc::default(),
             verifying: Arc::new(Semaphore::new(verifiers())),
-            waiting: Semaphore::new(VERIFICATIONS_WAITING_MAX),
+            logins: Logins::default(),
         })
     }
 
@@ -147,8 +149,11 @@ impl Access {
         Arc::clone(&known.unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn failures(&self) -> MutexGuard<'_, Failures> {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    fn may_fail(&self, address: IpAddr) -> Result<(), Refused> {
+        match lock(&self.failures).may(address, Instant::now()) {
+            true => Ok(()),
+            false => Err(refused(TOO_OFTEN, "too_many_failures")),
+        }
     }
 
     /// Reads the users again; on an error they stay as they were. What was verified of a user whose
@@ -185,8 +190,22 @@ impl Access {
         entry == identity.entry.as_ref()
     }
 
+    /// What a client that was found to be somebody may do now that it is gone; `None` if what it
+    /// proved that with proves nothing any more.
+    pub(super) fn grants_now(&self, identity: &Identity) -> Option<Arc<Grants>> {
+        let known = self.known();
+        let now = known.users.find(&identity.user).map(|(_, user)| user);
+        if identity.trust.is_some() {
+            let own = now.map(|user| &user.grants);
+            return Some(Arc::clone(own.unwrap_or(&self.certificates)));
+        }
+        let before = identity.entry.as_ref()?;
+        now.filter(|user| user.password == before.password)
+            .map(|user| Arc::clone(&user.grants))
+    }
+
     /// Finds out who came; `None` is somebody, where nobody has to say who they are. Cancel safe: a
-    /// verification that was begun goes on to its end, and is counted until then.
+    /// verification that was begun goes on to its end, and a failure is charged.
     pub(super) async fn identify(
         &self,
         peer: &Peer,
@@ -238,25 +257,42 @@ impl Access {
         let known = self.known();
         let found = known.users.find(user);
         let fingerprint = passwords.fingerprint(user, &password);
-        if known.verified().get(user) == Some(&fingerprint)
-            && let Some((name, entry)) = found
-        {
+        let remembered = || {
+            let same = known.verified().get(user) == Some(&fingerprint);
+            let (name, entry) = found.filter(|_| same)?;
             count("remembered");
-            return Ok(by_password(name, entry));
-        }
-        let Ok(_waiting) = self.waiting.try_acquire() else {
-            return Err(refused(BUSY, "busy"));
+            Some(by_password(name, entry))
         };
-        if !self.failures().charge(address, Instant::now()) {
-            return Err(refused(TOO_OFTEN, "too_many_failures"));
+        if let Some(identity) = remembered() {
+            return Ok(identity);
         }
+        self.may_fail(address)?;
+        let _login = self
+            .logins
+            .begin(address)
+            .map_err(|reason| refused(BUSY, reason))?;
+        let permit = Arc::clone(&self.verifying).acquire_owned().await;
+        // What was found out while this one waited: neither is computed once more.
+        if let Some(identity) = remembered() {
+            return Ok(identity);
+        }
+        self.may_fail(address)?;
         let hashed = found.and_then(|(_, user)| user.password.clone());
         let is_known = hashed.is_some();
         let hashed = hashed.map_or_else(|| Arc::clone(&passwords.decoy), Arc::new);
-        let good = self.compute(hashed, password).await && is_known;
+        let failures = Arc::clone(&self.failures);
+        let verifying = blocking(move || {
+            let good = hashed.is(&password) && is_known;
+            if !good {
+                // Here: whoever goes away meanwhile has failed all the same.
+                lock(&failures).charge(address, Instant::now());
+            }
+            drop(permit);
+            good
+        });
+        let good = verifying.await;
         match found {
             Some((name, entry)) if good => {
-                self.failures().give_back(address);
                 known.verified().insert(Arc::clone(name), fingerprint);
                 count("password");
                 Ok(by_password(name, entry))
@@ -272,17 +308,16 @@ impl Access {
             }
         }
     }
+}
 
-    /// Verifies on a thread that may block; as many at once as there are permits.
-    async fn compute(&self, hashed: Arc<Hashed>, password: Password) -> bool {
-        let permit = Arc::clone(&self.verifying).acquire_owned().await;
-        let task = tokio::task::spawn_blocking(move || {
-            let good = hashed.is(&password);
-            drop(permit);
-            good
-        });
-        task.await.unwrap_or(false)
-    }
+/// Verifies on a thread that may block.
+async fn blocking(verify: impl FnOnce() -> bool + Send + 'static) -> bool {
+    tokio::task::spawn_blocking(verify).await.unwrap_or(false)
+}
+
+/// Nothing panics while it holds the lock.
+fn lock(failures: &Mutex<Failures>) -> MutexGuard<'_, Failures> {
+    failures.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl fmt::Debug for Passwords {

@@ -10,8 +10,8 @@ use super::codec::{self, Answer, Fault, Header, Packet, Version, read_header, re
 use super::intake::Skipping;
 use super::rate::Bucket;
 use crate::limits::{
-    CONNECT_BYTES_MAX, CONNECT_TIMEOUT, OUTGOING_BYTES_MAX, PACKET_BYTES_MAX, UNACKED_BYTES_MAX,
-    UNACKED_MESSAGES_MAX,
+    ARRIVAL_TIMEOUT, CONNECT_BYTES_MAX, CONNECT_TIMEOUT, OUTGOING_BYTES_MAX, PACKET_BYTES_MAX,
+    UNACKED_BYTES_MAX, UNACKED_MESSAGES_MAX,
 };
 use crate::spool::RefuseNew;
 use crate::wal::{Batch, Message};
@@ -90,8 +90,8 @@ enum Phase {
 /// One client's connection.
 #[derive(Debug)]
 pub(super) struct Connection {
-    number: u64,
-    epoch: u64,
+    /// What its client is called if it has no name of its own.
+    assigned: u128,
     phase: Phase,
     version: Version,
     session: u64,
@@ -126,11 +126,10 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// The connection `number` of this process, whose start `epoch` tells apart from others.
-    pub(super) fn new(number: u64, epoch: u64, messages_per_s: u32, now: Instant) -> Self {
+    /// A connection whose client is called `assigned`, which nobody can guess, if it has no name.
+    pub(super) fn new(assigned: u128, messages_per_s: u32, now: Instant) -> Self {
         Self {
-            number,
-            epoch,
+            assigned,
             phase: Phase::New,
             version: Version::V4,
             session: 0,
@@ -232,6 +231,7 @@ impl Connection {
     pub(super) fn handle_order(&mut self, order: Order) {
         match order {
             Order::TakenOver => self.end(0x8e, "taken_over"),
+            Order::Busy if matches!(self.phase, Phase::Arriving(_)) => self.turn_away("memory"),
             Order::Busy => self.end(0x97, "memory"),
             Order::Revoked => {
                 // It may not say this any more either.
@@ -257,6 +257,9 @@ impl Connection {
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         match self.phase {
             Phase::New if now >= self.heard_deadline(CONNECT_TIMEOUT) => self.over("no_connect"),
+            Phase::Arriving(_) if now >= self.heard_deadline(ARRIVAL_TIMEOUT) => {
+                self.turn_away("arrival");
+            }
             Phase::Open => {
                 let limit = self.keep_alive.filter(|_| !self.is_full());
                 if limit.is_some_and(|limit| now >= self.heard_deadline(limit)) {
@@ -275,13 +278,15 @@ impl Connection {
     pub(super) fn poll_timeout(&self, now: Instant) -> Option<Instant> {
         match self.phase {
             Phase::New => Some(self.heard_deadline(CONNECT_TIMEOUT)),
+            // Nothing is read meanwhile: it was heard of last by its CONNECT.
+            Phase::Arriving(_) => Some(self.heard_deadline(ARRIVAL_TIMEOUT)),
             Phase::Open if self.is_full() => None,
             Phase::Open => {
                 let silent = self.keep_alive.map(|limit| self.heard_deadline(limit));
                 let blocked = self.rate.blocked_until(now);
                 silent.into_iter().chain(blocked).min()
             }
-            Phase::Arriving(_) | Phase::Draining | Phase::Over(_) => None,
+            Phase::Draining | Phase::Over(_) => None,
         }
     }
 
@@ -326,11 +331,12 @@ impl Connection {
         self.appended
     }
 
-    /// Bytes of memory that an unfinished packet, aliases and a will hold.
+    /// Bytes of memory that an unfinished packet, names, aliases and a will hold.
     pub(super) fn held_bytes(&self) -> usize {
         let skipping = self.skipping.as_deref().map_or(0, Skipping::held_bytes);
         let will = self.will.as_deref().map_or(0, Will::held_bytes);
-        self.tail.capacity() + skipping + will + self.aliases.held_bytes()
+        let names = self.rights().map_or(0, |rights| rights.client_id.len());
+        self.tail.capacity() + skipping + will + names + self.aliases.held_bytes()
     }
 
     /// Takes whole packets off the front of `bytes`; gives how many bytes they were.

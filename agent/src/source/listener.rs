@@ -1,6 +1,7 @@
 //! The MQTT listener's sockets and tasks: one task a connection, no decision in any of them.
 
 use super::access::{Access, AccessError, Peer};
+use super::assigned::{Assigned, NoRandomness};
 use super::connection::{Connection, Now, Order};
 use super::files;
 use super::registry::{Registry, Signal};
@@ -36,7 +37,6 @@ mod reload;
 
 use admission::{Admitting, Step, next_step};
 use counters::Counters;
-use departure::{publish_later, publish_will};
 use doors::{Door, accept, serve_one};
 pub use doors::{ListenerConfig, ListenerError, check};
 pub use reload::Reload;
@@ -64,9 +64,10 @@ struct Shared {
     access: Access,
     tls: Option<Tls>,
     handshakes: Arc<Handshakes>,
-    epoch: u64,
+    assigned: Assigned,
     messages_per_s: u32,
-    /// Bytes that unfinished packets hold, and batches that wait for room in the queue.
+    /// Bytes that unfinished packets hold, who clients are, and batches that wait for room in the
+    /// queue.
     unfinished: AtomicUsize,
     counters: Counters,
 }
@@ -93,7 +94,7 @@ impl Listener {
             access,
             tls,
             handshakes: Handshakes::new(HANDSHAKES_MAX),
-            epoch: unix_us() as u64,
+            assigned: Assigned::new()?,
             messages_per_s: config.rate_limit_messages_per_s,
             unfinished: AtomicUsize::new(0),
             counters: Counters::new(),
@@ -214,11 +215,14 @@ struct Task {
     client: Option<Box<str>>,
     /// Decides whether the client is let in.
     admitting: Option<Admitting>,
+    /// Bytes of who arrived, while that is decided.
+    arriving: usize,
     /// Whether it was said that it publishes where it may not.
     told_refused: bool,
     /// What waits for room in the queue; nothing is read meanwhile.
     batch: Option<Batch>,
-    /// Bytes of the core's unfinished packet and of `batch`, as they are counted in `Shared`.
+    /// Bytes of what the core holds, of the client's names and of `batch`, as they are counted in
+    /// `Shared`.
     held: usize,
 }
 
@@ -246,7 +250,7 @@ impl Task {
         Self {
             stream,
             number,
-            core: Connection::new(number, shared.epoch, shared.messages_per_s, now)
+            core: Connection::new(shared.assigned.of(number), shared.messages_per_s, now)
                 .refusing(shared.refuse.clone()),
             signal,
             shared: Arc::clone(shared),
@@ -256,6 +260,7 @@ impl Task {
             },
             client: None,
             admitting: None,
+            arriving: 0,
             told_refused: false,
             batch: None,
             held: 0,
@@ -273,6 +278,8 @@ impl Task {
         let reason = match shaken {
             Ok(()) => {
                 let reason = self.serve().await;
+                // Whoever is not waited for any more waits for nothing.
+                (self.admitting, self.arriving) = (None, 0);
                 self.depart().await;
                 self.last_words().await;
                 reason
@@ -470,7 +477,9 @@ impl Task {
     /// Brings this connection's part of the sum up to date; gives the sum.
     fn recount(&mut self) -> usize {
         let waiting = self.batch.as_ref().map_or(0, Batch::held_bytes);
-        let held = self.core.held_bytes() + waiting;
+        // The registry knows it, too.
+        let names = 2 * self.client.as_deref().map_or(0, str::len);
+        let held = self.core.held_bytes() + self.arriving + names + waiting;
         let all = &self.shared.unfinished;
         if held == self.held {
             return all.load(Ordering::Relaxed);
@@ -507,23 +516,8 @@ impl Task {
         {
             self.shared.queue.push(batch, room);
         }
+        self.leave_will().await;
         let (session, expiry_s) = (self.core.session(), self.core.session_expiry_s());
-        if let Some(will) = self.core.take_will() {
-            // Section 3.1.3.2.2 [5]: whichever comes first.
-            let delay = will
-                .delay
-                .min(Duration::from_secs(expiry_s.unwrap_or(0).into()));
-            let held = will.held_bytes();
-            let waiting = (delay > Duration::ZERO).then(|| self.shared.wills.wait(session, held));
-            let shared = Arc::clone(&self.shared);
-            match waiting.flatten() {
-                Some(fate) => {
-                    let later = publish_later(shared, session, will, delay, fate);
-                    self.shared.tasks.spawn(later);
-                }
-                None => publish_will(&shared, &will).await,
-            }
-        }
         if self.client.is_some() {
             self.shared.sessions.close(session, expiry_s);
         }

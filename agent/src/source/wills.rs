@@ -3,7 +3,7 @@
 
 use crate::limits::{WILLS_DELAYED_BYTES_MAX, WILLS_DELAYED_MAX};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
@@ -21,6 +21,8 @@ pub(super) enum Fate {
 pub(super) struct Wills {
     waiting: Mutex<HashMap<u64, oneshot::Sender<Fate>>>,
     bytes: AtomicUsize,
+    /// Whether it was said that one is not published.
+    told: AtomicBool,
 }
 
 impl Wills {
@@ -66,8 +68,59 @@ impl Wills {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
+    /// Whether it is to be said that one is not published: once, until it is to be
+    /// [said again](Self::tell_again).
+    pub(super) fn tells(&self) -> bool {
+        !self.told.swap(true, Ordering::Relaxed)
+    }
+
+    /// What holds of users has changed: it is said once more.
+    pub(super) fn tell_again(&self) {
+        self.told.store(false, Ordering::Relaxed);
+    }
+
     /// The agent ends: none can wait any longer.
     pub(super) fn publish_all(&self) {
         self.lock().clear();
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wills_that_wait_have_a_budget_and_give_it_back() {
+        const PART: usize = WILLS_DELAYED_BYTES_MAX / 4;
+        let wills = Wills::default();
+        let mut waiting: Vec<_> = (0..4)
+            .map(|session| wills.wait(session, PART).unwrap())
+            .collect();
+        assert!(wills.wait(4, 1).is_none(), "no byte more");
+        // Over for its session is not done: what it holds, it holds until it is published.
+        wills.over(3);
+        assert!(wills.wait(4, 1).is_none());
+        wills.done(PART);
+        waiting.push(wills.wait(4, PART).unwrap());
+        // One in another's place holds beside it until that one is done.
+        wills.done(PART);
+        waiting.push(wills.wait(4, PART).unwrap());
+        assert!(wills.wait(5, 1).is_none());
+        (0..4).for_each(|_| wills.done(PART));
+        assert_eq!(wills.bytes.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn no_more_wait_than_may() {
+        let wills = Wills::default();
+        let waiting: Vec<_> = (0..WILLS_DELAYED_MAX as u64)
+            .map(|session| wills.wait(session, 1).unwrap())
+            .collect();
+        assert!(wills.wait(u64::MAX, 1).is_none());
+        wills.came(0, true);
+        wills.done(1);
+        assert!(wills.wait(u64::MAX, 1).is_some());
+        drop(waiting);
     }
 }

@@ -577,6 +577,98 @@ async fn a_certificate_that_is_taken_back_ends_its_connection() {
     server.end().await;
 }
 
+/// An MQTT 5 CONNECT of a user, whose will is published 30 s after it is lost.
+fn connect_with_late_will(user: Option<&str>, id: &str, topic: &str) -> Vec<u8> {
+    let flags = if user.is_some() { 0xc6 } else { 6 };
+    let mut body = [&[0, 4], b"MQTT".as_slice(), &[5, flags, 0, 60]].concat();
+    body.extend([5, 0x11, 0, 0, 2, 88, 0, id.len() as u8]);
+    body.extend(id.as_bytes());
+    body.extend([5, 0x18, 0, 0, 0, 30]);
+    let secret = user.map(|_| SECRET);
+    for text in [Some(topic), Some("lost"), user, secret]
+        .into_iter()
+        .flatten()
+    {
+        body.extend([0, text.len() as u8]);
+        body.extend(text.as_bytes());
+    }
+    [&[0x10, body.len() as u8], body.as_slice()].concat()
+}
+
+/// Changes what a user may publish to, and nothing else.
+fn grant(path: &Path, name: &str, filter: &str) {
+    let mut editing = Editing::begin(path).unwrap();
+    let mut user = User::clone(editing.users.find(name).unwrap().1);
+    user.grants = Arc::new(Grants::parse(&[filter.to_owned()], false).unwrap());
+    editing.users.insert(name, user).unwrap();
+    editing.save().unwrap();
+}
+
+#[tokio::test]
+async fn a_will_that_waits_is_not_published_once_its_user_may_not() {
+    let (log, _guard) = Log::begin();
+    let pki = Pki::new();
+    let users = pki.path("users.toml");
+    let names = ["gone", "renewed", "moved", "narrowed", "untouched"];
+    names
+        .iter()
+        .for_each(|name| put(&users, name, "plant/%u/#"));
+    let (writer, held) = gate();
+    drop(held);
+    let config = config(None, Some(users.clone()));
+    let mut server = serve_as(writer, &config, Sessions::none()).await;
+    for name in names {
+        let mut raw = Raw::open(&server).await;
+        let topic = format!("plant/{name}/state");
+        raw.send(&connect_with_late_will(Some(name), "a", &topic))
+            .await;
+        assert_eq!(raw.packet().await.unwrap()[3], 0);
+        // Closed by the server: the will waits from here on.
+        raw.send(&[0xe0, 1, 4]).await;
+        assert_eq!(raw.packet().await, None);
+    }
+    remove(&users, "gone");
+    put(&users, "renewed", "plant/%u/#");
+    grant(&users, "moved", "elsewhere/#");
+    grant(&users, "narrowed", "plant/%u/state");
+    server.reload.now();
+    log.says("MQTT: users read again").await;
+    // From here on the clock is the test's.
+    tokio::time::pause();
+    let mut frames = Vec::new();
+    while publications(&frames).len() < 2 {
+        frames.push(server.wal.committed.recv().await.unwrap());
+    }
+    let published = ["plant/narrowed/state", "plant/untouched/state"];
+    assert_eq!(publications(&frames), published);
+    assert_eq!(publications(&server.end().await), [""; 0], "and no other");
+    let said = log.text().matches("a will is not published").count();
+    assert_eq!(said, 1, "of three");
+}
+
+/// Who may come by which certificates has changed while its will waited: whether the one it came
+/// with would be let in nobody knows.
+#[tokio::test]
+async fn a_will_that_waits_is_not_published_once_certificates_are_taken_back() {
+    let (log, _guard) = Log::begin();
+    let pki = Pki::new();
+    pki.put_revoked(&[]);
+    let server = with_certificates(&pki, true).await;
+    let device = pki.numbered("pump-7", 7);
+    let hello = connect_with_late_will(None, "a", "certified/pump-7/state");
+    let client = pki.client(Some(&device));
+    let (mut stream, code) = tls_code(&server, client, &hello).await.unwrap();
+    assert_eq!(code, 0);
+    stream.write_all(&[0xe0, 1, 4]).await.unwrap();
+    assert_eq!(stream.read(&mut [0; 8]).await.unwrap(), 0);
+    pki.put_revoked(&[7]);
+    server.reload.now();
+    log.says("MQTT: certificates read again").await;
+    tokio::time::pause();
+    log.says("a will is not published").await;
+    assert_eq!(publications(&server.end().await), [""; 0]);
+}
+
 /// What is logged on this thread: everything of the listener, as the test's runtime has no other.
 #[derive(Clone, Default)]
 struct Log(Arc<(Mutex<String>, tokio::sync::Notify)>);

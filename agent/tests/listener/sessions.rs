@@ -106,6 +106,32 @@ async fn who_has_a_session_waits_until_the_log_was_read() {
     server.end().await;
 }
 
+/// The log is not read to its end: whoever waits for that is told to come again.
+#[tokio::test]
+async fn who_waits_too_long_to_be_let_in_is_told_that_it_is_busy() {
+    let (writer, held) = gate();
+    drop(held);
+    let server = serve_with(writer, Sessions::new()).await;
+    let v4 = b"\x10\x0d\0\x04MQTT\x04\0\0\x3c\0\x01b".to_vec();
+    for (connect, busy) in [
+        (connect_v5("a", false, 60, None), &[0x20, 3, 0, 0x89, 0][..]),
+        (v4, &[0x20, 2, 0, 3]),
+    ] {
+        let mut waiting = Raw::open(&server).await;
+        waiting.send(&connect).await;
+        // It was read when somebody behind it is served; from there on the clock is the test's.
+        let _other = Raw::connected(&server, 5, "c").await;
+        tokio::time::pause();
+        let begun = tokio::time::Instant::now();
+        assert_eq!(waiting.packet().await.unwrap(), busy);
+        let waited = begun.elapsed().as_secs();
+        assert!(waited <= 60, "{waited}");
+        assert_eq!(waiting.packet().await, None);
+        tokio::time::resume();
+    }
+    server.end().await;
+}
+
 #[tokio::test]
 async fn a_lost_client_has_its_will_in_the_log_and_one_that_leaves_has_not() {
     let (writer, held) = gate();

@@ -285,7 +285,15 @@ async fn who_has_no_name_is_given_one_that_nobody_has() {
     let (first, one) = arrive(&server, &nameless).await;
     let (mut second, two) = arrive(&server, &nameless).await;
     assert_eq!((one[2], two[2]), (0, 0), "a session of its own");
-    assert_ne!(assigned(&one), assigned(&two));
+    // 128 bits, and nothing of one tells the next one's.
+    let bits = |connack: &[u8]| {
+        let name = String::from_utf8(assigned(connack)).unwrap();
+        let digits = name.strip_prefix("tributary-").unwrap();
+        assert_eq!(digits.len(), 32);
+        u128::from_str_radix(digits, 16).unwrap()
+    };
+    let differ = (bits(&one) ^ bits(&two)).count_ones();
+    assert!(differ > 10, "{differ} bits of 128");
     drop(first);
     // It is a name like any other.
     let (_again, connack) =

@@ -64,11 +64,15 @@ impl Life {
 
     /// Every reading's sequence number, its time, and how often it is there.
     fn read_back(&mut self) -> BTreeMap<i64, (i64, u32)> {
+        self.read_lane(Lane::Telemetry)
+    }
+
+    fn read_lane(&mut self, lane: Lane) -> BTreeMap<i64, (i64, u32)> {
         let mut decoder = Decoder::new();
         let mut all: BTreeMap<i64, (i64, u32)> = BTreeMap::new();
         for (key, end) in lanes_of(self)
             .into_iter()
-            .filter(|(key, _)| key.lane == Lane::Telemetry)
+            .filter(|(key, _)| key.lane == lane)
         {
             for number in 0..end {
                 let key = BatchKey {
@@ -141,6 +145,76 @@ fn a_letter_that_is_still_none_is_another_letter_that_can_be_put_back() {
         life.read_back(),
         BTreeMap::from([(1, (1_700_000_000_000_000, 1))])
     );
+}
+
+/// What tells of a client, and not of what it measured, is an event, also when it was no reading at
+/// first; a letter that is still none still knows.
+#[test]
+fn a_will_that_is_put_back_is_an_event() {
+    let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(24));
+    let mut life = Life::begin(&disk, &broken()).unwrap();
+    let will = {
+        let mut out = Vec::new();
+        Message {
+            session: 7,
+            qos: Qos::AtMostOnce,
+            dup: false,
+            retain: false,
+            v5: true,
+            will: true,
+            broker: false,
+            packet_id: 0,
+            received_time: 1_700_000_000_000_000,
+            topic: "site/d1/m",
+            properties: UserProperties::NONE,
+            payload: b"{\"v\":1,\"seq\":1}",
+        }
+        .write(&mut out);
+        out
+    };
+    life.commit(&[will, bad(2)]).unwrap();
+    life.stage.finish(life.now()).unwrap();
+    let letters = life.letters();
+    let wills = |life: &Life| -> Vec<bool> {
+        let letters = life.letters();
+        let letters = letters
+            .iter()
+            .map(|(_, bytes)| Letter::read(bytes).unwrap());
+        letters.map(|letter| letter.will).collect()
+    };
+    life.put_back(&letters).unwrap();
+    life.stage.finish(life.now()).unwrap();
+    assert_eq!(wills(&life), [true, false, true, false]);
+    let again = life.letters().split_off(2);
+    drop(life);
+    let mut life = Life::begin(&disk, &mended()).unwrap();
+    life.put_back(&again).unwrap();
+    life.stage.finish(life.now()).unwrap();
+    let once = |seq| BTreeMap::from([(seq, (1_700_000_000_000_000, 1))]);
+    assert_eq!(life.read_lane(Lane::Events), once(1));
+    assert_eq!(life.read_lane(Lane::Telemetry), once(2));
+}
+
+/// Its device has the same number and content among its marks, as of a letter that was read and
+/// could not be sealed: no reason to take what is put back for a copy. The marks stay what they
+/// were: what its device sends once more is one.
+#[test]
+fn marks_are_no_evidence_against_what_is_put_back() {
+    let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(25));
+    let mut life = Life::begin(&disk, &broken()).unwrap();
+    life.commit(&[bad(1)]).unwrap();
+    life.stage.finish(life.now()).unwrap();
+    let letters = life.letters();
+    drop(life);
+    let mut life = Life::begin(&disk, &mended()).unwrap();
+    life.commit(&[bad(1)]).unwrap();
+    life.put_back(&letters).unwrap();
+    life.stage.finish(life.now()).unwrap();
+    let both = BTreeMap::from([(1, (1_700_000_000_000_000, 2))]);
+    assert_eq!(life.read_back(), both);
+    life.commit(&[bad(1)]).unwrap();
+    life.stage.finish(life.now()).unwrap();
+    assert_eq!(life.read_back(), both, "a repeat");
 }
 
 #[test]

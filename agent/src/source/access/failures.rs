@@ -1,22 +1,21 @@
-//! How often an address came with a wrong password. Told the time; verifies nothing.
-//!
-//! A try is charged before its outcome is known, and given back when it was good: as many as may
-//! fail are under way at once.
+//! How often an address came with a wrong password. Told the time; verifies nothing, and knows
+//! nothing of what is still being verified: whoever has a right one is charged nothing, however
+//! many come at once.
 
 use crate::limits::{FAILING_ADDRESSES_MAX, FAILURE_FORGIVEN, FAILURES_MAX};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Instant;
 
-/// The tries of one address.
+/// The failures of one address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Tries {
+struct Failed {
     charged: u32,
     /// Since when the next one is being forgiven.
     since: Instant,
 }
 
-impl Tries {
+impl Failed {
     fn forgive(&mut self, now: Instant) {
         let passed = now.saturating_duration_since(self.since);
         let forgiven = passed.as_nanos() / FAILURE_FORGIVEN.as_nanos();
@@ -30,12 +29,12 @@ impl Tries {
     }
 }
 
-/// The tries of all addresses.
+/// The failures of all addresses.
 #[derive(Debug, Default)]
-pub(super) struct Failures(HashMap<IpAddr, Tries>);
+pub(super) struct Failures(HashMap<IpAddr, Failed>);
 
 /// Whoever has an IPv6 network has 2^64 addresses in it.
-fn network(address: IpAddr) -> IpAddr {
+pub(super) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => {
             let host = u128::from(u64::MAX);
@@ -46,47 +45,43 @@ fn network(address: IpAddr) -> IpAddr {
 }
 
 impl Failures {
-    /// Charges a try; whether there may be one.
-    pub fn charge(&mut self, address: IpAddr, now: Instant) -> bool {
+    /// Whether an address may try once more.
+    pub fn may(&mut self, address: IpAddr, now: Instant) -> bool {
+        let failed = self.0.get_mut(&network(address));
+        failed.is_none_or(|failed| {
+            failed.forgive(now);
+            failed.charged < FAILURES_MAX
+        })
+    }
+
+    /// Charges a failure.
+    pub fn charge(&mut self, address: IpAddr, now: Instant) {
         let address = network(address);
         if !self.0.contains_key(&address) {
             self.make_room(now);
         }
-        let fresh = Tries {
+        let fresh = Failed {
             charged: 0,
             since: now,
         };
-        let tries = self.0.entry(address).or_insert(fresh);
-        tries.forgive(now);
-        let may = tries.charged < FAILURES_MAX;
-        tries.charged += u32::from(may);
-        may
-    }
-
-    /// The try was good.
-    pub fn give_back(&mut self, address: IpAddr) {
-        let address = network(address);
-        if let Some(tries) = self.0.get_mut(&address) {
-            tries.charged = tries.charged.saturating_sub(1);
-            if tries.charged == 0 {
-                self.0.remove(&address);
-            }
-        }
+        let failed = self.0.entry(address).or_insert(fresh);
+        failed.forgive(now);
+        failed.charged = (failed.charged + 1).min(FAILURES_MAX);
     }
 
     fn make_room(&mut self, now: Instant) {
         if self.0.len() < FAILING_ADDRESSES_MAX {
             return;
         }
-        self.0.retain(|_, tries| {
-            tries.forgive(now);
-            tries.charged > 0
+        self.0.retain(|_, failed| {
+            failed.forgive(now);
+            failed.charged > 0
         });
         if self.0.len() < FAILING_ADDRESSES_MAX {
             return;
         }
         // Whoever failed least loses least by being forgotten.
-        let least = self.0.iter().min_by_key(|(_, tries)| tries.charged);
+        let least = self.0.iter().min_by_key(|(_, failed)| failed.charged);
         if let Some(least) = least.map(|(address, _)| *address) {
             self.0.remove(&least);
         }
@@ -100,34 +95,47 @@ mod tests {
 
     const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 
+    impl Failures {
+        /// Fails, if it may try.
+        fn fail(&mut self, address: IpAddr, now: Instant) -> bool {
+            let may = self.may(address, now);
+            if may {
+                self.charge(address, now);
+            }
+            may
+        }
+    }
+
     #[test]
     fn an_address_may_fail_so_often_and_then_once_in_a_while() {
         let start = Instant::now();
         let mut failures = Failures::default();
         for _ in 0..FAILURES_MAX {
-            assert!(failures.charge(HERE, start));
+            assert!(failures.fail(HERE, start));
         }
-        assert!(!failures.charge(HERE, start));
+        assert!(!failures.fail(HERE, start));
         let other = "192.0.2.2".parse().unwrap();
-        assert!(failures.charge(other, start), "another one may");
+        assert!(failures.fail(other, start), "another one may");
         let later = start + FAILURE_FORGIVEN;
-        assert!(failures.charge(HERE, later) && !failures.charge(HERE, later));
+        assert!(failures.fail(HERE, later) && !failures.fail(HERE, later));
         let rested = later + FAILURE_FORGIVEN * FAILURES_MAX;
         for _ in 0..FAILURES_MAX {
-            assert!(failures.charge(HERE, rested));
+            assert!(failures.fail(HERE, rested));
         }
-        assert!(!failures.charge(HERE, rested));
+        assert!(!failures.fail(HERE, rested));
+        // Those that were under way when it was one too many cost no more than that.
+        failures.charge(HERE, rested);
+        assert!(failures.fail(HERE, rested + FAILURE_FORGIVEN));
     }
 
     #[test]
-    fn what_was_good_is_given_back() {
+    fn who_does_not_fail_is_not_remembered() {
         let start = Instant::now();
         let mut failures = Failures::default();
         for _ in 0..10 * FAILURES_MAX {
-            assert!(failures.charge(HERE, start));
-            failures.give_back(HERE);
+            assert!(failures.may(HERE, start));
         }
-        assert!(failures.0.is_empty(), "and nothing is remembered of it");
+        assert!(failures.0.is_empty());
     }
 
     #[test]
@@ -136,10 +144,10 @@ mod tests {
         let mut failures = Failures::default();
         for host in 0..FAILURES_MAX {
             let address = format!("2001:db8::{host:x}").parse().unwrap();
-            assert!(failures.charge(address, start));
+            assert!(failures.fail(address, start));
         }
-        assert!(!failures.charge("2001:db8::ffff".parse().unwrap(), start));
-        assert!(failures.charge("2001:db8:0:1::1".parse().unwrap(), start));
+        assert!(!failures.may("2001:db8::ffff".parse().unwrap(), start));
+        assert!(failures.may("2001:db8:0:1::1".parse().unwrap(), start));
         assert_eq!(network("::ffff:192.0.2.1".parse().unwrap()), HERE);
     }
 
@@ -154,9 +162,6 @@ mod tests {
             failures.charge(IpAddr::V4(std::net::Ipv4Addr::from_bits(n)), start);
         }
         assert_eq!(failures.0.len(), FAILING_ADDRESSES_MAX);
-        assert!(
-            !failures.charge(HERE, start),
-            "the worst one is not forgotten"
-        );
+        assert!(!failures.may(HERE, start), "the worst one is not forgotten");
     }
 }

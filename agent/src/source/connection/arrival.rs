@@ -30,6 +30,15 @@ pub(in crate::source) struct Arrival {
     pub password: Option<Password>,
 }
 
+impl Arrival {
+    /// Bytes of memory that it holds.
+    pub(in crate::source) fn held_bytes(&self) -> usize {
+        let user = self.user.as_deref().map_or(0, str::len);
+        let password = self.password.as_ref().map_or(0, |held| held.bytes().len());
+        size_of::<Self>() + self.client_id.len() + user + password
+    }
+}
+
 /// What is to be said of a client once it is lost; not of one that takes its leave.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(in crate::source) struct Will {
@@ -57,6 +66,10 @@ impl Will {
 
     pub(in crate::source) fn held_bytes(&self) -> usize {
         size_of::<Self>() + self.topic.len() + self.payload.len()
+    }
+
+    pub(in crate::source) fn topic(&self) -> &str {
+        &self.topic
     }
 
     /// Adds it to `batch`, as lost at `unix_us`.
@@ -136,7 +149,7 @@ impl Connection {
         let assigned = connect
             .client_id
             .is_empty()
-            .then(|| format!("tributary-{:x}-{:x}", self.epoch, self.number).into_boxed_str());
+            .then(|| format!("tributary-{:032x}", self.assigned).into_boxed_str());
         let client_id = assigned.as_deref().unwrap_or(connect.client_id);
         self.session = Message::session_of(client_id);
         self.will = Will::of(connect);
@@ -227,6 +240,12 @@ impl Connection {
         }
     }
 
+    /// Lets in nobody who could not be decided about in time, or held meanwhile: it may come again.
+    pub(super) fn turn_away(&mut self, reason: &'static str) {
+        self.answer(&Answer::Refused { code: 0x89 });
+        self.over(reason);
+    }
+
     /// Writes down how long the session is kept.
     fn keep_session(&mut self, now: Now, batch: &mut Batch) {
         batch.session(&Session {
@@ -253,6 +272,11 @@ impl Connection {
             self.keep_session(now, batch);
         }
         Ok(())
+    }
+
+    /// What its client may do; `None` where nobody has to say who they are.
+    pub(in crate::source) fn rights(&self) -> Option<&Rights> {
+        self.rights.as_deref()
     }
 
     /// The session's name in the log.

@@ -83,6 +83,7 @@ impl Task {
             certificate: self.peer.certificate.take(),
         };
         let shared = Arc::clone(&self.shared);
+        self.arriving = arrival.held_bytes();
         self.admitting = Some(Box::pin(identify(shared, peer, arrival)));
     }
 
@@ -93,6 +94,7 @@ impl Task {
             Step::Decided(admission) => Some(admission),
         };
         let Some(admission) = decided else { return };
+        self.arriving = 0;
         let mut batch = Batch::new();
         self.core
             .handle_admission(admission, wall_now(), &mut batch);
@@ -117,6 +119,7 @@ impl Task {
             }
         }
         self.client = Some(client.clone());
+        self.arriving = arrival.held_bytes() + client.len();
         let (shared, signal) = (Arc::clone(&self.shared), Arc::clone(&self.signal));
         let admit = admit(shared, signal, self.number, client, arrival);
         self.admitting = Some(Box::pin(admit));

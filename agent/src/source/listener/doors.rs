@@ -5,7 +5,9 @@ use super::super::access::acl::{FilterError, Grants};
 use super::super::access::{Certificate, store, user_of};
 use super::super::tls::failure;
 use super::super::tls::stream::{HandshakeError, TlsStream};
-use super::{AccessError, Shared, Stream, Task, Tls, TlsConfig, TlsError, sleep_until};
+use super::{
+    AccessError, NoRandomness, Shared, Stream, Task, Tls, TlsConfig, TlsError, sleep_until,
+};
 use crate::limits::ACCEPT_BACKLOG;
 use metrics::counter;
 use std::io;
@@ -76,6 +78,9 @@ pub enum ListenerError {
     /// There can be no TLS.
     #[error("MQTT: {0}")]
     Tls(#[from] TlsError),
+    /// Clients without a name cannot be given one.
+    #[error("MQTT: {0}")]
+    Randomness(#[from] NoRandomness),
     /// A filter for those with certificates is none.
     #[error("MQTT: `publish` in [source.listener.tls]: {filter:?} {source}")]
     Filter {

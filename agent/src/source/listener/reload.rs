@@ -98,6 +98,7 @@ impl Watch {
                 // It does not panic; and if it did, the process would be over.
                 let results = tokio::task::spawn_blocking(read).await.unwrap_or_default();
                 results.into_iter().for_each(tell);
+                shared.wills.tell_again();
                 put_out(&shared);
                 say(&shared);
             }
@@ -144,8 +145,13 @@ fn put_out(shared: &Shared) {
 impl Shared {
     /// Whether a client would be found to be the same now, and may do the same.
     pub(super) fn may_stay(&self, identity: &Identity) -> bool {
+        self.access.is_still(identity) && self.is_trusted(identity)
+    }
+
+    /// Whether the client's certificate, if it has one, was held against what is there now.
+    pub(super) fn is_trusted(&self, identity: &Identity) -> bool {
         let trust = self.tls.as_ref().map(|tls| tls.now().trust);
-        self.access.is_still(identity) && (identity.trust.is_none() || identity.trust == trust)
+        identity.trust.is_none() || identity.trust == trust
     }
 }
 

@@ -32,9 +32,18 @@ struct Server {
 }
 
 async fn serve(connections_max: usize) -> Server {
-    let wal = Wal::start(Taking(0), CommitPolicy::low_latency()).unwrap();
+    serve_with(connections_max, Sessions::none()).await
+}
+
+async fn serve_with(connections_max: usize, sessions: Sessions) -> Server {
     let config = ListenerConfig::open("127.0.0.1:0".parse().unwrap(), 1_000_000);
-    let mut listener = Listener::bind(&config, wal.queue.clone()).await.unwrap();
+    serve_as(config, connections_max, sessions).await
+}
+
+async fn serve_as(config: ListenerConfig, connections_max: usize, sessions: Sessions) -> Server {
+    let wal = Wal::start(Taking(0), CommitPolicy::low_latency()).unwrap();
+    let listener = Listener::bind(&config, wal.queue.clone()).await.unwrap();
+    let mut listener = listener.with_sessions(sessions);
     listener.connections_max = connections_max;
     let address = listener.local_address().unwrap();
     let shared = Arc::clone(&listener.shared);
@@ -55,6 +64,13 @@ impl Server {
 
     fn unfinished(&self) -> usize {
         self.shared.unfinished.load(Ordering::Relaxed)
+    }
+
+    /// Waits until what is counted is what it should be.
+    async fn holds(&self, right: impl Fn(usize) -> bool) {
+        while !right(self.unfinished()) {
+            tokio::task::yield_now().await;
+        }
     }
 
     async fn client(&self, id: &str) -> TcpStream {
@@ -93,10 +109,76 @@ async fn burst(stream: &mut TcpStream) -> [u8; 2] {
     answer
 }
 
+/// What a client that is called `a` holds while it is idle.
+const NAME_BYTES: usize = 2;
+
+/// An MQTT 5 CONNECT that wants a session, of somebody with these names.
+fn connect_as(id: &str, user: &str, password: &str) -> Vec<u8> {
+    let mut body = [&[0, 4], b"MQTT".as_slice(), &[5, 0xc0, 0, 60]].concat();
+    body.extend([5, 0x11, 0, 0, 2, 88]);
+    for text in [id, user, password] {
+        body.extend((text.len() as u16).to_be_bytes());
+        body.extend(text.as_bytes());
+    }
+    let length = [body.len() as u8 | 0x80, (body.len() >> 7) as u8];
+    [&[0x10], &length[..], &body].concat()
+}
+
+/// Who waits to be let in is counted with all that it said of itself, and then with its name.
+#[tokio::test]
+async fn who_arrives_is_counted_until_it_is_decided() {
+    let sessions = Sessions::new();
+    let server = serve_with(8, sessions.clone()).await;
+    let (id, user) = ("i".repeat(200), "u".repeat(250));
+    let hello = connect_as(&id, &user, &"p".repeat(1_000));
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream.write_all(&hello).await.unwrap();
+    // Its identifier four times, and its user; the password is gone before the wait for the log.
+    let names = 4 * 200 + 250;
+    server
+        .holds(|bytes| (names..names + 200).contains(&bytes))
+        .await;
+    sessions.replayed([], std::time::Instant::now());
+    let mut answer = [0; 4];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!((answer[0], answer[3]), (0x20, 0));
+    server.holds(|bytes| bytes == 2 * 200).await;
+    drop(stream);
+    server.holds(|bytes| bytes == 0).await;
+    server.end().await;
+}
+
+#[tokio::test]
+async fn beyond_the_bound_nobody_who_says_much_of_itself_is_let_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let users = dir.path().join("users.toml");
+    std::fs::write(&users, "").unwrap();
+    let config = ListenerConfig {
+        users: Some(users),
+        ..ListenerConfig::open("127.0.0.1:0".parse().unwrap(), 1_000_000)
+    };
+    let server = serve_as(config, 8, Sessions::none()).await;
+    let others = UNFINISHED_BYTES_HARD_MAX;
+    server
+        .shared
+        .unfinished
+        .fetch_add(others, Ordering::Relaxed);
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let hello = connect_as(&"i".repeat(250), &"u".repeat(250), &"p".repeat(1_000));
+    stream.write_all(&hello).await.unwrap();
+    let mut last = Vec::new();
+    stream.read_to_end(&mut last).await.unwrap();
+    // It may come again: nobody has looked at its password.
+    assert_eq!(last, [0x20, 3, 0, 0x89, 0]);
+    server.holds(|bytes| bytes == others).await;
+    server.end().await;
+}
+
 #[tokio::test]
 async fn what_waits_for_the_queue_is_counted_until_it_is_taken() {
     let server = serve(8).await;
     let mut stream = server.client("a").await;
+    server.holds(|bytes| bytes == NAME_BYTES).await;
     let room = server.fill_queue();
     assert_eq!(burst(&mut stream).await, [0xd0, 0]);
     let waiting = server.unfinished();
@@ -106,8 +188,9 @@ async fn what_waits_for_the_queue_is_counted_until_it_is_taken() {
     stream.write_all(&[0xc0, 0]).await.unwrap();
     let mut answer = [0; 2];
     stream.read_exact(&mut answer).await.unwrap();
-    assert_eq!((answer, server.unfinished()), ([0xd0, 0], 0));
+    assert_eq!((answer, server.unfinished()), ([0xd0, 0], NAME_BYTES));
     drop(stream);
+    server.holds(|bytes| bytes == 0).await;
     server.end().await;
 }
 
@@ -143,16 +226,18 @@ async fn poll_once<F: Future>(future: F) -> Option<F::Output> {
 async fn beyond_the_bound_who_holds_much_of_it_is_closed_and_holds_nothing() {
     let server = serve(8).await;
     let mut stream = server.client("a").await;
+    server.holds(|bytes| bytes == NAME_BYTES).await;
     let room = server.fill_queue();
+    let others = UNFINISHED_BYTES_MAX - 10_000;
     server
         .shared
         .unfinished
-        .store(UNFINISHED_BYTES_MAX - 10_000, Ordering::Relaxed);
+        .fetch_add(others, Ordering::Relaxed);
     assert_eq!(burst(&mut stream).await, [0xd0, 0], "answered first");
     let mut last = Vec::new();
     stream.read_to_end(&mut last).await.unwrap();
     assert_eq!(last, [0xe0, 1, 0x97]);
-    assert_eq!(server.unfinished(), UNFINISHED_BYTES_MAX - 10_000);
+    server.holds(|bytes| bytes == others).await;
     drop(room);
     server.end().await;
 }
