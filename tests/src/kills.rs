@@ -1,6 +1,6 @@
 //! An agent that is killed at a chosen step of a commit, again and again, while a fleet publishes
-//! and redelivers; at the end everything is looked for in the lake. Its readings have no numbers, so
-//! that MQTT alone tells a second copy.
+//! and redelivers; at the end everything is looked for in the lake. Its readings have no numbers,
+//! so that MQTT alone tells a second copy.
 //!
 //! `tests/shim/kill.c` does the killing, inside the agent: see there for what each point means.
 
