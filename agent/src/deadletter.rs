@@ -2,6 +2,7 @@
 //! room the oldest go, and are counted. [`view`] reads them beside the agent, [`put_back`] sends
 //! them through the present rules.
 
+mod found;
 pub mod put_back;
 pub mod show;
 pub mod view;
@@ -10,6 +11,7 @@ use crate::decode::UserProperties;
 use crate::limits::{DEAD_LETTER_BYTES, WAL_SEGMENT_BYTES};
 use crate::seal::Origin;
 use bytes::{Buf, BufMut};
+use found::Found;
 use metrics::counter;
 use std::path::Path;
 use std::sync::Arc;
@@ -23,8 +25,6 @@ use tributary_protocol::ids::BufferId;
 const VERSION: u8 = 3;
 /// A flag: it was a will.
 const WILL: u8 = 1;
-/// Letters that are looked at to find the newest.
-const LETTERS_COMPARED: u64 = 512;
 /// The kind of a log's entry that is a dead letter.
 const ENTRY_DEAD_LETTER: u8 = 1;
 /// Dead letters in one frame, at most.
@@ -142,8 +142,8 @@ pub struct DeadLetters {
     writer: LogWriter,
     reader: LogReader,
     frame: Frame,
-    /// The newest message that was a dead letter at the open: a replay adds no second copy.
-    newest: Option<Origin>,
+    /// What was there at the open and a replay may bring again: it adds no second copy.
+    found: Found,
 }
 
 impl DeadLetters {
@@ -165,13 +165,23 @@ impl DeadLetters {
         };
         let life = Open::NewLife(LifeId(present.0));
         let opened = Log::open(Arc::clone(disk), dir, config, life)?;
-        let newest = newest_origin(&opened.reader);
         Ok(Self {
             writer: opened.writer,
             reader: opened.reader,
             frame: Frame::new(),
-            newest,
+            found: Found::default(),
         })
+    }
+
+    /// Looks for the letters that a replay may bring again: no lane covers their messages, the
+    /// first of which is `covered`.
+    pub fn expect(&mut self, covered: Option<Origin>) {
+        self.found = Found::read(&self.reader, covered);
+    }
+
+    /// Whether this message was a dead letter at the open: it stays one.
+    pub fn holds(&self, origin: Origin) -> bool {
+        self.found.holds(origin)
     }
 
     /// Adds a letter, unless a replay brings it a second time. It is durable after
@@ -180,7 +190,7 @@ impl DeadLetters {
     /// # Errors
     /// When the frame was full and could not be written.
     pub fn push(&mut self, letter: &Letter<'_>) -> Result<(), LogError> {
-        if self.newest.is_some_and(|newest| letter.origin <= newest) {
+        if self.holds(letter.origin) {
             return Ok(());
         }
         let bytes = letter.write();
@@ -246,21 +256,6 @@ impl DeadLetters {
     }
 }
 
-/// The greatest origin among the letters written last: their order is nearly that of the log.
-fn newest_origin(reader: &LogReader) -> Option<Origin> {
-    let lives = reader.lives().into_iter().rev();
-    let mut written = lives.filter(|span| span.first < span.end);
-    written.find_map(|span| {
-        let last = span.first.max(span.end.saturating_sub(LETTERS_COMPARED))..span.end;
-        let origins = last.filter_map(|number| {
-            let mut entries = Vec::new();
-            reader.read(span.life, number, 1, &mut entries).ok()?;
-            Some(Letter::read(&entries.first()?.bytes)?.origin)
-        });
-        origins.max()
-    })
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 mod tests {
@@ -323,6 +318,55 @@ mod tests {
             "a"
         ));
         assert!(!of("record", "why", ""));
+    }
+
+    fn at(number: u64) -> Letter<'static> {
+        let buffer = LETTER.origin.buffer;
+        Letter {
+            origin: Origin { buffer, number },
+            ..LETTER
+        }
+    }
+
+    /// The numbers of the messages that are kept, in their order.
+    fn kept(dead: &DeadLetters) -> Vec<u64> {
+        let lives = dead.reader().lives().into_iter();
+        let entries =
+            lives.flat_map(|span| found::letters(dead.reader(), span.life, span.first..span.end));
+        entries
+            .map(|entry| Letter::read(&entry.bytes).unwrap().origin.number)
+            .collect()
+    }
+
+    #[test]
+    fn a_replay_adds_what_is_missing_and_nothing_twice_whatever_the_order() {
+        let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1));
+        let open = |life, covered: Option<u64>| {
+            let dir = Path::new("/dead");
+            let mut dead = DeadLetters::open(&disk, dir, BufferId::new(life, 1), 0).unwrap();
+            let of = |number| at(number).origin;
+            dead.expect(covered.map(of));
+            dead
+        };
+        let mut dead = open(1, None);
+        // One that could not be sealed comes behind what is newer; a thousand came since.
+        for number in [1, 2, 5, 3].into_iter().chain(1_000..2_000) {
+            dead.push(&at(number)).unwrap();
+        }
+        dead.flush().unwrap();
+        drop(dead);
+        // Power fails before a lane covers 3; 4 was in no frame yet.
+        let mut dead = open(2, Some(3));
+        assert!(!dead.holds(at(2).origin), "is covered: nobody asks for it");
+        for number in [3, 4, 5].into_iter().chain(1_000..2_001) {
+            dead.push(&at(number)).unwrap();
+        }
+        dead.flush().unwrap();
+        let mut all = kept(&dead);
+        assert_eq!(all.len(), 1_006, "nothing twice");
+        all.sort_unstable();
+        let expected: Vec<u64> = (1..=5).chain(1_000..2_001).collect();
+        assert_eq!(all, expected, "nothing lost");
     }
 
     #[test]

@@ -233,6 +233,12 @@ pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(5);
 pub const CONTROL_PATIENCE: Duration = Duration::from_secs(120);
 /// Dead letters that are read at once by commands.
 pub const LETTERS_READ: u64 = 16;
+/// Dead letters that are read at once when they are opened, and bytes of one read.
+pub const LETTERS_STEP: u64 = 256;
+/// See there.
+pub const LETTERS_STEP_BYTES: usize = 256 * 1024;
+/// Dead letters of covered messages behind which, going back, no other is looked for.
+pub const LETTERS_COMPARED: u64 = 2 * LETTERS_STEP;
 /// Dead letters that `deadletter ls` shows when nothing else is said.
 pub const LETTERS_SHOWN: usize = 100;
 

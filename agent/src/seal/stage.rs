@@ -135,7 +135,7 @@ impl SealStage {
         let Stores {
             spool,
             covered,
-            dead,
+            mut dead,
             mut checkpoints,
             texts,
             wal,
@@ -163,6 +163,7 @@ impl SealStage {
         if let Some(position) = position {
             covered.advance_all(position);
         }
+        dead.expect(covered.least());
         Self {
             lanes: Lanes::new(config.present, config.delay_us),
             marks,

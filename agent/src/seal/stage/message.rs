@@ -51,6 +51,11 @@ impl SealStage {
             self.bury(origin, message, reason.reason(), &reason.to_string())?;
             return self.pass(origin, false, now);
         }
+        if self.dead.holds(origin) {
+            // It became one before the process ended, and may have been put back since.
+            self.buried += 1;
+            return self.pass(origin, false, now);
+        }
         if how == How::Refused {
             return self.refuse(origin, message.received_time, now);
         }
