@@ -300,8 +300,11 @@ pub const CLOCK_SANE_FROM_US: i64 = 946_684_800_000_000;
 pub const BATCH_READ_TRIES: u32 = 5;
 /// Batches that look damaged and are watched at once.
 pub const SUSPECTS_MAX: usize = 256;
-/// Bytes of the names of all series since the start; what would go beyond is a dead letter.
+/// Bytes of the names of all series since the start; what would go beyond is a dead letter. Beyond
+/// half of it a device, and a client, may have as much as is left for all others.
 pub const DICTIONARY_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes that a series counts there at least, so that they are a bounded number, too.
+pub const SERIES_BYTES_LEAST: usize = 17;
 /// Bytes of names at which a batch of definitions is closed.
 pub const SERIES_BATCH_BYTES: usize = 128 * 1024;
 /// Damaged places of the log that are remembered as declared.

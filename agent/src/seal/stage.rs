@@ -432,8 +432,8 @@ impl SealStage {
             return Ok(());
         }
         let readings = self.rows.iter();
-        let flags = (given_up.more_flags, now.monotonic);
-        let taken = self.lanes.take(lane, given_up.origin, readings, flags);
+        let taking = message::taking(&message, given_up.more_flags, now);
+        let taken = self.lanes.take(lane, given_up.origin, readings, taking);
         let failed = match taken {
             Ok(()) => self
                 .seal_together(lane, now)?
