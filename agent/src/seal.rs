@@ -21,7 +21,7 @@ mod refused;
 mod stage;
 
 pub use dictionary::OverShare;
-use refused::Refused;
+pub use refused::Refused;
 pub use stage::{IDLE_WAIT, Now, SealConfig, SealStage, StageError, Stores};
 
 /// A message of the log: the life of its segment, and its number there. Later ones are greater.
@@ -264,9 +264,14 @@ impl Lanes {
         self.cover(origin);
     }
 
+    /// Declares what was acknowledged and given up, with the next batch.
+    pub fn declare(&mut self, lost: Refused) {
+        self.refused = Some(self.refused.map_or(lost, |before| before.and(lost)));
+    }
+
     /// Covers a message that was refused although it is acknowledged.
     pub fn refuse(&mut self, origin: Origin, refused: Refused, now: i64) {
-        self.refused = Some(self.refused.map_or(refused, |before| before.and(refused)));
+        self.declare(refused);
         self.since.get_or_insert(now);
         self.cover(origin);
     }

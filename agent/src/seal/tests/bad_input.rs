@@ -1,7 +1,8 @@
 //! Each kind of bad input: what becomes of it, and that it is counted by its reason.
 
 use super::*;
-use crate::deadletter::{TOO_LARGE, WORD_TOO_LARGE};
+use crate::deadletter::{TOO_LARGE, WORD_TOO_LARGE, dropped};
+use crate::decode::{Incoming, Rows};
 use crate::limits::{DICTIONARY_BYTES_MAX, PACKET_BYTES_MAX};
 use crate::wal::TooLarge;
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -325,4 +326,115 @@ fn what_was_over_its_share_stays_a_dead_letter_in_the_next_life() {
         rows.iter().filter(|row| row.1.ends_with(&named)).count()
     };
     assert_eq!((of(1), of(message - 1), of(message)), (900, 900, 0));
+}
+
+/// Readings of a life's dead letters that are kept, and how many letters those are.
+fn held_in_letters(life: &Life) -> (u64, u64) {
+    let (mut readings, mut letters) = (0, 0);
+    let mut decoded = Rows::new();
+    for (_, topic, payload) in buried(life) {
+        let message = Incoming {
+            topic: &topic,
+            payload: &payload,
+            properties: crate::decode::UserProperties::NONE,
+            received_time: 1,
+        };
+        Rules::builtin().decode(&message, &mut decoded).unwrap();
+        readings += decoded.len() as u64;
+        letters += 1;
+    }
+    (readings, letters)
+}
+
+/// Readings that the spool's gaps declare, and readings that it holds.
+fn declared_and_held(life: &mut Life) -> (u64, u64) {
+    let (mut declared, mut held) = (0, 0);
+    for (key, end) in lanes_of(life) {
+        for number in 0..end {
+            let LaneKey { buffer, lane } = key;
+            let batch = life.spool.read(BatchKey {
+                buffer,
+                lane,
+                number,
+            });
+            let batch = batch.unwrap();
+            match batch.gap() {
+                Some(gap) => declared += gap.readings.unwrap(),
+                None if key.lane == Lane::Telemetry => held += u64::from(batch.rows()),
+                None => {}
+            }
+        }
+    }
+    (declared, held)
+}
+
+#[test]
+fn readings_in_dead_letters_that_find_no_room_are_declared_once() {
+    let sim = SimDisk::new(37);
+    let disk: Arc<dyn Disk> = Arc::new(sim.clone());
+    let sized = || Life::open_sized(&disk, &Rules::builtin(), WAL_SEGMENT_BYTES);
+    let (mut life, _) = sized();
+    let device = "d".repeat(250);
+    let (mut sent, mut letters) = (0, 0);
+    let mut send = |life: &mut Life, message: u16, members: usize, value: &str| {
+        let members: Vec<String> = (0..members)
+            .map(|n| format!("\"{n:0>240}-{message:0>6}\":{value}"))
+            .collect();
+        let payload = format!("{{{}}}", members.join(","));
+        sent += members.len() as u64;
+        let packet = [record(&device, payload.as_bytes(), message)];
+        while life.commit(&packet).is_none() {
+            life.stage.tick(life.now()).unwrap();
+        }
+        life.stage.tick(life.now()).unwrap();
+    };
+    let mut message = 0;
+    while buried(&life).is_empty() {
+        message += 1;
+        send(&mut life, message, 900, "1");
+        life.stage.idle().unwrap();
+    }
+    // From here on all are dead letters; more of them than there is room for.
+    let text = format!("\"{}\"", "x".repeat(60_000));
+    letters += 1;
+    for _ in 0..420 {
+        message += 1;
+        letters += 1;
+        send(&mut life, message, 3, &text);
+    }
+    // And then on a disk without a free block.
+    sim.set_full(true);
+    for _ in 0..40 {
+        message += 1;
+        letters += 1;
+        send(&mut life, message, 3, &text);
+    }
+    // One more, that covers what was given up last.
+    for value in ["1", "2"] {
+        life.commit(&[of_client(2, "new/m", value.as_bytes(), 1)])
+            .unwrap();
+        life.stage.finish(life.now()).unwrap();
+    }
+    let tally_of = |disk: &Arc<dyn Disk>| {
+        let dir = Path::new(DATA).join("deadletter");
+        dropped::look(Arc::clone(disk), &dir).unwrap().unwrap()
+    };
+    let (in_letters, kept) = held_in_letters(&life);
+    let tally = tally_of(&disk);
+    assert!((50..letters).contains(&tally.letters), "{tally:?}");
+    assert_eq!(tally.letters + kept, letters);
+    let (declared, held) = declared_and_held(&mut life);
+    assert!(declared >= 3 * 50);
+    assert_eq!(declared + held + in_letters, sent + 2);
+
+    // Another life neither counts nor declares them again.
+    drop(life);
+    sim.set_full(false);
+    let (mut life, wal) = sized();
+    life.replay(wal).unwrap();
+    life.commit(&[of_client(2, "new/m", b"3", 7)]).unwrap();
+    life.stage.finish(life.now()).unwrap();
+    assert_eq!(tally_of(&disk), tally);
+    assert_eq!(held_in_letters(&life), (in_letters, kept));
+    assert_eq!(declared_and_held(&mut life), (declared, held + 1));
 }
