@@ -1,4 +1,4 @@
-//! What was refused though it had to be acknowledged, and what was given up of dead letters, counted
+//! What was refused though it had to be acknowledged, and what was given up of dead letters: counted
 //! until a batch declares it.
 
 use bytes::{Buf, BufMut};
