@@ -1,16 +1,22 @@
 //! Messages that gave no readings, kept whole with the reason, bounded by bytes: when there is no
-//! room the oldest go, and are counted. [`view`] reads them beside the agent, [`put_back`] sends
-//! them through the present rules.
+//! room the oldest go, and are counted; readings in them are owed, and declared lost. [`view`]
+//! reads them beside the agent, [`put_back`] sends them through the present rules.
 
+pub(crate) mod dropped;
+mod found;
 pub mod put_back;
 pub mod show;
 pub mod view;
 
-use crate::decode::UserProperties;
-use crate::limits::{DEAD_LETTER_BYTES, WAL_SEGMENT_BYTES};
-use crate::seal::Origin;
+use crate::decode::{Incoming, Rows, Rules, UserProperties};
+use crate::limits::{DEAD_LETTER_BYTES, LETTERS_STEP, WAL_SEGMENT_BYTES};
+use crate::seal::{Origin, Refused};
 use bytes::{Buf, BufMut};
+pub use dropped::Tally;
+use dropped::{Dropped, Load};
+use found::Found;
 use metrics::counter;
+use put_back::{LetterId, PutBack};
 use std::path::Path;
 use std::sync::Arc;
 use tracing::warn;
@@ -23,8 +29,6 @@ use tributary_protocol::ids::BufferId;
 const VERSION: u8 = 3;
 /// A flag: it was a will.
 const WILL: u8 = 1;
-/// Letters that are looked at to find the newest.
-const LETTERS_COMPARED: u64 = 512;
 /// The kind of a log's entry that is a dead letter.
 const ENTRY_DEAD_LETTER: u8 = 1;
 /// Dead letters in one frame, at most.
@@ -112,6 +116,12 @@ impl<'a> Letter<'a> {
         })
     }
 
+    /// Whether it was decoded, or would have been by rules that were lost: then it holds readings
+    /// that were acknowledged.
+    fn holds_readings(&self) -> bool {
+        WORDS_OF_READINGS.contains(&self.word)
+    }
+
     /// Whether the message is here as it was published: not only its head, and not a record of the
     /// log that could not be understood.
     pub fn is_whole(&self) -> bool {
@@ -127,6 +137,9 @@ impl<'a> Letter<'a> {
 pub const WORD_TOO_LARGE: &str = "too_large";
 /// The end of its reason.
 pub const TOO_LARGE: &str = "more than a packet may have";
+
+/// The words for what was decoded and found no room, or could not be sealed, or had its rules lost.
+const WORDS_OF_READINGS: [&str; 4] = ["series", "series_share", "seal", "configuration"];
 
 fn read_text<'a>(input: &mut &'a [u8]) -> Option<&'a str> {
     std::str::from_utf8(read_bytes(input)?).ok()
@@ -145,8 +158,13 @@ pub struct DeadLetters {
     writer: LogWriter,
     reader: LogReader,
     frame: Frame,
-    /// The newest message that was a dead letter at the open: a replay adds no second copy.
-    newest: Option<Origin>,
+    /// What was there at the open and a replay may bring again: it adds no second copy.
+    found: Found,
+    /// What the letters in the frame are counted as when they are given up.
+    waiting: Load,
+    dropped: Dropped,
+    present: LifeId,
+    counting: Counting,
 }
 
 impl DeadLetters {
@@ -168,13 +186,55 @@ impl DeadLetters {
         };
         let life = Open::NewLife(LifeId(present.0));
         let opened = Log::open(Arc::clone(disk), dir, config, life)?;
-        let newest = newest_origin(&opened.reader);
         Ok(Self {
             writer: opened.writer,
             reader: opened.reader,
             frame: Frame::new(),
-            newest,
+            found: Found::default(),
+            waiting: Load::default(),
+            dropped: Dropped::open(disk, dir),
+            present: LifeId(present.0),
+            counting: Counting {
+                rules: Rules::builtin(),
+                put_back: PutBack::new(put_back::Done::default()),
+                rows: Rows::new(),
+            },
         })
+    }
+
+    /// Looks for the letters that a replay may bring again: no lane covers their messages, the
+    /// first of which is `covered`. Readings in letters that are given up are counted by `rules`,
+    /// unless they were put back.
+    pub fn expect(&mut self, covered: Option<Origin>, rules: Arc<Rules>, put_back: PutBack) {
+        self.found = Found::read(&self.reader, covered);
+        self.counting.rules = rules;
+        self.counting.put_back = put_back;
+        let settled = self.dropped.settle(covered);
+        let trimmed = settled.and_then(|()| match self.dropped.below() {
+            Some(below) => self.reader.trim(below.life, below.number).map(|_| ()),
+            None => Ok(()),
+        });
+        if let Err(error) = trimmed {
+            warn!(%error, "what was given up of dead letters stays for now");
+        }
+    }
+
+    /// Whether readings in letters that were given up are to be declared lost.
+    pub fn owes(&self) -> bool {
+        self.dropped.owes()
+    }
+
+    /// Those readings: they stand, from now on, under the batch that covers all before `under`.
+    ///
+    /// # Errors
+    /// A disk that fails.
+    pub fn declare(&mut self, under: Origin) -> Result<Option<Refused>, LogError> {
+        self.dropped.stage(under)
+    }
+
+    /// Whether this message was a dead letter at the open: it stays one.
+    pub fn holds(&self, origin: Origin) -> bool {
+        self.found.holds(origin)
     }
 
     /// Adds a letter, unless a replay brings it a second time. It is durable after
@@ -183,7 +243,7 @@ impl DeadLetters {
     /// # Errors
     /// When the frame was full and could not be written.
     pub fn push(&mut self, letter: &Letter<'_>) -> Result<(), LogError> {
-        if self.newest.is_some_and(|newest| letter.origin <= newest) {
+        if self.holds(letter.origin) {
             return Ok(());
         }
         let bytes = letter.write();
@@ -192,6 +252,7 @@ impl DeadLetters {
         }
         let pushed = self.frame.push(ENTRY_DEAD_LETTER, &bytes);
         pushed.expect("a message and its reason are smaller than an entry may be");
+        self.waiting.add(self.counting.load(letter));
         let full = self.frame.len_bytes() >= tributary_journal::limits::FRAME_BYTES;
         if full || self.frame.count() >= FRAME_LETTERS {
             self.flush()
@@ -208,21 +269,35 @@ impl DeadLetters {
     pub fn flush(&mut self) -> Result<(), LogError> {
         while self.frame.count() > 0 {
             match self.writer.append(&self.frame) {
-                Ok(_) => self.frame.clear(),
+                Ok(_) => self.clear(),
                 Err(error) if !error.is_full() => return Err(error),
-                Err(_) if self.writer.append_reserved(&self.frame).is_ok() => self.frame.clear(),
+                Err(_) if self.writer.append_reserved(&self.frame).is_ok() => self.clear(),
                 Err(_) if self.drop_oldest()? => {}
                 Err(_) => {
-                    let letters = u64::from(self.frame.count());
                     warn!(
-                        letters,
+                        letters = self.frame.count(),
                         "there is no room for dead letters: they are given up"
                     );
-                    counter!("tributary_agent_dead_letters_dropped_total").increment(letters);
-                    self.frame.clear();
+                    self.give_up(self.waiting, None)?;
+                    self.clear();
                 }
             }
         }
+        Ok(())
+    }
+
+    fn clear(&mut self) {
+        self.frame.clear();
+        self.waiting = Load::default();
+    }
+
+    /// Counts what is given up, durably, before it goes.
+    fn give_up(&mut self, load: Load, below: Option<LetterId>) -> Result<(), LogError> {
+        self.dropped.count(load, below)?;
+        let letters = load.tally.map_or(0, |tally| tally.letters);
+        let readings = load.owed.map_or(0, |owed| owed.readings());
+        counter!("tributary_agent_dead_letters_dropped_total").increment(letters);
+        counter!("tributary_agent_dead_letters_dropped_readings_total").increment(readings);
         Ok(())
     }
 
@@ -233,35 +308,74 @@ impl DeadLetters {
 
     /// Gives up the oldest segment; `false` when there is none to give up.
     fn drop_oldest(&mut self) -> Result<bool, LogError> {
-        let Some(oldest) = self.reader.segments().into_iter().find(|s| s.first < s.end) else {
+        let segments = self.reader.segments();
+        let Some(oldest) = segments.iter().find(|s| s.first < s.end) else {
             return Ok(false);
         };
-        self.reader.trim(oldest.life, oldest.end)?;
         // The newest of the life that is written stays.
-        let is_gone =
-            |segment: &SegmentInfo| (segment.life, segment.first) != (oldest.life, oldest.first);
-        let gone = self.reader.segments().iter().all(is_gone);
-        if gone {
-            counter!("tributary_agent_dead_letters_dropped_total")
-                .increment(oldest.end - oldest.first);
+        let of_life = segments.iter().filter(|s| s.life == oldest.life);
+        if oldest.life == self.present && of_life.count() == 1 {
+            return Ok(false);
         }
-        Ok(gone)
+        let load = self.load_of(oldest);
+        let below = LetterId {
+            life: oldest.life,
+            number: oldest.end,
+        };
+        self.give_up(load, Some(below))?;
+        self.reader.trim(below.life, below.number)?;
+        Ok(true)
+    }
+
+    /// What a segment is counted as when it is given up.
+    fn load_of(&mut self, segment: &SegmentInfo) -> Load {
+        let mut load = Load::default();
+        let mut first = segment.first;
+        while first < segment.end {
+            let end = segment.end.min(first + LETTERS_STEP);
+            for entry in found::letters(&self.reader, segment.life, first..end) {
+                let id = LetterId {
+                    life: entry.life,
+                    number: entry.number,
+                };
+                let Some(letter) = Letter::read(&entry.bytes) else {
+                    continue;
+                };
+                if !self.counting.put_back.with(|done| done.holds(id)) {
+                    load.add(self.counting.load(&letter));
+                }
+            }
+            first = end;
+        }
+        load
     }
 }
 
-/// The greatest origin among the letters written last: their order is nearly that of the log.
-fn newest_origin(reader: &LogReader) -> Option<Origin> {
-    let lives = reader.lives().into_iter().rev();
-    let mut written = lives.filter(|span| span.first < span.end);
-    written.find_map(|span| {
-        let last = span.first.max(span.end.saturating_sub(LETTERS_COMPARED))..span.end;
-        let origins = last.filter_map(|number| {
-            let mut entries = Vec::new();
-            reader.read(span.life, number, 1, &mut entries).ok()?;
-            Some(Letter::read(&entries.first()?.bytes)?.origin)
-        });
-        origins.max()
-    })
+/// How letters are counted that are given up.
+#[derive(Debug)]
+struct Counting {
+    rules: Arc<Rules>,
+    put_back: PutBack,
+    rows: Rows,
+}
+
+impl Counting {
+    fn load(&mut self, letter: &Letter<'_>) -> Load {
+        let message = Incoming {
+            topic: letter.topic,
+            properties: letter.properties,
+            payload: letter.payload,
+            received_time: letter.received_time,
+        };
+        let readings = match letter.holds_readings() {
+            true => self.rules.decode(&message, &mut self.rows).ok(),
+            false => None,
+        };
+        Load {
+            tally: Some(Tally::one(letter.received_time)),
+            owed: readings.map(|_| Refused::one(self.rows.len() as u64, letter.received_time)),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -328,6 +442,56 @@ mod tests {
             "a"
         ));
         assert!(!of("record", "why", ""));
+    }
+
+    fn at(number: u64) -> Letter<'static> {
+        let buffer = LETTER.origin.buffer;
+        Letter {
+            origin: Origin { buffer, number },
+            ..LETTER
+        }
+    }
+
+    /// The numbers of the messages that are kept, in their order.
+    fn kept(dead: &DeadLetters) -> Vec<u64> {
+        let lives = dead.reader().lives().into_iter();
+        let entries =
+            lives.flat_map(|span| found::letters(dead.reader(), span.life, span.first..span.end));
+        entries
+            .map(|entry| Letter::read(&entry.bytes).unwrap().origin.number)
+            .collect()
+    }
+
+    #[test]
+    fn a_replay_adds_what_is_missing_and_nothing_twice_whatever_the_order() {
+        let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1));
+        let open = |life, covered: Option<u64>| {
+            let dir = Path::new("/dead");
+            let mut dead = DeadLetters::open(&disk, dir, BufferId::new(life, 1), 0).unwrap();
+            let of = |number| at(number).origin;
+            let put_back = PutBack::new(put_back::Done::default());
+            dead.expect(covered.map(of), Rules::builtin(), put_back);
+            dead
+        };
+        let mut dead = open(1, None);
+        // One that could not be sealed comes behind what is newer; a thousand came since.
+        for number in [1, 2, 5, 3].into_iter().chain(1_000..2_000) {
+            dead.push(&at(number)).unwrap();
+        }
+        dead.flush().unwrap();
+        drop(dead);
+        // Power fails before a lane covers 3; 4 was in no frame yet.
+        let mut dead = open(2, Some(3));
+        assert!(!dead.holds(at(2).origin), "is covered: nobody asks for it");
+        for number in [3, 4, 5].into_iter().chain(1_000..2_001) {
+            dead.push(&at(number)).unwrap();
+        }
+        dead.flush().unwrap();
+        let mut all = kept(&dead);
+        assert_eq!(all.len(), 1_006, "nothing twice");
+        all.sort_unstable();
+        let expected: Vec<u64> = (1..=5).chain(1_000..2_001).collect();
+        assert_eq!(all, expected, "nothing lost");
     }
 
     #[test]

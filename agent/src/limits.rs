@@ -239,6 +239,12 @@ pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(5);
 pub const CONTROL_PATIENCE: Duration = Duration::from_secs(120);
 /// Dead letters that are read at once by commands.
 pub const LETTERS_READ: u64 = 16;
+/// Dead letters that are read at once when they are opened, and bytes of one read.
+pub const LETTERS_STEP: u64 = 256;
+/// See there.
+pub const LETTERS_STEP_BYTES: usize = 256 * 1024;
+/// Dead letters of covered messages behind which, going back, no other is looked for.
+pub const LETTERS_COMPARED: u64 = 2 * LETTERS_STEP;
 /// Dead letters that `deadletter ls` shows when nothing else is said.
 pub const LETTERS_SHOWN: usize = 100;
 
@@ -303,8 +309,11 @@ pub const CLOCK_SANE_FROM_US: i64 = 946_684_800_000_000;
 pub const BATCH_READ_TRIES: u32 = 5;
 /// Batches that look damaged and are watched at once.
 pub const SUSPECTS_MAX: usize = 256;
-/// Bytes of the names of all series since the start; what would go beyond is a dead letter.
+/// Bytes of the names of all series since the start; what would go beyond is a dead letter. Beyond
+/// half of it a device, and a client, may have as much as is left for all others.
 pub const DICTIONARY_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes that a series counts there at least, so that they are a bounded number, too.
+pub const SERIES_BYTES_LEAST: usize = 17;
 /// Bytes of names at which a batch of definitions is closed.
 pub const SERIES_BATCH_BYTES: usize = 128 * 1024;
 /// Damaged places of the log that are remembered as declared.

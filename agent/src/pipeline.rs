@@ -347,10 +347,10 @@ async fn start_stages(
     configuration::announce(&wal.queue, settings.rules.hash());
     let listener = Listener::bind(&settings.listener, wal.queue.clone()).await?;
     let refuse = stores.spool.refuse_new();
+    let brokers = open_brokers(&settings, &wal.queue)?.refusing(&refuse);
     let listener = listener.with_sessions(sessions.clone()).refusing(refuse);
     let (mqtt, mqtt_tls) = addresses(&listener)?;
     let reload = listener.reload();
-    let brokers = open_brokers(&settings, &wal.queue)?;
     let broker_statuses = brokers.statuses();
     let (sealed, sealed_in) = mpsc::channel(tributary_uplink::limits::SEALED_QUEUE);
     let (status, status_out) = watch::channel(Status::default());

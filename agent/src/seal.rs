@@ -5,21 +5,23 @@
 //! batches. It writes nothing; a batch counts as covered only once its spool made it durable.
 
 use crate::decode::Reading;
-use crate::limits::{DICTIONARY_BYTES_MAX, SERIES_BATCH_BYTES};
+use crate::limits::{DICTIONARY_BYTES_MAX, SERIES_BYTES_LEAST};
+use dictionary::Dictionary;
 use std::collections::{BTreeMap, HashMap};
 use tributary_protocol::batch::{Cover, Gap, GapReason, SealError, SealedBatch, Sealer, Spec};
 use tributary_protocol::ids::{BatchKey, BufferId, Lane, SeriesId};
 use tributary_protocol::limits::{
-    BATCH_COVERS_MAX, BATCH_READINGS_TARGET, BATCH_TEXT_TARGET_BYTES, SERIES_MAX,
-    SERIES_PER_BATCH_MAX,
+    BATCH_COVERS_MAX, BATCH_READINGS_TARGET, BATCH_TEXT_TARGET_BYTES, SERIES_PER_BATCH_MAX,
 };
 use tributary_protocol::reading::{Flags, Meta, ReadingError, Readings, Row, Value};
 use tributary_protocol::series::{NameError, SeriesDef};
 
+mod dictionary;
 mod refused;
 mod stage;
 
-use refused::Refused;
+pub use dictionary::OverShare;
+pub use refused::Refused;
 pub use stage::{IDLE_WAIT, Now, SealConfig, SealStage, StageError, Stores};
 
 /// A message of the log: the life of its segment, and its number there. Later ones are greater.
@@ -36,10 +38,13 @@ pub struct Origin {
 pub enum TakeError {
     /// More series, or longer names, than a buffer may define.
     #[error(
-        "more than {SERIES_MAX} series, or {DICTIONARY_BYTES_MAX} bytes of their names, since the \
-         agent started: too many devices or metrics"
+        "more than {DICTIONARY_BYTES_MAX} bytes of names of series since the agent started (each \
+         counts {SERIES_BYTES_LEAST} at least): too many devices or metrics"
     )]
     TooManySeries,
+    /// More than one device or client may define while others need what is left.
+    #[error(transparent)]
+    Share(#[from] OverShare),
     /// More series than one batch may name itself.
     #[error("more than {SERIES_PER_BATCH_MAX} series in one event")]
     TooManyNames,
@@ -51,68 +56,25 @@ pub enum TakeError {
     Reading(#[from] ReadingError),
 }
 
-/// The series of this life, by name.
-#[derive(Debug, Default)]
-struct Dictionary {
-    places: HashMap<Box<[u8]>, SeriesId>,
-    /// By number; the first `sealed` of them are in sealed batches.
-    all: Vec<SeriesDef>,
-    sealed: usize,
-    bytes: usize,
-    scratch: Vec<u8>,
+impl TakeError {
+    /// The reason in one word, as in metrics.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Share(_) => "series_share",
+            _ => "series",
+        }
+    }
 }
 
-impl Dictionary {
-    fn len(&self) -> u32 {
-        self.all.len() as u32
-    }
-
-    /// The series of a reading. Type and unit belong to its name: when they change, it is another.
-    fn series(&mut self, reading: &Reading<'_>) -> Result<SeriesId, TakeError> {
-        let Reading {
-            device,
-            metric,
-            unit,
-            value,
-            ..
-        } = reading;
-        self.scratch.clear();
-        for part in [device, metric, unit] {
-            self.scratch.extend_from_slice(part.as_bytes());
-            // Names hold no control character, so a 0 separates them.
-            self.scratch.push(0);
-        }
-        self.scratch.push(value.value_type().code());
-        if let Some(known) = self.places.get(self.scratch.as_slice()) {
-            return Ok(*known);
-        }
-        let bytes = self.bytes + self.scratch.len();
-        if self.places.len() >= SERIES_MAX || bytes > DICTIONARY_BYTES_MAX {
-            return Err(TakeError::TooManySeries);
-        }
-        let unit = (!unit.is_empty()).then_some(*unit);
-        let definition = SeriesDef::new(device, metric, unit, value.value_type())?;
-        let id = SeriesId(self.len());
-        self.places.insert(self.scratch.as_slice().into(), id);
-        self.all.push(definition);
-        self.bytes = bytes;
-        Ok(id)
-    }
-
-    /// The next definitions to be sealed together: a bounded number, of bounded bytes.
-    fn fresh(&self) -> &[SeriesDef] {
-        let fresh = self.all.get(self.sealed..).unwrap_or_default();
-        let mut bytes = 0;
-        let fits = fresh
-            .iter()
-            .take(SERIES_PER_BATCH_MAX)
-            .take_while(|series| {
-                let unit = series.unit.as_deref().map_or(0, str::len);
-                bytes += series.device.len() + series.metric.len() + unit;
-                bytes <= SERIES_BATCH_BYTES
-            });
-        fresh.get(..fits.count()).unwrap_or_default()
-    }
+/// How a message comes in, beside its readings.
+#[derive(Clone, Copy, Debug)]
+pub struct Taking {
+    /// The client that what is new of it counts for; none: a broker, or nobody.
+    pub client: Option<u64>,
+    /// Flags for its readings beside their own.
+    pub more_flags: Flags,
+    /// When, in microseconds on a clock that never goes back.
+    pub now: i64,
 }
 
 /// What a lane gave up, because it could not be sealed together: each message for itself.
@@ -255,8 +217,13 @@ impl Lanes {
         lane: Lane,
         origin: Origin,
         readings: impl Iterator<Item = Reading<'a>>,
-        (more_flags, now): (Flags, i64),
+        taking: Taking,
     ) -> Result<(), TakeError> {
+        let Taking {
+            client,
+            more_flags,
+            now,
+        } = taking;
         let Self {
             dictionary,
             telemetry,
@@ -271,7 +238,7 @@ impl Lanes {
         for reading in readings {
             let series = match lane {
                 Lane::Events => filling.inline.series(&reading),
-                _ => dictionary.series(&reading),
+                _ => dictionary.series(&reading, client),
             };
             let taken = series.and_then(|series| {
                 let mut meta = reading.meta;
@@ -297,9 +264,14 @@ impl Lanes {
         self.cover(origin);
     }
 
+    /// Declares what was acknowledged and given up, with the next batch.
+    pub fn declare(&mut self, lost: Refused) {
+        self.refused = Some(self.refused.map_or(lost, |before| before.and(lost)));
+    }
+
     /// Covers a message that was refused although it is acknowledged.
     pub fn refuse(&mut self, origin: Origin, refused: Refused, now: i64) {
-        self.refused = Some(self.refused.map_or(refused, |before| before.and(refused)));
+        self.declare(refused);
         self.since.get_or_insert(now);
         self.cover(origin);
     }
@@ -322,7 +294,7 @@ impl Lanes {
 
     /// Every series with a reading that waits, and the newest such reading.
     pub fn latest(&self) -> impl Iterator<Item = (&SeriesDef, &Meta, Value<'_>)> {
-        let telemetry = newest(&self.telemetry.readings, &self.dictionary.all);
+        let telemetry = newest(&self.telemetry.readings, self.dictionary.all());
         telemetry.chain(newest(&self.events.readings, &self.events.inline.all))
     }
 
@@ -473,7 +445,7 @@ impl Lanes {
         if fresh.is_empty() {
             return Ok(None);
         }
-        let base = self.dictionary.sealed as u32;
+        let base = self.dictionary.sealed();
         let key = BatchKey {
             buffer: self.present,
             lane: Lane::Series,
@@ -486,7 +458,8 @@ impl Lanes {
             covers: Vec::new(),
         };
         let sealed = self.sealer.series(&spec, base, fresh)?;
-        self.dictionary.sealed += fresh.len();
+        let count = fresh.len();
+        self.dictionary.seal(count);
         self.next_series += 1;
         Ok(Some(sealed))
     }

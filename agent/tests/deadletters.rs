@@ -5,13 +5,19 @@ use clap::Parser;
 use rumqttc::mqttbytes::{QoS, v4};
 use serde_json::Value;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tributary_agent::commands::deadletter::{self, DeadLetterArguments};
 use tributary_agent::config::Config;
+use tributary_agent::deadletter::{DeadLetters, Letter};
+use tributary_agent::decode::UserProperties;
 use tributary_agent::pipeline::{self, Agent, Settings};
+use tributary_agent::seal::Origin;
+use tributary_journal::{Disk, OsDisk};
+use tributary_protocol::ids::BufferId;
 
 /// Pointers that lead nowhere, and ones that do.
 const BROKEN: &str = "[[decode]]\ntopic = \"plant/{device}/{metric}\"\nvalue = \"/w\"\n";
@@ -266,6 +272,42 @@ async fn try_out_and_export(dir: &Path) {
     // It would overwrite what is there.
     let (done, _, _) = command(dir, "", &["export", "--output", output]).await;
     assert!(done.unwrap_err().contains("not there yet"));
+}
+
+#[tokio::test]
+async fn what_was_given_up_for_lack_of_room_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk: Arc<dyn Disk> = Arc::new(OsDisk);
+    let letters = dir.path().join("deadletter");
+    let buffer = BufferId::new(1, 1);
+    let payload = vec![b'{'; 250_000];
+    let open = |life| DeadLetters::open(&disk, &letters, BufferId::new(life, 1), 0).unwrap();
+    let mut dead = open(1);
+    for number in 0..300 {
+        dead.push(&Letter {
+            origin: Origin { buffer, number },
+            received_time: 1_769_848_199_000_000 + number as i64,
+            word: "json",
+            reason: "malformed",
+            will: false,
+            topic: "a/b",
+            properties: UserProperties::NONE,
+            payload: &payload,
+        })
+        .unwrap();
+        dead.flush().unwrap();
+    }
+    drop(dead);
+    // Also when it was opened since.
+    drop(open(2));
+    let (done, out, notes) = command(dir.path(), "", &["ls", "--limit", "0"]).await;
+    assert_eq!(done, Ok(true));
+    let gone = 300 - out.lines().count();
+    let expected = format!(
+        "{gone} were given up for lack of room, received from 2026-01-31T08:29:59.000Z to \
+         2026-01-31T08:29:59.000Z; those that held readings are declared lost\n"
+    );
+    assert!(gone > 0 && notes.contains(&expected), "{gone}: {notes}");
 }
 
 #[tokio::test]

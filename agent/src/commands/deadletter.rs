@@ -4,7 +4,7 @@ use crate::config::Config;
 use crate::control::{Answer, AskError, Request, ask};
 use crate::deadletter::Letter;
 use crate::deadletter::put_back::{LetterId, Outcome};
-use crate::deadletter::show::{Payload, Shown, file_name, line};
+use crate::deadletter::show::{Payload, Shown, file_name, line, rfc3339};
 use crate::deadletter::view::{Selection, Unseen, View, ViewError};
 use crate::decode::{Filter, Incoming, Rows, Rules};
 use crate::limits::LETTERS_SHOWN;
@@ -230,6 +230,16 @@ fn ls(
             writeln!(notes, "{n} shown, there may be more: --limit 0 shows all")?;
         }
         _ => {}
+    }
+    if let Some(dropped) = view.dropped() {
+        writeln!(
+            notes,
+            "{} were given up for lack of room, received from {} to {}; those that held readings \
+             are declared lost",
+            dropped.letters,
+            rfc3339(dropped.first),
+            rfc3339(dropped.last)
+        )?;
     }
     note_unseen(unseen, notes)
 }

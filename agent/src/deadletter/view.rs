@@ -1,8 +1,8 @@
 //! The dead letters in a data directory, read beside the agent that may be running on it: without
 //! its lock, and without changing anything.
 
-use super::Letter;
 use super::put_back::{Done, LetterId, LetterRange};
+use super::{Letter, Tally, dropped};
 use crate::checkpoint::Checkpoint;
 use crate::decode::Filter;
 use crate::limits::{LETTERS_READ, WAL_SEGMENT_BYTES};
@@ -10,8 +10,8 @@ use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tributary_journal::{
-    CheckpointError, Checkpoints, Entry, LifeId, Log, LogConfig, LogError, LogKind, LogReader,
-    Open, OsDisk, ReadOnlyDisk,
+    CheckpointError, Checkpoints, CursorError, Entry, LifeId, Log, LogConfig, LogError, LogKind,
+    LogReader, Open, OsDisk, ReadOnlyDisk,
 };
 
 /// How often a look is tried anew because the agent removed what was being looked at.
@@ -59,6 +59,9 @@ pub enum ViewError {
     /// The checkpoints can't be read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// What was given up can't be read.
+    #[error(transparent)]
+    Dropped(#[from] CursorError),
 }
 
 /// What a walk through the letters could not show.
@@ -75,6 +78,7 @@ pub struct Unseen {
 pub struct View {
     letters: LogReader,
     done: Done,
+    dropped: Option<Tally>,
 }
 
 impl View {
@@ -111,6 +115,7 @@ impl View {
                 Err(error) => return Err(error.into()),
             }
         };
+        let dropped = dropped::look(disk.clone(), &dir)?;
         let checkpoints = Checkpoints::open(disk, &data_dir.join("checkpoint"), "agent")?;
         let held = checkpoints.newest();
         let read = held.and_then(|held| Checkpoint::read(&held.body).ok());
@@ -119,7 +124,13 @@ impl View {
             done: read
                 .map(|checkpoint| checkpoint.put_back)
                 .unwrap_or_default(),
+            dropped,
         })
+    }
+
+    /// What was given up for lack of room, since the agent was first started here.
+    pub fn dropped(&self) -> Option<Tally> {
+        self.dropped
     }
 
     /// Whether a letter was put back, as far as the newest checkpoint knows.

@@ -1,8 +1,10 @@
-//! What was refused though it had to be acknowledged, counted until a batch declares it.
+//! What was refused though it had to be acknowledged, and what was given up of dead letters: counted
+//! until a batch declares it.
 
+use bytes::{Buf, BufMut};
 use tributary_protocol::batch::{Gap, GapReason};
 
-/// Messages that were refused at the door.
+/// Messages that were refused at the door, or dead letters with readings that were given up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Refused {
     messages: u32,
@@ -33,6 +35,30 @@ impl Refused {
             first: self.first.min(other.first),
             last: self.last.max(other.last),
         }
+    }
+
+    /// How many readings.
+    pub fn readings(&self) -> u64 {
+        self.readings
+    }
+
+    /// Appends its bytes, little endian: messages (4), readings (8), received time of the first and
+    /// of the last (8 each).
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.put_u32_le(self.messages);
+        out.put_u64_le(self.readings);
+        out.put_i64_le(self.first);
+        out.put_i64_le(self.last);
+    }
+
+    /// Takes its bytes off the front of `input`; `None` when they end too early.
+    pub fn read(input: &mut &[u8]) -> Option<Self> {
+        Some(Self {
+            messages: input.try_get_u32_le().ok()?,
+            readings: input.try_get_u64_le().ok()?,
+            first: input.try_get_i64_le().ok()?,
+            last: input.try_get_i64_le().ok()?,
+        })
     }
 
     /// The gap that declares them, in the place of batch `number`.

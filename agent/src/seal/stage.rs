@@ -135,7 +135,7 @@ impl SealStage {
         let Stores {
             spool,
             covered,
-            dead,
+            mut dead,
             mut checkpoints,
             texts,
             wal,
@@ -163,6 +163,8 @@ impl SealStage {
         if let Some(position) = position {
             covered.advance_all(position);
         }
+        let put_back = PutBack::new(put_back);
+        dead.expect(covered.least(), Arc::clone(&config.rules), put_back.clone());
         Self {
             lanes: Lanes::new(config.present, config.delay_us),
             marks,
@@ -174,7 +176,7 @@ impl SealStage {
             wal,
             catalogue,
             configurations: Configurations::new(texts, Arc::clone(&config.rules), in_force),
-            put_back: PutBack::new(put_back),
+            put_back,
             buried: 0,
             sealed,
             position,
@@ -321,7 +323,7 @@ impl SealStage {
         if let Err(error) = self.spool.tick(now) {
             warn!(%error, "what is too old stays for now");
         }
-        if self.lanes.is_due(now.monotonic) {
+        if self.lanes.is_due(now.monotonic) || self.dead.owes() {
             self.seal(now)?;
         }
         let asked = self.put_back.takes_checkpoint();
@@ -354,6 +356,7 @@ impl SealStage {
         let Some(covered_to) = self.lanes.covered_to() else {
             return Ok(());
         };
+        self.declare_letters(covered_to)?;
         for (series, meta, value) in self.lanes.latest() {
             self.catalogue.note(series, meta, value);
         }
@@ -431,8 +434,8 @@ impl SealStage {
             return Ok(());
         }
         let readings = self.rows.iter();
-        let flags = (given_up.more_flags, now.monotonic);
-        let taken = self.lanes.take(lane, given_up.origin, readings, flags);
+        let taking = message::taking(&message, given_up.more_flags, now);
+        let taken = self.lanes.take(lane, given_up.origin, readings, taking);
         let failed = match taken {
             Ok(()) => self
                 .seal_together(lane, now)?

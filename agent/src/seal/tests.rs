@@ -538,9 +538,14 @@ fn a_flood_of_readings_is_sealed_in_batches_of_the_target_size() {
 
 /// A record of the log with this payload.
 fn record(topic: &str, payload: &[u8], packet_id: u16) -> Vec<u8> {
+    of_client(1, topic, payload, packet_id)
+}
+
+/// The same, of another client than the first.
+fn of_client(session: u64, topic: &str, payload: &[u8], packet_id: u16) -> Vec<u8> {
     let mut out = Vec::new();
     Message {
-        session: 1,
+        session,
         qos: Qos::AtLeastOnce,
         dup: false,
         retain: false,

@@ -20,6 +20,7 @@ pub use status::BrokerStatus;
 pub use tls::TlsError;
 
 use super::registry::Signal;
+use crate::spool::RefuseNew;
 use crate::wal::Queue;
 use known::Store;
 use status::Counters;
@@ -206,6 +207,7 @@ impl Brokers {
                 core,
                 store: Some(store),
                 queue: queue.clone(),
+                refuse: RefuseNew::default(),
                 signal: Arc::new(Signal::default()),
                 status: watch::Sender::new(status),
                 counters: Counters::new(&config.name),
@@ -215,6 +217,14 @@ impl Brokers {
             });
         }
         Ok(Self { tasks, stop })
+    }
+
+    /// The same, which leave with their brokers what the spool would refuse.
+    pub fn refusing(mut self, refuse: &RefuseNew) -> Self {
+        for task in &mut self.tasks {
+            task.refuse = refuse.clone();
+        }
+        self
     }
 
     /// How each stands, in the order of the configuration.

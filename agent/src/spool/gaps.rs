@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tributary_journal::{
-    Disk, Frame, LifeId, Log, LogConfig, LogError, LogKind, LogReader, LogWriter, Open,
+    Appended, Disk, Frame, LifeId, Log, LogConfig, LogError, LogKind, LogReader, LogWriter, Open,
 };
 use tributary_protocol::batch::SealedBatch;
 use tributary_protocol::ids::{BatchKey, LaneKey};
@@ -36,6 +36,16 @@ struct State {
     acked: BTreeMap<LaneKey, u64>,
     /// What was shed and not yet told to who sends.
     news: Vec<Shed>,
+    /// What is in the book: of each life of the log, all below this number. A gap that is durable
+    /// and not yet in the book is needed, and stands at this number or above.
+    taken_in: BTreeMap<LifeId, u64>,
+}
+
+impl State {
+    fn took_in(&mut self, life: LifeId, below: u64) {
+        let taken_in = self.taken_in.entry(life).or_default();
+        *taken_in = below.max(*taken_in);
+    }
 }
 
 /// Which numbers of the spool stand under a gap; shared by who writes and who reads.
@@ -97,6 +107,7 @@ impl Book {
         let mut state = self.lock();
         let lane = state.gaps.entry(batch.key().lane_key()).or_default();
         lane.insert(numbers.start, place);
+        state.took_in(life, number + 1);
     }
 
     /// Everything of the lane below this number is acknowledged.
@@ -126,15 +137,15 @@ impl Book {
         if !gone {
             return Ok(());
         }
-        let mut needed: BTreeMap<LifeId, u64> = BTreeMap::new();
+        // Only what is in the book may go: the log may hold more by now.
+        let mut needed = state.taken_in.clone();
         for place in state.gaps.values().flat_map(BTreeMap::values) {
             let least = needed.entry(place.life).or_insert(place.number);
             *least = place.number.min(*least);
         }
         drop(state);
-        for span in self.reader.lives() {
-            let below = needed.get(&span.life).copied().unwrap_or(span.end);
-            self.reader.trim(span.life, below)?;
+        for (life, below) in needed {
+            self.reader.trim(life, below)?;
         }
         Ok(())
     }
@@ -209,12 +220,17 @@ impl Gaps {
                 held_bytes: self.writer.bytes(),
             });
         }
+        let stored = self.store(gap)?;
+        self.book.insert(gap, stored.life, stored.first);
+        Ok(())
+    }
+
+    /// Makes a gap durable that is not in the book yet. Others forget theirs meanwhile.
+    fn store(&mut self, gap: &SealedBatch) -> Result<Appended, LogError> {
         self.frame.clear();
         let pushed = self.frame.push(ENTRY_BATCH, gap.bytes());
         pushed.expect("a sealed batch is smaller than an entry may be");
-        let appended = self.writer.append_reserved(&self.frame)?;
-        self.book.insert(gap, appended.life, appended.first);
-        Ok(())
+        self.writer.append_reserved(&self.frame)
     }
 }
 
@@ -243,6 +259,57 @@ fn load(book: &Book) -> Result<(), LogError> {
                 }
             }
         }
+        book.lock().took_in(span.life, span.end);
     }
     Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+mod tests {
+    use super::super::shed;
+    use super::*;
+    use tributary_journal::SimDisk;
+    use tributary_protocol::batch::Sealer;
+    use tributary_protocol::ids::{BufferId, Lane};
+
+    /// The uplink forgets what is acknowledged while the sealing stage declares more: at the worst
+    /// instant, behind the fdatasync and before the book knows.
+    #[test]
+    fn a_gap_that_is_durable_stays_while_another_is_forgotten() {
+        let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1));
+        let present = BufferId::new(1, 1);
+        let mut gaps = Gaps::open(&disk, Path::new("/gaps"), LifeId(present.0)).unwrap();
+        let key = LaneKey {
+            buffer: present,
+            lane: Lane::Telemetry,
+        };
+        let gap = |first| {
+            let sealed = shed::unknown(key, (first, first + 1), "a test", &mut Sealer::new());
+            sealed.unwrap().remove(0)
+        };
+        gaps.append(&gap(0)).unwrap();
+        let declared = gap(1);
+        let stored = gaps.store(&declared).unwrap();
+        let segments = |gaps: &Gaps| gaps.book.reader.segments().len();
+        let mut last = (gap(2), gaps.store(&gap(2)).unwrap());
+        while segments(&gaps) == 1 {
+            // Into a second segment: what is forgotten goes with the first.
+            let next = gap(last.0.key().number + 1);
+            last = (next.clone(), gaps.store(&next).unwrap());
+        }
+        gaps.book.forget(key, 1).unwrap();
+        gaps.book.insert(&declared, stored.life, stored.first);
+        let of = |number| BatchKey {
+            buffer: key.buffer,
+            lane: key.lane,
+            number,
+        };
+        assert!(gaps.book.read(of(0)).is_none());
+        assert_eq!(gaps.book.read(of(1)).unwrap().unwrap(), declared);
+        // It goes once it may.
+        gaps.book.insert(&last.0, last.1.life, last.1.first);
+        gaps.book.forget(key, 2).unwrap();
+        assert_eq!(segments(&gaps), 1);
+    }
 }

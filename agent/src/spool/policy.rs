@@ -2,9 +2,11 @@
 //! nothing out.
 
 use crate::limits::{EVENTS_SPOOL_BYTES, SERIES_SPOOL_BYTES, SPOOL_QUOTA_BYTES};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio::sync::Notify;
 use tributary_protocol::ids::Lane;
 
 /// What gives way when a lane of the spool is full.
@@ -82,16 +84,38 @@ impl SpoolConfig {
 /// Whether what comes is to be refused at the door, because the spool is full and its policy is
 /// `drop-newest`. Shared with the sources.
 #[derive(Clone, Default, Debug)]
-pub struct RefuseNew(Arc<AtomicBool>);
+pub struct RefuseNew(Arc<Refusing>);
+
+#[derive(Default, Debug)]
+struct Refusing {
+    on: AtomicBool,
+    over: Notify,
+}
 
 impl RefuseNew {
     /// Whether to refuse.
     pub fn is_on(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.on.load(Ordering::Relaxed)
+    }
+
+    /// Waits until there is nothing to refuse. Cancel safe.
+    pub async fn over(&self) {
+        let mut over = pin!(self.0.over.notified());
+        // In line before it is looked at: an end in between is not missed.
+        over.as_mut().enable();
+        while self.is_on() {
+            over.as_mut().await;
+            over.set(self.0.over.notified());
+            over.as_mut().enable();
+        }
     }
 
     /// Says whether to refuse; whether that is news.
-    pub(crate) fn set(&self, on: bool) -> bool {
-        self.0.swap(on, Ordering::Relaxed) != on
+    pub fn set(&self, on: bool) -> bool {
+        let news = self.0.on.swap(on, Ordering::Relaxed) != on;
+        if news && !on {
+            self.0.over.notify_waiters();
+        }
+        news
     }
 }

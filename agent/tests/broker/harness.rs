@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tributary_agent::source::broker::Protocol;
 use tributary_agent::source::{BrokerConfig, BrokerStatus, Brokers};
+use tributary_agent::spool::RefuseNew;
 use tributary_agent::wal::{CommittedFrame, Record, Wal};
 use tributary_journal::{CommitPolicy, Disk, SimDisk};
 
@@ -59,9 +60,15 @@ pub fn config(address: SocketAddr, protocol: Protocol) -> BrokerConfig {
 impl Ours {
     /// Subscribes; every frame waits at the gate.
     pub fn start(config: BrokerConfig, kept: &Kept) -> Self {
+        Self::start_refusing(config, kept, &RefuseNew::default())
+    }
+
+    /// Subscribes, while the spool says whether it refuses what is new.
+    pub fn start_refusing(config: BrokerConfig, kept: &Kept, refuse: &RefuseNew) -> Self {
         let (writer, held): (Gate, Held) = gate();
         let wal = Wal::start(writer, CommitPolicy::low_latency()).unwrap();
         let brokers = Brokers::open(&[config], &kept.disk, &kept.dir, &wal.queue).unwrap();
+        let brokers = brokers.refusing(refuse);
         let status = brokers.statuses().remove(0);
         let stop = CancellationToken::new();
         let task = tokio::spawn(brokers.run(stop.clone()));

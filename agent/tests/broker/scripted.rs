@@ -1,9 +1,12 @@
 //! Our subscription and a broker that does what no good one does.
 
-use super::fake::{DISCONNECT, Fake, PUBACK, PUBCOMP, Publish, SUBSCRIBE};
+use super::fake::{DISCONNECT, Fake, PINGREQ, PUBACK, PUBCOMP, Publish, SUBSCRIBE};
 use super::harness::{Flowing, Kept, Kind, Ours, config};
+use std::time::Duration;
+use tributary_agent::limits::BROKER_HELD_BYTES_MAX;
 use tributary_agent::limits::{BROKER_REQUESTS_MAX, TOO_LARGE_HEAD_BYTES};
 use tributary_agent::source::broker::Protocol;
+use tributary_agent::spool::RefuseNew;
 
 const BOTH: [Protocol; 2] = [Protocol::V4, Protocol::V5];
 
@@ -349,4 +352,98 @@ async fn a_broker_that_is_not_there_ends_nothing_and_is_found_when_it_comes() {
     fake.subscribed().await;
     ours.until(|status| status.connected).await;
     ours.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_spool_refuses_stays_with_the_broker() {
+    for protocol in BOTH {
+        let fake = Fake::new().await;
+        let refuse = RefuseNew::default();
+        let config = config(fake.address, protocol);
+        let ours = Ours::start_refusing(config, &Kept::new(), &refuse);
+        let mut ours = ours.let_through();
+        let mut peer = fake.subscribed().await;
+        peer.publish(message(1)).await;
+        assert_eq!(peer.pubacks(1).await, [1]);
+        ours.take(1).await;
+
+        refuse.set(true);
+        for id in 2..=6 {
+            peer.publish(message(id)).await;
+        }
+        let refused = |problem: &str| problem.contains("refuses what is new");
+        ours.until(|status| status.received == 6 && status.problem.as_deref().is_some_and(refused))
+            .await;
+        for _ in 0..3 {
+            let ping = peer.packet().await.unwrap();
+            assert_eq!(ping.head, PINGREQ, "no acknowledgement, no end");
+            peer.send(&[0xd0, 0]).await;
+        }
+
+        refuse.set(false);
+        assert_eq!(peer.pubacks(5).await, [2, 3, 4, 5, 6], "{protocol:?}");
+        let status = ours.until(|status| status.problem.is_none()).await;
+        assert_eq!(status.generation, 1);
+        assert_eq!(ours.take(5).await.len(), 5);
+        ours.kill();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_than_memory_takes_waits_at_the_broker_until_there_is_room() {
+    let fake = Fake::new().await;
+    let refuse = RefuseNew::default();
+    let config = config(fake.address, Protocol::V5);
+    let ours = Ours::start_refusing(config, &Kept::new(), &refuse);
+    let mut ours = ours.let_through();
+    let mut first = fake.subscribed().await;
+    ours.until(|status| status.subscribed == 1).await;
+    refuse.set(true);
+    let payload = vec![b'x'; 200_000];
+    let count = (BROKER_HELD_BYTES_MAX / payload.len() + 2) as u16;
+    for id in 1..=count {
+        let bytes = first.publish_bytes(&Publish::new(id, "cam", &payload));
+        first.send_what_is_taken(&bytes).await;
+    }
+    ours.until(|status| !status.connected).await;
+    let hour = Duration::from_secs(3_600);
+    let early = tokio::time::timeout(hour, fake.connect()).await;
+    assert!(early.is_err(), "it came back though nothing is taken");
+
+    refuse.set(false);
+    let mut second = fake.welcome(true).await;
+    second.suback().await;
+    for id in 1..=count {
+        second
+            .publish(Publish::new(id, "cam", &payload).dup())
+            .await;
+    }
+    let ids: Vec<_> = (1..=count).collect();
+    let (acknowledged, taken) = tokio::join!(second.pubacks(ids.len()), ours.take(ids.len()));
+    assert_eq!(acknowledged, ids);
+    assert_eq!(taken.len(), ids.len(), "each once");
+    ours.kill();
+}
+
+#[tokio::test]
+async fn an_end_does_not_wait_for_what_the_spool_refuses() {
+    let fake = Fake::new().await;
+    let (kept, refuse) = (Kept::new(), RefuseNew::default());
+    let of = |refuse: &RefuseNew| {
+        Ours::start_refusing(config(fake.address, Protocol::V4), &kept, refuse).let_through()
+    };
+    let mut ours = of(&refuse);
+    let mut first = fake.subscribed().await;
+    ours.until(|status| status.subscribed == 1).await;
+    refuse.set(true);
+    first.publish(message(1)).await;
+    ours.until(|status| status.received == 1).await;
+    assert_eq!(ours.end().await, [], "nothing of it is in the log");
+    assert_eq!(first.packet().await, None, "and nothing was acknowledged");
+
+    let ours = of(&RefuseNew::default());
+    let mut second = fake.welcome(true).await;
+    second.publish(message(1).dup()).await;
+    assert_eq!(second.pubacks(1).await, [1]);
+    assert_eq!(ours.end().await.len(), 1);
 }

@@ -1,4 +1,5 @@
-//! What was durable in the log and cannot be read back: declared as gaps.
+//! What was durable in the log and cannot be read back, and what dead letters were given up with:
+//! declared as gaps.
 
 use super::{Cover, Damage, Now, Origin, SealStage, StageError};
 use crate::decode::message_hash;
@@ -79,6 +80,21 @@ impl SealStage {
         self.declared.insert(place);
         if self.declared.len() > DECLARED_MAX {
             self.declared.pop_first();
+        }
+        Ok(())
+    }
+
+    /// Has the next batch, which covers all before `under`, declare the readings in letters that
+    /// were given up. What is given up while it is made, the one behind it declares.
+    pub(super) fn declare_letters(&mut self, under: Origin) -> Result<(), StageError> {
+        self.until_stored(|stage| stage.dead.flush())?;
+        let mut owed = None;
+        self.until_stored(|stage| {
+            owed = stage.dead.declare(under)?;
+            Ok(())
+        })?;
+        if let Some(owed) = owed {
+            self.lanes.declare(owed);
         }
         Ok(())
     }

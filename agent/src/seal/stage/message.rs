@@ -3,7 +3,7 @@
 use super::{Letter, Message, Now, Origin, SealStage, StageError, counter, text_bytes};
 use crate::decode::Decoded;
 use crate::marks::{Evidence, Judged};
-use crate::seal::Refused;
+use crate::seal::{Refused, Taking};
 use crate::wal::Qos;
 use tributary_protocol::ids::Lane;
 use tributary_protocol::reading::Flags;
@@ -51,6 +51,11 @@ impl SealStage {
             self.bury(origin, message, reason.reason(), &reason.to_string())?;
             return self.pass(origin, false, now);
         }
+        if self.dead.holds(origin) {
+            // It became one before the process ended, and may have been put back since.
+            self.buried += 1;
+            return self.pass(origin, false, now);
+        }
         if how == How::Refused {
             return self.refuse(origin, message.received_time, now);
         }
@@ -67,11 +72,9 @@ impl SealStage {
             _ => Flags::default(),
         };
         let readings = self.rows.iter();
-        let taken = self
-            .lanes
-            .take(lane, origin, readings, (flags, now.monotonic));
-        if let Err(reason) = taken {
-            self.bury(origin, message, "series", &reason.to_string())?;
+        let taking = taking(message, flags, now);
+        if let Err(reason) = self.lanes.take(lane, origin, readings, taking) {
+            self.bury(origin, message, reason.word(), &reason.to_string())?;
             return self.pass(origin, false, now);
         }
         counter!("tributary_agent_readings_total").increment(self.rows.len() as u64);
@@ -129,5 +132,15 @@ impl SealStage {
         self.buried += 1;
         counter!("tributary_agent_dead_letters_total", "reason" => word).increment(1);
         self.until_stored(|stage| stage.dead.push(&letter))
+    }
+}
+
+/// A broker's messages are those of many clients, and what is put back is nobody's.
+pub(super) fn taking(message: &Message<'_>, more_flags: Flags, now: Now) -> Taking {
+    let is_clients = !message.broker && message.session != 0;
+    Taking {
+        client: is_clients.then_some(message.session),
+        more_flags,
+        now: now.monotonic,
     }
 }

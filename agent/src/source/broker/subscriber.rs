@@ -21,6 +21,10 @@ use crate::source::connection::Now;
 use crate::wal::{Batch, Message, Qos, TooLarge};
 use std::time::{Duration, Instant};
 
+/// Why nothing is acknowledged, for people.
+const REFUSED: &str = "the spool is full and refuses what is new (`drop-newest`): nothing more is \
+                       acknowledged, the broker keeps what it sends";
+
 /// What happened since it was last asked, for the metrics.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Tally {
@@ -82,6 +86,8 @@ pub(super) struct Subscriber {
     welcomed: bool,
     stopping: bool,
     disconnecting: bool,
+    /// The spool takes nothing new.
+    refused: bool,
     notices: Vec<Notice>,
     tally: Tally,
     problem: Option<String>,
@@ -117,6 +123,7 @@ impl Subscriber {
             welcomed: false,
             stopping: false,
             disconnecting: false,
+            refused: false,
             notices: Vec::new(),
             tally: Tally::default(),
             problem: Some("not yet connected".into()),
@@ -286,6 +293,35 @@ impl Subscriber {
     /// Everything up to our message `upto` is durable.
     pub(super) fn handle_durable(&mut self, upto: u64) {
         self.acks.durable(upto);
+    }
+
+    /// Whether the spool refuses what is new, `held_bytes` of which wait here. Nothing of that is
+    /// handed over then: unlike a client, which goes on without it, a broker keeps what is not
+    /// acknowledged. Whether that is news.
+    pub(super) fn handle_refusing(&mut self, refusing: bool, held_bytes: usize) -> bool {
+        if self.stopping && refusing && held_bytes > 0 {
+            // It comes again at the next start. Nobody waits for room until then.
+            self.handle_log_end();
+        }
+        if std::mem::replace(&mut self.refused, refusing) == refusing {
+            return false;
+        }
+        let notice = match refusing {
+            true => Notice::Bad(REFUSED.into()),
+            false => Notice::Good("there is room again: what the broker kept is taken".into()),
+        };
+        self.notices.push(notice);
+        if refusing {
+            self.problem = Some(REFUSED.into());
+        } else if self.problem.as_deref() == Some(REFUSED) {
+            self.problem = None;
+        }
+        true
+    }
+
+    /// Whether nothing may be handed over.
+    pub(super) fn is_refused(&self) -> bool {
+        self.refused
     }
 
     /// So many bytes of messages wait for room in the queue to the log.

@@ -3,7 +3,7 @@
 //!
 //! The library is polled all the time, also while storage takes nothing: otherwise it would send no
 //! pings, and the broker would end the connection. What holds a broker back is that its messages
-//! are not acknowledged.
+//! are not acknowledged: also while the spool refuses what is new, since a broker keeps it.
 
 use super::BrokerConfig;
 use super::known::Store;
@@ -15,6 +15,7 @@ use crate::limits::BROKER_BATCH_BYTES;
 use crate::source::connection::Now;
 use crate::source::listener::unix_us;
 use crate::source::registry::Signal;
+use crate::spool::RefuseNew;
 use crate::wal::{Batch, Queue, Room};
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
@@ -34,6 +35,7 @@ pub(super) struct Task {
     pub(super) core: Subscriber,
     pub(super) store: Option<Store>,
     pub(super) queue: Queue,
+    pub(super) refuse: RefuseNew,
     pub(super) signal: Arc<Signal>,
     pub(super) status: watch::Sender<BrokerStatus>,
     pub(super) counters: Counters,
@@ -149,9 +151,14 @@ impl Task {
             () = tokio::time::sleep_until(Instant::from_std(until)) => {}
         }
         if room {
+            let taken = async {
+                self.refuse.over().await;
+                self.queue.room(BROKER_BATCH_BYTES).await
+            };
             tokio::select! {
                 () = self.stop.cancelled() => self.core.handle_stop(),
-                taken = self.queue.room(BROKER_BATCH_BYTES) => match taken {
+                () = self.queue.ended() => self.core.handle_log_end(),
+                taken = taken => match taken {
                     Some(_) => self.core.handle_room(),
                     None => self.core.handle_log_end(),
                 },
@@ -211,6 +218,7 @@ impl Task {
             () = std::future::ready(()), if idle => Event::Idle,
             () = self.signal.told() => Event::Told,
             room = self.intake.room() => Event::Room(room),
+            () = self.refuse.over(), if self.core.is_refused() => Event::Told,
             () = self.queue.ended() => Event::LogEnd,
             () = self.stop.cancelled(), if !self.core.is_stopping() => Event::Stop,
             () = sleep_until(wake), if wake.is_some() => Event::Timeout,
@@ -239,7 +247,11 @@ impl Task {
         if self.intake.batch.len_bytes() >= BROKER_BATCH_BYTES {
             self.intake.close_batch(&self.signal, self.core.appended());
         }
-        self.intake.hand_over(&self.queue);
+        let held_bytes = self.intake.held_bytes();
+        self.untold |= self.core.handle_refusing(self.refuse.is_on(), held_bytes);
+        if !self.core.is_refused() {
+            self.intake.hand_over(&self.queue);
+        }
         self.core.handle_held(self.intake.held_bytes());
         self.core.handle_durable(self.signal.durable_upto());
         while let Some(ack) = self.core.due_ack() {
