@@ -1,5 +1,5 @@
-//! What was refused though it had to be acknowledged, and what was given up of dead letters: counted
-//! until a batch declares it.
+//! What was refused though it had to be acknowledged, and what was given up of dead letters:
+//! counted until a batch declares it.
 
 use bytes::{Buf, BufMut};
 use tributary_protocol::batch::{Gap, GapReason};

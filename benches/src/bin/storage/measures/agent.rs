@@ -15,7 +15,7 @@ use tributary_agent::configuration::Texts;
 use tributary_agent::deadletter::DeadLetters;
 use tributary_agent::decode::{Reading, Rules};
 use tributary_agent::limits::SEAL_DELAY_US;
-use tributary_agent::seal::{Lanes, Now, Origin, SealConfig, SealStage, Stores};
+use tributary_agent::seal::{Lanes, Now, Origin, SealConfig, SealStage, Stores, Taking};
 use tributary_agent::spool::{self, SpoolConfig};
 use tributary_agent::wal::RecordKind;
 use tributary_journal::{Checkpoints, Disk, Frame};
@@ -90,8 +90,12 @@ fn fill_and_seal(
         };
         *next += 1;
         now = one.meta.received_time;
-        let flags = (Flags::default(), now);
-        lanes.take(Lane::Telemetry, origin, std::iter::once(reading), flags)?;
+        let taking = Taking {
+            client: None,
+            more_flags: Flags::default(),
+            now,
+        };
+        lanes.take(Lane::Telemetry, origin, std::iter::once(reading), taking)?;
     }
     let mut sealed = Vec::new();
     while let Some(definitions) = lanes.seal_series(now)? {
