@@ -93,6 +93,8 @@ pub struct Decoded {
     pub readings: usize,
     /// The number that the device gave it; of an array, the first one in it.
     pub device_seq: Option<i64>,
+    /// User properties that were passed over, since they say what they can't.
+    pub unusable: u32,
 }
 
 /// Why a message gives no readings; it is kept whole with this reason.
@@ -147,23 +149,14 @@ pub enum DeadLetter {
         why: &'static str,
     },
     /// A member with a meaning that stands there twice.
-    #[error("`{0}` stands twice in one {1}: which one holds?")]
-    Twice(String, &'static str),
+    #[error("`{0}` stands twice in one object: which one holds?")]
+    Twice(String),
     /// A time that is none: where it stood, and what is wrong.
     #[error("`{0}` {1}")]
     Time(String, &'static str),
     /// A quality that is none.
     #[error("`{0}` is neither an integer of 32 bits nor `good`, `uncertain` or `bad`")]
     Quality(String),
-    /// A user property that is a sequence number and can't be one.
-    #[error("`{0}` is no integer from 0 to {max}", max = i64::MAX)]
-    Seq(String),
-    /// A user property that says more than it may.
-    #[error(
-        "`user property {0}` has more than {max} bytes",
-        max = crate::limits::PROPERTY_BYTES_MAX
-    )]
-    Property(&'static str),
     /// A unit that is no text.
     #[error("`{0}` is not a text")]
     Unit(String),
@@ -205,11 +198,9 @@ impl DeadLetter {
             Self::TooManyReadings => "too_many_readings",
             Self::Name { .. } => "name",
             Self::Text { .. } => "text",
-            Self::Twice(..) => "twice",
+            Self::Twice(_) => "twice",
             Self::Time(..) => "time",
             Self::Quality(_) => "quality",
-            Self::Seq(_) => "seq",
-            Self::Property(_) => "property",
             Self::Unit(_) => "unit",
             Self::Form => "form",
             Self::Missing(_) => "missing",

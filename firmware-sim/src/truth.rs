@@ -67,6 +67,8 @@ pub struct Header {
     pub qos: u8,
     /// MQTT protocol level: 4 (3.1.1) or 5.
     pub protocol: u8,
+    /// Whether readings say the device's numbers for them.
+    pub numbered: bool,
     /// The seed of the fleet.
     pub seed: u64,
     /// Start of the run: milliseconds since 1970.

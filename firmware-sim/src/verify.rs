@@ -3,8 +3,8 @@
 //! It reads Parquet columns itself and shares no code with what wrote them. It needs about 48 bytes
 //! of memory for each reading of the ledger (2 GB for 40 million), and none for the lake.
 //!
-//! A row belongs to the reading with its device, metric and sequence, or where it has none with its
-//! device, metric and time. What is counted:
+//! A row belongs to the reading with its device, metric and sequence; of a run without numbers,
+//! with its device, metric and time. What is counted:
 //!
 //! | count | what |
 //! |---|---|
@@ -199,19 +199,26 @@ struct Oracle {
     texts: Vec<std::sync::Arc<str>>,
     places: HashMap<std::sync::Arc<str>, u64>,
     started_us: i64,
+    /// Whether rows say the device's numbers.
+    numbered: bool,
     report: Report,
 }
 
 impl Oracle {
     fn load(path: &Path) -> Result<Self, TruthError> {
         let reader = TruthReader::open(path)?;
-        let Header { started_ms, .. } = *reader.header();
+        let Header {
+            started_ms,
+            numbered,
+            ..
+        } = *reader.header();
         let mut oracle = Self {
             series: Vec::new(),
             devices: HashMap::new(),
             texts: Vec::new(),
             places: HashMap::new(),
             started_us: started_ms.saturating_mul(1_000),
+            numbered,
             report: Report::default(),
         };
         let tail = reader.read(|event| oracle.learn(event))?;
@@ -318,12 +325,17 @@ impl Oracle {
         };
         let series = metrics.get(row.metric).copied();
         let truth = series.and_then(|series| self.series.get_mut(series));
+        let numbered = self.numbered;
         let entry = truth.and_then(|truth| {
             let entries = &mut truth.entries;
-            let place = match row.seq.map(u64::try_from) {
-                Some(seq) => entries.binary_search_by_key(&seq.ok()?, |entry| entry.seq),
+            let place = match (numbered, row.seq.map(u64::try_from)) {
+                (true, seq) => {
+                    let seq = seq?.ok()?;
+                    entries.binary_search_by_key(&seq, |entry| entry.seq)
+                }
+                (false, Some(_)) => return None,
                 // Its times increase, too.
-                None => entries.binary_search_by_key(&row.time_us, |entry| entry.time_us),
+                (false, None) => entries.binary_search_by_key(&row.time_us, |entry| entry.time_us),
             };
             entries.get_mut(place.ok()?)
         });

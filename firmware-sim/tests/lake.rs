@@ -27,6 +27,8 @@ pub struct Row {
 
 /// A truth ledger and a lake that agree, to be spoiled.
 pub struct Site {
+    /// Whether readings say their numbers.
+    pub numbered: bool,
     pub dir: tempfile::TempDir,
     pub series: Vec<Series>,
     pub readings: Vec<Reading>,
@@ -62,6 +64,7 @@ impl Site {
         }
         let dir = tempfile::tempdir().unwrap();
         Self {
+            numbered: true,
             dir,
             series: (0..5).map(series).collect(),
             readings,
@@ -106,6 +109,7 @@ impl Site {
             source: Source::Fleet,
             qos: 1,
             protocol: 4,
+            numbered: self.numbered,
             seed: 1,
             started_ms: STARTED_MS,
             rate_hz: 10.0,

@@ -70,6 +70,38 @@ fn what_was_not_acknowledged_may_be_missing() {
 }
 
 #[test]
+fn without_numbers_readings_are_told_by_their_times() {
+    let mut site = Site::new();
+    site.numbered = false;
+    site.write_truth();
+    let mut rows = site.rows();
+    write(&site.hour().join("a.parquet"), &rows);
+    assert_eq!(verified(&site).foreign, 1_000, "numbers that nobody gave");
+    for row in &mut rows {
+        row.seq = None;
+    }
+    write(&site.hour().join("a.parquet"), &rows);
+    let report = verified(&site);
+    assert_eq!(found(&report), ((0, 0, 0, 0), 0));
+    assert_eq!(report.delivered, 1_000);
+    rows.push(rows[7].clone());
+    rows.remove(3);
+    rows[100].time_us += 1;
+    write(&site.hour().join("a.parquet"), &rows);
+    assert_eq!(found(&verified(&site)), ((2, 1, 0, 1), 0));
+}
+
+#[test]
+fn numbers_that_got_lost_are_found() {
+    let site = Site::new();
+    site.write_truth();
+    let mut rows = site.rows();
+    rows[5].seq = None;
+    write(&site.hour().join("a.parquet"), &rows);
+    assert_eq!(found(&verified(&site)), ((1, 0, 0, 1), 0));
+}
+
+#[test]
 fn a_doubled_row_is_found() {
     let site = Site::new();
     site.write();

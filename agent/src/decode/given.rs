@@ -1,12 +1,12 @@
 //! What stands for a whole message beside its payload: that of MQTT 5 user properties which its
 //! rule reads. It holds where the payload says nothing.
 
-use super::message::check_name;
 use super::number::Number;
 use super::properties::{Property, Said, UserProperties};
 use super::rows::{Rows, Span};
 use super::rule::{Rule, TimeUnit, Unit};
-use super::{DeadLetter, meaning, number, time};
+use super::{meaning, number, time};
+use tributary_protocol::ids::is_name;
 
 /// What stands beside a payload.
 #[derive(Clone, Copy, Default)]
@@ -19,61 +19,44 @@ pub(super) struct Given {
     pub unit: Span,
     /// The quality.
     pub quality: Option<i32>,
+    /// Properties that say what they can't. Others may have other uses for these names: no message
+    /// is given up for them.
+    pub unusable: u32,
 }
 
 impl Given {
     /// What these properties say, where the rule asks for them.
-    ///
-    /// # Errors
-    /// One that stands there twice, is too long, or says what it can't.
-    pub fn of(
-        rule: &Rule,
-        properties: &UserProperties<'_>,
-        rows: &mut Rows,
-    ) -> Result<Self, DeadLetter> {
+    pub fn of(rule: &Rule, properties: &UserProperties<'_>, rows: &mut Rows) -> Self {
+        let mut given = Self::default();
         if !rule.properties || properties.is_empty() {
-            return Ok(Self::default());
+            return given;
         }
-        let said = |property: Property| match properties.said(property) {
-            Said::Nothing | Said::Text("") => Ok(None),
-            Said::Text(text) => Ok(Some(text)),
-            Said::Twice => Err(DeadLetter::Twice(name(property), "message")),
-            Said::TooLong => Err(DeadLetter::Property(property.name())),
-        };
-        let time = said(Property::Time)?
-            .map(|text| time_of(text, rule.time_unit))
-            .transpose()
-            .map_err(|why| DeadLetter::Time(name(Property::Time), why))?;
-        let seq = match said(Property::Seq)?.map(str::parse::<i64>) {
-            None => None,
-            Some(Ok(seq)) if seq >= 0 => Some(seq),
-            Some(_) => return Err(DeadLetter::Seq(name(Property::Seq))),
-        };
-        let quality = said(Property::Quality)?
-            .map(|text| {
-                quality_of(text).ok_or_else(|| DeadLetter::Quality(name(Property::Quality)))
-            })
-            .transpose()?;
-        let unit = match said(Property::Unit)? {
-            // A unit that is configured stands for all.
-            Some(unit) if !matches!(rule.pointers.unit, Unit::Fixed(_)) => {
-                check_name("unit", unit)?;
-                rows.keep(unit)
-            }
-            _ => Span::default(),
-        };
-        Ok(Self {
-            time,
-            seq,
-            unit,
-            quality,
-        })
+        for property in Property::ALL {
+            let usable = match properties.said(property) {
+                Said::Nothing | Said::Text("") => true,
+                Said::Text(text) => given.take(rule, property, text, rows).is_some(),
+                Said::Twice | Said::TooLong => false,
+            };
+            given.unusable += u32::from(!usable);
+        }
+        given
     }
-}
 
-/// As it stands in an error.
-fn name(property: Property) -> String {
-    format!("user property {}", property.name())
+    /// Takes what one says; `None` where it can't be that.
+    fn take(&mut self, rule: &Rule, property: Property, text: &str, rows: &mut Rows) -> Option<()> {
+        match property {
+            Property::Time => self.time = Some(time_of(text, rule.time_unit).ok()?),
+            Property::Seq => {
+                let seq = text.parse().ok().filter(|seq: &i64| *seq >= 0);
+                self.seq = Some(seq?);
+            }
+            // A unit that is configured stands for all.
+            Property::Unit if matches!(rule.pointers.unit, Unit::Fixed(_)) => {}
+            Property::Unit => self.unit = is_name(text).then(|| rows.keep(text))?,
+            Property::Quality => self.quality = Some(quality_of(text)?),
+        }
+        Some(())
+    }
 }
 
 /// A property is a text, whatever it says: a number in it is one.

@@ -22,14 +22,20 @@ pub(super) fn decode(
     if outcome.is_err() {
         rows.clear();
     }
-    let device_seq = outcome?;
+    let (device_seq, unusable) = outcome?;
     Ok(Decoded {
         readings: rows.len(),
         device_seq,
+        unusable,
     })
 }
 
-fn read(rule: &Rule, message: &Incoming<'_>, rows: &mut Rows) -> Result<Option<i64>, DeadLetter> {
+/// Gives the device's number, and how many user properties were of no use.
+fn read(
+    rule: &Rule,
+    message: &Incoming<'_>,
+    rows: &mut Rows,
+) -> Result<(Option<i64>, u32), DeadLetter> {
     let payload = message.payload;
     if payload.is_empty() {
         return Err(DeadLetter::Empty);
@@ -40,7 +46,7 @@ fn read(rule: &Rule, message: &Incoming<'_>, rows: &mut Rows) -> Result<Option<i
     };
     let text = text.map_err(|e| DeadLetter::NotUtf8(e.valid_up_to()))?;
     let names = Names::of(rule, message.topic, rows)?;
-    let given = Given::of(rule, &message.properties, rows)?;
+    let given = Given::of(rule, &message.properties, rows);
     let mut walk = Walk {
         json: Json::new(text),
         rows,
@@ -51,7 +57,7 @@ fn read(rule: &Rule, message: &Incoming<'_>, rows: &mut Rows) -> Result<Option<i
         samples: 0,
     };
     let is_json = matches!(walk.json.peek(), Some(b'{' | b'['));
-    match rule.form {
+    let seq = match rule.form {
         Form::Binary(samples) => waveform::binary(&mut walk, samples, payload).map(|()| given.seq),
         Form::Text => {
             let value = Scalar::Str(walk.rows.keep(text));
@@ -61,7 +67,8 @@ fn read(rule: &Rule, message: &Incoming<'_>, rows: &mut Rows) -> Result<Option<i
         Form::Auto if is_json => walk.document(),
         Form::Json | Form::Waveform => walk.document(),
         Form::Auto | Form::Value => walk.bare(text).map(|()| given.seq),
-    }
+    };
+    seq.map(|seq| (seq, given.unusable))
 }
 
 /// What a message's topic says: the names for both forms.

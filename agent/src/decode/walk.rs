@@ -101,7 +101,7 @@ impl Walk<'_, '_> {
         let name = |walk: &Self| walk.rule.places.name(slot).to_owned();
         let held = self.rows.slots.get(slot).copied().flatten();
         if held.is_some() {
-            return Err(DeadLetter::Twice(name(self), "object"));
+            return Err(DeadLetter::Twice(name(self)));
         }
         let value = match next {
             Some(b'[') if slot == slot::SAMPLES => {

@@ -29,7 +29,8 @@ pub(super) fn encode_header(header: &Header) -> Vec<u8> {
         Source::Fleet => 0,
         Source::Replay => 1,
     };
-    out.extend_from_slice(&[source, header.qos, header.protocol, 0, 0, 0]);
+    let numberless = u8::from(!header.numbered);
+    out.extend_from_slice(&[source, header.qos, header.protocol, numberless, 0, 0]);
     out.extend_from_slice(&header.seed.to_le_bytes());
     out.extend_from_slice(&header.started_ms.to_le_bytes());
     out.extend_from_slice(&header.rate_hz.to_bits().to_le_bytes());
@@ -47,7 +48,7 @@ pub(super) fn decode_header(bytes: &[u8; HEADER_BYTES]) -> Result<Header, &'stat
     if u16::from_le_bytes(input.array()?) != VERSION {
         return Err("another version wrote it");
     }
-    let [source, qos, protocol, ..] = input.array::<6>()?;
+    let [source, qos, protocol, numberless, ..] = input.array::<6>()?;
     let source = match source {
         0 => Source::Fleet,
         1 => Source::Replay,
@@ -67,6 +68,7 @@ pub(super) fn decode_header(bytes: &[u8; HEADER_BYTES]) -> Result<Header, &'stat
         source,
         qos,
         protocol,
+        numbered: numberless == 0,
         seed,
         started_ms,
         rate_hz,

@@ -10,6 +10,7 @@ fn header() -> Header {
         source: Source::Fleet,
         qos: 1,
         protocol: 4,
+        numbered: true,
         seed: 42,
         started_ms: 1_700_000_000_000,
         rate_hz: 10.0,

@@ -145,8 +145,6 @@ fn every_reason_is_in_the_table() {
         "time",
         "quality",
         "unit",
-        "seq",
-        "property",
         "form",
         "missing",
         "nested",

@@ -47,9 +47,16 @@ impl SealStage {
             counter!("tributary_agent_repeats_total", "reason" => reason.name()).increment(1);
             return self.pass(origin, false, now);
         }
-        if let Err(reason) = decoded {
-            self.bury(origin, message, reason.reason(), &reason.to_string())?;
-            return self.pass(origin, false, now);
+        match decoded {
+            Ok(Decoded { unusable: 0, .. }) => {}
+            Ok(Decoded { unusable, .. }) => {
+                counter!("tributary_agent_user_properties_unusable_total")
+                    .increment(unusable.into());
+            }
+            Err(reason) => {
+                self.bury(origin, message, reason.reason(), &reason.to_string())?;
+                return self.pass(origin, false, now);
+            }
         }
         if self.dead.holds(origin) {
             // It became one before the process ended, and may have been put back since.
