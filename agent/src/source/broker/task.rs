@@ -231,7 +231,11 @@ impl Task {
                 self.intake.close_batch(&self.signal, self.core.appended());
                 self.tell();
             }
-            Event::Room(Some(room)) => self.intake.push(&self.queue, room),
+            Event::Room(Some(room)) if !self.refuse.is_on() => {
+                self.intake.push(&self.queue, room);
+            }
+            // It came too late: what waits stays with the broker.
+            Event::Room(Some(_)) => self.intake.room = None,
             Event::Room(None) | Event::LogEnd => self.core.handle_log_end(),
             Event::Timeout => self.core.handle_timeout(now()),
             Event::Stop => {
@@ -251,6 +255,8 @@ impl Task {
         self.untold |= self.core.handle_refusing(self.refuse.is_on(), held_bytes);
         if !self.core.is_refused() {
             self.intake.hand_over(&self.queue);
+        } else {
+            self.intake.room = None;
         }
         self.core.handle_held(self.intake.held_bytes());
         self.core.handle_durable(self.signal.durable_upto());
