@@ -322,7 +322,7 @@ pub const DECLARED_MAX: usize = 1_024;
 pub const DEAD_LETTER_BYTES: u64 = 64 * 1024 * 1024;
 /// Bytes of the write-ahead log between two checkpoints, at least.
 pub const CHECKPOINT_WAL_BYTES: u64 = 16 * 1024 * 1024;
-/// Bytes that are taken ahead for each of three checkpoints, at least: the marks of 1,500 devices.
+/// Bytes that are taken ahead for each of three checkpoints, at least: the marks of 3,500 devices.
 pub const CHECKPOINT_ROOM_BYTES: u64 = 2 * 1024 * 1024;
 /// How many bytes of the write-ahead log one byte of checkpoint costs, at least.
 pub const CHECKPOINT_SHARE: u64 = 10;

@@ -2,9 +2,10 @@
 //! is cut: it does not exit and does not wedge, drains when the link is back, and declares every
 //! loss.
 
+use crate::limits::GIVES_WAY_READINGS_MAX;
 use crate::process::{Process, wait_for};
 use crate::programs::scratch;
-use crate::site::{Site, backlog_gone};
+use crate::site::{Fleet, Site, backlog_gone};
 use crate::small_disk::{Filler, Kind, SmallDisk};
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,10 @@ pub struct Run {
     pub sensors: u32,
     /// Readings a second of each.
     pub rate_hz: f64,
-    /// How long the disk stays full.
+    /// Whether to wait, first, until the agent's own blocks are full, too, and its policy is at
+    /// work: what is a minute of readings, or more.
+    pub gives_way: bool,
+    /// How long the disk stays full, then.
     pub full: Duration,
 }
 
@@ -62,14 +66,19 @@ impl Run {
             || agent.state(),
             || (filler.found_full() >= 3).then_some(()),
         );
-        let begun = Instant::now();
         if self.policy != "block" {
             // In its own blocks it goes on.
             fleet.acknowledged(u64::from(self.sensors) * 20);
         }
-        wait_for_full(&mut agent, begun, self.full);
+        let before = fleet.progress.acknowledged();
+        if self.gives_way {
+            self.wait_until_it_gives_way(&mut agent, &fleet);
+        }
+        let own_blocks = fleet.progress.acknowledged() - before;
+        wait_for_full(&mut agent, Instant::now(), self.full);
         let shed = agent.counter("tributary_agent_shed_readings_total", "");
         let refused = agent.counter("tributary_agent_refused_readings_total", "");
+        let blocked = agent.counter(BLOCKED, "");
         let at_full = fleet.progress.acknowledged();
 
         // The link is back while the disk is still full; then the disk is freed, too.
@@ -88,8 +97,9 @@ impl Run {
 
         let declared = report.declared;
         eprintln!(
-            "{name}: published {}, acknowledged {at_full} while full and {} in all, delivered {}, \
-             declared {declared} (given up {shed}, refused {refused})",
+            "{name}: published {}, acknowledged {own_blocks} into its own blocks, {at_full} until \
+             the link was back and {} in all, delivered {}, declared {declared} (given up {shed}, \
+             refused {refused}, blocked {blocked})",
             report.published, report.acknowledged, report.delivered
         );
         assert_eq!(report.acknowledged, summary.counts.acknowledged);
@@ -104,17 +114,48 @@ impl Run {
         assert_eq!(report.published, report.acknowledged);
         assert_eq!(report.published, report.delivered + declared, "{report:#?}");
         assert_eq!(report.lost, declared);
-        if self.policy == "block" {
-            assert_eq!(declared, 0);
+        match self.policy {
+            "block" => assert_eq!((declared, blocked > 0), (0, self.gives_way)),
+            _ if self.gives_way => assert!(declared > 0, "nothing gave way: {report:#?}"),
+            _ => {}
+        }
+    }
+
+    /// Waits until the policy is at work.
+    ///
+    /// # Panics
+    /// When it never is, or nothing is acknowledged any more although it is not.
+    fn wait_until_it_gives_way(&self, agent: &mut Process, fleet: &Fleet) {
+        let counter = match self.policy {
+            "drop-oldest" => "tributary_agent_shed_readings_total",
+            "drop-newest" => "tributary_agent_refused_readings_total",
+            _ => BLOCKED,
+        };
+        let first = fleet.progress.acknowledged();
+        while agent.counter(counter, "") == 0 {
+            assert!(agent.is_up(), "alive on a full disk");
+            let acknowledged = fleet.progress.acknowledged() - first;
+            assert!(
+                acknowledged < GIVES_WAY_READINGS_MAX,
+                "{acknowledged} readings were taken, and `{}` was never at work: {counter} is 0",
+                self.policy
+            );
+            // tidy: sleep because another process says nothing by itself: it has to be asked again
+            std::thread::sleep(LOOK);
         }
     }
 }
+
+/// Is 1 while sealed readings wait for the disk.
+const BLOCKED: &str = "tributary_agent_spool_blocked";
+/// How often it is looked whether the agent is alive on a full disk.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// Keeps an eye on the agent while the disk is full.
 fn wait_for_full(agent: &mut Process, begun: Instant, full: Duration) {
     while begun.elapsed() < full {
         assert!(agent.is_up(), "alive on a full disk");
         // tidy: sleep because the test is about time on a full disk
-        std::thread::sleep(Duration::from_millis(200));
+        std::thread::sleep(LOOK);
     }
 }

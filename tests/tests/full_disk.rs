@@ -12,6 +12,7 @@ fn a_full_disk_ends_nothing_and_hides_nothing() {
         policy: "drop-oldest",
         sensors: 100,
         rate_hz: 20.0,
+        gives_way: false,
         full: Duration::from_secs(5),
     };
     run.run();

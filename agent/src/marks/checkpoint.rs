@@ -9,9 +9,12 @@ use crate::limits::{
     UNRELEASED_MAX,
 };
 use bytes::{Buf, BufMut, TryGetError};
+use std::sync::Arc;
 use tributary_protocol::limits::NAME_BYTES_MAX;
 
-const VERSION: u16 = 3;
+const VERSION: u16 = 4;
+/// Devices with number and content of each message, instead of a digest of both.
+const VERSION_3: u16 = 3;
 /// Sessions in slots that a hand went round, like devices.
 const VERSION_2: u16 = 2;
 /// The same, without what QoS 2, sessions and brokers need.
@@ -19,6 +22,8 @@ const VERSION_1: u16 = 1;
 
 /// Bytes of one mark.
 const MARK_BYTES: usize = 8 + 8;
+/// Bytes of one mark of a device.
+const DIGEST_BYTES: usize = 8;
 
 /// Why bytes are no marks.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -50,7 +55,8 @@ impl Marks {
             out.put_u16_le(device.len() as u16);
             out.put_slice(device.as_bytes());
             out.put_u8(u8::from(used));
-            write_ring(out, ring);
+            out.put_u16_le(ring.len() as u16);
+            ring.iter().for_each(|digest| out.put_u64_le(*digest));
         }
         // Their order says who goes next.
         out.put_u32_le(self.sessions.loose_len() as u32);
@@ -76,7 +82,7 @@ impl Marks {
         let sessions: usize = sessions
             .map(|(_, client)| SESSION_MARKS - client.newest.len())
             .sum();
-        MARK_BYTES * (devices + sessions)
+        DIGEST_BYTES * devices + MARK_BYTES * sessions
     }
 
     /// The marks at the front of `input`, which is moved behind them.
@@ -97,17 +103,20 @@ impl Marks {
             }
             let (name, rest) = input.split_at_checked(bytes).ok_or(MarksError::Truncated)?;
             let name = std::str::from_utf8(name).map_err(|_| MarksError::Field("device"))?;
-            let name: Box<str> = name.into();
+            let name: Arc<str> = name.into();
             *input = rest;
             let used = input.try_get_u8()? != 0;
-            let ring = read_ring::<DEVICE_MARKS>(input)?;
+            let ring = match version {
+                VERSION => read_marks(input, |input| Ok(input.try_get_u64_le()?))?,
+                _ => read_marks(input, |input| Ok(read_mark(input)?.digest()))?,
+            };
             devices
                 .restore(name, used, ring)
                 .ok_or(MarksError::Field("device"))?;
         }
         devices.set_hand(hand as usize);
         let sessions = match version {
-            VERSION => read_sessions(input)?,
+            VERSION_3 | VERSION => read_sessions(input)?,
             _ => read_slots(input, version)?,
         };
         let brokers = match version {
@@ -198,13 +207,20 @@ fn read_held(input: &mut &[u8], client: &mut Client) -> Result<(), MarksError> {
 }
 
 fn read_ring<const N: usize>(input: &mut &[u8]) -> Result<Ring<N>, MarksError> {
+    read_marks(input, read_mark)
+}
+
+fn read_marks<const N: usize, M: PartialEq>(
+    input: &mut &[u8],
+    mut read: impl FnMut(&mut &[u8]) -> Result<M, MarksError>,
+) -> Result<Ring<N, M>, MarksError> {
     let count = usize::from(input.try_get_u16_le()?);
     if count > N {
         return Err(MarksError::Field("count of marks"));
     }
     let mut ring = Ring::default();
     for _ in 0..count {
-        ring.push(read_mark(input)?);
+        ring.push(read(input)?);
     }
     Ok(ring)
 }

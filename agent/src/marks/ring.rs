@@ -6,18 +6,23 @@ use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::Hash;
 
-/// The last `N` marks, oldest overwritten first.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(super) struct Ring<const N: usize> {
-    marks: Vec<Mark>,
+/// The last `N` marks, oldest overwritten first. It takes what it holds, up to the next power of 2.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Ring<const N: usize, M = Mark> {
+    marks: Vec<M>,
     next: usize,
 }
 
-impl<const N: usize> Ring<N> {
-    pub(super) fn contains(&self, mark: Mark) -> bool {
-        self.marks.contains(&mark)
+impl<const N: usize, M> Default for Ring<N, M> {
+    fn default() -> Self {
+        Self {
+            marks: Vec::new(),
+            next: 0,
+        }
     }
+}
 
+impl<const N: usize> Ring<N> {
     /// The newest mark with this number.
     pub(super) fn newest(&self, number: i64) -> Option<Mark> {
         let (newer, older) = self.marks.split_at(self.next.min(self.marks.len()));
@@ -28,8 +33,14 @@ impl<const N: usize> Ring<N> {
     pub(super) fn contains_content(&self, content: u64) -> bool {
         self.marks.iter().any(|mark| mark.content == content)
     }
+}
 
-    pub(super) fn push(&mut self, mark: Mark) {
+impl<const N: usize, M: PartialEq> Ring<N, M> {
+    pub(super) fn contains(&self, mark: &M) -> bool {
+        self.marks.contains(mark)
+    }
+
+    pub(super) fn push(&mut self, mark: M) {
         if self.marks.len() < N {
             self.marks.push(mark);
             return;
@@ -41,7 +52,7 @@ impl<const N: usize> Ring<N> {
     }
 
     /// The marks, oldest first.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Mark> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &M> {
         let (newer, older) = self.marks.split_at(self.next.min(self.marks.len()));
         older.iter().chain(newer)
     }

@@ -113,7 +113,7 @@ fn devices_are_bounded_and_the_busy_ones_stay() {
         keyed.entry(&key, || key);
     }
     assert_eq!(keyed.len(), 100);
-    assert!(keyed.entry(&0, || 0).contains(Mark {
+    assert!(keyed.entry(&0, || 0).contains(&Mark {
         number: 1,
         content: 1
     }));
@@ -306,6 +306,58 @@ fn marks_of_version_2_are_read_and_who_would_have_gone_next_still_does() {
         ..message(None, 10)
     };
     assert_eq!(marks.judge(&again), Judged::Repeat(Reason::Unreleased));
+}
+
+/// As version 3 wrote it: a device with number and content of two messages.
+#[test]
+fn the_device_marks_of_version_3_are_read() {
+    let mut bytes = vec![3, 0];
+    bytes.extend([1, 0, 0, 0, 0, 0, 0, 0]);
+    bytes.extend([1, 0, b'd', 1, 2, 0]);
+    for (number, content) in [(41i64, 7u64), (42, 8)] {
+        bytes.extend(number.to_le_bytes());
+        bytes.extend(content.to_le_bytes());
+    }
+    bytes.extend([0; 8]);
+    bytes.extend([1, 0]);
+    bytes.extend([0; 16]);
+    let mut marks = Marks::read_checkpoint(&mut bytes.as_slice()).unwrap();
+    for (number, content, judged) in [
+        (42, 8, Judged::Repeat(Reason::DeviceSeq)),
+        (41, 7, Judged::Repeat(Reason::DeviceSeq)),
+        (41, 8, Judged::New),
+    ] {
+        assert_eq!(marks.judge(&message(Some(number), content)), judged);
+    }
+}
+
+#[test]
+fn a_digest_gives_the_same_for_ever() {
+    // These values stand in checkpoints on disk: never change them.
+    let digest = |number, content| Mark { number, content }.digest();
+    assert_eq!(digest(0, 0), GOLDEN_NOTHING);
+    assert_eq!(digest(17, 0x1234_5678_9abc_def0), GOLDEN_MESSAGE);
+}
+
+const GOLDEN_NOTHING: u64 = 0xe220_a839_7b1d_cdaf;
+const GOLDEN_MESSAGE: u64 = 0x92b8_cc68_c9a0_5253;
+
+#[test]
+fn what_a_device_numbers_takes_eight_bytes_a_message_in_a_checkpoint() {
+    let mut marks = Marks::new();
+    let mut empty = Vec::new();
+    marks.write_checkpoint(&mut empty);
+    for number in 0..200 {
+        let message = Evidence {
+            packet_id: 0,
+            ..message(Some(number), 5)
+        };
+        assert_eq!(marks.judge(&message), Judged::New);
+    }
+    let mut full = Vec::new();
+    marks.write_checkpoint(&mut full);
+    // Its name and the name's length, a bit, the count, and the last of its messages.
+    assert_eq!(full.len() - empty.len(), 1 + 2 + 1 + 2 + 8 * DEVICE_MARKS);
 }
 
 /// A QoS 2 client that keeps to the standard, takes the lowest free packet id, and publishes the

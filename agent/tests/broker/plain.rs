@@ -2,7 +2,10 @@
 //! fails, the library was mended: look whether the wrapper may go.
 
 use super::fake::{Fake, PUBACK, Publish, SUBSCRIBE};
-use rumqttc::{AsyncClient, ConnectionError, Event, MqttOptions, Packet, QoS, StateError, v5};
+use super::mosquitto::{Mosquitto, numbered, publish};
+use rumqttc::{
+    AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, Packet, QoS, StateError, v5,
+};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -265,4 +268,92 @@ async fn a_release_of_an_earlier_life_ends_the_connection() {
         };
         assert!(matches!(state(error), StateError::Unsolicited(9)));
     }
+}
+
+/// Polls until the connection is back, as the documentation says: an error is followed by a poll.
+/// Whether the session is there still.
+async fn reconnected(events: &mut EventLoop) -> bool {
+    loop {
+        match events.poll().await {
+            Ok(Event::Incoming(Packet::ConnAck(connack))) => return connack.session_present,
+            Ok(_) => {}
+            // tidy: sleep because the broker that comes back tells nobody: it is asked again.
+            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    }
+}
+
+/// Takes so many messages, and acknowledges none: (payload, DUP).
+async fn received(events: &mut EventLoop, count: usize) -> Vec<(String, bool)> {
+    let mut all = Vec::new();
+    while all.len() < count {
+        if let Event::Incoming(Packet::Publish(publish)) = events.poll().await.unwrap() {
+            let payload = String::from_utf8(publish.payload.to_vec()).unwrap();
+            all.push((payload, publish.dup));
+        }
+    }
+    all
+}
+
+/// A client with a session at this broker, subscribed to all.
+async fn subscribed(broker: &Mosquitto) -> (AsyncClient, EventLoop) {
+    let (client, mut events) = AsyncClient::new(options(broker.address), 100);
+    client.subscribe("#", QoS::AtLeastOnce).await.unwrap();
+    loop {
+        if let Event::Incoming(Packet::SubAck(_)) = events.poll().await.unwrap() {
+            return (client, events);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_broker_that_restarts_with_its_session_doubles_what_was_not_acknowledged() {
+    let Some(mut broker) = Mosquitto::start().await else {
+        return;
+    };
+    let (_client, mut events) = subscribed(&broker).await;
+    let messages = numbered(40);
+    publish(broker.address, QoS::AtLeastOnce, false, &messages).await;
+    let first = received(&mut events, 40).await;
+    assert!(first.iter().all(|(_, dup)| !dup));
+    broker.save().await;
+    broker.kill();
+    broker.restart().await;
+    assert!(reconnected(&mut events).await);
+    let again = received(&mut events, 40).await;
+    assert!(again.iter().all(|(_, dup)| *dup));
+    let payloads = |all: &[(String, bool)]| all.iter().map(|(p, _)| p.clone()).collect::<Vec<_>>();
+    assert_eq!(
+        payloads(&first),
+        payloads(&again),
+        "each twice, and the library leaves it to its user to tell"
+    );
+}
+
+#[tokio::test]
+async fn a_broker_that_restarts_without_its_session_is_listened_to_in_vain() {
+    let Some(mut broker) = Mosquitto::start().await else {
+        return;
+    };
+    let (client, mut events) = subscribed(&broker).await;
+    broker.kill();
+    broker.forget();
+    broker.restart().await;
+    assert!(!reconnected(&mut events).await);
+    let messages = numbered(10);
+    publish(broker.address, QoS::AtLeastOnce, false, &messages).await;
+    // The broker serves this client in order: what it had for it stands before this answer.
+    client
+        .publish("own", QoS::AtLeastOnce, false, "is anybody there?")
+        .await
+        .unwrap();
+    let mut lost = messages.len();
+    loop {
+        match events.poll().await.unwrap() {
+            Event::Incoming(Packet::Publish(_)) => lost -= 1,
+            Event::Incoming(Packet::PubAck(_)) => break,
+            _ => {}
+        }
+    }
+    assert_eq!(lost, 10, "connected, no error, and subscribed to nothing");
 }

@@ -23,6 +23,7 @@ fn main() {
                 policy,
                 sensors: 1_000,
                 rate_hz: 10.0,
+                gives_way: true,
                 full: Duration::from_secs(seconds.unwrap_or(300)),
             };
             run.run();
