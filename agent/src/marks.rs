@@ -17,8 +17,8 @@
 //! nothing tells a second copy from a second measurement.
 
 use crate::limits::{
-    DEVICE_MARKS, HELD_SESSIONS_MAX, MARKED_DEVICES_MAX, MARKED_SESSIONS_MAX, SESSION_MARKS,
-    UNRELEASED_MAX,
+    DEVICE_MARKS, HELD_SESSIONS_MAX, MARKED_DEVICES_MAX, MARKED_SESSIONS_MAX, RECEIVE_MAX,
+    SESSION_MARKS, UNRELEASED_CROWD, UNRELEASED_MAX,
 };
 
 mod broker;
@@ -194,9 +194,11 @@ impl Marks {
             content: message.content,
         };
         let blank = message.device_seq.is_none() && !message.has_time;
+        let crowded = self.sessions.unreleased() >= UNRELEASED_CROWD;
         self.sessions.change(message.session, |client| {
             if message.exactly_once {
-                client.judge_exactly_once(mark, message.dup, blank)
+                let most = if crowded { RECEIVE_MAX } else { UNRELEASED_MAX };
+                client.judge_exactly_once(mark, message.dup, blank, most)
             } else {
                 client.judge_at_least_once(mark, message.dup, blank)
             }
@@ -230,11 +232,6 @@ impl Marks {
 }
 
 impl Client {
-    /// Whether forgetting it would lose more than evidence for what was acknowledged.
-    fn holds_something(&self) -> bool {
-        self.expiry_s > 0 || !self.unreleased.is_empty()
-    }
-
     fn judge_at_least_once(&mut self, mark: Mark, dup: bool, blank: bool) -> Judged {
         if dup && self.newest.newest(mark.number) == Some(mark) {
             return Judged::Repeat(Reason::Dup);
@@ -247,7 +244,7 @@ impl Client {
         judged
     }
 
-    fn judge_exactly_once(&mut self, mark: Mark, dup: bool, blank: bool) -> Judged {
+    fn judge_exactly_once(&mut self, mark: Mark, dup: bool, blank: bool, most: usize) -> Judged {
         let held = self.unreleased.iter_mut();
         if let Some(held) = held.into_iter().find(|held| held.number == mark.number) {
             if *held == mark && dup {
@@ -261,7 +258,7 @@ impl Client {
                 false => Judged::New,
             };
         }
-        if self.unreleased.len() >= UNRELEASED_MAX {
+        if self.unreleased.len() >= most {
             self.unreleased.remove(0);
         }
         self.unreleased.push(mark);

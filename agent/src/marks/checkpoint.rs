@@ -148,7 +148,7 @@ fn read_mark(input: &mut &[u8]) -> Result<Mark, MarksError> {
     })
 }
 
-/// Sessions as they are written now: oldest first, those that hold something behind the others.
+/// Sessions as they are written now: oldest first, those that outlive their connection behind the others.
 fn read_sessions(input: &mut &[u8]) -> Result<Sessions, MarksError> {
     let mut sessions = Sessions::new(MARKED_SESSIONS_MAX, HELD_SESSIONS_MAX);
     let (loose, held) = (input.try_get_u32_le()?, input.try_get_u32_le()?);
@@ -187,7 +187,7 @@ fn read_slots(input: &mut &[u8], version: u16) -> Result<Sessions, MarksError> {
     slots.sort_by_key(|(used, _, _)| *used);
     let mut sessions = Sessions::new(MARKED_SESSIONS_MAX, HELD_SESSIONS_MAX);
     for (_, session, client) in slots {
-        let held = client.holds_something();
+        let held = client.expiry_s > 0;
         let restored = sessions.restore(session, client, held);
         restored.ok_or(MarksError::Field("session"))?;
     }

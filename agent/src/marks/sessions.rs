@@ -1,7 +1,7 @@
 //! What is known of sessions: a bounded number, of which the one goes that was not used for
-//! longest. Sessions that hold something (messages that were not released, or a time to be kept
-//! for) stand apart from the others, so that no number of the others takes their place (a
-//! segmented LRU: the held ones are its protected segment).
+//! longest. Sessions that outlive their connection are held apart from the others, so that no
+//! number of the others takes their place (a segmented LRU: the held ones are its protected
+//! segment).
 //!
 //! A function of the order of calls alone, so that a replay builds the same; every call takes the
 //! same few steps, however many sessions there are.
@@ -36,6 +36,8 @@ pub(super) struct Sessions {
     held: Ends,
     most: usize,
     held_most: usize,
+    /// QoS 2 messages of all of them that were not released.
+    unreleased: usize,
 }
 
 impl PartialEq for Sessions {
@@ -58,6 +60,7 @@ impl Sessions {
             held: Ends::default(),
             most,
             held_most,
+            unreleased: 0,
         }
     }
 
@@ -67,7 +70,11 @@ impl Sessions {
             Some(place) => *place,
             None => self.make_room(session),
         };
-        let changed = change(&mut self.slot(place).client);
+        let client = &mut self.slot(place).client;
+        let before = client.unreleased.len();
+        let changed = change(client);
+        let after = client.unreleased.len();
+        self.unreleased = self.unreleased + after - before;
         self.put_newest(place);
         changed
     }
@@ -79,18 +86,23 @@ impl Sessions {
         }
     }
 
-    /// Sessions that hold nothing, and those that gave up their place to others that hold
-    /// something; oldest first.
+    /// QoS 2 messages of all of them that were not released.
+    pub(super) fn unreleased(&self) -> usize {
+        self.unreleased
+    }
+
+    /// Sessions that end with their connection, and those that gave up their place to others that
+    /// do not; oldest first.
     pub(super) fn loose(&self) -> impl Iterator<Item = (u64, &Client)> {
         self.walk(self.loose.oldest, |slot| slot.newer)
     }
 
-    /// Sessions that hold something, oldest first.
+    /// Sessions that outlive their connection, oldest first.
     pub(super) fn held(&self) -> impl Iterator<Item = (u64, &Client)> {
         self.walk(self.held.oldest, |slot| slot.newer)
     }
 
-    /// All of them: first those that hold something, each kind newest first.
+    /// All of them: first those that outlive their connection, each kind newest first.
     pub(super) fn newest_first(&self) -> impl Iterator<Item = (u64, &Client)> {
         let held = self.walk(self.held.newest, |slot| slot.older);
         held.chain(self.walk(self.loose.newest, |slot| slot.older))
@@ -112,6 +124,7 @@ impl Sessions {
             return None;
         }
         let place = self.slots.len();
+        self.unreleased += client.unreleased.len();
         self.places.insert(session, place);
         self.slots.push(Slot {
             session,
@@ -148,7 +161,7 @@ impl Sessions {
         }
     }
 
-    /// The place of a new session, the newest of those that hold nothing.
+    /// The place of a new session, the newest of those that end with their connection.
     fn make_room(&mut self, session: u64) -> usize {
         let fresh = Slot {
             session,
@@ -166,6 +179,7 @@ impl Sessions {
             self.unlink(place);
             let gone = std::mem::replace(self.slot(place), fresh);
             self.places.remove(&gone.session);
+            self.unreleased -= gone.client.unreleased.len();
             place
         };
         self.places.insert(session, place);
@@ -176,7 +190,7 @@ impl Sessions {
     /// Puts it to the end of the list that it belongs to now.
     fn put_newest(&mut self, place: usize) {
         let slot = self.slot(place);
-        let (was, held) = (slot.held, slot.client.holds_something());
+        let (was, held) = (slot.held, slot.client.expiry_s > 0);
         if was == held && slot.newer.is_none() {
             return;
         }

@@ -199,15 +199,16 @@ fn sessions_that_are_kept_are_told_and_written_down() {
 }
 
 /// Devices that connect, publish and are never seen again, as a fleet of buttons does: none of
-/// them takes the place of a session that holds something.
+/// them takes the place of a session that is kept.
 #[test]
-fn any_number_of_short_sessions_forgets_none_that_holds_something() {
+fn any_number_of_short_sessions_forgets_none_that_is_kept() {
     let unreleased = Evidence {
         exactly_once: true,
         dup: true,
         ..message(None, 10)
     };
     let mut marks = Marks::new();
+    marks.keep(unreleased.session, 60);
     assert_eq!(marks.judge(&unreleased), Judged::New);
     marks.keep(2, 60);
     for session in 0..2 * MARKED_SESSIONS_MAX as u64 {
@@ -218,14 +219,59 @@ fn any_number_of_short_sessions_forgets_none_that_holds_something() {
             ..message(None, 10)
         };
         marks.judge(&short);
-        marks.release(session, 5);
+        // Some go without releasing anything.
+        if session % 3 > 0 {
+            marks.release(session, 5);
+        }
         marks.keep(session, 0);
     }
     let kept: Vec<_> = marks.kept().collect();
-    assert_eq!(kept, [(2, 60)]);
+    assert_eq!(kept, [(2, 60), (unreleased.session, 60)]);
     assert_eq!(marks.judge(&unreleased), Judged::Repeat(Reason::Unreleased));
     let lens = (marks.sessions.loose_len(), marks.sessions.held_len());
     assert_eq!(lens, (MARKED_SESSIONS_MAX - 2, 2), "and there is a bound");
+}
+
+#[test]
+fn what_all_sessions_did_not_release_is_bounded_together() {
+    let mut marks = Marks::new();
+    let publish = |marks: &mut Marks, session, packet_id, dup| {
+        marks.judge(&Evidence {
+            session,
+            packet_id,
+            exactly_once: true,
+            dup,
+            ..message(None, packet_id.into())
+        })
+    };
+    let full = UNRELEASED_MAX as u16;
+    let hoarders = (UNRELEASED_CROWD / UNRELEASED_MAX) as u64;
+    for session in 0..hoarders {
+        for packet_id in 1..=full {
+            publish(&mut marks, session, packet_id, false);
+        }
+    }
+    assert_eq!(marks.sessions.unreleased(), UNRELEASED_CROWD);
+    // Everybody else keeps what MQTT 5 clients may have in flight.
+    let modest = hoarders;
+    for packet_id in 1..=RECEIVE_MAX as u16 + 1 {
+        assert_eq!(publish(&mut marks, modest, packet_id, false), Judged::New);
+    }
+    let most = UNRELEASED_CROWD + RECEIVE_MAX;
+    assert_eq!(marks.sessions.unreleased(), most);
+    let repeat = Judged::Repeat(Reason::Unreleased);
+    assert_eq!(publish(&mut marks, modest, 2, true), repeat);
+    assert_eq!(
+        publish(&mut marks, modest, 1, true),
+        Judged::New,
+        "the oldest"
+    );
+    publish(&mut marks, 0, full + 1, false);
+    assert_eq!(marks.sessions.unreleased(), most, "one for one");
+    for packet_id in 1..=full + 1 {
+        marks.release(0, packet_id);
+    }
+    assert_eq!(marks.sessions.unreleased(), most - UNRELEASED_MAX);
 }
 
 #[test]
@@ -236,10 +282,10 @@ fn of_a_session_that_is_not_known_nothing_is_released_or_ended() {
     assert_eq!(marks, Marks::new());
 }
 
-/// More sessions that hold something than are told apart: the oldest of them go behind those that
-/// hold nothing, and are the first to go only then.
+/// More sessions that are kept than are told apart: the oldest of them go behind the others, and
+/// are the first to go only then.
 #[test]
-fn of_too_many_that_hold_something_the_oldest_goes() {
+fn of_too_many_that_are_kept_the_oldest_goes() {
     let mut marks = Marks::new();
     for session in 0..HELD_SESSIONS_MAX as u64 + 1 {
         marks.keep(session, 60);
@@ -298,7 +344,7 @@ fn marks_of_version_2_are_read_and_who_would_have_gone_next_still_does() {
     let mut input = bytes.as_slice();
     let mut marks = Marks::read_checkpoint(&mut input).unwrap();
     assert!(input.is_empty());
-    assert_eq!(marks.order(), (vec![8], vec![1, 7]));
+    assert_eq!(marks.order(), (vec![8, 1], vec![7]));
     assert_eq!(marks.kept().collect::<Vec<_>>(), [(7, 60)]);
     let again = Evidence {
         exactly_once: true,
