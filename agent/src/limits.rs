@@ -273,8 +273,8 @@ pub const MARKED_DEVICES_MAX: usize = 100_000;
 pub const HELD_SESSIONS_MAX: usize = SESSIONS_MAX;
 /// Sessions whose marks are kept: as many others as there may be connections.
 pub const MARKED_SESSIONS_MAX: usize = HELD_SESSIONS_MAX + CONNECTIONS_MAX;
-/// QoS 2 messages of all sessions that were not released; while there are as many, a session that has
-/// more than `RECEIVE_MAX` forgets its oldest for each new one.
+/// QoS 2 messages of all sessions that were not released; while there are as many, a session that
+/// has more than `RECEIVE_MAX` forgets its oldest for each new one.
 pub const UNRELEASED_CROWD: usize = 1 << 20;
 /// Newest messages of a broker that a repeat is recognised by: twice what may be unacknowledged.
 pub const BROKER_MARKS: usize = 2 * BROKER_RECEIVE_MAX.2 as usize;

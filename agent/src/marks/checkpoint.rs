@@ -148,7 +148,8 @@ fn read_mark(input: &mut &[u8]) -> Result<Mark, MarksError> {
     })
 }
 
-/// Sessions as they are written now: oldest first, those that outlive their connection behind the others.
+/// Sessions as they are written now: oldest first, those that outlive their connection behind the
+/// others.
 fn read_sessions(input: &mut &[u8]) -> Result<Sessions, MarksError> {
     let mut sessions = Sessions::new(MARKED_SESSIONS_MAX, HELD_SESSIONS_MAX);
     let (loose, held) = (input.try_get_u32_le()?, input.try_get_u32_le()?);
