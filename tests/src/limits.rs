@@ -16,7 +16,7 @@ pub const PORTS: std::ops::Range<u16> = 12_000..30_000;
 /// Commits of the agent after which it is killed, at most.
 pub const KILL_COMMITS_MAX: u64 = 8;
 /// Readings that are acknowledged on a full disk before the agent's policy is at work, at most: its
-/// own blocks, two segments of the spool, hold about two million.
+/// own blocks, two segments of the spool, hold about a million.
 pub const GIVES_WAY_READINGS_MAX: u64 = 8_000_000;
 /// Sensors, and readings a second of each, of the fleet whose agent is killed.
 pub const KILLED_FLEET: (u32, f64) = (64, 10.0);

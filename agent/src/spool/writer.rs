@@ -88,6 +88,12 @@ impl SpoolWriter {
                     log.writer.append_reserved(&self.frame)?;
                     return Ok(batches);
                 }
+                Policy::Block | Policy::DropNewest
+                    if makes_room(log, &self.gaps.book, lane)
+                        && log.writer.append_reserved(&self.frame).is_ok() =>
+                {
+                    return Ok(batches);
+                }
                 Policy::Block => return Err(full),
                 Policy::DropNewest => return self.drop_newest(lane, &batches),
                 Policy::DropOldest => {
@@ -203,7 +209,8 @@ impl SpoolWriter {
         let log = lane_of(&mut self.lanes, Lane::Telemetry);
         let full = log.policy.policy == Policy::DropNewest
             && log.writer.room_bytes() < REFUSE_ROOM_BYTES
-            && !log.writer.can_roll();
+            && !log.writer.can_roll()
+            && !is_drained(log, &self.gaps.book, Lane::Telemetry);
         if self.refuse.set(full) {
             match full {
                 true => tracing::warn!("the spool is full: new readings are refused"),
@@ -236,6 +243,23 @@ fn closed(log: &LaneLog) -> Vec<SegmentInfo> {
         segments.pop();
     }
     segments
+}
+
+/// Whether a segment of the lane goes once the cursor was written: all in it is acknowledged. The
+/// newest one goes only when there is another: where others have taken the disk, the segment that
+/// is kept back has to be used for that.
+fn makes_room(log: &LaneLog, book: &Book, lane: Lane) -> bool {
+    let is_open = |segment: &SegmentInfo| {
+        let key = lane_key(segment.life, lane);
+        open_numbers(book, key, segment).is_some()
+    };
+    is_drained(log, book, lane) || !closed(log).iter().all(is_open)
+}
+
+/// Whether all that this life wrote to the lane is acknowledged.
+fn is_drained(log: &LaneLog, book: &Book, lane: Lane) -> bool {
+    let next = log.writer.next_number();
+    next > 0 && book.acked(lane_key(log.writer.life(), lane)) >= next
 }
 
 /// The numbers of a segment, to its end, that are neither acknowledged nor under a gap already.

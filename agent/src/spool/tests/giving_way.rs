@@ -231,8 +231,74 @@ fn what_blocks_goes_on_once_something_is_acknowledged() {
             opened.writer.append(vec![batch.clone()]).unwrap();
         }
     }
+    assert!(blocked >= 2, "{blocked}");
+    assert!(Found::of(&mut opened.reader, FIRST).declared.is_empty());
+}
+
+/// A lane with one full segment and one ahead, on a disk that others took: until it would take no
+/// more, and all of that acknowledged.
+fn full_and_drained(policy: Policy, batches: &mut std::slice::Iter<'_, SealedBatch>) -> Opened {
+    let disk = SimDisk::new(1);
+    let mut config = config(64);
+    config.telemetry.policy = policy;
+    let mut opened = open(&disk, FIRST, &config);
+    let refuse = opened.writer.refuse_new();
+    for batch in batches.by_ref() {
+        let appended = opened.writer.append(vec![batch.clone()]);
+        disk.set_full(true);
+        opened.writer.tick(LONG_AGO).unwrap();
+        if refuse.is_on() || appended.is_err() {
+            break;
+        }
+    }
+    acknowledge(&mut opened.reader);
+    opened
+}
+
+const LONG_AGO: Now = Now {
+    monotonic: 0,
+    wall: 0,
+};
+
+#[test]
+fn what_blocks_goes_on_in_its_own_blocks_though_others_took_the_disk() {
+    let batches = batches(FIRST, 60);
+    let mut left = batches.iter();
+    let mut opened = full_and_drained(Policy::Block, &mut left);
+    // The one that did not fit comes again.
+    let first = batches.len() - left.len() - 1;
+    let mut blocked = 0;
+    for batch in &batches[first..] {
+        while let Err(error) = opened.writer.append(vec![batch.clone()]) {
+            assert!(error.is_full());
+            blocked += 1;
+            assert!(blocked < 100, "wedged at {}", batch.key().number);
+            acknowledge(&mut opened.reader);
+        }
+    }
     assert!(blocked >= 3, "{blocked}");
     assert!(Found::of(&mut opened.reader, FIRST).declared.is_empty());
+}
+
+#[test]
+fn what_refuses_takes_again_in_its_own_blocks_though_others_took_the_disk() {
+    let batches = batches(FIRST, 60);
+    let mut left = batches.iter();
+    let mut opened = full_and_drained(Policy::DropNewest, &mut left);
+    let refuse = opened.writer.refuse_new();
+    let mut refused = 0;
+    for batch in left {
+        opened.writer.tick(LONG_AGO).unwrap();
+        if refuse.is_on() {
+            refused += 1;
+            acknowledge(&mut opened.reader);
+            opened.writer.tick(LONG_AGO).unwrap();
+        }
+        assert!(!refuse.is_on(), "refuses for ever");
+        let stored = opened.writer.append(vec![batch.clone()]).unwrap();
+        assert!(stored.iter().all(|batch| batch.gap().is_none()));
+    }
+    assert!(refused >= 3, "{refused}");
 }
 
 #[test]
