@@ -9,19 +9,23 @@ pub mod show;
 pub mod view;
 
 use crate::decode::{Incoming, Rows, Rules, UserProperties};
-use crate::limits::{DEAD_LETTER_BYTES, LETTERS_STEP, WAL_SEGMENT_BYTES};
+use crate::limits::{
+    DEAD_LETTER_BYTES, LETTERS_DUE_PART, LETTERS_ROOM_PART, LETTERS_SLOTS_FREE_BYTES, LETTERS_STEP,
+    WAL_SEGMENT_BYTES,
+};
 use crate::seal::{Origin, Refused};
 use bytes::{Buf, BufMut};
 pub use dropped::Tally;
-use dropped::{Dropped, Load};
+use dropped::{Dropped, Load, both};
 use found::Found;
 use metrics::counter;
 use put_back::{LetterId, PutBack};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tracing::warn;
 use tributary_journal::{
-    Disk, Frame, LifeId, Log, LogConfig, LogError, LogKind, LogReader, LogWriter, Open, SegmentInfo,
+    CursorError, Disk, Frame, LifeId, Log, LogConfig, LogError, LogKind, LogReader, LogWriter,
+    Open, SegmentInfo,
 };
 use tributary_protocol::ids::BufferId;
 
@@ -152,16 +156,48 @@ fn read_bytes<'a>(input: &mut &'a [u8]) -> Option<&'a [u8]> {
     Some(bytes)
 }
 
+/// Why the dead letters can't be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Their log.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The slots that say what of them was given up.
+    #[error("what was given up of dead letters: {0}")]
+    Cursor(#[from] CursorError),
+    /// The slots were written by a newer version.
+    #[error(
+        "{} has version {version}, this program knows up to {}: use the newer program",
+        path.display(),
+        dropped::VERSION
+    )]
+    NewerVersion {
+        /// The slots.
+        path: PathBuf,
+        /// Their version.
+        version: u8,
+    },
+}
+
 /// The dead letters of an agent.
+///
+/// Letters that are kept go at one place only, where everything that was read is covered. So a
+/// replay never brings the message of a letter that was counted, and a record that puts one back
+/// and is not covered came after it was gone: it gives nothing.
 #[derive(Debug)]
 pub struct DeadLetters {
     writer: LogWriter,
     reader: LogReader,
     frame: Frame,
+    segment_bytes: u64,
     /// What was there at the open and a replay may bring again: it adds no second copy.
     found: Found,
-    /// What the letters in the frame are counted as when they are given up.
+    /// What the letters in the frame are counted as when they find no room.
     waiting: Load,
+    /// What found no room, and is not declared and counted yet.
+    lost: Load,
+    /// Bytes of letters that came since everything was covered.
+    open_bytes: u64,
     dropped: Dropped,
     present: LifeId,
     counting: Counting,
@@ -171,28 +207,45 @@ impl DeadLetters {
     /// Opens the dead letters in `dir` for the life `present`.
     ///
     /// # Errors
-    /// A disk that fails, or files that belong to something else.
+    /// A disk that fails, or files that belong to something else or to a newer version.
     pub fn open(
         disk: &Arc<dyn Disk>,
         dir: &Path,
         present: BufferId,
         reserve_bytes: u64,
-    ) -> Result<Self, LogError> {
+    ) -> Result<Self, OpenError> {
         let config = LogConfig {
             segment_bytes: WAL_SEGMENT_BYTES,
             quota_bytes: DEAD_LETTER_BYTES,
             reserve_bytes,
             kind: LogKind::DeadLetter,
         };
+        Self::open_with(disk, dir, present, config)
+    }
+
+    /// As [`open`](Self::open), with a log of another size.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn open_with(
+        disk: &Arc<dyn Disk>,
+        dir: &Path,
+        present: BufferId,
+        config: LogConfig,
+    ) -> Result<Self, OpenError> {
+        let segment_bytes = config.segment_bytes;
         let life = Open::NewLife(LifeId(present.0));
         let opened = Log::open(Arc::clone(disk), dir, config, life)?;
         Ok(Self {
             writer: opened.writer,
             reader: opened.reader,
             frame: Frame::new(),
+            segment_bytes,
             found: Found::default(),
             waiting: Load::default(),
-            dropped: Dropped::open(disk, dir),
+            lost: Load::default(),
+            open_bytes: 0,
+            dropped: Dropped::open(disk, dir)?,
             present: LifeId(present.0),
             counting: Counting {
                 rules: Rules::builtin(),
@@ -202,6 +255,11 @@ impl DeadLetters {
         })
     }
 
+    /// Everything before this message was covered when letters were given up.
+    pub fn covered(&self) -> Option<Origin> {
+        self.dropped.covered()
+    }
+
     /// Looks for the letters that a replay may bring again: no lane covers their messages, the
     /// first of which is `covered`. Readings in letters that are given up are counted by `rules`,
     /// unless they were put back.
@@ -209,27 +267,30 @@ impl DeadLetters {
         self.found = Found::read(&self.reader, covered);
         self.counting.rules = rules;
         self.counting.put_back = put_back;
-        let settled = self.dropped.settle(covered);
-        let trimmed = settled.and_then(|()| match self.dropped.below() {
-            Some(below) => self.reader.trim(below.life, below.number).map(|_| ()),
-            None => Ok(()),
-        });
-        if let Err(error) = trimmed {
+        self.dropped.settle(covered);
+        if let Some(below) = self.dropped.below()
+            && let Err(error) = self.reader.trim(below.life, below.number)
+        {
             warn!(%error, "what was given up of dead letters stays for now");
         }
     }
 
-    /// Whether readings in letters that were given up are to be declared lost.
-    pub fn owes(&self) -> bool {
-        self.dropped.owes()
+    /// Whether enough letters came to have their messages covered.
+    pub fn is_due(&self) -> bool {
+        self.open_bytes >= self.segment_bytes / LETTERS_DUE_PART
     }
 
-    /// Those readings: they stand, from now on, under the batch that covers all before `under`.
-    ///
-    /// # Errors
-    /// A disk that fails.
-    pub fn declare(&mut self, under: Origin) -> Result<Option<Refused>, LogError> {
-        self.dropped.stage(under)
+    /// Whether readings in letters that were given up are to be declared lost.
+    pub fn owes(&self) -> bool {
+        self.dropped.owes() || self.lost.owed.is_some()
+    }
+
+    /// Those readings: they stand, from now on, under the batch that covers all before `under`,
+    /// all messages of letters that were flushed among it.
+    pub fn declare(&mut self, under: Origin) -> Option<Refused> {
+        // What found no room needs no word anywhere else: without that batch a replay brings it.
+        let lost = self.lost.owed.take();
+        both(lost, self.dropped.stage(under), Refused::and)
     }
 
     /// Whether this message was a dead letter at the open: it stays one.
@@ -237,68 +298,63 @@ impl DeadLetters {
         self.found.holds(origin)
     }
 
-    /// Adds a letter, unless a replay brings it a second time. It is durable after
-    /// [`flush`](Self::flush).
+    /// Whether this letter was given up, and its readings with it.
+    pub fn is_gone(&self, letter: LetterId) -> bool {
+        self.dropped.below().is_some_and(|below| letter < below)
+    }
+
+    /// Adds a letter, unless a replay brings it a second time; `readings` if it is known how many
+    /// it was decoded into. It is durable after [`flush`](Self::flush).
     ///
     /// # Errors
-    /// When the frame was full and could not be written.
-    pub fn push(&mut self, letter: &Letter<'_>) -> Result<(), LogError> {
+    /// When the frame was full and could not be written. The letter was not added then.
+    pub fn push(&mut self, letter: &Letter<'_>, readings: Option<u64>) -> Result<(), LogError> {
         if self.holds(letter.origin) {
             return Ok(());
         }
         let bytes = letter.write();
-        if !self.frame.fits(bytes.len()) {
+        let full = self.frame.len_bytes() >= tributary_journal::limits::FRAME_BYTES;
+        if full || self.frame.count() >= FRAME_LETTERS || !self.frame.fits(bytes.len()) {
             self.flush()?;
         }
         let pushed = self.frame.push(ENTRY_DEAD_LETTER, &bytes);
         pushed.expect("a message and its reason are smaller than an entry may be");
-        self.waiting.add(self.counting.load(letter));
-        let full = self.frame.len_bytes() >= tributary_journal::limits::FRAME_BYTES;
-        if full || self.frame.count() >= FRAME_LETTERS {
-            self.flush()
-        } else {
-            Ok(())
-        }
+        self.waiting.add(self.counting.load(letter, readings));
+        self.open_bytes += bytes.len() as u64;
+        Ok(())
     }
 
-    /// Makes what was pushed durable, giving up the oldest letters when there is no room; on a disk
-    /// without a free block for them, in the end what was pushed. They hold up nothing else.
+    /// Makes what was pushed durable, or gives it up when there is no room: dead letters hold up
+    /// nothing else.
     ///
     /// # Errors
     /// When the disk fails; what was pushed stays, and may be flushed again.
     pub fn flush(&mut self) -> Result<(), LogError> {
-        while self.frame.count() > 0 {
-            match self.writer.append(&self.frame) {
-                Ok(_) => self.clear(),
-                Err(error) if !error.is_full() => return Err(error),
-                Err(_) if self.writer.append_reserved(&self.frame).is_ok() => self.clear(),
-                Err(_) if self.drop_oldest()? => {}
-                Err(_) => {
-                    warn!(
-                        letters = self.frame.count(),
-                        "there is no room for dead letters: they are given up"
-                    );
-                    self.give_up(self.waiting, None)?;
-                    self.clear();
-                }
-            }
+        if self.frame.is_empty() {
+            return Ok(());
         }
-        Ok(())
-    }
-
-    fn clear(&mut self) {
+        let appended = match self.writer.append(&self.frame) {
+            Err(error) if error.is_full() => self.writer.append_reserved(&self.frame),
+            decided => decided,
+        };
+        match appended {
+            Err(error) if !error.is_full() => return Err(error),
+            Err(error) => {
+                let letters = self.frame.count();
+                warn!(letters, %error, "there is no room for dead letters: they are given up");
+                count(self.waiting);
+                self.lost.add(self.waiting);
+            }
+            Ok(_) => {}
+        }
         self.frame.clear();
         self.waiting = Load::default();
+        Ok(())
     }
 
-    /// Counts what is given up, durably, before it goes.
-    fn give_up(&mut self, load: Load, below: Option<LetterId>) -> Result<(), LogError> {
-        self.dropped.count(load, below)?;
-        let letters = load.tally.map_or(0, |tally| tally.letters);
-        let readings = load.owed.map_or(0, |owed| owed.readings());
-        counter!("tributary_agent_dead_letters_dropped_total").increment(letters);
-        counter!("tributary_agent_dead_letters_dropped_readings_total").increment(readings);
-        Ok(())
+    /// Takes what could not be had for lack of room: nothing came for a while.
+    pub fn prepare(&mut self) {
+        self.dropped.prepare(LETTERS_SLOTS_FREE_BYTES);
     }
 
     /// The letters that are durable, oldest first: the log to read them from.
@@ -306,25 +362,53 @@ impl DeadLetters {
         &self.reader
     }
 
-    /// Gives up the oldest segment; `false` when there is none to give up.
-    fn drop_oldest(&mut self) -> Result<bool, LogError> {
-        let segments = self.reader.segments();
-        let Some(oldest) = segments.iter().find(|s| s.first < s.end) else {
-            return Ok(false);
+    /// Counts what found no room, and gives up the oldest letters if those that come next would
+    /// find none. All lanes cover what was read, everything before `covered`.
+    pub fn make_room(&mut self, covered: Origin) {
+        if std::mem::take(&mut self.open_bytes) == 0 {
+            return;
+        }
+        self.dropped.prepare(LETTERS_SLOTS_FREE_BYTES);
+        let mut load = Load {
+            tally: self.lost.tally,
+            owed: None,
         };
+        let oldest = self.lacks_room().then(|| self.oldest()).flatten();
+        let goes = oldest.map(|oldest| (self.load_of(&oldest), oldest));
+        let below = goes.as_ref().map(|(more, oldest)| {
+            load.add(*more);
+            LetterId {
+                life: oldest.life,
+                number: oldest.end,
+            }
+        });
+        if (load.tally.is_none() && below.is_none()) || !self.dropped.count(load, below, covered) {
+            return;
+        }
+        self.lost.tally = None;
+        if let Some((load, below)) = goes.map(|(load, _)| load).zip(below) {
+            count(load);
+            if let Err(error) = self.reader.trim(below.life, below.number) {
+                warn!(%error, "what was given up of dead letters stays for now");
+            }
+        }
+    }
+
+    /// Whether what comes until the next time may find no room. A segment is taken ahead if one
+    /// can be had.
+    fn lacks_room(&mut self) -> bool {
+        let room = self.writer.room_bytes();
+        room < self.segment_bytes / LETTERS_ROOM_PART
+            && self.writer.prepare(1).is_err_and(|error| error.is_full())
+    }
+
+    /// The oldest segment, if one can go.
+    fn oldest(&self) -> Option<SegmentInfo> {
+        let segments = self.reader.segments();
+        let oldest = segments.iter().find(|s| s.first < s.end)?;
         // The newest of the life that is written stays.
         let of_life = segments.iter().filter(|s| s.life == oldest.life);
-        if oldest.life == self.present && of_life.count() == 1 {
-            return Ok(false);
-        }
-        let load = self.load_of(oldest);
-        let below = LetterId {
-            life: oldest.life,
-            number: oldest.end,
-        };
-        self.give_up(load, Some(below))?;
-        self.reader.trim(below.life, below.number)?;
-        Ok(true)
+        (oldest.life != self.present || of_life.count() > 1).then(|| oldest.clone())
     }
 
     /// What a segment is counted as when it is given up.
@@ -342,13 +426,21 @@ impl DeadLetters {
                     continue;
                 };
                 if !self.counting.put_back.with(|done| done.holds(id)) {
-                    load.add(self.counting.load(&letter));
+                    load.add(self.counting.load(&letter, None));
                 }
             }
             first = end;
         }
         load
     }
+}
+
+/// Tells of what is given up.
+fn count(load: Load) {
+    let letters = load.tally.map_or(0, |tally| tally.letters);
+    let readings = load.owed.map_or(0, |owed| owed.readings());
+    counter!("tributary_agent_dead_letters_dropped_total").increment(letters);
+    counter!("tributary_agent_dead_letters_dropped_readings_total").increment(readings);
 }
 
 /// How letters are counted that are given up.
@@ -360,21 +452,27 @@ struct Counting {
 }
 
 impl Counting {
-    fn load(&mut self, letter: &Letter<'_>) -> Load {
+    fn load(&mut self, letter: &Letter<'_>, readings: Option<u64>) -> Load {
+        let owed = match letter.holds_readings() {
+            true => readings.or_else(|| self.decode(letter)),
+            false => None,
+        };
+        Load {
+            tally: Some(Tally::one(letter.received_time)),
+            owed: owed.map(|readings| Refused::one(readings, letter.received_time)),
+        }
+    }
+
+    /// How many readings a letter holds, by the present rules.
+    fn decode(&mut self, letter: &Letter<'_>) -> Option<u64> {
         let message = Incoming {
             topic: letter.topic,
             properties: letter.properties,
             payload: letter.payload,
             received_time: letter.received_time,
         };
-        let readings = match letter.holds_readings() {
-            true => self.rules.decode(&message, &mut self.rows).ok(),
-            false => None,
-        };
-        Load {
-            tally: Some(Tally::one(letter.received_time)),
-            owed: readings.map(|_| Refused::one(self.rows.len() as u64, letter.received_time)),
-        }
+        let decoded = self.rules.decode(&message, &mut self.rows);
+        decoded.ok().map(|_| self.rows.len() as u64)
     }
 }
 
@@ -476,7 +574,7 @@ mod tests {
         let mut dead = open(1, None);
         // One that could not be sealed comes behind what is newer; a thousand came since.
         for number in [1, 2, 5, 3].into_iter().chain(1_000..2_000) {
-            dead.push(&at(number)).unwrap();
+            dead.push(&at(number), None).unwrap();
         }
         dead.flush().unwrap();
         drop(dead);
@@ -484,7 +582,7 @@ mod tests {
         let mut dead = open(2, Some(3));
         assert!(!dead.holds(at(2).origin), "is covered: nobody asks for it");
         for number in [3, 4, 5].into_iter().chain(1_000..2_001) {
-            dead.push(&at(number)).unwrap();
+            dead.push(&at(number), None).unwrap();
         }
         dead.flush().unwrap();
         let mut all = kept(&dead);
@@ -494,40 +592,84 @@ mod tests {
         assert_eq!(all, expected, "nothing lost");
     }
 
+    /// A letter with readings, as one that found no room among the series.
+    fn large(number: u64, payload: &[u8]) -> Letter<'_> {
+        Letter {
+            word: "series",
+            payload,
+            ..at(number)
+        }
+    }
+
+    /// Pushes letters of one reading each, as the stage does, which covers them each time; how
+    /// many readings are declared.
+    fn fill(dead: &mut DeadLetters, numbers: std::ops::Range<u64>) -> u64 {
+        let payload = format!("{{\"a\":\"{}\"}}", "x".repeat(60_000));
+        let mut declared = 0;
+        for number in numbers {
+            dead.push(&large(number, payload.as_bytes()), Some(1))
+                .unwrap();
+            dead.flush().unwrap();
+            let under = at(number + 1).origin;
+            declared += dead.declare(under).map_or(0, |lost| lost.readings());
+            dead.make_room(under);
+        }
+        declared
+    }
+
+    fn open(disk: &Arc<dyn Disk>, life: u64) -> DeadLetters {
+        DeadLetters::open(disk, Path::new("/dead"), BufferId::new(life, 1), 0).unwrap()
+    }
+
     #[test]
     fn a_disk_without_a_free_block_holds_up_nothing() {
         let sim = SimDisk::new(1);
         let disk: Arc<dyn Disk> = Arc::new(sim.clone());
-        let present = BufferId::new(1, 1);
-        let mut dead = DeadLetters::open(&disk, Path::new("/dead"), present, 0).unwrap();
+        let mut dead = open(&disk, 1);
+        fill(&mut dead, 0..1);
         sim.set_full(true);
-        let payload = vec![7; 200_000];
-        for number in 0..50 {
-            let letter = Letter {
-                origin: Origin {
-                    buffer: present,
-                    number,
-                },
-                received_time: 1,
-                word: "json",
-                reason: "nothing",
-                will: false,
-                topic: "t",
-                properties: UserProperties::NONE,
-                payload: &payload,
-            };
-            dead.push(&letter).unwrap();
-            dead.flush().unwrap();
-        }
-        let kept: u64 = dead
-            .reader()
-            .lives()
-            .iter()
-            .map(|span| span.end - span.first)
-            .sum();
-        assert!(
-            (15..50).contains(&kept),
-            "{kept} are kept in the room that there was"
+        let declared = fill(&mut dead, 1..200);
+        let kept = kept(&dead);
+        assert_eq!(kept.last(), Some(&199), "the newest are kept");
+        assert!((30..200).contains(&kept.len()), "{}", kept.len());
+        let owed = dead
+            .declare(at(201).origin)
+            .map_or(0, |lost| lost.readings());
+        assert_eq!(declared + owed + kept.len() as u64, 200);
+    }
+
+    /// As a version before this one left it: many letters, and nothing to count them in.
+    #[test]
+    fn without_a_block_for_the_count_what_comes_is_declared_and_nothing_waits() {
+        let sim = SimDisk::new(1);
+        let disk: Arc<dyn Disk> = Arc::new(sim.clone());
+        let mut dead = open(&disk, 1);
+        fill(&mut dead, 0..150);
+        drop(dead);
+        disk.remove(Path::new("/dead.dropped")).unwrap();
+        sim.set_full(true);
+        let mut dead = open(&disk, 2);
+        let declared = fill(&mut dead, 150..400);
+        let held = kept(&dead);
+        assert_eq!(declared + held.len() as u64, 400);
+        assert_eq!(
+            held[..150],
+            (0..150).collect::<Vec<u64>>(),
+            "none that is kept goes"
         );
+        // There is room once more, and then none: now they can be counted.
+        sim.set_full(false);
+        dead.prepare();
+        sim.set_full(true);
+        let more = fill(&mut dead, 400..600);
+        let owed = dead
+            .declare(at(601).origin)
+            .map_or(0, |lost| lost.readings());
+        let held = kept(&dead);
+        assert_eq!(declared + more + owed + held.len() as u64, 600);
+        assert_eq!(held.last(), Some(&599), "the newest are kept");
+        let tally = dropped::look(Arc::clone(&disk), Path::new("/dead"));
+        let tally = tally.unwrap().unwrap();
+        assert_eq!(tally.letters + held.len() as u64, 600);
     }
 }

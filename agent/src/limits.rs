@@ -245,6 +245,13 @@ pub const LETTERS_STEP: u64 = 256;
 pub const LETTERS_STEP_BYTES: usize = 256 * 1024;
 /// Dead letters of covered messages behind which, going back, no other is looked for.
 pub const LETTERS_COMPARED: u64 = 2 * LETTERS_STEP;
+/// The part of a segment of dead letters after which what they came with is sealed, and the part
+/// that is kept free for those that come until the next time: less is made room for.
+pub const LETTERS_DUE_PART: u64 = 4;
+/// See there.
+pub const LETTERS_ROOM_PART: u64 = 2;
+/// Free bytes of the file system from which on the slots are made that dead letters are counted in.
+pub const LETTERS_SLOTS_FREE_BYTES: u64 = 64 * 1024;
 /// Dead letters that `deadletter ls` shows when nothing else is said.
 pub const LETTERS_SHOWN: usize = 100;
 
@@ -368,6 +375,13 @@ const _: () = assert!(RECORD_BYTES_MAX <= tributary_journal::limits::ENTRY_BYTES
 const _: () = assert!(WAL_BATCH_BYTES_MAX < WAL_QUEUE_BYTES_MAX);
 // A request names each range in at most 128 bytes.
 const _: () = assert!(PUT_BACK_RANGES_MAX * 128 <= CONTROL_BYTES_MAX);
+// What comes until a lane is due, one letter more, and the frame that waits find the room that is
+// kept free.
+const _: () = assert!(
+    WAL_SEGMENT_BYTES / LETTERS_DUE_PART
+        + 2 * (RECORD_BYTES_MAX + tributary_journal::limits::FRAME_BYTES) as u64
+        <= WAL_SEGMENT_BYTES / LETTERS_ROOM_PART
+);
 // A configuration with every default written out is at most four times its file.
 const _: () = assert!(4 * CONFIG_BYTES_MAX <= CONFIGURATION_BYTES_MAX as u64);
 // The greatest gap fits a segment of its own, and the greatest batch what is left when new readings

@@ -9,8 +9,8 @@ use crate::catalogue::{Catalogue, LatestView};
 use crate::config::Config;
 use crate::configuration::{self, Texts};
 use crate::control::Control;
-use crate::deadletter::DeadLetters;
-use crate::deadletter::put_back::Putter;
+use crate::deadletter::{self, DeadLetters, put_back::Putter};
+
 use crate::decode::Rules;
 use crate::limits::WAL_SEGMENT_BYTES;
 use crate::seal::{IDLE_WAIT, SealConfig, SealStage, StageError, Stores};
@@ -132,6 +132,9 @@ pub enum StartError {
     /// A log can't be opened.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// The dead letters can't be opened.
+    #[error(transparent)]
+    DeadLetters(#[from] deadletter::OpenError),
     /// The spool can't be opened.
     #[error(transparent)]
     Spool(#[from] spool::OpenError),
@@ -348,6 +351,7 @@ async fn start_stages(
     let listener = Listener::bind(&settings.listener, wal.queue.clone()).await?;
     let refuse = stores.spool.refuse_new();
     let brokers = open_brokers(&settings, &wal.queue)?.refusing(&refuse);
+    let refusing = refuse.clone();
     let listener = listener.with_sessions(sessions.clone()).refusing(refuse);
     let (mqtt, mqtt_tls) = addresses(&listener)?;
     let reload = listener.reload();
@@ -358,7 +362,7 @@ async fn start_stages(
     let config = seal_config(&settings, present, &give_up);
     let letters = stores.dead.reader().clone();
     let stage = SealStage::new(&config, stores, sealed);
-    let putter = Putter::new(letters, wal.queue.clone(), stage.put_back());
+    let putter = Putter::new(letters, wal.queue.clone(), stage.put_back()).refusing(refusing);
 
     let mut stages = JoinSet::new();
     // Ends the sources when the agent is told to stop, or can't go on.

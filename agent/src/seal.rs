@@ -84,6 +84,8 @@ pub struct GivenUp {
     pub origin: Origin,
     /// The flags that its readings got beside their own.
     pub more_flags: Flags,
+    /// What was refused since the message before it whose readings wait.
+    pub refused: Option<Refused>,
 }
 
 /// The series of one batch that names them itself.
@@ -143,7 +145,8 @@ pub struct Lanes {
     dictionary: Dictionary,
     telemetry: Filling,
     events: Filling,
-    /// What was refused and acknowledged: it is declared with the next batch of telemetry.
+    /// What was refused and acknowledged since the last message whose readings wait: it is declared
+    /// with the next batch of telemetry.
     refused: Option<Refused>,
     covers: Vec<Cover>,
     /// When the oldest reading came in.
@@ -228,6 +231,7 @@ impl Lanes {
             dictionary,
             telemetry,
             events,
+            refused,
             ..
         } = self;
         let filling = match lane {
@@ -252,7 +256,12 @@ impl Lanes {
             }
         }
         if filling.readings.len() > before {
-            filling.messages.push(GivenUp { origin, more_flags });
+            let refused = refused.take_if(|_| lane == Lane::Telemetry);
+            filling.messages.push(GivenUp {
+                origin,
+                more_flags,
+                refused,
+            });
             self.since.get_or_insert(now);
         }
         self.cover(origin);
@@ -264,14 +273,17 @@ impl Lanes {
         self.cover(origin);
     }
 
-    /// Declares what was acknowledged and given up, with the next batch.
+    /// Declares what was acknowledged and given up, with the next batch; with the first message, if
+    /// each is sealed for itself.
     pub fn declare(&mut self, lost: Refused) {
-        self.refused = Some(self.refused.map_or(lost, |before| before.and(lost)));
+        let first = self.telemetry.messages.first_mut();
+        let place = first.map_or(&mut self.refused, |first| &mut first.refused);
+        add(place, lost);
     }
 
     /// Covers a message that was refused although it is acknowledged.
     pub fn refuse(&mut self, origin: Origin, refused: Refused, now: i64) {
-        self.declare(refused);
+        add(&mut self.refused, refused);
         self.since.get_or_insert(now);
         self.cover(origin);
     }
@@ -327,7 +339,10 @@ impl Lanes {
     /// When the readings cannot be sealed together. Nothing is changed then: [give them
     /// up](Self::give_up), and seal each message for itself.
     pub fn seal_lane(&mut self, lane: Lane, sealed_at: i64) -> Result<Vec<SealedBatch>, SealError> {
-        let refused = self.refused.filter(|_| lane == Lane::Telemetry);
+        let refused = match lane {
+            Lane::Telemetry => self.all_refused(),
+            _ => None,
+        };
         let first = self.filling(lane).next;
         let number = first + u64::from(refused.is_some());
         let readings = self.seal_readings(lane, (number, sealed_at))?;
@@ -343,6 +358,11 @@ impl Lanes {
         filling.next += sealed.len() as u64;
         filling.clear();
         Ok(sealed)
+    }
+
+    fn all_refused(&self) -> Option<Refused> {
+        let before = self.telemetry.messages.iter().filter_map(|m| m.refused);
+        before.chain(self.refused).reduce(Refused::and)
     }
 
     fn seal_readings(
@@ -394,6 +414,11 @@ impl Lanes {
     /// itself covers itself alone.
     pub fn set_covers(&mut self, covers: Vec<Cover>) -> Vec<Cover> {
         std::mem::replace(&mut self.covers, covers)
+    }
+
+    /// Takes this for what was refused, instead of what is, and gives that back.
+    pub fn set_refused(&mut self, refused: Option<Refused>) -> Option<Refused> {
+        std::mem::replace(&mut self.refused, refused)
     }
 
     /// Everything that waited is durable, or given up.
@@ -471,6 +496,10 @@ impl Lanes {
             number,
         }
     }
+}
+
+fn add(place: &mut Option<Refused>, more: Refused) {
+    *place = Some(place.map_or(more, |before| before.and(more)));
 }
 
 /// The newest reading of each series.

@@ -284,18 +284,25 @@ async fn what_was_given_up_for_lack_of_room_is_told() {
     let open = |life| DeadLetters::open(&disk, &letters, BufferId::new(life, 1), 0).unwrap();
     let mut dead = open(1);
     for number in 0..300 {
-        dead.push(&Letter {
-            origin: Origin { buffer, number },
-            received_time: 1_769_848_199_000_000 + number as i64,
-            word: "json",
-            reason: "malformed",
-            will: false,
-            topic: "a/b",
-            properties: UserProperties::NONE,
-            payload: &payload,
-        })
+        dead.push(
+            &Letter {
+                origin: Origin { buffer, number },
+                received_time: 1_769_848_199_000_000 + number as i64,
+                word: "json",
+                reason: "malformed",
+                will: false,
+                topic: "a/b",
+                properties: UserProperties::NONE,
+                payload: &payload,
+            },
+            None,
+        )
         .unwrap();
         dead.flush().unwrap();
+        dead.make_room(Origin {
+            buffer,
+            number: number + 1,
+        });
     }
     drop(dead);
     // Also when it was opened since.

@@ -5,19 +5,25 @@
 //! were decoded and found no room among the series, or could not be sealed, or whose rules were
 //! lost, are acknowledged readings, and stand under a gap once they are given up.
 //!
-//! It is written before letters go, in two slots that were taken ahead. After a crash what was
-//! given up for lack of a block may be given up, and counted, once more: too much, never less.
+//! It is written before letters go, in two slots that were taken ahead, and says with the same
+//! write up to where the log is covered: nothing that was read before that is read again, and
+//! whatever comes behind it finds those letters gone. Slots that can't be had, or written, hold up
+//! nothing: then no letter that is kept goes.
 
+use super::OpenError;
 use super::put_back::LetterId;
 use crate::seal::{Origin, Refused};
 use bytes::{Buf, BufMut};
+use metrics::gauge;
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tributary_journal::{Cursor, CursorError, Disk, LifeId, LogError};
+use tributary_journal::{Cursor, CursorError, Disk, LifeId};
 use tributary_protocol::ids::BufferId;
 
-const VERSION: u8 = 1;
+/// Version 1 did not say what is covered.
+pub(super) const VERSION: u8 = 2;
 
 /// Letters that were given up, by when they were received.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,7 +69,7 @@ impl Load {
     }
 }
 
-fn both<T: Copy>(a: Option<T>, b: Option<T>, and: fn(T, T) -> T) -> Option<T> {
+pub(super) fn both<T: Copy>(a: Option<T>, b: Option<T>, and: fn(T, T) -> T) -> Option<T> {
     match (a, b) {
         (Some(a), Some(b)) => Some(and(a, b)),
         (a, b) => a.or(b),
@@ -78,6 +84,8 @@ struct Body {
     below: Option<LetterId>,
     /// Readings that the batch declares which covers all before this message.
     staged: Option<(Origin, Refused)>,
+    /// Everything before this message was covered when letters were given up.
+    covered: Option<Origin>,
 }
 
 impl Body {
@@ -105,12 +113,18 @@ impl Body {
             out.put_u64_le(under.number);
             staged.write(&mut out);
         }
+        out.put_u8(self.covered.is_some().into());
+        if let Some(covered) = &self.covered {
+            out.put_slice(&covered.buffer.0);
+            out.put_u64_le(covered.number);
+        }
         out
     }
 
     fn read(mut bytes: &[u8]) -> Option<Self> {
         let input = &mut bytes;
-        if input.try_get_u8().ok()? != VERSION {
+        let version = input.try_get_u8().ok()?;
+        if !(1..=VERSION).contains(&version) {
             return None;
         }
         let mut body = Self::default();
@@ -134,7 +148,29 @@ impl Body {
             let buffer = BufferId(life);
             body.staged = Some((Origin { buffer, number }, Refused::read(input)?));
         }
+        if version > 1 && input.try_get_u8().ok()? == 1 {
+            let (life, number) = take_place(input)?;
+            let buffer = BufferId(life);
+            body.covered = Some(Origin { buffer, number });
+        }
         Some(body)
+    }
+
+    /// What the slots at `path` hold. What is damaged says nothing, and nobody can mend it.
+    fn held(path: &Path, cursor: &Cursor, value: Option<Vec<u8>>) -> Result<Self, OpenError> {
+        let version = value.as_ref().and_then(|bytes| bytes.first()).copied();
+        if let Some(version) = version.filter(|version| *version > VERSION) {
+            return Err(OpenError::NewerVersion {
+                path: path.to_owned(),
+                version,
+            });
+        }
+        let none = value.is_none() && !cursor.damaged();
+        let body = value.and_then(|bytes| Self::read(&bytes));
+        if body.is_none() && !none {
+            tracing::error!("what was given up of dead letters can't be understood");
+        }
+        Ok(body.unwrap_or_default())
     }
 }
 
@@ -152,20 +188,26 @@ fn path_of(dir: &Path) -> PathBuf {
 /// What was given up of the letters in `dir`, ever.
 ///
 /// # Errors
-/// A disk that fails.
-pub(crate) fn look(disk: Arc<dyn Disk>, dir: &Path) -> Result<Option<Tally>, CursorError> {
-    let (_, value) = Cursor::open(disk, &path_of(dir))?;
-    let body = value.and_then(|bytes| Body::read(&bytes));
-    Ok(body.and_then(|body| body.gone.tally))
+/// A disk that fails, or slots of a newer version.
+pub(crate) fn look(disk: Arc<dyn Disk>, dir: &Path) -> Result<Option<Tally>, OpenError> {
+    let path = path_of(dir);
+    let (cursor, value) = Cursor::open(disk, &path)?;
+    Ok(Body::held(&path, &cursor, value)?.gone.tally)
 }
 
 /// The slots, and what they say.
 pub(super) struct Dropped {
     disk: Arc<dyn Disk>,
     path: PathBuf,
-    /// Absent while there is no room for it.
+    /// Absent while there is no room for them.
     slots: Option<Cursor>,
     body: Body,
+    /// What was covered when the process began.
+    at_start: Option<Origin>,
+    /// What is staged is from a process before, and it is not written yet what became of it.
+    unsettled: bool,
+    /// They could not be had, or written, the last time.
+    failing: bool,
 }
 
 impl fmt::Debug for Dropped {
@@ -177,59 +219,86 @@ impl fmt::Debug for Dropped {
 
 impl Dropped {
     /// What is known of the letters in `dir`.
-    pub(super) fn open(disk: &Arc<dyn Disk>, dir: &Path) -> Self {
+    ///
+    /// # Errors
+    /// A disk that fails other than by being full, or slots of a newer version.
+    pub(super) fn open(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Self, OpenError> {
         let mut dropped = Self {
             disk: Arc::clone(disk),
             path: path_of(dir),
             slots: None,
             body: Body::default(),
+            at_start: None,
+            unsettled: false,
+            failing: false,
         };
-        if let Err(error) = dropped.slots() {
-            tracing::warn!(%error, "what is given up of dead letters can't be counted yet");
+        match dropped.load() {
+            // There are none: where there are some, they need no block.
+            Err(OpenError::Cursor(error)) if is_full(&error) => dropped.failed(&error),
+            loaded => loaded?,
         }
-        dropped
+        Ok(dropped)
     }
 
-    fn slots(&mut self) -> Result<&mut Cursor, CursorError> {
-        if self.slots.is_none() {
-            let (cursor, value) = Cursor::open(Arc::clone(&self.disk), &self.path)?;
-            match value.map(|bytes| Body::read(&bytes)) {
-                Some(Some(body)) => self.body = body,
-                Some(None) => {
-                    tracing::error!("what was given up of dead letters can't be understood");
-                }
-                None => {}
-            }
-            self.slots = Some(cursor);
-        }
-        Ok(self.slots.as_mut().expect("they were opened above"))
+    fn load(&mut self) -> Result<(), OpenError> {
+        let (cursor, value) = Cursor::open(Arc::clone(&self.disk), &self.path)?;
+        self.body = Body::held(&self.path, &cursor, value)?;
+        self.unsettled = self.body.staged.is_some();
+        self.slots = Some(cursor);
+        Ok(())
     }
 
-    fn change(&mut self, change: impl FnOnce(&mut Body)) -> Result<(), LogError> {
-        let path = self.path.clone();
-        let failed = |error| LogError::Io {
-            doing: "counting dead letters that are given up, in",
-            path,
-            source: std::io::Error::other(error),
-        };
-        if let Err(error) = self.slots() {
-            return Err(failed(error));
+    /// Takes the slots that there was no room for, if the disk has `free_bytes` by now.
+    pub(super) fn prepare(&mut self, free_bytes: u64) {
+        let free = || self.disk.free_bytes(self.path.parent()?).ok();
+        if self.slots.is_none()
+            && free().is_some_and(|free| free >= free_bytes)
+            && let Err(error) = self.load()
+        {
+            self.failed(&error);
         }
-        let before = self.body;
-        change(&mut self.body);
-        let bytes = self.body.write();
-        let written = self.slots().and_then(|slots| slots.write(&bytes));
-        written.map_err(|error| {
-            self.body = before;
-            failed(error)
-        })
     }
 
-    /// Counts what is given up; `below` when it is all that is left of a life below a number.
-    pub(super) fn count(&mut self, load: Load, below: Option<LetterId>) -> Result<(), LogError> {
+    /// Says once that nothing can be counted, and nothing goes until that is over.
+    fn failed(&mut self, error: &dyn fmt::Display) {
+        if !std::mem::replace(&mut self.failing, true) {
+            tracing::warn!(%error, "what is given up of dead letters can't be counted for now");
+        }
+        gauge!("tributary_agent_dead_letters_uncounted").set(1.0);
+    }
+
+    /// Changes what the slots say, durably; whether that could be done.
+    fn change(&mut self, change: impl FnOnce(&mut Body)) -> bool {
+        if self.slots.is_none()
+            && let Err(error) = self.load()
+        {
+            self.failed(&error);
+            return false;
+        }
+        let mut body = self.body;
+        if self.unsettled {
+            body.settle(self.at_start);
+        }
+        change(&mut body);
+        let written = self.slots.as_mut().map(|slots| slots.write(&body.write()));
+        if let Some(Err(error)) = written {
+            self.failed(&error);
+            return false;
+        }
+        self.body = body;
+        self.unsettled = false;
+        self.failing = false;
+        gauge!("tributary_agent_dead_letters_uncounted").set(0.0);
+        true
+    }
+
+    /// Counts what is given up once everything before `covered` is covered; `below` when it is all
+    /// that is left of the letters below it. Whether that is durable.
+    pub(super) fn count(&mut self, load: Load, below: Option<LetterId>, covered: Origin) -> bool {
         self.change(|body| {
             body.gone.add(load);
             body.below = below.or(body.below);
+            body.covered = body.covered.max(Some(covered));
         })
     }
 
@@ -238,18 +307,18 @@ impl Dropped {
         self.body.below
     }
 
-    /// Which readings were not declared when the process before ended: all before `covered` is.
-    pub(super) fn settle(&mut self, covered: Option<Origin>) -> Result<(), LogError> {
-        let Some((under, staged)) = self.body.staged else {
-            return Ok(());
-        };
-        let declared = covered.is_some_and(|covered| covered >= under);
-        self.change(|body| {
-            body.staged = None;
-            if !declared {
-                body.gone.owed = both(body.gone.owed, Some(staged), Refused::and);
-            }
-        })
+    /// Everything before this message was covered when letters were given up.
+    pub(super) fn covered(&self) -> Option<Origin> {
+        self.body.covered
+    }
+
+    /// Decides which readings were not declared when the process before ended: all before
+    /// `covered` is.
+    pub(super) fn settle(&mut self, covered: Option<Origin>) {
+        self.at_start = covered;
+        if self.unsettled {
+            self.change(|_| {});
+        }
     }
 
     /// Whether there are readings to declare.
@@ -258,17 +327,32 @@ impl Dropped {
     }
 
     /// The readings that the batch which covers all before `under` is to declare.
-    pub(super) fn stage(&mut self, under: Origin) -> Result<Option<Refused>, LogError> {
-        let Some(owed) = self.body.gone.owed else {
-            return Ok(None);
-        };
-        self.change(|body| {
+    pub(super) fn stage(&mut self, under: Origin) -> Option<Refused> {
+        if !self.owes() && !self.unsettled {
+            return None;
+        }
+        let mut owed = None;
+        let staged = self.change(|body| {
             // What the batch before declared is durable by now.
-            body.staged = Some((under, owed));
-            body.gone.owed = None;
-        })?;
-        Ok(Some(owed))
+            owed = body.gone.owed.take();
+            body.staged = owed.map(|owed| (under, owed));
+        });
+        owed.filter(|_| staged)
     }
+}
+
+impl Body {
+    /// What was staged is owed again, unless all before `covered` is covered and it stands there.
+    fn settle(&mut self, covered: Option<Origin>) {
+        let staged = self.staged.take();
+        let open = staged.filter(|(under, _)| covered.is_none_or(|covered| covered < *under));
+        let open = open.map(|(_, owed)| owed);
+        self.gone.owed = both(self.gone.owed, open, Refused::and);
+    }
+}
+
+fn is_full(error: &CursorError) -> bool {
+    matches!(error, CursorError::Io { source, .. } if source.kind() == ErrorKind::StorageFull)
 }
 
 #[cfg(test)]
@@ -293,30 +377,75 @@ mod tests {
     fn readings_are_owed_until_the_batch_that_declares_them_is_durable() {
         let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1));
         let dir = Path::new("/dead");
-        let open = || Dropped::open(&disk, dir);
+        let open = || Dropped::open(&disk, dir).unwrap();
         let below = LetterId {
             life: LifeId([4; 16]),
             number: 9,
         };
-        open().count(load(50), Some(below)).unwrap();
-        open().count(load(20), None).unwrap();
+        assert!(open().count(load(50), Some(below), at(4)));
+        assert!(open().count(load(20), None, at(3)));
         let mut dropped = open();
-        assert_eq!(dropped.below(), Some(below));
-        let owed = dropped.stage(at(7)).unwrap().unwrap();
+        assert_eq!(
+            (dropped.below(), dropped.covered()),
+            (Some(below), Some(at(4)))
+        );
+        let owed = dropped.stage(at(7)).unwrap();
         assert_eq!(owed, Refused::one(3, 50).and(Refused::one(3, 20)));
-        assert_eq!(dropped.stage(at(8)).unwrap(), None, "once");
+        assert_eq!(dropped.stage(at(8)), None, "once");
 
         // The process ends before that batch is durable.
         let mut dropped = open();
-        dropped.settle(Some(at(6))).unwrap();
+        dropped.settle(Some(at(6)));
         assert!(dropped.owes());
-        assert_eq!(dropped.stage(at(9)).unwrap(), Some(owed));
+        assert_eq!(dropped.stage(at(9)), Some(owed));
         // And behind it.
         let mut dropped = open();
-        dropped.settle(Some(at(9))).unwrap();
+        dropped.settle(Some(at(9)));
         assert!(!dropped.owes() && !open().owes());
         let tally = look(Arc::clone(&disk), dir).unwrap().unwrap();
         assert_eq!((tally.letters, tally.first, tally.last), (2, 20, 50));
+    }
+
+    #[test]
+    fn what_could_not_be_settled_is_not_written_over() {
+        let sim = SimDisk::new(1);
+        let disk: Arc<dyn Disk> = Arc::new(sim.clone());
+        let dir = Path::new("/dead");
+        let mut dropped = Dropped::open(&disk, dir).unwrap();
+        assert!(dropped.count(load(50), None, at(4)));
+        let owed = dropped.stage(at(7)).unwrap();
+        drop(dropped);
+        // Neither the slots nor others in their place can be written at the next start.
+        let mut dropped = Dropped::open(&disk, dir).unwrap();
+        sim.fail_writes(1);
+        sim.set_full(true);
+        dropped.settle(Some(at(6)));
+        assert_eq!(
+            dropped.stage(at(8)),
+            None,
+            "it is not durable where it will stand"
+        );
+        assert!(!dropped.count(load(20), None, at(8)));
+        sim.set_full(false);
+        assert_eq!(dropped.stage(at(9)), Some(owed));
+        let mut dropped = Dropped::open(&disk, dir).unwrap();
+        dropped.settle(Some(at(8)));
+        assert!(dropped.owes(), "the batch up to 9 is not there");
+    }
+
+    #[test]
+    fn slots_of_a_newer_version_are_left_alone() {
+        let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1));
+        let dir = Path::new("/dead");
+        let path = path_of(dir);
+        let (mut cursor, _) = Cursor::open(Arc::clone(&disk), &path).unwrap();
+        let newer = [&[VERSION + 1], &b"whatever it says"[..]].concat();
+        cursor.write(&newer).unwrap();
+        let error = Dropped::open(&disk, dir).unwrap_err().to_string();
+        assert!(error.ends_with("version 3, this program knows up to 2: use the newer program"));
+        assert_eq!(look(Arc::clone(&disk), dir).unwrap_err().to_string(), error);
+        let (_, value) = Cursor::open(disk, &path).unwrap();
+        assert_eq!(value, Some(newer));
     }
 
     #[test]
@@ -328,12 +457,16 @@ mod tests {
                 number: 9,
             }),
             staged: Some((at(7), Refused::one(1, 2))),
+            covered: Some(at(6)),
         };
         let bytes = body.write();
         assert_eq!(Body::read(&bytes), Some(body));
         for end in 0..bytes.len() {
             assert_eq!(Body::read(&bytes[..end]), None);
         }
-        assert_eq!(Body::read(&[2]), None);
+        let old = [&[1], &bytes[1..bytes.len() - 25]].concat();
+        let covered = None;
+        assert_eq!(Body::read(&old), Some(Body { covered, ..body }));
+        assert_eq!(Body::read(&[3]), None);
     }
 }

@@ -10,12 +10,12 @@ mod done;
 mod serve;
 
 pub use done::{Done, LetterId, LetterRange};
-pub use serve::{Outcome, Putter};
+pub use serve::{Outcome, PutBackError, Putter};
 
 use super::Letter;
 use crate::wal::{Message, Qos, Record, RecordKind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use tributary_journal::LifeId;
 
@@ -91,6 +91,17 @@ impl<'a> PutBackRecord<'a> {
     }
 }
 
+/// What became of a letter's record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Taken {
+    /// It was read, and is no dead letter again.
+    Read,
+    /// It is a dead letter again.
+    DeadAgain,
+    /// The letter had been given up before, and gives nothing.
+    Gone,
+}
+
 /// The letters that were put back, as the sealing stage keeps it and others ask for it.
 #[derive(Clone, Debug)]
 pub struct PutBack(Arc<Inner>);
@@ -100,6 +111,9 @@ struct Inner {
     done: Mutex<Done>,
     changed: watch::Sender<()>,
     failed: AtomicU64,
+    gone: AtomicU64,
+    /// The letter whose record somebody waits for.
+    awaited: Mutex<Option<LetterId>>,
     checkpoint: AtomicBool,
 }
 
@@ -110,6 +124,8 @@ impl PutBack {
             done: Mutex::new(done),
             changed: watch::Sender::new(()),
             failed: AtomicU64::new(0),
+            gone: AtomicU64::new(0),
+            awaited: Mutex::new(None),
             checkpoint: AtomicBool::new(false),
         }))
     }
@@ -124,13 +140,28 @@ impl PutBack {
         look(&mut self.0.done.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The letter's record was taken in; `gave` says whether it is no dead letter again.
-    pub fn take_in(&self, letter: LetterId, gave: bool) {
-        if !gave {
-            self.0.failed.fetch_add(1, Ordering::Relaxed);
-        }
+    /// The letter's record was taken in.
+    pub fn take_in(&self, letter: LetterId, taken: Taken) {
+        match taken {
+            Taken::Read => 0,
+            Taken::DeadAgain => self.0.failed.fetch_add(1, Ordering::Relaxed),
+            Taken::Gone => self.0.gone.fetch_add(1, Ordering::Relaxed),
+        };
         self.with(|done| done.insert(letter));
+        self.awaited().take_if(|awaited| *awaited == letter);
         self.0.changed.send_replace(());
+    }
+
+    /// The letter whose record is waited for: what is known of it may be forgotten, once it is
+    /// gone, before anybody looks.
+    fn awaited(&self) -> MutexGuard<'_, Option<LetterId>> {
+        let awaited = &self.0.awaited;
+        awaited.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many were gone by the time their record came, since the start.
+    fn gone(&self) -> u64 {
+        self.0.gone.load(Ordering::Relaxed)
     }
 
     /// How many were dead letters again, since the start.

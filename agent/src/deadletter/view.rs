@@ -2,7 +2,7 @@
 //! its lock, and without changing anything.
 
 use super::put_back::{Done, LetterId, LetterRange};
-use super::{Letter, Tally, dropped};
+use super::{Letter, OpenError, Tally, dropped};
 use crate::checkpoint::Checkpoint;
 use crate::decode::Filter;
 use crate::limits::{LETTERS_READ, WAL_SEGMENT_BYTES};
@@ -10,8 +10,8 @@ use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tributary_journal::{
-    CheckpointError, Checkpoints, CursorError, Entry, LifeId, Log, LogConfig, LogError, LogKind,
-    LogReader, Open, OsDisk, ReadOnlyDisk,
+    CheckpointError, Checkpoints, Entry, LifeId, Log, LogConfig, LogError, LogKind, LogReader,
+    Open, OsDisk, ReadOnlyDisk,
 };
 
 /// How often a look is tried anew because the agent removed what was being looked at.
@@ -61,7 +61,7 @@ pub enum ViewError {
     Checkpoint(#[from] CheckpointError),
     /// What was given up can't be read.
     #[error(transparent)]
-    Dropped(#[from] CursorError),
+    Dropped(#[from] OpenError),
 }
 
 /// What a walk through the letters could not show.

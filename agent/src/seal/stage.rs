@@ -163,6 +163,9 @@ impl SealStage {
         if let Some(position) = position {
             covered.advance_all(position);
         }
+        if let Some(to) = dead.covered() {
+            covered.advance_all(to);
+        }
         let put_back = PutBack::new(put_back);
         dead.expect(covered.least(), Arc::clone(&config.rules), put_back.clone());
         Self {
@@ -263,10 +266,10 @@ impl SealStage {
             Ok(Record::TooLarge(large)) => {
                 let bytes = large.payload_bytes;
                 let reason = format!("{bytes} bytes of payload: {TOO_LARGE}");
-                if !covered {
-                    self.bury(origin, &large.message, WORD_TOO_LARGE, &reason)?;
-                }
                 self.pass(origin, covered, now)?;
+                if !covered {
+                    self.bury(origin, &large.message, (WORD_TOO_LARGE, &reason), None)?;
+                }
             }
             Ok(Record::PubRel(PubRel { session, packet_id })) => {
                 self.marks.release(session, packet_id);
@@ -286,13 +289,13 @@ impl SealStage {
             Ok(Record::Control(..)) => self.pass(origin, covered, now)?,
             Err(error) => {
                 error!(%error, number = origin.number, "a record of the log can't be understood");
+                self.pass(origin, covered, now)?;
                 if !covered {
                     self.bury_record(origin, bytes, &error.to_string(), now)?;
                 }
-                self.pass(origin, covered, now)?;
             }
         }
-        if self.lanes.is_due(now.monotonic) {
+        if self.lanes.is_due(now.monotonic) || self.dead.is_due() {
             self.seal(now)?;
         }
         Ok(())
@@ -303,7 +306,8 @@ impl SealStage {
         self.covered.of(lane).is_some_and(|to| origin < to)
     }
 
-    /// Covers a message that gives no readings.
+    /// Covers a message that gives no readings. A dead letter is kept behind this: what is sealed
+    /// here covers nothing of it yet.
     fn pass(&mut self, origin: Origin, covered: bool, now: Now) -> Result<(), StageError> {
         if covered {
             return Ok(());
@@ -338,6 +342,7 @@ impl SealStage {
     /// # Errors
     /// See [`StageError`].
     pub fn idle(&mut self) -> Result<(), StageError> {
+        self.dead.prepare();
         self.until_stored(|stage| stage.dead.flush())
     }
 
@@ -356,24 +361,17 @@ impl SealStage {
         let Some(covered_to) = self.lanes.covered_to() else {
             return Ok(());
         };
-        self.declare_letters(covered_to)?;
         for (series, meta, value) in self.lanes.latest() {
             self.catalogue.note(series, meta, value);
         }
         // Events first: whatever `telemetry` covers, they cover, too.
         for lane in [Lane::Events, Lane::Telemetry] {
+            if lane == Lane::Telemetry {
+                self.declare_letters(covered_to)?;
+            }
             if let Err(error) = self.seal_together(lane, now)? {
                 warn!(%error, lane = lane.name(), "sealed message by message");
-                let given_up = self.lanes.give_up(lane);
-                let covers = self.lanes.set_covers(Vec::new());
-                for given_up in given_up {
-                    self.seal_alone(lane, given_up, now)?;
-                    self.lanes.set_covers(Vec::new());
-                }
-                self.lanes.set_covers(covers);
-                // What was refused stands in a lane of its own.
-                let rest = self.lanes.seal_lane(lane, now.wall)?;
-                self.store(rest)?;
+                self.seal_each(lane, covered_to, now)?;
             }
             if lane == Lane::Events {
                 self.covered.advance(lane, covered_to);
@@ -383,7 +381,41 @@ impl SealStage {
         self.until_stored(|stage| stage.dead.flush())?;
         self.covered.advance_all(covered_to);
         self.lanes.clear();
+        // While a replay finds events covered further on, a letter that was put back may be there.
+        if self.covered.of(Lane::Events) == self.covered.least() {
+            self.dead.make_room(covered_to);
+        }
         Ok(())
+    }
+
+    /// Seals what waits in a lane message by message, each with what was refused before it: it
+    /// alone is covered by then.
+    pub(super) fn seal_each(
+        &mut self,
+        lane: Lane,
+        under: Origin,
+        now: Now,
+    ) -> Result<(), StageError> {
+        let given_up = self.lanes.give_up(lane);
+        let covers = self.lanes.set_covers(Vec::new());
+        let last = self.lanes.set_refused(None);
+        for given_up in given_up {
+            if let Some(refused) = given_up.refused {
+                self.lanes.declare(refused);
+            }
+            self.seal_alone(lane, given_up, now)?;
+            self.lanes.set_covers(Vec::new());
+        }
+        self.lanes.set_covers(covers);
+        if let Some(refused) = last {
+            self.lanes.declare(refused);
+        }
+        if lane == Lane::Telemetry {
+            self.declare_letters(under)?;
+        }
+        // What was refused behind the last one stands in a batch of its own.
+        let rest = self.lanes.seal_lane(lane, now.wall)?;
+        self.store(rest)
     }
 
     /// Seals and stores what waits in a lane; the inner error is about its content, and changes
@@ -444,8 +476,11 @@ impl SealStage {
             Err(error) => Some(error.to_string()),
         };
         if let Some(reason) = failed {
-            self.lanes.give_up(lane);
-            self.bury(given_up.origin, &message, "seal", &reason)?;
+            for failed in self.lanes.give_up(lane) {
+                self.lanes.set_refused(failed.refused);
+            }
+            let readings = Some(self.rows.len() as u64);
+            self.bury(given_up.origin, &message, ("seal", &reason), readings)?;
         }
         Ok(())
     }

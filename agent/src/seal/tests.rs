@@ -6,7 +6,7 @@ use crate::catalogue::Catalogue;
 use crate::configuration::Texts;
 use crate::deadletter::{DeadLetters, Letter};
 use crate::decode::{Rules, UserProperties};
-use crate::limits::WAL_SEGMENT_BYTES;
+use crate::limits::{CHECKPOINT_WAL_BYTES, DEAD_LETTER_BYTES, WAL_SEGMENT_BYTES};
 use crate::spool::{self, AgentSpool, SpoolConfig};
 use crate::wal::{Message, Qos, RecordKind, Replay};
 use std::collections::BTreeMap;
@@ -25,6 +25,7 @@ use tributary_uplink::{Sealed, Spool};
 
 mod bad_input;
 mod configured;
+mod given_up;
 mod put_back;
 
 const DATA: &str = "/data";
@@ -73,6 +74,26 @@ impl Life {
         rules: &Arc<Rules>,
         wal_segment_bytes: u64,
     ) -> (Self, LogReader) {
+        let letters = LogConfig {
+            quota_bytes: DEAD_LETTER_BYTES,
+            ..log_config(LogKind::DeadLetter, WAL_SEGMENT_BYTES)
+        };
+        let checkpoint_bytes_max = wal_segment_bytes / 4;
+        Self::open_as(
+            disk,
+            rules,
+            (wal_segment_bytes, checkpoint_bytes_max),
+            letters,
+        )
+    }
+
+    /// As the agent opens it, with logs of these sizes, and bytes between checkpoints.
+    fn open_as(
+        disk: &Arc<dyn Disk>,
+        rules: &Arc<Rules>,
+        (wal_segment_bytes, checkpoint_bytes_max): (u64, u64),
+        letters: LogConfig,
+    ) -> (Self, LogReader) {
         let dir = Path::new(DATA);
         disk.create_dir_all(dir).unwrap();
         let checkpoints = Checkpoints::open(Arc::clone(disk), &dir.join("ckpt"), "agent").unwrap();
@@ -94,7 +115,7 @@ impl Life {
         let stores = Stores {
             spool: spool.writer,
             covered: spool.covered,
-            dead: DeadLetters::open(disk, &dir.join("deadletter"), present, 0).unwrap(),
+            dead: DeadLetters::open_with(disk, &dir.join("deadletter"), present, letters).unwrap(),
             checkpoints,
             texts,
             wal: wal.reader.clone(),
@@ -104,7 +125,7 @@ impl Life {
         let config = SealConfig {
             present,
             delay_us: 1_000,
-            checkpoint_bytes_max: 16 * 1024,
+            checkpoint_bytes_max,
             wal_quota_bytes: 64 << 20,
             give_up: Arc::new(AtomicBool::new(true)),
             rules: Arc::clone(rules),

@@ -290,10 +290,10 @@ impl Session {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum RecordError {
     /// A kind that this version does not know.
-    #[error("a record of kind {0}, which this version does not know: was a newer one here?")]
+    #[error("a record of kind {0}, which this version does not know: another one wrote it")]
     Kind(u8),
     /// A version that this one does not know.
-    #[error("a record of version {0}; this one reads others: was a newer one here?")]
+    #[error("a record of version {0}; this version reads others: another one wrote it")]
     Version(u8),
     /// Bytes that end within a field.
     #[error("a record of {0} bytes, which ends within a field")]

@@ -85,16 +85,11 @@ impl SealStage {
     }
 
     /// Has the next batch, which covers all before `under`, declare the readings in letters that
-    /// were given up. What is given up while it is made, the one behind it declares.
+    /// were given up.
     pub(super) fn declare_letters(&mut self, under: Origin) -> Result<(), StageError> {
         self.until_stored(|stage| stage.dead.flush())?;
-        let mut owed = None;
-        self.until_stored(|stage| {
-            owed = stage.dead.declare(under)?;
-            Ok(())
-        })?;
-        if let Some(owed) = owed {
-            self.lanes.declare(owed);
+        if let Some(lost) = self.dead.declare(under) {
+            self.lanes.declare(lost);
         }
         Ok(())
     }

@@ -54,8 +54,9 @@ impl SealStage {
                     .increment(unusable.into());
             }
             Err(reason) => {
-                self.bury(origin, message, reason.reason(), &reason.to_string())?;
-                return self.pass(origin, false, now);
+                self.pass(origin, false, now)?;
+                let why = (reason.reason(), &*reason.to_string());
+                return self.bury(origin, message, why, None);
             }
         }
         if self.dead.holds(origin) {
@@ -81,8 +82,10 @@ impl SealStage {
         let readings = self.rows.iter();
         let taking = taking(message, flags, now);
         if let Err(reason) = self.lanes.take(lane, origin, readings, taking) {
-            self.bury(origin, message, reason.word(), &reason.to_string())?;
-            return self.pass(origin, false, now);
+            let readings = Some(self.rows.len() as u64);
+            self.pass(origin, false, now)?;
+            let why = (reason.word(), &*reason.to_string());
+            return self.bury(origin, message, why, readings);
         }
         counter!("tributary_agent_readings_total").increment(self.rows.len() as u64);
         Ok(())
@@ -118,13 +121,14 @@ impl SealStage {
         self.marks.judge(&evidence)
     }
 
-    /// Keeps a message that gave no readings.
+    /// Keeps a message that gave no readings, for a reason in one word and for people; `readings`
+    /// if it was decoded.
     pub(super) fn bury(
         &mut self,
         origin: Origin,
         message: &Message<'_>,
-        word: &'static str,
-        reason: &str,
+        (word, reason): (&'static str, &str),
+        readings: Option<u64>,
     ) -> Result<(), StageError> {
         let letter = Letter {
             origin,
@@ -138,7 +142,7 @@ impl SealStage {
         };
         self.buried += 1;
         counter!("tributary_agent_dead_letters_total", "reason" => word).increment(1);
-        self.until_stored(|stage| stage.dead.push(&letter))
+        self.until_stored(|stage| stage.dead.push(&letter, readings))
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{
     How, Letter, Message, Now, Origin, Record, RecordKind, SealStage, StageError, counter,
 };
-use crate::deadletter::put_back::PutBackRecord;
+use crate::deadletter::put_back::{PutBackRecord, Taken};
 use crate::decode::UserProperties;
 
 impl SealStage {
@@ -16,11 +16,12 @@ impl SealStage {
         now: Now,
     ) -> Result<(), StageError> {
         let Some(PutBackRecord { letter, message }) = PutBackRecord::read(bytes) else {
+            self.pass(origin, covered, now)?;
             if !covered {
                 let reason = "a dead letter's record can't be understood";
                 self.bury_record(origin, bytes, reason, now)?;
             }
-            return self.pass(origin, covered, now);
+            return Ok(());
         };
         if self.put_back.with(|done| done.holds(letter)) {
             if !covered {
@@ -28,9 +29,19 @@ impl SealStage {
             }
             return self.pass(origin, covered, now);
         }
+        // It was given up before this record came, and its readings with it. One that is covered
+        // came before.
+        if !covered && self.dead.is_gone(letter) {
+            self.put_back.take_in(letter, Taken::Gone);
+            return self.pass(origin, covered, now);
+        }
         let buried = self.buried;
         self.message(origin, &message, How::PutBack, now)?;
-        self.put_back.take_in(letter, self.buried == buried);
+        let taken = match self.buried == buried {
+            true => Taken::Read,
+            false => Taken::DeadAgain,
+        };
+        self.put_back.take_in(letter, taken);
         Ok(())
     }
 
@@ -54,7 +65,7 @@ impl SealStage {
         };
         self.buried += 1;
         counter!("tributary_agent_dead_letters_total", "reason" => "record").increment(1);
-        self.until_stored(|stage| stage.dead.push(&letter))
+        self.until_stored(|stage| stage.dead.push(&letter, None))
     }
 }
 

@@ -22,7 +22,7 @@ fn bad(seq: i64) -> Vec<u8> {
 }
 
 impl Life {
-    fn letters(&self) -> Vec<(LetterId, Vec<u8>)> {
+    pub(super) fn letters(&self) -> Vec<(LetterId, Vec<u8>)> {
         let reader = self.stage.dead.reader();
         let mut all = Vec::new();
         for span in reader.lives() {
@@ -44,7 +44,7 @@ impl Life {
     }
 
     /// Records that put these letters back, as the putter writes them.
-    fn put_back(&mut self, letters: &[(LetterId, Vec<u8>)]) -> Option<()> {
+    pub(super) fn put_back(&mut self, letters: &[(LetterId, Vec<u8>)]) -> Option<()> {
         let records: Vec<Vec<u8>> = letters
             .iter()
             .map(|(id, bytes)| PutBackRecord::of(*id, &Letter::read(bytes).unwrap()).write())
