@@ -134,6 +134,8 @@ impl Walk<'_, '_> {
     fn bare(&mut self, text: &str) -> Result<(), DeadLetter> {
         let trimmed = text.trim_ascii();
         let value = match trimmed {
+            // As in JSON: no reading.
+            "null" => return Ok(()),
             "true" => Scalar::Bool(true),
             "false" => Scalar::Bool(false),
             _ => match number::bare(trimmed) {

@@ -60,6 +60,8 @@ fn log(default: &str) {
         .with_env_filter(filter)
         // What goes to a file is for any reader.
         .with_ansi(std::io::stderr().is_terminal())
+        // Colours are for people.
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
 }

@@ -48,6 +48,9 @@ impl SealStage {
             return self.pass(origin, false, now);
         }
         match decoded {
+            Ok(Decoded { readings: 0, .. }) => {
+                counter!("tributary_agent_messages_without_readings_total").increment(1);
+            }
             Ok(Decoded { unusable: 0, .. }) => {}
             Ok(Decoded { unusable, .. }) => {
                 counter!("tributary_agent_user_properties_unusable_total")
