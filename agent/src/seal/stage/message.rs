@@ -48,14 +48,7 @@ impl SealStage {
             return self.pass(origin, false, now);
         }
         match decoded {
-            Ok(Decoded { readings: 0, .. }) => {
-                counter!("tributary_agent_messages_without_readings_total").increment(1);
-            }
-            Ok(Decoded { unusable: 0, .. }) => {}
-            Ok(Decoded { unusable, .. }) => {
-                counter!("tributary_agent_user_properties_unusable_total")
-                    .increment(unusable.into());
-            }
+            Ok(decoded) => count(&decoded),
             Err(reason) => {
                 self.pass(origin, false, now)?;
                 let why = (reason.reason(), &*reason.to_string());
@@ -156,5 +149,16 @@ pub(super) fn taking(message: &Message<'_>, more_flags: Flags, now: Now) -> Taki
         client: is_clients.then_some(message.session),
         more_flags,
         now: now.monotonic,
+    }
+}
+
+/// Counts what of a message is of no use.
+fn count(decoded: &Decoded) {
+    if decoded.readings == 0 {
+        counter!("tributary_agent_messages_without_readings_total").increment(1);
+    }
+    if decoded.unusable > 0 {
+        let unusable = decoded.unusable.into();
+        counter!("tributary_agent_user_properties_unusable_total").increment(unusable);
     }
 }
