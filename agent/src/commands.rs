@@ -2,4 +2,5 @@
 //! say what they have to say to a writer, and how it went as an exit code.
 
 pub mod deadletter;
+pub mod detect;
 pub mod user;

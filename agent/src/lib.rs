@@ -12,6 +12,7 @@ pub mod source;
 pub mod wal;
 
 pub mod decode;
+pub mod detect;
 
 pub mod configuration;
 

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tributary_agent::commands::deadletter::{self, DeadLetterArguments};
+use tributary_agent::commands::detect::{self, DetectArguments};
 use tributary_agent::commands::user::{self, UserCommand};
 use tributary_agent::config::Config;
 use tributary_agent::pipeline::{self, Settings};
@@ -43,6 +44,7 @@ enum Command {
     Run,
     /// Say everything that is wrong with the configuration, and with the files that it names.
     Check,
+    Detect(DetectArguments),
     #[command(name = "deadletter")]
     DeadLetter(DeadLetterArguments),
     /// Add, change, remove or list the users of the MQTT listener.
@@ -79,6 +81,9 @@ fn main() -> ExitCode {
     if let Command::User(command) = &arguments.command {
         return user::run(command, arguments.config.as_deref());
     }
+    if let Command::Detect(arguments) = &arguments.command {
+        return detection(arguments);
+    }
     let config = match Config::load(arguments.config.as_deref()) {
         Ok(config) => config,
         Err(error) => {
@@ -94,7 +99,7 @@ fn main() -> ExitCode {
         })
     };
     match arguments.command {
-        Command::User(_) => ExitCode::SUCCESS,
+        Command::User(_) | Command::Detect(_) => ExitCode::SUCCESS,
         Command::DeadLetter(arguments) => dead_letters(arguments, &config),
         Command::Check => settings().map_or_else(|code| code, |settings| check(&settings)),
         Command::Run => match settings().map(|settings| run(settings, &config)) {
@@ -105,6 +110,19 @@ fn main() -> ExitCode {
             }
             Err(code) => code,
         },
+    }
+}
+
+#[allow(clippy::print_stderr, reason = "what a program says to its user")]
+fn detection(arguments: &DetectArguments) -> ExitCode {
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let done = detect::run(arguments, &mut out, &mut std::io::stderr());
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
     }
 }
 

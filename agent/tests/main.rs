@@ -12,5 +12,6 @@
 mod allocations;
 mod broker;
 mod deadletters;
+mod detect;
 mod listener;
 mod user;

@@ -67,6 +67,19 @@ pub(super) fn from_float(ts: f64, unit: TimeUnit) -> Result<i64, &'static str> {
     Ok(micros.round() as i64)
 }
 
+/// The time in a text: RFC 3339, UTC where no offset is said, or a number by its magnitude.
+///
+/// # Errors
+/// Why it is none.
+pub fn time_of(text: &str) -> Result<i64, &'static str> {
+    match super::number::bare(text) {
+        Some(Number::I64(ts)) => from_integer(ts, TimeUnit::Auto),
+        Some(Number::F64(ts)) => from_float(ts, TimeUnit::Auto),
+        _ => parse(&[text.as_bytes(), b"Z"].concat())
+            .map_or_else(|| from_text(text, TimeUnit::Auto), Ok),
+    }
+}
+
 /// RFC 3339, section 5.6; a space instead of `T` is taken too. Fractions beyond the microsecond
 /// are cut off, a leap second is the second after it. Where the rule says what a number counts, a
 /// number in quotes is one.

@@ -1,0 +1,412 @@
+//! `tributary-agent detect`: series out of CSV files through the gateway's own detectors.
+
+use crate::decode::time_of;
+use crate::detect::{Change, Judgement, Part, Preset, SeriesDetector, StateGroup};
+use clap::Args;
+use csv::{ByteRecord, ReaderBuilder, Writer};
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+/// Run the detectors over CSV files, row by row, as the gateway does over readings.
+///
+/// Every `timestamp,value` file below --input is written to the same place below --output, with a
+/// column `anomaly_score` from 0 to 1: 0.5 or more is an alert. A file with more columns is a
+/// machine, each a channel of it, and its score is that of an abnormal state. Times are RFC 3339,
+/// with a space for the T and UTC where none is said, or a number of s, ms, µs or ns since 1970.
+/// Exit codes: 0 well, 1 a file could not be read or written, 2 usage.
+#[derive(Args, Debug)]
+pub struct DetectArguments {
+    /// The folder whose `.csv` files are read.
+    #[arg(long, value_name = "DIR")]
+    input: PathBuf,
+    /// The folder to write to; made if it is not there.
+    #[arg(long, value_name = "DIR")]
+    output: PathBuf,
+    /// How easily a series alerts: sensitive, balanced, quiet or calm.
+    #[arg(long, value_name = "PRESET", default_value = "calm", value_parser = preset)]
+    preset: Preset,
+    /// Say of every alert why it was raised.
+    #[arg(long)]
+    explain: bool,
+}
+
+fn preset(text: &str) -> Result<Preset, String> {
+    let found = Preset::NAMES.iter().find(|(name, _)| *name == text);
+    found.map(|(_, preset)| *preset).ok_or_else(|| {
+        let names = Preset::NAMES.map(|(name, _)| name);
+        format!("expected one of {}", names.join(", "))
+    })
+}
+
+/// Why a file could not be gone through.
+#[derive(Debug, thiserror::Error)]
+pub enum DetectError {
+    /// The file system refused.
+    #[error("{}: {error}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// What is written would lie in what is read.
+    #[error("{}: lies in the folder that is read: choose another --output", .0.display())]
+    Same(PathBuf),
+    /// A row that is none.
+    #[error("{}, line {line}: {why}", path.display())]
+    Row {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: u64,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+/// What was gone through.
+#[derive(Clone, Copy, Default, Debug)]
+struct Counts {
+    files: u64,
+    rows: u64,
+    alerts: u64,
+    /// Rows without a number.
+    missing: u64,
+}
+
+/// Goes through every file.
+///
+/// # Errors
+/// The first file that can't be read or written.
+pub fn run(
+    arguments: &DetectArguments,
+    out: &mut dyn Write,
+    notes: &mut dyn Write,
+) -> Result<(), DetectError> {
+    apart(&arguments.input, &arguments.output)?;
+    let mut files = Vec::new();
+    find(&arguments.input, &mut files)?;
+    files.sort();
+    let mut counts = Counts::default();
+    for file in &files {
+        let place = file.strip_prefix(&arguments.input).unwrap_or(file);
+        let to = arguments.output.join(place);
+        let mut pass = Pass {
+            arguments,
+            from: file,
+            to: &to,
+            line: 0,
+        };
+        pass.run(&mut counts, out)?;
+    }
+    let Counts {
+        files,
+        rows,
+        alerts,
+        missing,
+    } = counts;
+    let said = writeln!(
+        notes,
+        "{files} files, {rows} rows ({missing} without a number), {alerts} alerts"
+    );
+    said.map_err(|error| DetectError::Io {
+        path: "standard error".into(),
+        error,
+    })
+}
+
+/// Makes the folder that is written to, unless it is the one that is read, or lies in it: a file
+/// would be overwritten while it is read, or read again.
+fn apart(input: &Path, output: &Path) -> Result<(), DetectError> {
+    let failed = |path: &Path, error| DetectError::Io {
+        path: path.to_owned(),
+        error,
+    };
+    let from = input.canonicalize().map_err(|error| failed(input, error))?;
+    std::fs::create_dir_all(output).map_err(|error| failed(output, error))?;
+    let to = output
+        .canonicalize()
+        .map_err(|error| failed(output, error))?;
+    match to.starts_with(from) {
+        true => Err(DetectError::Same(output.to_owned())),
+        false => Ok(()),
+    }
+}
+
+fn find(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), DetectError> {
+    let failed = |error| DetectError::Io {
+        path: folder.to_owned(),
+        error,
+    };
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let path = entry.path();
+        if entry.file_type().map_err(failed)?.is_dir() {
+            find(&path, files)?;
+        } else if path.extension().is_some_and(|end| end == "csv") {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// What judges the rows of a file.
+enum Judge {
+    /// One series.
+    Series(SeriesDetector),
+    /// The channels of one machine.
+    Group(StateGroup, Vec<String>),
+}
+
+impl Judge {
+    /// What is for a file with these columns behind the time.
+    fn of(names: Vec<String>, preset: Preset) -> Self {
+        match names.len() {
+            0 | 1 => Self::Series(SeriesDetector::new(preset)),
+            channels => Self::Group(StateGroup::new(channels), names),
+        }
+    }
+}
+
+/// A file that is gone through.
+struct Pass<'a> {
+    arguments: &'a DetectArguments,
+    from: &'a Path,
+    to: &'a Path,
+    line: u64,
+}
+
+impl Pass<'_> {
+    fn wrong(&self, why: impl Into<String>) -> DetectError {
+        DetectError::Row {
+            path: self.from.to_owned(),
+            line: self.line,
+            why: why.into(),
+        }
+    }
+
+    fn run(&mut self, counts: &mut Counts, out: &mut dyn Write) -> Result<(), DetectError> {
+        let failed = |path: &Path, error| DetectError::Io {
+            path: path.to_owned(),
+            error,
+        };
+        let (from, to) = (self.from, self.to);
+        if let Some(folder) = to.parent() {
+            std::fs::create_dir_all(folder).map_err(|error| failed(folder, error))?;
+        }
+        let file = File::open(from).map_err(|error| failed(from, error))?;
+        let mut reader = ReaderBuilder::new()
+            .has_headers(false)
+            .from_reader(BufReader::new(file));
+        let written = File::create(to).map_err(|error| failed(to, error))?;
+        let mut writer = Writer::from_writer(BufWriter::new(written));
+        let (mut row, mut judge) = (ByteRecord::new(), None);
+        loop {
+            self.line += 1;
+            let read = reader.read_byte_record(&mut row);
+            if !read.map_err(|error| self.wrong(error.to_string()))? {
+                break;
+            }
+            match &mut judge {
+                None => {
+                    let names = row.iter().skip(1);
+                    let name = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
+                    judge = Some(Judge::of(names.map(name).collect(), self.arguments.preset));
+                    row.push_field(b"anomaly_score");
+                }
+                Some(judge) => {
+                    let (severity, why) = self.judge(judge, &row, counts)?;
+                    counts.rows += 1;
+                    if let Some(why) = why {
+                        counts.alerts += 1;
+                        self.explain(&why, out)?;
+                    }
+                    let score = severity / (1.0 + severity);
+                    row.push_field(format!("{score:.6}").as_bytes());
+                }
+            }
+            let wrote = writer.write_byte_record(&row);
+            wrote.map_err(|error| failed(to, error.into()))?;
+        }
+        counts.files += 1;
+        writer.flush().map_err(|error| failed(to, error))
+    }
+
+    /// The severity of a row, and why it is an alert if it is one.
+    fn judge(
+        &self,
+        judge: &mut Judge,
+        row: &ByteRecord,
+        counts: &mut Counts,
+    ) -> Result<(f64, Option<String>), DetectError> {
+        let (time, values) = cells(row).map_err(|why| self.wrong(why))?;
+        counts.missing += values.iter().filter(|value| !value.is_finite()).count() as u64;
+        match judge {
+            Judge::Series(detector) => {
+                let value = values.first().copied().unwrap_or(f64::NAN);
+                let judged = detector.step(true, time, value);
+                let why = judged.alert.then(|| explain(&judged, value));
+                Ok((judged.severity, why))
+            }
+            Judge::Group(group, names) => {
+                let row = group.step(&values);
+                let why = match row.change {
+                    Change::None => None,
+                    Change::Ended => Some("the abnormal state is over".to_owned()),
+                    Change::Began => group.farthest().map(|(channel, deviations)| {
+                        let name = names.get(channel).map_or("", String::as_str);
+                        format!(
+                            "an abnormal state begins: {name} is {deviations:.1} deviations off"
+                        )
+                    }),
+                };
+                Ok((f64::from(row.severity()), why))
+            }
+        }
+    }
+
+    fn explain(&self, why: &str, out: &mut dyn Write) -> Result<(), DetectError> {
+        if !self.arguments.explain {
+            return Ok(());
+        }
+        let said = writeln!(out, "{}:{}: {why}", self.from.display(), self.line);
+        said.map_err(|error| DetectError::Io {
+            path: "standard output".into(),
+            error,
+        })
+    }
+}
+
+/// The time and the values of a row; what is no value is not a number.
+fn cells(row: &ByteRecord) -> Result<(i64, Vec<f64>), String> {
+    let mut texts = row.iter().map(std::str::from_utf8);
+    let mut next = || texts.next().map(|text| text.map(str::trim));
+    let not_utf8 = |_| "a cell that is not UTF-8".to_owned();
+    let time = next().ok_or("it is empty")?.map_err(not_utf8)?;
+    let time = time_of(time).map_err(|why| format!("its time `{time}` {why}"))?;
+    let mut values = Vec::new();
+    while let Some(value) = next() {
+        values.push(match value.map_err(not_utf8)? {
+            "" => f64::NAN,
+            value => value
+                .parse()
+                .map_err(|_| format!("`{value}` is no number"))?,
+        });
+    }
+    match values.is_empty() {
+        true => Err("it has a time and no value".to_owned()),
+        false => Ok((time, values)),
+    }
+}
+
+fn explain(judged: &Judgement, value: f64) -> String {
+    let why = match judged.part {
+        Some(Part::Value) => "far from every value that was seen lately",
+        Some(Part::Weekly) => "far from what is usual at this time of the week",
+        Some(Part::Mean) => "part of a mean that is far from every one that was seen lately",
+        Some(Part::Step) => "a step unlike every one that was seen lately",
+        Some(Part::Stuck) => "the same value for much longer than ever before",
+        None => "nothing",
+    };
+    format!("{value} is {why}: severity {:.2}", judged.severity)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+mod tests {
+    use super::*;
+
+    /// Goes through one file of this content: what was written, and what was said.
+    fn judged(content: &str) -> Result<(String, String), DetectError> {
+        let dir = tempfile::tempdir().unwrap();
+        let arguments = DetectArguments {
+            input: dir.path().join("in"),
+            output: dir.path().join("out"),
+            preset: Preset::Sensitive,
+            explain: true,
+        };
+        std::fs::create_dir_all(arguments.input.join("deep")).unwrap();
+        std::fs::write(arguments.input.join("deep/a.csv"), content).unwrap();
+        std::fs::write(arguments.input.join("note.txt"), "no series").unwrap();
+        let mut out = Vec::new();
+        run(&arguments, &mut out, &mut Vec::new())?;
+        let written = std::fs::read_to_string(arguments.output.join("deep/a.csv")).unwrap();
+        Ok((written, String::from_utf8(out).unwrap()))
+    }
+
+    #[test]
+    fn a_spike_is_found_told_and_written_where_it_was() {
+        let mut content = String::from("timestamp,value\n");
+        for i in 0..300 {
+            let value = if i == 250 { 900 } else { i % 7 };
+            content += &format!("{},{value}\n", 1_700_000_000 + i);
+        }
+        let (written, said) = judged(&content).unwrap();
+        let lines: Vec<&str> = written.lines().collect();
+        assert_eq!(lines[0], "timestamp,value,anomaly_score");
+        assert_eq!(lines.len(), 301);
+        let score = |line: &str| line.rsplit(',').next().unwrap().parse::<f64>().unwrap();
+        let alerts: Vec<usize> = (1..301).filter(|at| score(lines[*at]) >= 0.5).collect();
+        assert_eq!(alerts, [251]);
+        assert!(
+            lines[251].starts_with("1700000250,900,0.9"),
+            "{}",
+            lines[251]
+        );
+        assert!(
+            said.contains("deep/a.csv:252: 900 is far from every value"),
+            "{said}"
+        );
+        assert_eq!(said.lines().count(), 1);
+    }
+
+    #[test]
+    fn columns_beside_each_other_are_a_machine() {
+        let mut content = String::from("timestamp,load,heat\n");
+        for i in 0..900u32 {
+            let noise = f64::from(i.wrapping_mul(2_654_435_761) >> 16) / 65_536.0;
+            let heat = if i < 700 { noise } else { noise + 5.0 };
+            content += &format!("2026-01-01 00:{:02}:{:02},{noise},{heat}\n", i / 60, i % 60);
+        }
+        let (written, said) = judged(&content).unwrap();
+        assert!(written.starts_with("timestamp,load,heat,anomaly_score\n"));
+        assert!(said.contains("an abnormal state begins: heat is"), "{said}");
+    }
+
+    #[test]
+    fn what_is_no_row_is_named_by_file_and_line() {
+        for (row, why) in [
+            ("yesterday,1", "its time `yesterday`"),
+            ("2026-01-01 00:00:01,one", "`one` is no number"),
+            ("2026-01-01 00:00:01", "found record with 1 fields"),
+        ] {
+            let content = format!("timestamp,value\n2026-01-01 00:00:00,\n{row}\n");
+            let error = judged(&content).unwrap_err().to_string();
+            assert!(
+                error.contains("a.csv, line 3") && error.contains(why),
+                "{error}"
+            );
+        }
+        assert!(judged("").is_ok(), "an empty file holds no rows");
+        assert!(judged("timestamp,value\n0,NaN\n1,inf\n-1,2\n").is_ok());
+    }
+
+    #[test]
+    fn nothing_is_written_over_what_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("a.csv"), "timestamp,value\n0,1\n").unwrap();
+        for output in [dir.path().to_owned(), dir.path().join("deeper")] {
+            let arguments = DetectArguments {
+                input: dir.path().to_owned(),
+                output,
+                preset: Preset::Calm,
+                explain: false,
+            };
+            let error = run(&arguments, &mut Vec::new(), &mut Vec::new()).unwrap_err();
+            assert!(matches!(error, DetectError::Same(_)), "{error}");
+        }
+        let kept = std::fs::read_to_string(dir.path().join("a.csv")).unwrap();
+        assert_eq!(kept, "timestamp,value\n0,1\n");
+    }
+}

@@ -1,0 +1,21 @@
+//! Detection on the gateway: what a series, a machine or a rule says of a reading. Pure: told each
+//! reading and its time, no clock, no file, no message. `docs/detection.md` is the algorithm.
+
+mod gap;
+mod recent;
+mod stuck;
+mod weekly;
+
+mod calm;
+mod plain;
+mod policy;
+mod preset;
+mod series;
+
+mod state;
+
+pub use calm::Calm;
+pub use plain::Plain;
+pub use preset::Preset;
+pub use series::{Judgement, Part, SeriesDetector};
+pub use state::{Change, Row, StateGroup};

@@ -1,0 +1,54 @@
+//! The recent mean and deviation of a series, and how far a value is from them.
+
+/// The weight of a new value.
+const WEIGHT: f64 = 0.002;
+
+/// An exponentially weighted mean and variance: 24 bytes.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Recent {
+    mean: f64,
+    variance: f64,
+    /// Values, saturating.
+    count: u32,
+}
+
+impl Recent {
+    /// Takes a value; how many deviations it was from the mean before it.
+    pub fn step(&mut self, value: f64) -> f64 {
+        self.count = self.count.saturating_add(1);
+        if self.count == 1 {
+            self.mean = value;
+            return 0.0;
+        }
+        let distance = value - self.mean;
+        let deviation = self.variance.sqrt();
+        // While there are few, each counts the same.
+        let weight = WEIGHT.max(1.0 / f64::from(self.count));
+        self.mean += weight * distance;
+        self.variance = (1.0 - weight) * (self.variance + weight * distance * distance);
+        if deviation > 0.0 {
+            distance / deviation
+        } else if distance == 0.0 {
+            0.0
+        } else {
+            f64::INFINITY.copysign(distance)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distance_is_in_deviations() {
+        assert_eq!(size_of::<Recent>(), 24);
+        let mut recent = Recent::default();
+        for i in 0..20_000 {
+            recent.step(f64::from(i % 2) * 2.0);
+        }
+        // Zeros and twos: mean and deviation 1.
+        let far = recent.step(6.0);
+        assert!((far - 5.0).abs() < 0.02, "{far}");
+    }
+}

@@ -1,0 +1,85 @@
+//! What is usual at this time of the week: a mean for every two hours, and what a value has beside
+//! it. The clock is UTC's, and must be trusted by whoever asks.
+
+/// Two-hour buckets of a week.
+const BUCKETS: usize = 84;
+const WEEK_S: f64 = 7.0 * 86_400.0;
+/// 2010-01-04T00:00:00Z, a Monday: weeks begin there.
+const MONDAY_US: i64 = 1_262_563_200_000_000;
+/// The least weight of a new value.
+const WEIGHT_MIN: f64 = 0.2;
+
+/// Visits of a bucket that are counted: its mean moves by a fifth long before.
+const VISITS_MAX: u8 = 15;
+
+/// The means of a series: 380 bytes.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Weekly {
+    means: [f32; BUCKETS],
+    /// Visits, four bits each.
+    visits: [u8; BUCKETS / 2],
+}
+
+impl Default for Weekly {
+    fn default() -> Self {
+        Self {
+            means: [0.0; BUCKETS],
+            visits: [0; BUCKETS / 2],
+        }
+    }
+}
+
+impl Weekly {
+    /// What `value` has beyond the mean of its time, before it becomes part of it.
+    pub fn residual(&mut self, time_us: i64, value: f64) -> f64 {
+        let bucket = bucket(time_us);
+        let places = (self.means.get_mut(bucket), self.visits.get_mut(bucket / 2));
+        let (Some(mean), Some(pair)) = places else {
+            return 0.0;
+        };
+        let shift = 4 * (bucket % 2);
+        let visits = (*pair >> shift) & VISITS_MAX;
+        if visits == 0 {
+            *mean = value as f32;
+        }
+        let residual = value - f64::from(*mean);
+        let weight = WEIGHT_MIN.max(1.0 / (f64::from(visits) + 1.0));
+        *mean += (weight * residual) as f32;
+        if visits < VISITS_MAX {
+            *pair += 1 << shift;
+        }
+        residual
+    }
+}
+
+/// The bucket of a time.
+fn bucket(time_us: i64) -> usize {
+    let seconds = time_us.saturating_sub(MONDAY_US) as f64 / 1e6;
+    let part = seconds.rem_euclid(WEEK_S) / WEEK_S;
+    ((part * BUCKETS as f64) as usize).min(BUCKETS - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_week_has_its_buckets_and_begins_on_monday() {
+        const HOUR: i64 = 3_600_000_000;
+        assert_eq!(size_of::<Weekly>(), 380);
+        assert_eq!(bucket(MONDAY_US), 0);
+        assert_eq!(bucket(MONDAY_US - 1), BUCKETS - 1);
+        assert_eq!(bucket(MONDAY_US + 2 * HOUR), 1);
+        assert_eq!(bucket(MONDAY_US + 7 * 24 * HOUR), 0);
+        assert!(bucket(i64::MIN) < BUCKETS && bucket(i64::MAX) < BUCKETS);
+    }
+
+    #[test]
+    fn the_mean_follows_and_the_first_value_is_it() {
+        let mut weekly = Weekly::default();
+        assert_eq!(weekly.residual(0, 10.0), 0.0);
+        assert_eq!(weekly.residual(0, 12.0), 2.0);
+        assert_eq!(weekly.residual(0, 11.0), 0.0, "half of two");
+        assert_eq!(weekly.residual(MONDAY_US, 50.0), 0.0, "another time");
+    }
+}
