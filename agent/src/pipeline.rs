@@ -357,7 +357,7 @@ async fn start_stages(
     let reload = listener.reload();
     let broker_statuses = brokers.statuses();
     let (sealed, sealed_in) = mpsc::channel(tributary_uplink::limits::SEALED_QUEUE);
-    let (status, status_out) = watch::channel(Status::default());
+    let (status, status_out) = watch::channel(Status::of(&sender));
     let give_up = Arc::new(AtomicBool::new(false));
     let config = seal_config(&settings, present, &give_up);
     let letters = stores.dead.reader().clone();
