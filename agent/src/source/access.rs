@@ -9,9 +9,9 @@ pub mod password;
 pub mod store;
 pub mod users;
 
-use crate::limits::VERIFIERS_MAX;
+use crate::limits::{FAILURE_FORGIVEN, VERIFIERS_MAX};
 use acl::Grants;
-use failures::Failures;
+use failures::{Charged, Failures};
 use logins::Logins;
 pub use name::{NameError, user_of};
 use password::{Hashed, Password};
@@ -281,11 +281,13 @@ impl Access {
         let is_known = hashed.is_some();
         let hashed = hashed.map_or_else(|| Arc::clone(&passwords.decoy), Arc::new);
         let failures = Arc::clone(&self.failures);
+        let named = found.map(|(name, _)| Arc::clone(name));
         let verifying = blocking(move || {
             let good = hashed.is(&password) && is_known;
+            // Here: whoever goes away meanwhile has failed all the same.
             if !good {
-                // Here: whoever goes away meanwhile has failed all the same.
-                lock(&failures).charge(address, Instant::now());
+                let charged = lock(&failures).charge(address, Instant::now());
+                tell_failed(address, named.as_deref(), charged);
             }
             drop(permit);
             good
@@ -297,16 +299,26 @@ impl Access {
                 count("password");
                 Ok(by_password(name, entry))
             }
-            Some(_) => {
-                tracing::warn!(%address, ?user, "MQTT: a wrong password");
-                Err(refused(BAD_CREDENTIALS, "wrong_password"))
-            }
-            None => {
-                // Its name is not shown: people put passwords there.
-                tracing::warn!(%address, "MQTT: a user who is not known");
-                Err(refused(BAD_CREDENTIALS, "unknown_user"))
-            }
+            Some(_) => Err(refused(BAD_CREDENTIALS, "wrong_password")),
+            None => Err(refused(BAD_CREDENTIALS, "unknown_user")),
         }
+    }
+}
+
+/// Warns of a failure, and once of one too many; whoever goes on after that fills no log. The name
+/// of a user who is not known is not shown: people put passwords there.
+fn tell_failed(address: IpAddr, user: Option<&str>, charged: Charged) {
+    match (charged, user) {
+        (Charged::StillBlocked, _) => tracing::debug!(%address, user, "MQTT: one more failure"),
+        (_, Some(user)) => tracing::warn!(%address, ?user, "MQTT: a wrong password"),
+        (_, None) => tracing::warn!(%address, "MQTT: a user who is not known"),
+    }
+    if charged == Charged::Blocked {
+        tracing::warn!(
+            %address,
+            "MQTT: too many failures: passwords from there are refused but for one every \
+             {FAILURE_FORGIVEN:?}; more failures of it are told at debug level only"
+        );
     }
 }
 
