@@ -2,7 +2,7 @@
 //! number that was sealed stands the batch or a gap, never both and never neither.
 
 use super::config;
-use crate::seal::Now;
+use crate::seal::{Now, Waits};
 use crate::spool::{self, AgentSpool, Opened, Policy, SpoolConfig};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -254,6 +254,8 @@ fn what_blocks_goes_on_once_something_is_acknowledged() {
     for batch in &batches {
         if let Err(error) = opened.writer.append(vec![batch.clone()]) {
             assert!(error.is_full());
+            // The disk is full from the first time on, and it is the quota all the same.
+            assert_eq!(Waits::of(&error), Waits::Quota, "{error}");
             disk.set_full(true);
             blocked += 1;
             acknowledge(&mut opened.reader);
