@@ -9,7 +9,6 @@ mod forward;
 use crate::catalogue::{Catalogue, LatestView};
 use crate::config::Config;
 use crate::configuration::{self, Texts};
-use crate::control::Control;
 use crate::deadletter::{self, DeadLetters, put_back::Putter};
 use crate::decode::Rules;
 use crate::limits::WAL_SEGMENT_BYTES;
@@ -367,12 +366,10 @@ async fn start_stages(
     let stage = SealStage::new(&config, stores, sealed);
     let waits = stage.waits();
     let putter = Putter::new(letters, wal.queue.clone(), stage.put_back()).refusing(refusing);
-
     let mut stages = JoinSet::new();
     // Ends the sources when the agent is told to stop, or can't go on.
     let listening = stop.child_token();
-    let control = Control::bind(&settings.data_dir, putter);
-    answer_commands(&mut stages, control, &stop);
+    answer_commands(&mut stages, &settings.data_dir, putter, &stop);
     let sources = (listener, brokers);
     stages.spawn(listen(sources, wal.queue, listening.clone(), deadline));
     // Late is safe: what is not sealed by then stays in the log.

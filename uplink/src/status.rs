@@ -52,8 +52,8 @@ pub(crate) fn look(sender: &mut Sender, spool: &mut impl Spool, status: &watch::
     status.send_if_modified(|status| status.show_backlog(sender));
 }
 
-/// Stands in for [`run`](crate::run()) where there is nobody to send to: everything stays in the spool. Returns
-/// whether there was nothing.
+/// Stands in for [`run`](crate::run()) where there is nobody to send to: everything stays in the
+/// spool. Returns whether there was nothing.
 pub async fn keep(
     mut sender: Sender,
     mut spool: impl Spool,

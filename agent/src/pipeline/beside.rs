@@ -2,6 +2,8 @@
 
 use super::Ended;
 use crate::control::Control;
+use crate::deadletter::put_back::Putter;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -23,10 +25,11 @@ pub(super) async fn give_up_after(
 /// Answers commands until `stop`; no other stage waits for that.
 pub(super) fn answer_commands(
     stages: &mut JoinSet<Ended>,
-    control: Option<Control>,
+    data_dir: &Path,
+    putter: Putter,
     stop: &CancellationToken,
 ) {
-    if let Some(control) = control {
+    if let Some(control) = Control::bind(data_dir, putter) {
         let stop = stop.clone();
         stages.spawn(async move {
             control.run(stop).await;
