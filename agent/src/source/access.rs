@@ -281,20 +281,19 @@ impl Access {
         let is_known = hashed.is_some();
         let hashed = hashed.map_or_else(|| Arc::clone(&passwords.decoy), Arc::new);
         let failures = Arc::clone(&self.failures);
-        let named = found.map(|(name, _)| Arc::clone(name));
         let verifying = blocking(move || {
             let good = hashed.is(&password) && is_known;
             // Here: whoever goes away meanwhile has failed all the same.
-            if !good {
-                let charged = lock(&failures).charge(address, Instant::now());
-                tell_failed(address, named.as_deref(), charged);
-            }
+            let charged = (!good).then(|| lock(&failures).charge(address, Instant::now()));
             drop(permit);
-            good
+            charged.map_or(Ok(()), Err)
         });
-        let good = verifying.await;
+        let verified = verifying.await;
+        if let Err(charged) = verified {
+            tell_failed(address, found.map(|(name, _)| &**name), charged);
+        }
         match found {
-            Some((name, entry)) if good => {
+            Some((name, entry)) if verified.is_ok() => {
                 known.verified().insert(Arc::clone(name), fingerprint);
                 count("password");
                 Ok(by_password(name, entry))
@@ -323,8 +322,11 @@ fn tell_failed(address: IpAddr, user: Option<&str>, charged: Charged) {
 }
 
 /// Verifies on a thread that may block.
-async fn blocking(verify: impl FnOnce() -> bool + Send + 'static) -> bool {
-    tokio::task::spawn_blocking(verify).await.unwrap_or(false)
+async fn blocking(
+    verify: impl FnOnce() -> Result<(), Charged> + Send + 'static,
+) -> Result<(), Charged> {
+    let verified = tokio::task::spawn_blocking(verify).await;
+    verified.unwrap_or(Err(Charged::Counted))
 }
 
 /// Nothing panics while it holds the lock.
