@@ -3,6 +3,7 @@
 
 use crate::catalogue::{Latest, LatestView};
 use crate::limits::LATEST_SHOWN;
+use crate::seal::Waits;
 use crate::source::BrokerStatus;
 use crate::wal::StorageState;
 use axum::Router;
@@ -33,6 +34,8 @@ pub struct Sources {
     pub uplink: watch::Receiver<Status>,
     /// Whether messages can be made durable.
     pub storage: watch::Receiver<StorageState>,
+    /// What sealed readings wait for.
+    pub waits: watch::Receiver<Waits>,
     /// What the budget of writes does to the delay of commits.
     pub wear: watch::Receiver<Wear>,
     /// The newest value of each series.
@@ -107,9 +110,7 @@ impl Sources {
             StorageState::Ok => vec![],
             StorageState::Full => vec!["storage is full: nothing is acknowledged"],
             StorageState::Failed => vec!["the disk fails: nothing is acknowledged"],
-            StorageState::Blocked => {
-                vec!["sealed readings wait for the disk, or sealing is behind"]
-            }
+            StorageState::Blocked => vec![self.waits.borrow().words()],
         };
         Ready {
             ready: reasons.is_empty(),

@@ -162,8 +162,8 @@ fn check(settings: &Settings) -> ExitCode {
     }
     let uplink = settings.uplink.as_ref();
     let checked = uplink.map(|uplink| tributary_uplink::connection::check(&uplink.identity));
-    if let Some(Err(error)) = checked {
-        wrong.push(format!("uplink: {error}"));
+    if let Some(Err(errors)) = checked {
+        wrong.extend(errors.iter().map(|error| format!("uplink: {error}")));
     }
     if !wrong.is_empty() {
         wrong.iter().for_each(|error| eprintln!("{error}"));
@@ -200,6 +200,7 @@ fn run(settings: Settings, config: &Config) -> anyhow::Result<()> {
             brokers: agent.brokers.clone(),
             uplink: agent.uplink.clone(),
             storage: agent.storage.clone(),
+            waits: agent.waits.clone(),
             wear: agent.wear.clone(),
             latest: agent.latest.clone(),
             metrics,

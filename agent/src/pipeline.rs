@@ -2,30 +2,30 @@
 //! sealing stage, the uplink. It ends in the same order: the sources stop, and each queue closes
 //! behind them.
 
+mod beside;
 mod clock;
 mod forward;
 
 use crate::catalogue::{Catalogue, LatestView};
 use crate::config::Config;
 use crate::configuration::{self, Texts};
-use crate::control::Control;
 use crate::deadletter::{self, DeadLetters, put_back::Putter};
-
 use crate::decode::Rules;
 use crate::limits::WAL_SEGMENT_BYTES;
-use crate::seal::{IDLE_WAIT, SealConfig, SealStage, StageError, Stores};
+use crate::seal::{IDLE_WAIT, SealConfig, SealStage, StageError, Stores, Waits};
 use crate::source::{
     BrokerConfig, BrokerStatus, Brokers, Listener, ListenerConfig, ListenerError, Reload, Sessions,
 };
 use crate::spool::{self, AgentSpool, SpoolConfig};
 use crate::wal::{CommittedFrame, Queue, Replay, StorageState, Wal, WalError};
 use crate::{life, limits};
+use beside::{answer_commands, give_up_after};
 use clock::Clock;
 use forward::forward;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
@@ -192,6 +192,8 @@ pub struct Agent {
     pub uplink: watch::Receiver<Status>,
     /// Whether messages can be made durable.
     pub storage: watch::Receiver<StorageState>,
+    /// What sealed readings wait for.
+    pub waits: watch::Receiver<Waits>,
     /// What the budget of writes does to the delay of commits.
     pub wear: watch::Receiver<Wear>,
     /// The newest value of each series.
@@ -357,18 +359,17 @@ async fn start_stages(
     let reload = listener.reload();
     let broker_statuses = brokers.statuses();
     let (sealed, sealed_in) = mpsc::channel(tributary_uplink::limits::SEALED_QUEUE);
-    let (status, status_out) = watch::channel(Status::default());
+    let (status, status_out) = watch::channel(Status::of(&sender));
     let give_up = Arc::new(AtomicBool::new(false));
     let config = seal_config(&settings, present, &give_up);
     let letters = stores.dead.reader().clone();
     let stage = SealStage::new(&config, stores, sealed);
+    let waits = stage.waits();
     let putter = Putter::new(letters, wal.queue.clone(), stage.put_back()).refusing(refusing);
-
     let mut stages = JoinSet::new();
     // Ends the sources when the agent is told to stop, or can't go on.
     let listening = stop.child_token();
-    let control = Control::bind(&settings.data_dir, putter);
-    answer_commands(&mut stages, control, &stop);
+    answer_commands(&mut stages, &settings.data_dir, putter, &stop);
     let sources = (listener, brokers);
     stages.spawn(listen(sources, wal.queue, listening.clone(), deadline));
     // Late is safe: what is not sealed by then stays in the log.
@@ -389,6 +390,7 @@ async fn start_stages(
         reload,
         uplink: status_out,
         storage: wal.state,
+        waits,
         wear: wal.wear,
         latest,
         stages,
@@ -411,33 +413,6 @@ fn seal_config(settings: &Settings, present: BufferId, give_up: &Arc<AtomicBool>
         wal_quota_bytes: settings.wal_quota_bytes,
         give_up: Arc::clone(give_up),
         rules: Arc::clone(&settings.rules),
-    }
-}
-
-/// Has what can't be stored given up, once the time to drain is over.
-async fn give_up_after(
-    stop: CancellationToken,
-    deadline: Duration,
-    give_up: Arc<AtomicBool>,
-) -> Ended {
-    stop.cancelled().await;
-    tokio::time::sleep(deadline).await;
-    give_up.store(true, Ordering::Relaxed);
-    Ended::Deadline
-}
-
-/// Answers commands until `stop`; no other stage waits for that.
-fn answer_commands(
-    stages: &mut JoinSet<Ended>,
-    control: Option<Control>,
-    stop: &CancellationToken,
-) {
-    if let Some(control) = control {
-        let stop = stop.clone();
-        stages.spawn(async move {
-            control.run(stop).await;
-            Ended::Control
-        });
     }
 }
 

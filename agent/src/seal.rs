@@ -19,10 +19,12 @@ use tributary_protocol::series::{NameError, SeriesDef};
 mod dictionary;
 mod refused;
 mod stage;
+mod waits;
 
 pub use dictionary::OverShare;
 pub use refused::Refused;
 pub use stage::{IDLE_WAIT, Now, SealConfig, SealStage, StageError, Stores};
+pub use waits::Waits;
 
 /// A message of the log: the life of its segment, and its number there. Later ones are greater.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

@@ -174,12 +174,14 @@ fn check_opens_what_is_configured_and_names_everything_that_is_wrong() {
         );
         std::fs::write(&config, text).unwrap();
     };
-    write(&pki.path("missing.pem"), &pki.path("ca.pem"));
+    write(&pki.path("missing.pem"), &pki.path("gone.pem"));
     let (code, _, error) = check();
     assert_eq!(code, 2);
     for words in [
         "`certificate`",
         "missing.pem: cannot be read",
+        "`client_ca`",
+        "gone.pem: cannot be read",
         "users.toml: cannot be read",
     ] {
         assert!(error.contains(words), "{words}: {error}");

@@ -62,7 +62,20 @@ pub enum ConnectError {
         /// What is wrong.
         reason: String,
     },
-    /// Certificate and key do not go together, or TLS refuses them.
+    /// Certificate and key do not go together.
+    #[error(
+        "the certificate in {} and the key in {} do not go together: {reason}",
+        certificate.display(), key.display()
+    )]
+    Pair {
+        /// The certificate's file.
+        certificate: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+        /// What rustls says.
+        reason: String,
+    },
+    /// TLS itself cannot be set up.
     #[error("TLS set-up: {0}")]
     Tls(String),
     /// The socket can't be had.
@@ -149,7 +162,11 @@ fn tls(identity: &Identity) -> Result<rustls::ClientConfig, ConnectError> {
             certificates("certificate", &identity.certificate)?,
             private_key(&identity.key)?,
         )
-        .map_err(tls)?;
+        .map_err(|error| ConnectError::Pair {
+            certificate: identity.certificate.clone(),
+            key: identity.key.clone(),
+            reason: error.to_string(),
+        })?;
     config.alpn_protocols = vec![ALPN.to_vec()];
     Ok(config)
 }
@@ -157,9 +174,18 @@ fn tls(identity: &Identity) -> Result<rustls::ClientConfig, ConnectError> {
 /// Whether these files are there and go together.
 ///
 /// # Errors
-/// The first that does not.
-pub fn check(identity: &Identity) -> Result<(), ConnectError> {
-    tls(identity).map(drop)
+/// Every file that is missing or bad; where none is, what does not go together.
+pub fn check(identity: &Identity) -> Result<(), Vec<ConnectError>> {
+    let each = [
+        roots(&identity.ca).err(),
+        certificates("certificate", &identity.certificate).err(),
+        private_key(&identity.key).err(),
+    ];
+    let mut wrong: Vec<_> = each.into_iter().flatten().collect();
+    if wrong.is_empty() {
+        wrong.extend(tls(identity).err());
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(wrong) }
 }
 
 fn transport(last_rtt: Option<Duration>) -> TransportConfig {
@@ -289,4 +315,39 @@ pub fn udp_socket(local: SocketAddr) -> Result<std::net::UdpSocket, std::io::Err
     socket.set_nonblocking(true)?;
     socket.bind(&local.into())?;
     Ok(socket.into())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use super::*;
+    use crate::authority;
+
+    #[test]
+    fn every_missing_file_is_named_and_both_of_a_pair_that_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let of = |name: &str| authority::open_or_create(&dir.path().join(name)).unwrap();
+        let (ours, other) = (of("ours"), of("other"));
+        let mut identity = Identity {
+            ca: ours.ca.clone(),
+            certificate: ours.agent_certificate.clone(),
+            key: ours.agent_key.clone(),
+        };
+        check(&identity).unwrap();
+        identity.key = other.agent_key.clone();
+        let wrong = check(&identity).unwrap_err();
+        assert_eq!(wrong.len(), 1, "{wrong:?}");
+        let said = wrong[0].to_string();
+        for path in [&identity.certificate, &identity.key] {
+            assert!(said.contains(&path.display().to_string()), "{said}");
+        }
+        let missing = dir.path().join("missing");
+        identity.ca = missing.join("ca.pem");
+        identity.certificate = missing.join("agent.pem");
+        identity.key = missing.join("agent.key");
+        let said = format!("{:?}", check(&identity).unwrap_err());
+        for name in ["ca.pem", "agent.pem", "agent.key"] {
+            assert!(said.contains(name), "{said}");
+        }
+    }
 }

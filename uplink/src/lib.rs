@@ -11,7 +11,9 @@ pub mod connection;
 pub mod control;
 pub mod run;
 mod spool;
+mod status;
 
 pub use connection::{ConnectError, Identity, Target};
-pub use run::{Status, UplinkConfig, run};
+pub use run::{UplinkConfig, run};
 pub use spool::{Sealed, Shed, Spool, SpoolError};
+pub use status::{Status, keep};

@@ -9,6 +9,7 @@ use crate::limits::{
     RECEIVE_WINDOW_BYTES, TICK,
 };
 use crate::spool::{Sealed, Spool};
+use crate::status::{Status, look};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use quinn::{Connection, RecvStream, SendStream, VarInt};
@@ -34,29 +35,6 @@ pub struct UplinkConfig {
     pub name: String,
     /// How long what is left may take to go out once nothing more comes in.
     pub drain_deadline: Duration,
-}
-
-/// How the uplink stands.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Status {
-    /// Whether a session is open.
-    pub connected: bool,
-    /// Why not, in words.
-    pub problem: Option<String>,
-    /// Round trip of the link, in microseconds.
-    pub rtt_us: u64,
-    /// Batches durable here and not acknowledged.
-    pub backlog_batches: u64,
-    /// Their bytes, about.
-    pub backlog_bytes: u64,
-    /// Sessions opened since the start.
-    pub sessions: u64,
-    /// Bytes of sealed batches sent since the start, repeats included.
-    pub batch_bytes_sent: u64,
-    /// Bytes of UDP payload sent since the start.
-    pub udp_bytes_sent: u64,
-    /// Batches that could not be read from the spool.
-    pub unreadable: u64,
 }
 
 /// What software we are, as the other end sees it.
@@ -231,23 +209,25 @@ impl<S: Spool> Uplink<S> {
             wait
         };
         let until = Instant::now() + wait;
-        while let Ok(sealed) = tokio::time::timeout_at(until, self.sealed.next()).await {
-            match sealed {
-                Some(sealed) => self.on_sealed(sealed),
-                None => return,
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => return,
+                () = tokio::time::sleep(TICK) => self.look(),
+                sealed = self.sealed.next() => match sealed {
+                    Some(sealed) => self.on_sealed(sealed),
+                    None => return,
+                },
             }
         }
     }
 
     fn on_sealed(&mut self, sealed: Sealed) {
         self.sender.on_sealed(sealed.key, sealed.bytes);
-        self.take_sheds();
+        self.look();
     }
 
-    fn take_sheds(&mut self) {
-        for shed in self.spool.take_sheds() {
-            self.sender.on_shed(shed.key, shed.numbers, shed.bytes);
-        }
+    fn look(&mut self) {
+        look(&mut self.sender, &mut self.spool, &self.status);
     }
 
     fn disconnected(&mut self, problem: String) {
@@ -260,15 +240,7 @@ impl<S: Spool> Uplink<S> {
             status.connected = false;
             status.problem = Some(problem);
         });
-        self.show_backlog();
-    }
-
-    fn show_backlog(&self) {
-        let (batches, bytes) = self.sender.backlog();
-        self.status.send_modify(|status| {
-            status.backlog_batches = batches;
-            status.backlog_bytes = bytes;
-        });
+        self.look();
     }
 
     /// Connects and greets, taking in what is sealed while there is no connection.
@@ -313,10 +285,13 @@ impl<S: Spool> Uplink<S> {
             connector,
             sealed,
             sender,
+            spool,
+            status,
             ..
         } = self;
         let mut connecting = std::pin::pin!(connector.connect());
         loop {
+            look(sender, spool, status);
             tokio::select! {
                 connected = &mut connecting => return connected.map_err(|e| e.to_string()),
                 sealed = sealed.next() => {
@@ -324,6 +299,7 @@ impl<S: Spool> Uplink<S> {
                         sender.on_sealed(sealed.key, sealed.bytes);
                     }
                 }
+                () = tokio::time::sleep(TICK) => {}
             }
         }
     }
@@ -436,7 +412,7 @@ impl<S: Spool> Uplink<S> {
 
     /// Sends as much as the window allows.
     fn fill(&mut self, link: &mut Link) {
-        self.take_sheds();
+        self.look();
         if self.hold.0.is_some_and(|until| until > Instant::now()) {
             return;
         }
@@ -491,12 +467,11 @@ impl<S: Spool> Uplink<S> {
         self.connector.remember_rtt(rtt);
         let more = sent - link.udp_counted;
         link.udp_counted = sent;
-        let (backlog_batches, backlog_bytes) = self.sender.backlog();
+        let sender = &self.sender;
         self.status.send_modify(|status| {
             status.udp_bytes_sent += more;
             status.rtt_us = u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX);
-            status.backlog_batches = backlog_batches;
-            status.backlog_bytes = backlog_bytes;
+            status.show_backlog(sender);
         });
     }
 

@@ -4,7 +4,7 @@ use crate::config::Config;
 use crate::control::{Answer, AskError, Request, ask};
 use crate::deadletter::Letter;
 use crate::deadletter::put_back::{LetterId, Outcome};
-use crate::deadletter::show::{Payload, Shown, file_name, line, rfc3339};
+use crate::deadletter::show::{Payload, Shown, escaped, file_name, line, rfc3339};
 use crate::deadletter::view::{Selection, Unseen, View, ViewError};
 use crate::decode::{Filter, Incoming, Rows, Rules};
 use crate::limits::LETTERS_SHOWN;
@@ -380,7 +380,7 @@ fn try_out(
         let filter = rules.filter_for(letter.topic).map(Filter::text);
         match (json, decoded) {
             (true, decoded) => writeln!(out, "{}", tried(id, letter, filter, decoded.err(), &rows)),
-            (false, Err(error)) => writeln!(out, "{id}  dead: {}", error.escape_debug()),
+            (false, Err(error)) => writeln!(out, "{id}  dead: {}", escaped(&error)),
             (false, Ok(_)) => {
                 let by = filter.map_or("no rule".into(), |filter| format!("`{filter}`"));
                 writeln!(out, "{id}  by {by}, {} readings:", rows.len())?;

@@ -92,12 +92,12 @@ pub fn line(id: LetterId, letter: &Letter<'_>, put_back: bool) -> String {
     let mut line = format!(
         "{}  {id}  {word}  {}  {} B  {}",
         rfc3339(letter.received_time),
-        letter.topic.escape_debug(),
+        escaped(letter.topic),
         letter.payload.len(),
-        letter.reason.escape_debug(),
+        escaped(letter.reason),
     );
     for (name, text) in properties(letter) {
-        write!(line, "  {name}={}", text.escape_debug()).expect("a String takes any text");
+        write!(line, "  {name}={}", escaped(text)).expect("a String takes any text");
     }
     if letter.will {
         line.push_str("  (a will)");
@@ -106,6 +106,18 @@ pub fn line(id: LetterId, letter: &Letter<'_>, put_back: bool) -> String {
         line.push_str("  (put back)");
     }
     line
+}
+
+/// A text without anything that a terminal obeys. Quotes are as they are: nothing stands between
+/// quotes here.
+pub fn escaped(text: &str) -> String {
+    let mut out = String::new();
+    for piece in text.split_inclusive(['\'', '"']) {
+        let before = piece.strip_suffix(['\'', '"']).unwrap_or(piece);
+        out.extend(before.escape_debug());
+        out.push_str(piece.strip_prefix(before).unwrap_or_default());
+    }
+    out
 }
 
 /// A time in microseconds since 1970 as RFC 3339 has it, UTC, to the millisecond.
@@ -179,7 +191,7 @@ mod tests {
             },
             received_time: 0,
             word: "name",
-            reason: "`a\nb` cannot be",
+            reason: "`a\nb` can't be",
             will: true,
             topic: "../../etc/\u{1b}[31m\n\"x\"\0",
             properties: said,
@@ -189,7 +201,7 @@ mod tests {
         let line = line(id, &letter, true);
         assert!(!line.contains(|c: char| c.is_control()), "{line}");
         assert!(
-            line.contains(r#"../../etc/\u{1b}[31m\n\"x\"\0  2 B"#),
+            line.contains(r#"../../etc/\u{1b}[31m\n"x"\0  2 B  `a\nb` can't be  unit="#),
             "{line}"
         );
         let json = serde_json::to_string(&Shown::new(id, &letter, false, Payload::Here)).unwrap();

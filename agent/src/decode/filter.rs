@@ -108,26 +108,40 @@ impl Filter {
         names.collect()
     }
 
-    /// Whether two filters are for the same topics, level by level.
-    pub(super) fn is_like(&self, other: &Self) -> bool {
-        let same = |(a, b): (&Level, &Level)| match (a, b) {
-            (Level::Literal(a), Level::Literal(b)) => a == b,
-            (Level::Any(_), Level::Any(_)) => true,
-            _ => false,
+    /// Whether it is for every topic that `other` is for.
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        // A topic has a level: `#` is `+/#`.
+        let one = [Level::Any(None)];
+        let levels = match other.levels.as_slice() {
+            [] => &one,
+            levels => levels,
         };
-        self.rest == other.rest
-            && self.levels.len() == other.levels.len()
-            && self.levels.iter().zip(&other.levels).all(same)
+        let hidden = matches!(levels.first(), Some(Level::Literal(text)) if text.starts_with('$'));
+        if hidden && self.begins_wild() {
+            return false;
+        }
+        let level = |(ours, theirs): (&Level, &Level)| match ours {
+            Level::Any(_) => true,
+            literal => literal == theirs,
+        };
+        let enough = match (self.rest, other.rest) {
+            (true, _) => self.levels.len() <= levels.len(),
+            (false, true) => false,
+            (false, false) => self.levels.len() == levels.len(),
+        };
+        enough && self.levels.iter().zip(levels).all(level)
+    }
+
+    /// Then it is for no topic that begins with `$`.
+    fn begins_wild(&self) -> bool {
+        let first = self.levels.first();
+        first.map_or(self.rest, |first| matches!(first, Level::Any(_)))
     }
 
     /// Whether the filter is for `topic`: what the matcher does for all filters
     /// at once.
     pub fn is_for(&self, topic: &str) -> bool {
-        let wild = self
-            .levels
-            .first()
-            .map_or(self.rest, |first| matches!(first, Level::Any(_)));
-        if wild && topic.starts_with('$') {
+        if self.begins_wild() && topic.starts_with('$') {
             return false;
         }
         let mut levels = topic.split('/');
@@ -225,5 +239,45 @@ fn unknown(name: &str, filter: &Filter) -> String {
                 .collect::<Vec<_>>()
                 .join(", ")
         ),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// Every text of one to `most` of these levels.
+    fn all(levels: &[&str], most: usize) -> Vec<String> {
+        let mut all: Vec<String> = levels.iter().map(|&level| level.into()).collect();
+        let mut last = all.clone();
+        for _ in 1..most {
+            let longer = |text: &String| {
+                let of = |level: &&str| format!("{text}/{level}");
+                levels.iter().map(of).collect::<Vec<_>>()
+            };
+            last = last.iter().flat_map(longer).collect();
+            all.extend(last.iter().cloned());
+        }
+        all
+    }
+
+    #[test]
+    fn a_filter_covers_another_where_it_is_for_all_its_topics() {
+        let topics = all(&["a", "$b", "c", ""], 4);
+        let filters = all(&["a", "$b", "+", "{n}", "#"], 3);
+        let filters = filters.iter().filter_map(|text| Filter::parse(text).ok());
+        let filters: Vec<Filter> = filters.collect();
+        let mut covered = 0;
+        for ours in &filters {
+            for theirs in &filters {
+                let mut of_theirs = topics.iter().filter(|topic| theirs.is_for(topic));
+                let covers = of_theirs.all(|topic| ours.is_for(topic));
+                let (our, their) = (ours.text(), theirs.text());
+                assert_eq!(ours.covers(theirs), covers, "`{our}` before `{their}`");
+                covered += usize::from(covers);
+            }
+        }
+        assert!(covered > filters.len());
     }
 }

@@ -71,6 +71,11 @@ impl Rules {
 
     /// Reads `[[decode]]` below `root`; what is wrong is reported there.
     pub fn read(root: &mut Section) -> Arc<Self> {
+        Self::read_as(root, true)
+    }
+
+    /// `strict`: also what only has no effect is wrong. A text that was kept means what it meant.
+    fn read_as(root: &mut Section, strict: bool) -> Arc<Self> {
         let mut sections = root.sections("decode");
         if let Some(section) = sections.get(DECODE_RULES_MAX) {
             section.wrong_section(format!("is one too many: at most {DECODE_RULES_MAX} rules"));
@@ -80,8 +85,8 @@ impl Rules {
             let Some(rule) = read::rule(section) else {
                 continue;
             };
-            let same = |known: &&Rule| known.filter.is_like(&rule.filter);
-            if let Some(known) = rules.iter().find(same) {
+            let covers = |known: &&Rule| known.filter.covers(&rule.filter);
+            if let Some(known) = rules.iter().find(covers).filter(|_| strict) {
                 let other: &Filter = &known.filter;
                 section.wrong(
                     "topic",
@@ -107,7 +112,7 @@ impl Rules {
     /// Everything that is wrong with it.
     pub fn parse(text: &str) -> Result<Arc<Self>, Vec<Diagnostic>> {
         let mut document = Document::parse(text, "", []);
-        let rules = Self::read(&mut document.root());
+        let rules = Self::read_as(&mut document.root(), false);
         match document.finish() {
             wrong if wrong.is_empty() => Ok(rules),
             wrong => Err(wrong),

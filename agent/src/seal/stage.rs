@@ -11,7 +11,7 @@ mod keep;
 mod lost;
 mod put_back;
 
-use super::{GivenUp, Lanes, Origin, text_bytes};
+use super::{GivenUp, Lanes, Origin, Waits, text_bytes};
 use crate::catalogue::Catalogue;
 use crate::checkpoint::Checkpoint;
 use crate::configuration::{Configurations, InForce, Texts};
@@ -27,7 +27,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::{error, warn};
 use tributary_journal::{Checkpoints, Damage, LifeId, LogError, LogReader};
 use tributary_protocol::batch::{Cover, SealError, SealedBatch};
@@ -98,6 +98,7 @@ pub struct SealStage {
     pub(super) checkpoint_due: u64,
     checkpoint_bytes_max: u64,
     give_up: Arc<AtomicBool>,
+    waits: watch::Sender<Waits>,
 }
 
 /// The time, as the stage is told it.
@@ -191,7 +192,13 @@ impl SealStage {
             checkpoint_due: CHECKPOINT_WAL_BYTES.min(config.checkpoint_bytes_max),
             checkpoint_bytes_max: config.checkpoint_bytes_max,
             give_up: Arc::clone(&config.give_up),
+            waits: watch::Sender::default(),
         }
+    }
+
+    /// What sealed readings wait for, as it changes.
+    pub fn waits(&self) -> watch::Receiver<Waits> {
+        self.waits.subscribe()
     }
 
     /// Where the replay begins; `None`: at the log's first message.
@@ -516,7 +523,9 @@ impl SealStage {
     ) -> Result<(), StageError> {
         let mut wait = STORAGE_RETRY.0;
         while let Err(error) = write(self) {
-            warn!(%error, "sealed readings wait for the disk");
+            let waits = Waits::of(&error);
+            warn!(%error, "{}", waits.words());
+            self.waits.send_replace(waits);
             gauge!("tributary_agent_spool_blocked").set(1.0);
             if self.give_up.load(Ordering::Relaxed) {
                 return Err(StageError::Storage(error));
@@ -525,6 +534,7 @@ impl SealStage {
             wait = wait.saturating_mul(2).min(STORAGE_RETRY.1);
         }
         gauge!("tributary_agent_spool_blocked").set(0.0);
+        self.waits.send_replace(Waits::Nothing);
         Ok(())
     }
 }

@@ -9,9 +9,9 @@ pub mod password;
 pub mod store;
 pub mod users;
 
-use crate::limits::VERIFIERS_MAX;
+use crate::limits::{FAILURE_FORGIVEN, VERIFIERS_MAX};
 use acl::Grants;
-use failures::Failures;
+use failures::{Charged, Failures};
 use logins::Logins;
 pub use name::{NameError, user_of};
 use password::{Hashed, Password};
@@ -283,36 +283,50 @@ impl Access {
         let failures = Arc::clone(&self.failures);
         let verifying = blocking(move || {
             let good = hashed.is(&password) && is_known;
-            if !good {
-                // Here: whoever goes away meanwhile has failed all the same.
-                lock(&failures).charge(address, Instant::now());
-            }
+            // Here: whoever goes away meanwhile has failed all the same.
+            let charged = (!good).then(|| lock(&failures).charge(address, Instant::now()));
             drop(permit);
-            good
+            charged.map_or(Ok(()), Err)
         });
-        let good = verifying.await;
+        let verified = verifying.await;
+        if let Err(charged) = verified {
+            tell_failed(address, found.map(|(name, _)| &**name), charged);
+        }
         match found {
-            Some((name, entry)) if good => {
+            Some((name, entry)) if verified.is_ok() => {
                 known.verified().insert(Arc::clone(name), fingerprint);
                 count("password");
                 Ok(by_password(name, entry))
             }
-            Some(_) => {
-                tracing::warn!(%address, ?user, "MQTT: a wrong password");
-                Err(refused(BAD_CREDENTIALS, "wrong_password"))
-            }
-            None => {
-                // Its name is not shown: people put passwords there.
-                tracing::warn!(%address, "MQTT: a user who is not known");
-                Err(refused(BAD_CREDENTIALS, "unknown_user"))
-            }
+            Some(_) => Err(refused(BAD_CREDENTIALS, "wrong_password")),
+            None => Err(refused(BAD_CREDENTIALS, "unknown_user")),
         }
     }
 }
 
+/// Warns of a failure, and once of one too many; whoever goes on after that fills no log. The name
+/// of a user who is not known is not shown: people put passwords there.
+fn tell_failed(address: IpAddr, user: Option<&str>, charged: Charged) {
+    match (charged, user) {
+        (Charged::StillBlocked, _) => tracing::debug!(%address, user, "MQTT: one more failure"),
+        (_, Some(user)) => tracing::warn!(%address, ?user, "MQTT: a wrong password"),
+        (_, None) => tracing::warn!(%address, "MQTT: a user who is not known"),
+    }
+    if charged == Charged::Blocked {
+        tracing::warn!(
+            %address,
+            "MQTT: too many failures: passwords from there are refused but for one every \
+             {FAILURE_FORGIVEN:?}; more failures of it are told at debug level only"
+        );
+    }
+}
+
 /// Verifies on a thread that may block.
-async fn blocking(verify: impl FnOnce() -> bool + Send + 'static) -> bool {
-    tokio::task::spawn_blocking(verify).await.unwrap_or(false)
+async fn blocking(
+    verify: impl FnOnce() -> Result<(), Charged> + Send + 'static,
+) -> Result<(), Charged> {
+    let verified = tokio::task::spawn_blocking(verify).await;
+    verified.unwrap_or(Err(Charged::Counted))
 }
 
 /// Nothing panics while it holds the lock.

@@ -35,7 +35,7 @@ mod departure;
 mod doors;
 mod reload;
 
-use admission::{Admitting, Step, next_step};
+use admission::{Admitting, Step, client_id_of, next_step};
 use counters::Counters;
 use doors::{Door, accept, serve_one};
 pub use doors::{ListenerConfig, ListenerError, check};
@@ -394,6 +394,7 @@ impl Task {
         let identity = self.signal.identity().filter(|_| !self.told_refused);
         if let (Some(identity), Some(client)) = (identity, &self.client) {
             let user = &identity.user;
+            let client = client_id_of(client);
             tracing::warn!(
                 ?user,
                 ?client,

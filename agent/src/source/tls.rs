@@ -117,6 +117,10 @@ fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'st
     }
 }
 
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_file(path).map_err(|error| file_error("key", path, &error))
+}
+
 impl TlsConfig {
     /// The files that it names.
     pub fn files(&self) -> Vec<&Path> {
@@ -127,12 +131,23 @@ impl TlsConfig {
         all.into_iter().flatten().map(PathBuf::as_path).collect()
     }
 
+    /// Every file that is missing or bad, whether or not they go together.
+    fn wrong_files(&self) -> Vec<TlsError> {
+        let clients = self.clients.as_ref();
+        let each = [
+            certificates("certificate", &self.certificate).err(),
+            private_key(&self.key).err(),
+            clients.and_then(|clients| certificates("client_ca", &clients.ca).err()),
+            clients.and_then(|clients| clients.revocations(&mut blake3::Hasher::new()).err()),
+        ];
+        each.into_iter().flatten().collect()
+    }
+
     /// Reads the files.
     pub(super) fn load(&self) -> Result<Loaded, TlsError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let chain = certificates("certificate", &self.certificate)?;
-        let key = PrivateKeyDer::from_pem_file(&self.key)
-            .map_err(|error| file_error("key", &self.key, &error))?;
+        let key = private_key(&self.key)?;
         let not_after = chain.first().map_or(Ok(0), |first| self.not_after(first))?;
         let mut trust = blake3::Hasher::new();
         let verifier = match &self.clients {
@@ -241,6 +256,15 @@ impl Tls {
             config: config.clone(),
             now: RwLock::new(config.load()?),
         })
+    }
+
+    /// The same; on an error, everything that is wrong.
+    pub fn check(config: &TlsConfig) -> Result<Self, Vec<TlsError>> {
+        let wrong = config.wrong_files();
+        if wrong.is_empty() {
+            return Self::open(config).map_err(|error| vec![error]);
+        }
+        Err(wrong)
     }
 
     pub fn config(&self) -> &TlsConfig {

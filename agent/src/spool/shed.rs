@@ -19,6 +19,8 @@ pub(super) struct Contents {
     /// One range for each origin buffer, the newest last.
     covers: Vec<Cover>,
     sealed_at: i64,
+    /// Of the batches that could be read.
+    bytes: u64,
 }
 
 impl Contents {
@@ -30,6 +32,7 @@ impl Contents {
             times: None,
             covers: Vec::new(),
             sealed_at: 0,
+            bytes: 0,
         }
     }
 
@@ -37,6 +40,11 @@ impl Contents {
     pub(super) fn readings(&self) -> Option<u64> {
         let each = self.each.iter();
         each.map(|count| count.map(u64::from)).sum()
+    }
+
+    /// Bytes of the batches, as far as they could be read.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     fn end(&self) -> u64 {
@@ -50,6 +58,7 @@ impl Contents {
             _ => Some(batch.rows()),
         };
         self.each.push(readings);
+        self.bytes += batch.bytes().len() as u64;
         let (first, last) = (batch.event_first(), batch.event_last());
         let (a, b) = self.times.unwrap_or((first, last));
         self.times = Some((a.min(first), b.max(last)));

@@ -151,11 +151,13 @@ impl SpoolWriter {
         let log = lane_of(lanes, lane);
         let key = lane_key(segment.life, lane);
         if let Some(numbers) = open_numbers(&gaps.book, key, segment) {
-            let mut readings = Some(0);
+            let (mut readings, mut bytes) = (Some(0), 0_u64);
             for piece in contents(&log.reader, key, numbers)? {
                 readings = readings.zip(piece.readings()).map(|(all, more)| all + more);
                 let gap = piece.gap((GapReason::Shed, why.to_owned()), sealer);
-                gaps.append(&gap.expect("what sealed batches say, a gap may say"))?;
+                let gap = gap.expect("what sealed batches say, a gap may say");
+                gaps.append(&gap)?;
+                bytes += piece.bytes().saturating_sub(gap.bytes().len() as u64);
             }
             tracing::warn!(lane = lane.name(), buffer = %key.buffer, first = numbers.0,
                 end = numbers.1, readings, why, "sealed readings are given up, and declared");
@@ -163,7 +165,7 @@ impl SpoolWriter {
             gaps.book.tell(Shed {
                 key,
                 numbers: numbers.0..numbers.1,
-                bytes: segment.bytes,
+                bytes,
             });
         }
         log.reader.trim(segment.life, segment.end)?;

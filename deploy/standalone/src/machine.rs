@@ -53,6 +53,8 @@ pub async fn start(settings: &Settings) -> anyhow::Result<Machine> {
     let data_dir = &settings.data_dir;
     std::fs::create_dir_all(data_dir)
         .with_context(|| format!("data directory {}", data_dir.display()))?;
+    // Before anything that counts: the agent looks its counters up once.
+    tributary_aggregator::http::recorder();
     let files = authority::open_or_create(&data_dir.join("pki"))?;
     // Asked for before anything is opened, so that a port in use costs nothing.
     drop(

@@ -5,7 +5,9 @@
 
 mod chaos;
 
-use std::process::Command;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
 
 #[test]
 fn a_short_demo_delivers_everything_once_and_says_so() {
@@ -43,4 +45,49 @@ fn a_short_demo_delivers_everything_once_and_says_so() {
         assert_eq!(summary[key], 0, "{summary}");
     }
     assert!(summary["bytes_per_reading"].as_f64().unwrap() > 0.0);
+}
+
+/// Ends the process with the test, however that ends.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn the_console_of_a_machine_measures_its_agent_too() {
+    let data_dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let config = data_dir.path().join("tributary.toml");
+    // Nobody listens on port 1: how often it is tried is counted, and all else is 0.
+    let broker = "[[source.mqtt]]\nname = \"shop\"\naddress = \"127.0.0.1:1\"\n";
+    std::fs::write(&config, broker).unwrap();
+    let machine = Command::new(env!("CARGO_BIN_EXE_tributary"))
+        .args(["run", "--mqtt", "127.0.0.1:0", "--console", "127.0.0.1:0"])
+        .arg("--config")
+        .arg(&config)
+        .arg("--data-dir")
+        .arg(data_dir.path())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut machine = Ended(machine.unwrap());
+    let said = BufReader::new(machine.0.stderr.take().unwrap());
+    let console = said.lines().map_while(Result::ok).find_map(|line| {
+        let address = line.strip_prefix("status   http://")?.split('/').next()?;
+        Some(address.to_owned())
+    });
+    let mut stream = TcpStream::connect(console.unwrap()).unwrap();
+    let ask = b"GET /metrics HTTP/1.1\r\nhost: machine\r\nconnection: close\r\n\r\n";
+    stream.write_all(ask).unwrap();
+    let mut page = String::new();
+    stream.read_to_string(&mut page).unwrap();
+    for line in [
+        "tributary_agent_broker_connected{source=\"shop\"} 0",
+        "tributary_agent_broker_messages_total{source=\"shop\"} 0",
+        "tributary_agent_mqtt_messages_total 0",
+    ] {
+        assert!(page.lines().any(|known| known == line), "{line}: {page}");
+    }
 }

@@ -488,6 +488,44 @@ fn a_gap_waits_for_what_it_stands_for_and_is_under_way() {
     assert_eq!(sender.backlog().0, 1);
 }
 
+#[test]
+fn a_gap_is_one_batch_of_the_backlog() {
+    let buffer = BufferId::new(1, 1);
+    let key = |number| BatchKey {
+        buffer,
+        lane: Lane::Telemetry,
+        number,
+    };
+    let mut sender = Sender::new(buffer, Vec::new());
+    (0..10).for_each(|number| sender.on_sealed(key(number), 100));
+    assert_eq!(sender.backlog(), (10, 1_000));
+    sender.on_shed(key(0).lane_key(), 2..8, 600);
+    assert_eq!(sender.backlog(), (5, 400));
+    sender.on_connected("a", "b").unwrap();
+    sender.on_welcome(welcome_of_nothing(), |_| None).unwrap();
+    for count in [1, 1, 6] {
+        let (next, urgency) = sender.poll_send().unwrap();
+        let batch = Outgoing {
+            count,
+            ..outgoing(next, 80)
+        };
+        assert!(sender.offer(&batch, urgency));
+        let range = crate::message::AckRange {
+            key: next.lane_key(),
+            first: next.number,
+            end: next.number + count,
+        };
+        let ack = Ack {
+            ranges: vec![range],
+            again: Vec::new(),
+        };
+        sender.on_ack(&ack).unwrap();
+    }
+    assert_eq!(sender.backlog(), (2, 160));
+    sender.poll_trims();
+    assert_eq!(sender.backlog(), (2, 160));
+}
+
 fn welcome_of_nothing() -> Welcome {
     Welcome {
         session: Session(1),

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use std::sync::Arc;
 use tributary_protocol::limits::MESSAGE_READINGS_MAX;
 use tributary_protocol::reading::{Flags, Value};
+use tributary_settings::Document;
 
 fn rules(text: &str) -> Arc<Rules> {
     Rules::parse(text).unwrap_or_else(|wrong| panic!("{wrong:?} in {text}"))
@@ -15,8 +16,34 @@ fn rules(text: &str) -> Arc<Rules> {
 
 /// What is said against a configuration.
 fn wrong(text: &str) -> Vec<String> {
-    let wrong = Rules::parse(text).expect_err(text);
+    let mut document = Document::parse(text, "", []);
+    Rules::read(&mut document.root());
+    let wrong = document.finish();
+    assert!(!wrong.is_empty(), "{text}");
     wrong.iter().map(ToString::to_string).collect()
+}
+
+/// A text that was kept is read as it was meant, also where nobody may write it any more.
+#[test]
+fn a_rule_that_never_comes_to_its_turn_is_told_and_what_was_kept_is_read() {
+    for (first, second) in [
+        ("b/{dev}/{metric}", "b/x/y"),
+        ("b/#", "b/x/y"),
+        ("b/#", "b/{dev}/#"),
+        ("#", "b/x"),
+    ] {
+        let rule = |topic| format!("[[decode]]\ntopic = \"{topic}\"\nvalue = \"/v\"\n");
+        let text = format!("{}{}", rule(first), rule(second));
+        let said = format!(
+            "line 5: `decode[1].topic` never comes to its turn: `{first}` stands before it"
+        );
+        assert_eq!(wrong(&text), [said]);
+        assert_eq!(Rules::parse(&text).unwrap().len(), 2);
+        let other_way = format!("{}{}", rule(second), rule(first));
+        let mut document = Document::parse(&other_way, "", []);
+        assert_eq!(Rules::read(&mut document.root()).len(), 2);
+        assert!(document.finish().is_empty(), "{other_way}");
+    }
 }
 
 fn check(text: &str, table: &[(&str, &str, &str)]) {
@@ -447,7 +474,7 @@ topic = "a/#/b"
 device = "{x}"
 
 [[decode]]
-topic = "{site}/{devce}"
+topic = "{site}/{devce}/x"
 device = "{site}/{device}"
 metric = "{metric"
 format = "jsn"

@@ -13,6 +13,19 @@ struct Failed {
     charged: u32,
     /// Since when the next one is being forgiven.
     since: Instant,
+    /// Whether it was blocked, and is not forgiven everything since.
+    blocked: bool,
+}
+
+/// What a failure does to its address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Charged {
+    /// It may try again.
+    Counted,
+    /// It may not, from now on.
+    Blocked,
+    /// It was blocked before, and goes on.
+    StillBlocked,
 }
 
 impl Failed {
@@ -21,7 +34,7 @@ impl Failed {
         let forgiven = passed.as_nanos() / FAILURE_FORGIVEN.as_nanos();
         let forgiven = u32::try_from(forgiven).unwrap_or(u32::MAX);
         if forgiven >= self.charged {
-            (self.charged, self.since) = (0, now);
+            (self.charged, self.since, self.blocked) = (0, now, false);
         } else {
             self.charged -= forgiven;
             self.since += FAILURE_FORGIVEN * forgiven;
@@ -55,7 +68,7 @@ impl Failures {
     }
 
     /// Charges a failure.
-    pub fn charge(&mut self, address: IpAddr, now: Instant) {
+    pub fn charge(&mut self, address: IpAddr, now: Instant) -> Charged {
         let address = network(address);
         if !self.0.contains_key(&address) {
             self.make_room(now);
@@ -63,10 +76,18 @@ impl Failures {
         let fresh = Failed {
             charged: 0,
             since: now,
+            blocked: false,
         };
         let failed = self.0.entry(address).or_insert(fresh);
         failed.forgive(now);
         failed.charged = (failed.charged + 1).min(FAILURES_MAX);
+        let before = failed.blocked;
+        failed.blocked |= failed.charged == FAILURES_MAX;
+        match (before, failed.blocked) {
+            (true, _) => Charged::StillBlocked,
+            (false, true) => Charged::Blocked,
+            (false, false) => Charged::Counted,
+        }
     }
 
     fn make_room(&mut self, now: Instant) {
@@ -126,6 +147,23 @@ mod tests {
         // Those that were under way when it was one too many cost no more than that.
         failures.charge(HERE, rested);
         assert!(failures.fail(HERE, rested + FAILURE_FORGIVEN));
+    }
+
+    #[test]
+    fn it_is_told_once_that_an_address_is_blocked() {
+        let start = Instant::now();
+        let mut failures = Failures::default();
+        for _ in 1..FAILURES_MAX {
+            assert_eq!(failures.charge(HERE, start), Charged::Counted);
+        }
+        assert_eq!(failures.charge(HERE, start), Charged::Blocked);
+        // It goes on guessing, as often as it may.
+        for n in 1..100 {
+            let now = start + FAILURE_FORGIVEN * n;
+            assert_eq!(failures.charge(HERE, now), Charged::StillBlocked);
+        }
+        let rested = start + FAILURE_FORGIVEN * (100 + FAILURES_MAX);
+        assert_eq!(failures.charge(HERE, rested), Charged::Counted);
     }
 
     #[test]

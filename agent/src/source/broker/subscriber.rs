@@ -400,8 +400,9 @@ impl Subscriber {
         if other {
             said = format!("{said}; MQTT {} is tried", self.versions.now().name());
         }
+        let lost = if open { "connection lost: " } else { "" };
         self.notices.push(Notice::Bad(format!(
-            "{said}; again in {:.1} s",
+            "{lost}{said}; again in {:.1} s",
             wait.as_secs_f64()
         )));
         self.problem = Some(said);

@@ -60,14 +60,19 @@ pub(super) fn client_config(files: &TlsFiles) -> Result<ClientConfig, TlsError> 
         return Ok(builder.with_no_client_auth());
     };
     let chain = certificates("certificate", certificate)?;
-    let key = PrivateKeyDer::from_pem_file(key).map_err(|error| TlsError::File {
+    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| TlsError::File {
         what: "private key",
         path: key.clone(),
         why: error.to_string(),
     })?;
     builder
-        .with_client_auth_cert(chain, key)
-        .map_err(|error| refused(&error))
+        .with_client_auth_cert(chain, private)
+        .map_err(|error| {
+            let (certificate, key) = (certificate.display(), key.display());
+            TlsError::Rustls(format!(
+                "the certificate in {certificate} and the key in {key} do not go together: {error}"
+            ))
+        })
 }
 
 fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

@@ -158,6 +158,15 @@ impl Connection {
         let refused = is_reserved(publish.topic) || foreign;
         if refused {
             self.tally.refused_topic += 1;
+            let user = rights.map(|rights| &*rights.user);
+            let client = rights.map(|rights| &*rights.client_id);
+            let topic = publish.topic;
+            tracing::debug!(
+                user,
+                client,
+                ?topic,
+                "MQTT: a publication is refused for its topic"
+            );
             self.await_durable(publish, 0, 0x87);
         }
         refused

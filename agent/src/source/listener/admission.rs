@@ -66,6 +66,17 @@ async fn admit(
     })
 }
 
+/// What a user's client is called among all. Nobody takes over another user's client or session:
+/// no name holds U+0000.
+fn client_of(user: &str, client_id: &str) -> Box<str> {
+    format!("{user}\0{client_id}").into()
+}
+
+/// The client id in what a client is called among all.
+pub(super) fn client_id_of(client: &str) -> &str {
+    client.split_once('\0').map_or(client, |(_, id)| id)
+}
+
 /// Cancel safe: the decision goes on where it was.
 pub(super) async fn next_step(admitting: &mut Option<Admitting>) -> Step {
     match admitting {
@@ -109,8 +120,7 @@ impl Task {
     ) -> Option<Admission> {
         let client = match &identity {
             None => arrival.client_id.clone(),
-            // Nobody takes over another user's client or session: no name holds U+0000.
-            Some(identity) => format!("{}\0{}", identity.user, arrival.client_id).into(),
+            Some(identity) => client_of(&identity.user, &arrival.client_id),
         };
         if let Some(identity) = identity {
             arrival.session = Message::session_of(&client);
@@ -142,5 +152,16 @@ impl Task {
             return Err(not_authorized("will_topic"));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_is_told_by_its_id_alone() {
+        assert_eq!(client_id_of(&client_of("pump-8", "c77")), "c77");
+        assert_eq!(client_id_of("c77"), "c77");
     }
 }

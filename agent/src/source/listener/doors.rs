@@ -102,12 +102,11 @@ pub fn check(config: &ListenerConfig) -> Result<Vec<String>, Vec<String>> {
     wrong.extend(users.err().map(|error| error.to_string()));
     let grants = config.certificate_grants();
     wrong.extend(grants.err().map(|error| error.to_string()));
-    let tls = config.tls.as_ref().map(Tls::open).transpose();
-    match tls {
+    match config.tls.as_ref().map(Tls::check).transpose() {
         Ok(tls) if wrong.is_empty() => Ok(unwise(config, tls.as_ref())),
         Ok(_) => Err(wrong),
-        Err(error) => {
-            wrong.push(error.to_string());
+        Err(errors) => {
+            wrong.extend(errors.iter().map(TlsError::to_string));
             Err(wrong)
         }
     }

@@ -2,7 +2,7 @@
 //! number that was sealed stands the batch or a gap, never both and never neither.
 
 use super::config;
-use crate::seal::Now;
+use crate::seal::{Now, Waits};
 use crate::spool::{self, AgentSpool, Opened, Policy, SpoolConfig};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -87,6 +87,10 @@ fn tight(policy: Policy) -> SpoolConfig {
 struct Found {
     delivered: BTreeMap<u64, u32>,
     declared: BTreeMap<u64, Option<u32>>,
+    /// Declarations.
+    gaps: u64,
+    /// Of all of them.
+    bytes: u64,
 }
 
 impl Found {
@@ -105,6 +109,8 @@ impl Found {
         while at < start.end {
             let batch = reader.read(key(buffer, at)).unwrap();
             let numbers = batch.numbers();
+            found.gaps += u64::from(batch.gap().is_some());
+            found.bytes += batch.bytes().len() as u64;
             match batch.gap() {
                 None => {
                     found.delivered.insert(at, batch.rows());
@@ -159,6 +165,28 @@ fn acknowledge(reader: &mut AgentSpool) {
 }
 
 #[test]
+fn the_backlog_is_what_is_held_whatever_was_given_up() {
+    let disk = SimDisk::new(1);
+    let config = tight(Policy::DropOldest);
+    let mut opened = open(&disk, FIRST, &config);
+    for batch in batches(FIRST, 130) {
+        opened.writer.append(vec![batch.clone()]).unwrap();
+        let bytes = batch.bytes().len() as u64;
+        opened.sender.on_sealed(batch.key(), bytes);
+        for shed in opened.reader.take_sheds() {
+            opened.sender.on_shed(shed.key, shed.numbers, shed.bytes);
+        }
+    }
+    let found = Found::of(&mut opened.reader, FIRST);
+    found.check(130);
+    assert!(found.declared.len() > 90, "{}", found.declared.len());
+    let held = found.delivered.len() as u64 + found.gaps;
+    assert_eq!(opened.sender.backlog(), (held, found.bytes));
+    drop(opened);
+    assert_eq!(open(&disk, SECOND, &config).sender.backlog().0, held);
+}
+
+#[test]
 fn the_oldest_gives_way_behind_a_gap_whenever_the_power_fails() {
     let batches = batches(FIRST, 130);
     let config = tight(Policy::DropOldest);
@@ -185,7 +213,8 @@ fn the_oldest_gives_way_behind_a_gap_whenever_the_power_fails() {
         let covered = opened.covered.least().map(|origin| origin.number);
         assert_eq!(covered.unwrap_or(0), 10 * found.end(), "seed {seed}");
         // The sender knows of all that, and nothing of it is left once it is acknowledged.
-        assert_eq!(opened.sender.backlog().0, found.end());
+        let held = found.delivered.len() as u64 + found.gaps;
+        assert_eq!(opened.sender.backlog().0, held, "seed {seed}");
         acknowledge(&mut opened.reader);
         drop(opened);
         let third = open(&disk, BufferId([3; 16]), &config);
@@ -225,6 +254,8 @@ fn what_blocks_goes_on_once_something_is_acknowledged() {
     for batch in &batches {
         if let Err(error) = opened.writer.append(vec![batch.clone()]) {
             assert!(error.is_full());
+            // The disk is full from the first time on, and it is the quota all the same.
+            assert_eq!(Waits::of(&error), Waits::Quota, "{error}");
             disk.set_full(true);
             blocked += 1;
             acknowledge(&mut opened.reader);

@@ -142,11 +142,7 @@ impl LaneOut {
     /// Decides where live data begins: at the end of what is there, if skipping the rest is worth
     /// a hole; otherwise all is sent in its order.
     pub(super) fn split_backlog(&mut self, present: bool) {
-        let missing = self.settled.missing(self.first, self.end);
-        let batches: u64 = missing.iter().map(|(first, end)| end - first).sum();
-        let all = (self.end - self.first).max(1);
-        let bytes = u128::from(self.bytes) * u128::from(batches) / u128::from(all);
-        let worth_a_hole = bytes > u128::from(ISLAND_SKIP_BYTES_MIN);
+        let worth_a_hole = self.left_of(&self.settled).1 > ISLAND_SKIP_BYTES_MIN;
         let room = self.settled.holes() < SENDER_HOLES_MAX;
         self.live_from = match present {
             false => u64::MAX,
@@ -209,20 +205,46 @@ impl LaneOut {
         if below <= self.first {
             return None;
         }
+        self.bytes = self.share(self.batches_in(below, self.end));
         self.gaps.retain(|_, end| *end > below);
-        let all = self.end - self.first;
-        let left = u128::from(self.bytes) * u128::from(self.end - below) / u128::from(all.max(1));
-        self.bytes = u64::try_from(left).unwrap_or(0);
         self.first = below;
         Some(below)
     }
 
     /// Batches held and not acknowledged, and their bytes, about.
     pub(super) fn unacknowledged(&self) -> (u64, u64) {
-        let missing = self.acked.missing(self.first, self.end);
-        let batches: u64 = missing.iter().map(|(first, end)| end - first).sum();
-        let all = u128::from((self.end - self.first).max(1));
-        let bytes = u128::from(self.bytes) * u128::from(batches) / all;
-        (batches, u64::try_from(bytes).unwrap_or(u64::MAX))
+        self.left_of(&self.acked)
+    }
+
+    /// Batches that are held and are not in `done`, and their bytes, about.
+    fn left_of(&self, done: &HeldRanges) -> (u64, u64) {
+        let missing = done.missing(self.first, self.end);
+        let batches = missing
+            .iter()
+            .map(|(first, end)| self.batches_in(*first, *end));
+        let batches = batches.sum();
+        (batches, self.share(batches))
+    }
+
+    /// How many batches these numbers are: a gap is one, however many it stands for.
+    fn batches_in(&self, first: u64, end: u64) -> u64 {
+        let from = self.gaps.range(..=first).next_back();
+        let from = from.map_or(first, |(gap_first, _)| *gap_first);
+        let (mut batches, mut at) = (0, first);
+        for (gap_first, gap_end) in self.gaps.range(from..end.max(from)) {
+            let (from, to) = (at.max(*gap_first), end.min(*gap_end));
+            if from < to {
+                batches += from - at + 1;
+                at = to;
+            }
+        }
+        batches + end.saturating_sub(at)
+    }
+
+    /// The bytes of so many of the batches that are held, as if all were alike.
+    fn share(&self, batches: u64) -> u64 {
+        let all = self.batches_in(self.first, self.end).max(1);
+        let bytes = u128::from(self.bytes) * u128::from(batches) / u128::from(all);
+        u64::try_from(bytes).unwrap_or(u64::MAX)
     }
 }

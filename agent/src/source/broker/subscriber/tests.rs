@@ -353,6 +353,11 @@ fn a_lost_session_is_said_and_subscribed_to_anew() {
     scene.welcome(false);
     assert_eq!(scene.core.take_tally().sessions_lost, 1);
     let said = format!("{:?}", scene.core.take_notices());
+    assert_eq!(
+        said.matches("connection lost: so; again").count(),
+        1,
+        "{said}"
+    );
     assert!(said.contains("its session is lost"), "{said}");
     assert!(scene.core.due_ask().is_some());
 }

@@ -1,0 +1,39 @@
+//! What goes on beside the stages until the agent is told to stop. No reading comes through here.
+
+use super::Ended;
+use crate::control::Control;
+use crate::deadletter::put_back::Putter;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Has what can't be stored given up, once the time to drain is over.
+pub(super) async fn give_up_after(
+    stop: CancellationToken,
+    deadline: Duration,
+    give_up: Arc<AtomicBool>,
+) -> Ended {
+    stop.cancelled().await;
+    tokio::time::sleep(deadline).await;
+    give_up.store(true, Ordering::Relaxed);
+    Ended::Deadline
+}
+
+/// Answers commands until `stop`; no other stage waits for that.
+pub(super) fn answer_commands(
+    stages: &mut JoinSet<Ended>,
+    data_dir: &Path,
+    putter: Putter,
+    stop: &CancellationToken,
+) {
+    if let Some(control) = Control::bind(data_dir, putter) {
+        let stop = stop.clone();
+        stages.spawn(async move {
+            control.run(stop).await;
+            Ended::Control
+        });
+    }
+}
