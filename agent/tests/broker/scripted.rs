@@ -69,16 +69,19 @@ async fn more_acknowledgements_than_the_library_takes_at_once_all_go_out_in_orde
     ours.end().await;
 }
 
-#[tokio::test(start_paused = true)]
+/// By the real clock: one that jumps while nothing happens jumps over an answer that is on its way.
+#[tokio::test]
 async fn pings_go_out_while_acknowledgements_are_withheld() {
     for protocol in BOTH {
         let fake = Fake::new().await;
-        let mut ours = Ours::start(config(fake.address, protocol), &Kept::new());
+        let mut config = config(fake.address, protocol);
+        // The least that the library takes.
+        config.keep_alive = Duration::from_secs(5);
+        let mut ours = Ours::start(config, &Kept::new());
         let mut peer = fake.subscribed().await;
         peer.publish(message(1)).await;
         ours.until(|status| status.received == 1).await;
-        // An hour, by the test's clock.
-        for _ in 0..240 {
+        for _ in 0..2 {
             let ping = peer.packet().await.unwrap();
             assert_eq!(ping.head, 0xc0, "no acknowledgement, no end");
             peer.send(&[0xd0, 0]).await;
