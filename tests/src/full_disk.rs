@@ -39,18 +39,17 @@ impl Run {
         )
     }
 
-    /// Runs it, and says what became of what was published. Says so where it is left out.
+    /// Runs it; what became of what was published, in a line, or that it was left out.
     ///
     /// # Panics
     /// When the agent exits, wedges, or hides a loss.
-    pub fn run(&self) {
+    pub fn run(&self) -> String {
         let name = format!("full-disk-{:?}-{}", self.kind, self.policy);
         let place = scratch(&name);
         let disk = match SmallDisk::mount(self.kind, place.path()) {
             Ok(disk) => disk,
             Err(why) => {
-                eprintln!("{name}: left out, for want of the right to mount: {why}");
-                return;
+                return format!("{name}: left out, for want of the right to mount: {why}");
             }
         };
         let site = Site::new(&name).storing(&disk.path().join("agent"), &self.storage());
@@ -96,7 +95,7 @@ impl Run {
         let report = site.settle(agent, aggregator);
 
         let declared = report.declared;
-        eprintln!(
+        let line = format!(
             "{name}: published {}, acknowledged {own_blocks} into its own blocks, {at_full} until \
              the link was back and {} in all, delivered {}, declared {declared} (given up {shed}, \
              refused {refused}, blocked {blocked})",
@@ -119,6 +118,7 @@ impl Run {
             _ if self.gives_way => assert!(declared > 0, "nothing gave way: {report:#?}"),
             _ => {}
         }
+        line
     }
 
     /// Waits until the policy is at work.

@@ -15,5 +15,5 @@ fn a_full_disk_ends_nothing_and_hides_nothing() {
         gives_way: false,
         full: Duration::from_secs(5),
     };
-    run.run();
+    eprintln!("{}", run.run());
 }

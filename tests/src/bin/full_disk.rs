@@ -2,6 +2,7 @@
 //! 10,000 readings a second. Mounting needs root; where it is not permitted, that is said, and
 //! nothing is proven.
 #![forbid(unsafe_code)]
+#![allow(clippy::print_stdout)]
 
 use std::time::Duration;
 use tributary_tests::full_disk::Run;
@@ -26,7 +27,7 @@ fn main() {
                 gives_way: true,
                 full: Duration::from_secs(seconds.unwrap_or(300)),
             };
-            run.run();
+            println!("{}", run.run());
         }
     }
 }

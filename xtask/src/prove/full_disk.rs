@@ -49,5 +49,9 @@ pub fn run(root: &Path, arguments: &Arguments) -> Result<String> {
     let said = String::from_utf8_lossy(&ran.stdout);
     println!("{said}");
     ensure!(ran.status.success(), "the proof failed: {}", ran.status);
+    ensure!(
+        !said.trim().is_empty(),
+        "nothing was said: was nothing run?"
+    );
     Ok(format!("```\n{}\n```\n", said.trim_end()))
 }
