@@ -9,7 +9,7 @@ mod table;
 use crate::results::{self, machine::Machine};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// What to prove.
@@ -39,6 +39,12 @@ enum Proof {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// A day of a gateway in fast motion: what is written, made durable and sent
+    Day {
+        /// What `day --json` of the benches printed before, instead of running it
+        #[arg(long)]
+        report: Option<PathBuf>,
+    },
     /// A file system of 64 MB, filled from outside: no exit, no wedge, every loss declared
     FullDisk(full_disk::Arguments),
 }
@@ -60,6 +66,19 @@ pub fn run(root: &Path, arguments: &Arguments) -> Result<()> {
             let command = format!("cargo xtask prove kills --count {count} --seed {seed}");
             ("kills".to_owned(), command, kills(root, *count, *seed)?)
         }
+        Proof::Day { report } => {
+            // It counts and measures no time: the same in every run.
+            let report = match report {
+                None => results::bench(root, "day", &[])?,
+                Some(path) => printed(path)?,
+            };
+            let table = results::tables::day(&report)?;
+            (
+                "a day".to_owned(),
+                "cargo xtask prove day".to_owned(),
+                table,
+            )
+        }
         Proof::FullDisk(arguments) => {
             let table = full_disk::run(root, arguments)?;
             ("full disk".to_owned(), arguments.command(), table)
@@ -67,6 +86,13 @@ pub fn run(root: &Path, arguments: &Arguments) -> Result<()> {
     };
     let text = format!("```sh\n{command}\n```\n\n{machine}\n{table}");
     results::keep_proof(root, &title, &text)
+}
+
+/// The JSON on the last line of a file.
+fn printed(path: &Path) -> Result<Value> {
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let last = text.lines().rfind(|line| line.starts_with('{'));
+    serde_json::from_str(last.unwrap_or_default()).with_context(|| path.display().to_string())
 }
 
 fn chaos(root: &Path, seeds: u64, qos: u8) -> Result<String> {

@@ -3,7 +3,7 @@
 //! It judges nothing; what the figures should be stands in the design, not here.
 
 pub mod machine;
-mod tables;
+pub mod tables;
 
 use crate::output;
 use anyhow::{Context, Result, bail};
@@ -29,7 +29,7 @@ pub struct Arguments {
     #[arg(long)]
     data: Option<PathBuf>,
     /// Only these benches; what the others measured before goes.
-    #[arg(long, value_delimiter = ',', default_values = ["wire", "storage", "day"])]
+    #[arg(long, value_delimiter = ',', default_values = ["wire", "storage"])]
     only: Vec<String>,
 }
 
@@ -48,8 +48,7 @@ pub fn run(root: &Path, arguments: &Arguments) -> Result<()> {
         match bench.as_str() {
             "wire" => sections.extend(wire(root, arguments)?),
             "storage" => sections.push(storage(root)?),
-            "day" => sections.push(day(root)?),
-            other => bail!("no bench is called `{other}`: there are wire, storage and day"),
+            other => bail!("no bench is called `{other}`: there are wire and storage"),
         }
     }
     let proofs = proofs(&before(root)?);
@@ -100,7 +99,8 @@ fn with_proof(text: &str, name: &str, proof: &str) -> String {
 }
 
 /// The bench's last line, which is JSON.
-fn bench(root: &Path, name: &str, arguments: &[&str]) -> Result<Value> {
+/// Runs a bench, and gives the JSON that it prints last.
+pub fn bench(root: &Path, name: &str, arguments: &[&str]) -> Result<Value> {
     let start = [
         "run",
         "--release",
@@ -158,16 +158,6 @@ fn storage(root: &Path) -> Result<Section> {
         title: "Storage",
         command: "cargo run --release -p tributary-benches --bin storage".to_owned(),
         tables: tables::storage(&report)?,
-    })
-}
-
-/// The same figures in every run: it counts, and measures no time.
-fn day(root: &Path) -> Result<Section> {
-    let report = bench(root, "day", &[])?;
-    Ok(Section {
-        title: "A day of a gateway",
-        command: "cargo run --release -p tributary-benches --bin day".to_owned(),
-        tables: tables::day(&report)?,
     })
 }
 
