@@ -14,6 +14,7 @@ use tributary_agent::commands::user::{self, UserCommand};
 use tributary_agent::config::Config;
 use tributary_agent::pipeline::{self, Settings};
 use tributary_agent::{http, log_panics_and_abort};
+use tributary_settings::say;
 
 /// Takes sensor telemetry over MQTT, makes it durable before it acknowledges, and forwards it in
 /// sealed batches over QUIC.
@@ -62,6 +63,8 @@ fn log(format: LogFormat) {
         .with_env_filter(filter)
         // Colours are for people.
         .with_ansi(std::io::stderr().is_terminal())
+        // Whoever read the log may have gone: that is no reason to end.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr);
     match format {
         LogFormat::Text => builder.init(),
@@ -69,11 +72,7 @@ fn log(format: LogFormat) {
     }
 }
 
-#[allow(
-    clippy::print_stderr,
-    clippy::print_stdout,
-    reason = "what a program says to its user"
-)]
+#[allow(clippy::print_stdout, reason = "what a program says to its user")]
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     log(arguments.log_format);
@@ -87,14 +86,14 @@ fn main() -> ExitCode {
     let config = match Config::load(arguments.config.as_deref()) {
         Ok(config) => config,
         Err(error) => {
-            eprintln!("{error}");
+            say!("{error}");
             return ExitCode::from(2);
         }
     };
     let settings = || {
         let settings = Settings::from_config(&config);
         settings.map_err(|error| {
-            eprintln!("{error}");
+            say!("{error}");
             ExitCode::from(2)
         })
     };
@@ -105,7 +104,7 @@ fn main() -> ExitCode {
         Command::Run => match settings().map(|settings| run(settings, &config)) {
             Ok(Ok(())) => ExitCode::SUCCESS,
             Ok(Err(error)) => {
-                eprintln!("{error:#}");
+                say!("{error:#}");
                 ExitCode::FAILURE
             }
             Err(code) => code,
@@ -113,20 +112,18 @@ fn main() -> ExitCode {
     }
 }
 
-#[allow(clippy::print_stderr, reason = "what a program says to its user")]
 fn detection(arguments: &DetectArguments) -> ExitCode {
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let done = detect::run(arguments, &mut out, &mut std::io::stderr());
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{error}");
+            say!("{error}");
             ExitCode::FAILURE
         }
     }
 }
 
-#[allow(clippy::print_stderr, reason = "what a program says to its user")]
 fn dead_letters(arguments: DeadLetterArguments, config: &Config) -> ExitCode {
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let done = deadletter::run(arguments, config, &mut out, &mut std::io::stderr());
@@ -135,24 +132,20 @@ fn dead_letters(arguments: DeadLetterArguments, config: &Config) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("{error:#}");
+            say!("{error:#}");
             ExitCode::FAILURE
         }
     }
 }
 
 /// Says what of the settings can't work: the certificates, too.
-#[allow(
-    clippy::print_stderr,
-    clippy::print_stdout,
-    reason = "what a program says to its user"
-)]
+#[allow(clippy::print_stdout, reason = "what a program says to its user")]
 fn check(settings: &Settings) -> ExitCode {
     let mut wrong = Vec::new();
     match tributary_agent::source::check(&settings.listener) {
         Ok(warnings) => warnings
             .iter()
-            .for_each(|warning| eprintln!("warning: {warning}")),
+            .for_each(|warning| say!("warning: {warning}")),
         Err(errors) => wrong = errors,
     }
     for broker in &settings.brokers {
@@ -166,7 +159,7 @@ fn check(settings: &Settings) -> ExitCode {
         wrong.extend(errors.iter().map(|error| format!("uplink: {error}")));
     }
     if !wrong.is_empty() {
-        wrong.iter().for_each(|error| eprintln!("{error}"));
+        wrong.iter().for_each(|error| say!("{error}"));
         return ExitCode::from(2);
     }
     match uplink {

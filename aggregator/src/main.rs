@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tributary_aggregator::Config;
 use tributary_aggregator::ingest::endpoint::tls_config;
+use tributary_settings::say;
 
 /// Takes sealed batches from Tributary agents over QUIC, keeps each exactly once, and writes
 /// Parquet.
@@ -49,6 +50,8 @@ fn log(format: LogFormat) {
         .with_env_filter(filter)
         // Colours are for people.
         .with_ansi(std::io::stderr().is_terminal())
+        // Whoever read the log may have gone: that is no reason to end.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr);
     match format {
         LogFormat::Text => builder.init(),
@@ -65,11 +68,7 @@ fn abort_on_panic() {
     }));
 }
 
-#[allow(
-    clippy::print_stderr,
-    clippy::print_stdout,
-    reason = "what a program says to its user"
-)]
+#[allow(clippy::print_stdout, reason = "what a program says to its user")]
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     log(arguments.log_format);
@@ -77,12 +76,12 @@ fn main() -> ExitCode {
     let config = match Config::load(arguments.config.as_deref()) {
         Ok(config) => config,
         Err(error) => {
-            eprintln!("{error}");
+            say!("{error}");
             return ExitCode::from(2);
         }
     };
     if let Err(error) = tls_config(&config.tls) {
-        eprintln!("{error}; name the right files under [uplink]");
+        say!("{error}; name the right files under [uplink]");
         return ExitCode::from(2);
     }
     match arguments.command {
@@ -93,7 +92,7 @@ fn main() -> ExitCode {
         Command::Run => match run(config) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("{error:#}");
+                say!("{error:#}");
                 ExitCode::FAILURE
             }
         },

@@ -202,6 +202,7 @@ fn main() -> ExitCode {
         .with_env_filter(filter)
         // Colours are for people.
         .with_ansi(std::io::stderr().is_terminal())
+        .log_internal_errors(false)
         .with_writer(std::io::stderr)
         .init();
     let code = match cli.command {

@@ -11,6 +11,16 @@ pub mod limits;
 
 mod tables;
 
+/// Says a line to whoever started the program, on stderr. Unlike `eprintln!` it does not panic
+/// when nobody reads that any more: a log collector that restarts must not end a gateway.
+#[macro_export]
+macro_rules! say {
+    ($($line:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($line)*);
+    }};
+}
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;

@@ -13,6 +13,7 @@ use std::io::{self, BufRead, IsTerminal, Read, Stdin, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use tributary_settings::say;
 use zeroize::Zeroize;
 
 /// What to do with the users.
@@ -75,11 +76,7 @@ fn failed(error: impl ToString) -> Failure {
 }
 
 /// Carries a command out.
-#[allow(
-    clippy::print_stderr,
-    clippy::print_stdout,
-    reason = "what a program says to its user"
-)]
+#[allow(clippy::print_stdout, reason = "what a program says to its user")]
 pub fn run(command: &UserCommand, config: Option<&Path>) -> ExitCode {
     let done = match command {
         UserCommand::Add(add) => add.run(config),
@@ -93,7 +90,7 @@ pub fn run(command: &UserCommand, config: Option<&Path>) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(Failure(code, text)) => {
-            eprintln!("{text}");
+            say!("{text}");
             ExitCode::from(code)
         }
     }

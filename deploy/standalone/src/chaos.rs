@@ -19,6 +19,7 @@ use plan::{Part, Plan, Step};
 use process::{Process, log_file};
 use serde::Serialize;
 use std::time::{Duration, Instant};
+use tributary_settings::say;
 use tributary_sim::relay::{Relay, Weather};
 use tributary_sim::sim::RunSummary;
 use tributary_uplink::authority;
@@ -75,14 +76,13 @@ pub async fn run(
     })
 }
 
-#[allow(clippy::print_stderr, reason = "what a program says to its user")]
 fn introduce(arguments: &DemoArguments, settings: &Settings) {
     demo::introduce(arguments, settings);
     let [agent, aggregator] =
         [Role::Agent, Role::Aggregator].map(|role| log_file(&settings.data_dir, role));
-    eprintln!("logs     {}", agent.display());
-    eprintln!("         {}", aggregator.display());
-    eprintln!("chaos: both are killed at random instants, and the link between them is cut");
+    say!("logs     {}", agent.display());
+    say!("         {}", aggregator.display());
+    say!("chaos: both are killed at random instants, and the link between them is cut");
 }
 
 /// What is killed and cut.
@@ -271,9 +271,8 @@ impl Chaos {
         }
     }
 
-    #[allow(clippy::print_stderr, reason = "what a program says to its user")]
     fn note(&self, what: std::fmt::Arguments<'_>) {
-        eprintln!("{:>6.1}s  {what}", self.begun.elapsed().as_secs_f64());
+        say!("{:>6.1}s  {what}", self.begun.elapsed().as_secs_f64());
     }
 
     fn say(&self, fleet: &Fleet) {

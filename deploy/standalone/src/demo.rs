@@ -13,6 +13,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
+use tributary_settings::say;
 use tributary_sim::sim::RunSummary;
 use tributary_sim::verify::{self, Report};
 
@@ -108,7 +109,6 @@ pub struct Outcome {
     pub blows: Option<Blows>,
 }
 
-#[allow(clippy::print_stderr, reason = "what a program says to its user")]
 async fn demo(arguments: DemoArguments) -> anyhow::Result<ExitCode> {
     let begun = Instant::now();
     let defaults = Settings::default();
@@ -130,7 +130,7 @@ async fn demo(arguments: DemoArguments) -> anyhow::Result<ExitCode> {
     };
     let elapsed = begun.elapsed().as_secs_f64();
 
-    eprintln!("comparing the lake with what was published …");
+    say!("comparing the lake with what was published …");
     let (lake, truth) = (machine::lake_dir(&settings), truth_file(&settings));
     let comparing = tokio::task::spawn_blocking(move || verify::compare(&lake, &truth));
     let report = comparing.await?.context("the lake can't be compared")?;
@@ -138,7 +138,7 @@ async fn demo(arguments: DemoArguments) -> anyhow::Result<ExitCode> {
     summary.blows = outcome.blows;
     show(&summary, &report, &outcome.published, arguments.json);
     if !outcome.drained {
-        eprintln!("the agent was not drained in time");
+        say!("the agent was not drained in time");
     }
     let good = outcome.drained && report.is_clean() && summary.lost == 0 && summary.duplicates == 0;
     Ok(if good {
@@ -154,14 +154,13 @@ pub fn truth_file(settings: &Settings) -> PathBuf {
 }
 
 /// The address itself, or a free port beside it when somebody else has it.
-#[allow(clippy::print_stderr, reason = "what a program says to its user")]
 fn free_or_other(what: &str, address: SocketAddr) -> anyhow::Result<SocketAddr> {
     if TcpListener::bind(address).is_ok() {
         return Ok(address);
     }
     let free = machine::free_address(address.ip());
     let free = free.with_context(|| format!("no free port for {what}"))?;
-    eprintln!(
+    say!(
         "port {} is in use: {what} is on {free} instead",
         address.port()
     );
@@ -169,40 +168,34 @@ fn free_or_other(what: &str, address: SocketAddr) -> anyhow::Result<SocketAddr> 
 }
 
 /// What runs, and where to look.
-#[allow(clippy::print_stderr, reason = "what a program says to its user")]
 pub fn introduce(arguments: &DemoArguments, settings: &Settings) {
     let (sensors, rate, qos) = (arguments.sensors, arguments.rate, arguments.qos);
     let seed = arguments.seed;
-    eprintln!("{sensors} sensors at {rate} Hz, QoS {qos}, seed {seed}");
-    eprintln!("MQTT     {}", settings.mqtt);
-    eprintln!("status   http://{}/api/v1/status", settings.console);
-    eprintln!("lake     {}", machine::lake_dir(settings).display());
+    say!("{sensors} sensors at {rate} Hz, QoS {qos}, seed {seed}");
+    say!("MQTT     {}", settings.mqtt);
+    say!("status   http://{}/api/v1/status", settings.console);
+    say!("lake     {}", machine::lake_dir(settings).display());
     if arguments.duration.is_none() {
-        eprintln!("Ctrl-C ends it, and compares");
+        say!("Ctrl-C ends it, and compares");
     }
 }
 
 /// That the end has begun.
-#[allow(clippy::print_stderr, reason = "what a program says to its user")]
 pub fn say_draining() {
-    eprintln!("draining …");
+    say!("draining …");
 }
 
-#[allow(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "what a program says to its user"
-)]
+#[allow(clippy::print_stdout, reason = "what a program says to its user")]
 fn show(summary: &Summary, report: &Report, published: &RunSummary, json: bool) {
     if !report.is_clean() {
-        eprintln!(
+        say!(
             "{}",
             serde_json::to_string_pretty(report).unwrap_or_default()
         );
     }
     if published.unacknowledged + published.unsent > 0 {
         let (unacknowledged, unsent) = (published.unacknowledged, published.unsent);
-        eprintln!("the fleet ended with {unacknowledged} unacknowledged and {unsent} unsent");
+        say!("the fleet ended with {unacknowledged} unacknowledged and {unsent} unsent");
     }
     match json {
         true => println!("{}", serde_json::to_string(summary).unwrap_or_default()),
@@ -241,7 +234,6 @@ async fn in_one_process(
     })
 }
 
-#[allow(clippy::print_stderr, reason = "what a program says to its user")]
 fn say(fleet: &Fleet, machine: &Machine, begun: Instant) {
     let uplink = machine.agent.uplink.borrow();
     let journal = machine.aggregator.keeper();
@@ -249,7 +241,7 @@ fn say(fleet: &Fleet, machine: &Machine, begun: Instant) {
         0 => "-".to_owned(),
         rows => format!("{:.2}", uplink.udp_bytes_sent as f64 / rows as f64),
     };
-    eprintln!(
+    say!(
         "{:>4.0}s  published {}  acknowledged {}  at the aggregator {}  in the lake {}  \
          backlog {} batches  {per_reading} B/reading",
         begun.elapsed().as_secs_f64(),

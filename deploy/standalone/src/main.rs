@@ -16,6 +16,7 @@ mod settings;
 use clap::{Parser, Subcommand};
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use tributary_settings::say;
 
 const EXAMPLES: &str = "\
 Try it: a thousand simulated sensors for half a minute, then the proof
@@ -58,15 +59,14 @@ fn log(default: &str) {
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        // What goes to a file is for any reader.
-        .with_ansi(std::io::stderr().is_terminal())
         // Colours are for people.
         .with_ansi(std::io::stderr().is_terminal())
+        // Whoever read the log may have gone: that is no reason to end.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr)
         .init();
 }
 
-#[allow(clippy::print_stderr, reason = "what a program says to its user")]
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // What a child logs goes to a file, which is looked into when something went wrong.
@@ -84,7 +84,7 @@ fn main() -> ExitCode {
         Some(Command::Child(arguments)) => child::run(arguments),
     };
     ended.unwrap_or_else(|error| {
-        eprintln!("tributary: {error:#}");
+        say!("tributary: {error:#}");
         match error.downcast_ref::<settings::SettingsError>() {
             Some(_) => ExitCode::from(2),
             None => ExitCode::FAILURE,

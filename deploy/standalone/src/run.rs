@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
+use tributary_settings::say;
 
 /// Arguments of `tributary run`.
 #[derive(Args, Debug)]
@@ -39,7 +40,6 @@ impl RunArguments {
 }
 
 /// Runs until SIGTERM or Ctrl-C.
-#[allow(clippy::print_stderr, reason = "what a program says to its user")]
 pub fn run(arguments: RunArguments) -> anyhow::Result<ExitCode> {
     let settings = arguments.settings()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -49,24 +49,22 @@ pub fn run(arguments: RunArguments) -> anyhow::Result<ExitCode> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let machine = machine::start(&settings).await?;
-        eprintln!("MQTT     {}", machine.agent.mqtt);
-        eprintln!(
+        say!("MQTT     {}", machine.agent.mqtt);
+        say!(
             "status   http://{}/api/v1/status",
             machine.aggregator.http_addr()
         );
-        eprintln!("lake     {}", machine::lake_dir(&settings).display());
+        say!("lake     {}", machine::lake_dir(&settings).display());
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        eprintln!("draining …");
+        say!("draining …");
         if machine.drain().await? {
-            eprintln!("everything that was acknowledged is in the lake");
+            say!("everything that was acknowledged is in the lake");
             Ok(ExitCode::SUCCESS)
         } else {
-            eprintln!(
-                "not everything went through in time: it is kept, and goes on at the next start"
-            );
+            say!("not everything went through in time: it is kept, and goes on at the next start");
             Ok(ExitCode::FAILURE)
         }
     })

@@ -7,7 +7,9 @@ mod chaos;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::time::Duration;
 
 #[test]
 fn a_short_demo_delivers_everything_once_and_says_so() {
@@ -57,32 +59,59 @@ impl Drop for Ended {
     }
 }
 
+/// A machine that runs: its console, and what it says from now on.
+struct Machine {
+    process: Ended,
+    console: String,
+    says: Option<BufReader<ChildStderr>>,
+}
+
+impl Machine {
+    /// Nobody listens at its broker's port 1: how often that is tried is counted, and logged.
+    fn start(data_dir: &Path) -> Self {
+        let config = data_dir.join("tributary.toml");
+        let broker = "[[source.mqtt]]\nname = \"shop\"\naddress = \"127.0.0.1:1\"\n";
+        std::fs::write(&config, broker).unwrap();
+        let process = Command::new(env!("CARGO_BIN_EXE_tributary"))
+            .args(["run", "--mqtt", "127.0.0.1:0", "--console", "127.0.0.1:0"])
+            .arg("--config")
+            .arg(&config)
+            .arg("--data-dir")
+            .arg(data_dir)
+            .stderr(Stdio::piped())
+            .spawn();
+        let mut process = Ended(process.unwrap());
+        let mut says = BufReader::new(process.0.stderr.take().unwrap());
+        let console = says
+            .by_ref()
+            .lines()
+            .map_while(Result::ok)
+            .find_map(|line| {
+                let address = line.strip_prefix("status   http://")?.split('/').next()?;
+                Some(address.to_owned())
+            });
+        Self {
+            process,
+            console: console.unwrap(),
+            says: Some(says),
+        }
+    }
+
+    fn metrics(&self) -> String {
+        let mut stream = TcpStream::connect(&self.console).unwrap();
+        let ask = b"GET /metrics HTTP/1.1\r\nhost: machine\r\nconnection: close\r\n\r\n";
+        stream.write_all(ask).unwrap();
+        let mut page = String::new();
+        stream.read_to_string(&mut page).unwrap();
+        page
+    }
+}
+
 #[test]
 fn the_console_of_a_machine_measures_its_agent_too() {
     let data_dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let config = data_dir.path().join("tributary.toml");
-    // Nobody listens on port 1: how often it is tried is counted, and all else is 0.
-    let broker = "[[source.mqtt]]\nname = \"shop\"\naddress = \"127.0.0.1:1\"\n";
-    std::fs::write(&config, broker).unwrap();
-    let machine = Command::new(env!("CARGO_BIN_EXE_tributary"))
-        .args(["run", "--mqtt", "127.0.0.1:0", "--console", "127.0.0.1:0"])
-        .arg("--config")
-        .arg(&config)
-        .arg("--data-dir")
-        .arg(data_dir.path())
-        .stderr(Stdio::piped())
-        .spawn();
-    let mut machine = Ended(machine.unwrap());
-    let said = BufReader::new(machine.0.stderr.take().unwrap());
-    let console = said.lines().map_while(Result::ok).find_map(|line| {
-        let address = line.strip_prefix("status   http://")?.split('/').next()?;
-        Some(address.to_owned())
-    });
-    let mut stream = TcpStream::connect(console.unwrap()).unwrap();
-    let ask = b"GET /metrics HTTP/1.1\r\nhost: machine\r\nconnection: close\r\n\r\n";
-    stream.write_all(ask).unwrap();
-    let mut page = String::new();
-    stream.read_to_string(&mut page).unwrap();
+    let machine = Machine::start(data_dir.path());
+    let page = machine.metrics();
     for line in [
         "tributary_agent_broker_connected{source=\"shop\"} 0",
         "tributary_agent_broker_messages_total{source=\"shop\"} 0",
@@ -90,4 +119,26 @@ fn the_console_of_a_machine_measures_its_agent_too() {
     ] {
         assert!(page.lines().any(|known| known == line), "{line}: {page}");
     }
+}
+
+#[test]
+fn a_machine_whose_log_nobody_reads_any_more_goes_on() {
+    let data_dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let mut machine = Machine::start(data_dir.path());
+    machine.says = None;
+    // Each try is logged.
+    let tries = |page: String| {
+        let name = "tributary_agent_broker_reconnects_total{";
+        let of_name = |line: &&str| line.starts_with(name);
+        let count = |line: &str| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap();
+        page.lines().filter(of_name).map(count).sum::<f64>()
+    };
+    let before = tries(machine.metrics());
+    while tries(machine.metrics()) < before + 2.0 {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let mut terminate = Command::new("kill");
+    terminate.arg(machine.process.0.id().to_string());
+    assert!(terminate.status().unwrap().success());
+    assert!(machine.process.0.wait().unwrap().success());
 }
