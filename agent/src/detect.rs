@@ -12,10 +12,12 @@ mod policy;
 mod preset;
 mod series;
 
+mod sample;
 mod state;
 
 pub use calm::Calm;
 pub use plain::Plain;
 pub use preset::Preset;
 pub use series::{Judgement, Part, SeriesDetector};
+pub use sample::{DeviceSlot, Place, Sample, SeriesSlot};
 pub use state::{Change, Row, StateGroup};
