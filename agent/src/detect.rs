@@ -11,6 +11,7 @@ mod plain;
 mod policy;
 mod preset;
 mod series;
+mod settings;
 
 mod sample;
 mod state;
@@ -18,6 +19,7 @@ mod state;
 pub use calm::Calm;
 pub use plain::Plain;
 pub use preset::Preset;
-pub use series::{Judgement, Part, SeriesDetector};
 pub use sample::{DeviceSlot, Place, Sample, SeriesSlot};
+pub use series::{Judgement, Part, SeriesDetector};
+pub use settings::Settings;
 pub use state::{Change, Row, StateGroup};

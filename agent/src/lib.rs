@@ -14,9 +14,13 @@ pub mod wal;
 pub mod decode;
 pub mod detect;
 
+pub mod alert;
+
 pub mod configuration;
 
 pub mod marks;
+
+pub mod judge;
 
 pub mod seal;
 
@@ -37,6 +41,8 @@ pub mod control;
 pub mod commands;
 
 pub mod http;
+
+pub mod civil;
 
 /// A broken invariant ends the process: the truth is on disk, and the supervisor starts it again.
 /// Only sled may panic, and only while it opens a damaged database: that is caught.

@@ -290,6 +290,25 @@ pub const MARKED_BROKERS_MAX: usize = 2 * BROKERS_MAX;
 /// Topics at brokers whose last message is kept, to recognise its retained copy.
 pub const BROKER_TOPICS_MAX: usize = 100_000;
 
+// --- judge: detection ---
+
+/// Series that are watched, when nothing is configured; and at most.
+pub const WATCHED_SERIES: (usize, usize) = (100_000, 1_000_000);
+/// Readings shown around an alert, itself included.
+pub const ALERT_AROUND_MAX: usize = 16;
+/// Alerts that are sent one by one at once; beyond, they are counted in a summary.
+pub const ALERTS_BURST_MAX: u64 = 200;
+/// Alerts a second that are sent one by one for as long as it lasts.
+pub const ALERTS_PER_SECOND_MAX: u64 = 20;
+/// Names in a summary.
+pub const STORM_NAMES_MAX: usize = 8;
+/// Bytes of an alert's JSON.
+pub const ALERT_BYTES_MAX: usize = 16 * 1024;
+/// What the detecting stage has for the sealing stage: alerts of a message, or a checkpoint.
+pub const JUDGED_QUEUE: usize = 1_024;
+/// Bytes of the detection settings' text, which stands in the log.
+pub const DETECTION_TEXT_BYTES_MAX: usize = 64 * 1024;
+
 // --- seal, spool ---
 
 /// Microseconds from a lane's first reading until it is sealed, while connected.
@@ -402,3 +421,7 @@ const _: () = assert!(
     CLIENT_ID_BYTES_MAX + BROKER_FILTERS_MAX * (2 + BROKER_FILTER_BYTES_MAX) + 1_024
         <= BROKER_KNOWN_SLOT_BYTES as usize
 );
+const _: () = assert!(crate::judge::AROUND <= ALERT_AROUND_MAX);
+// Two names, a unit and a sentence with both, each byte escaped, and the rest.
+const _: () = assert!(ALERT_BYTES_MAX <= TEXT_BYTES_MAX);
+const _: () = assert!(DETECTION_TEXT_BYTES_MAX < RECORD_BYTES_MAX);

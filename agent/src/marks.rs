@@ -26,11 +26,14 @@ mod checkpoint;
 mod ring;
 mod sessions;
 
+use crate::decode::{Decoded, Reading};
+use crate::wal::{Message, Qos};
 use broker::BrokerMarks;
 pub use checkpoint::MarksError;
 use ring::{Keyed, Ring};
 use sessions::Sessions;
 use std::sync::Arc;
+use tributary_protocol::reading::Flags;
 
 /// What a message is judged by.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +60,30 @@ pub struct Evidence<'a> {
     pub retain: bool,
     /// What it was published to.
     pub topic: &'a str,
+}
+
+impl<'a> Evidence<'a> {
+    /// What a message says for itself: `decoded` to readings, of which `first` is the first.
+    pub fn of(
+        message: &Message<'a>,
+        decoded: Option<&Decoded>,
+        first: Option<&Reading<'a>>,
+    ) -> Self {
+        let has_time = |reading: &Reading<'_>| !reading.meta.flags.has(Flags::NO_DEVICE_TIME);
+        Self {
+            device: first.map(|reading| reading.device),
+            device_seq: decoded.and_then(|decoded| decoded.device_seq),
+            has_time: first.is_some_and(has_time),
+            content: message.content_hash(),
+            session: message.session,
+            packet_id: message.packet_id,
+            exactly_once: message.qos == Qos::ExactlyOnce,
+            dup: message.dup,
+            broker: message.broker,
+            retain: message.retain,
+            topic: message.topic,
+        }
+    }
 }
 
 /// What a message is taken for.

@@ -228,7 +228,7 @@ async fn letters_are_shown_exported_and_put_back_once() {
 }
 
 fn deadletter_time(received: i64) -> String {
-    tributary_agent::deadletter::show::rfc3339(received)
+    tributary_agent::civil::rfc3339(received)
 }
 
 async fn objects_by(dir: &Path, rules: &str, arguments: &[&str]) -> String {

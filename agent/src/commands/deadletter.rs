@@ -1,10 +1,11 @@
 //! `tributary-agent deadletter ls | export | replay`.
 
+use crate::civil::rfc3339;
 use crate::config::Config;
 use crate::control::{Answer, AskError, Request, ask};
 use crate::deadletter::Letter;
 use crate::deadletter::put_back::{LetterId, Outcome};
-use crate::deadletter::show::{Payload, Shown, escaped, file_name, line, rfc3339};
+use crate::deadletter::show::{Payload, Shown, escaped, file_name, line};
 use crate::deadletter::view::{Selection, Unseen, View, ViewError};
 use crate::decode::{Filter, Incoming, Rows, Rules};
 use crate::limits::LETTERS_SHOWN;
@@ -397,7 +398,7 @@ fn try_out(
 }
 
 fn readings(rows: &Rows, out: &mut dyn Write) -> std::io::Result<()> {
-    use crate::deadletter::show::rfc3339;
+    use crate::civil::rfc3339;
     for reading in rows.iter() {
         writeln!(
             out,

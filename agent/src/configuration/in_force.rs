@@ -131,6 +131,12 @@ impl Configurations {
         self.since.len()
     }
 
+    /// What held before is not needed again here. Texts stay: who else needs them says so.
+    pub fn forget_history(&mut self) {
+        let before = self.since.len().saturating_sub(1);
+        self.since.drain(..before);
+    }
+
     /// Nothing before this message is replayed any more: removes the texts that only that needed.
     pub fn forget_before(&mut self, origin: Origin) {
         let superseded = |next: &(Option<Origin>, InForce)| next.0.is_some_and(|at| at < origin);

@@ -2,6 +2,7 @@
 
 use super::Letter;
 use super::put_back::LetterId;
+use crate::civil::rfc3339;
 use crate::decode::{Property, Said};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -118,41 +119,6 @@ pub fn escaped(text: &str) -> String {
         out.push_str(piece.strip_prefix(before).unwrap_or_default());
     }
     out
-}
-
-/// A time in microseconds since 1970 as RFC 3339 has it, UTC, to the millisecond.
-pub fn rfc3339(time_us: i64) -> String {
-    let (days, of_day) = (
-        time_us.div_euclid(86_400_000_000),
-        time_us.rem_euclid(86_400_000_000),
-    );
-    let (year, month, day) = date(days);
-    let (seconds, millis) = (of_day / 1_000_000, of_day / 1_000 % 1_000);
-    let mut out = String::new();
-    write!(
-        out,
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{millis:03}Z",
-        seconds / 3_600,
-        seconds / 60 % 60,
-        seconds % 60
-    )
-    .expect("a String takes any text");
-    out
-}
-
-/// The date of the Gregorian calendar, so many days after 1970-01-01 (Howard Hinnant,
-/// "chrono-compatible low-level date algorithms", `civil_from_days`).
-fn date(days: i64) -> (i64, i64, i64) {
-    let days = days + 719_468;
-    let era = days.div_euclid(146_097);
-    let day_of_era = days.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use super::gap::{Gap, Novelty, Tuning, WARM};
 use super::series::{Judgement, Part};
 use super::stuck::Stuck;
 use super::weekly::Weekly;
+use bytes::{Buf, BufMut};
 
 const VALUES: Tuning = tuning(20_000, 4, 0);
 const RESIDUALS: Tuning = tuning(4_000, 2, 8);
@@ -194,5 +195,41 @@ impl Calm {
             true => (0.0, false),
             false => (severity, true),
         }
+    }
+}
+
+impl Calm {
+    /// Appends its bytes, as in a checkpoint.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        out.put_i64_le(self.newest);
+        for value in [self.short, self.evidence, self.fast, self.slow] {
+            out.put_f64_le(value);
+        }
+        self.stuck.write(out);
+        self.weekly.write(out);
+        self.values.write(out);
+        self.residuals.write(out);
+        self.means.write(out);
+        self.steps.write(out);
+        out.put_slice(&[self.readings, self.quiet]);
+    }
+
+    /// Takes its bytes off the front of `input`; `None` when they are none.
+    pub(super) fn read(input: &mut &[u8]) -> Option<Self> {
+        Some(Self {
+            newest: input.try_get_i64_le().ok()?,
+            short: input.try_get_f64_le().ok()?,
+            evidence: input.try_get_f64_le().ok()?,
+            fast: input.try_get_f64_le().ok()?,
+            slow: input.try_get_f64_le().ok()?,
+            stuck: Stuck::read(input)?,
+            weekly: Weekly::read(input)?,
+            values: Gap::read(input)?,
+            residuals: Gap::read(input)?,
+            means: Gap::read(input)?,
+            steps: Gap::read(input)?,
+            readings: input.try_get_u8().ok()?,
+            quiet: input.try_get_u8().ok()?,
+        })
     }
 }

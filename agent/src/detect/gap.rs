@@ -5,6 +5,8 @@
 //! halved once, every so many readings, where what was visited lately needs less of it. What a gap
 //! is worth is decided by who asks.
 
+use bytes::{Buf, BufMut};
+
 /// Readings before the first score.
 pub const WARM: u8 = 100;
 /// Doublings of the range for one value.
@@ -258,6 +260,39 @@ impl<const M: usize> Gap<M> {
         self.width *= 0.5;
         self.first = 2 * (first - start) as u8;
         self.last = 2 * (last - start) as u8 + 1;
+    }
+}
+
+impl<const M: usize> Gap<M> {
+    /// Appends its bytes, as in a checkpoint: low, width (4 bytes each, little endian), since (2),
+    /// seen, first, last (1 each), then the counters.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        out.put_f32_le(self.low);
+        out.put_f32_le(self.width);
+        out.put_u16_le(self.since);
+        out.put_slice(&[self.seen, self.first, self.last]);
+        out.put_slice(&self.counters);
+    }
+
+    /// Takes its bytes off the front of `input`; `None` when they are none.
+    pub(super) fn read(input: &mut &[u8]) -> Option<Self> {
+        let (low, width) = (input.try_get_f32_le().ok()?, input.try_get_f32_le().ok()?);
+        let since = input.try_get_u16_le().ok()?;
+        let ([seen, first, last], rest) = input.split_first_chunk()?;
+        let (counters, rest) = rest.split_first_chunk()?;
+        *input = rest;
+        let is_new = low.is_nan() && width == 0.0;
+        let is_range = low.is_finite() && width >= 0.0 && (low + width).is_finite();
+        let spans = usize::from(*first) <= M && usize::from(*last) < M;
+        ((is_new || is_range) && spans).then_some(Self {
+            counters: *counters,
+            low,
+            width,
+            since,
+            seen: *seen,
+            first: *first,
+            last: *last,
+        })
     }
 }
 

@@ -8,6 +8,7 @@ use super::recent::Recent;
 use super::series::{Judgement, Part};
 use super::stuck::Stuck;
 use super::weekly::Weekly;
+use bytes::{Buf, BufMut};
 
 /// The relative gap of a value that scores 1.
 const THETA_VALUE: f64 = 0.0142;
@@ -44,6 +45,10 @@ impl Plain {
             residuals: Gap::new(),
             preset,
         }
+    }
+
+    pub(super) fn preset(&self) -> Preset {
+        self.preset
     }
 
     pub(super) fn learns(&self) -> u32 {
@@ -97,6 +102,33 @@ impl Plain {
             gather: 0,
         };
         (tuning(of_values, 4), tuning(of_residuals, 2))
+    }
+}
+
+impl Plain {
+    /// Appends its bytes, as in a checkpoint; the preset stands before them.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        out.put_i64_le(self.newest);
+        self.policy.write(out);
+        self.recent.write(out);
+        self.stuck.write(out);
+        self.weekly.write(out);
+        self.values.write(out);
+        self.residuals.write(out);
+    }
+
+    /// Takes its bytes off the front of `input`; `None` when they are none.
+    pub(super) fn read(preset: Preset, input: &mut &[u8]) -> Option<Self> {
+        Some(Self {
+            newest: input.try_get_i64_le().ok()?,
+            policy: Policy::read(input)?,
+            recent: Recent::read(input)?,
+            stuck: Stuck::read(input)?,
+            weekly: Weekly::read(input)?,
+            values: Gap::read(input)?,
+            residuals: Gap::read(input)?,
+            preset,
+        })
     }
 }
 

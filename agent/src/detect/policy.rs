@@ -1,6 +1,8 @@
 //! When a score is an alert: a series that alerts often must alert louder, nothing is said while it
 //! is learned, and nothing twice within a cool-down.
 
+use bytes::{Buf, BufMut};
+
 /// Readings before the first alert.
 pub const LEARNING: u32 = 100;
 /// Readings after an alert without another.
@@ -54,5 +56,23 @@ impl Policy {
         }
         self.quiet = 0;
         (severity, true)
+    }
+}
+
+impl Policy {
+    /// Appends its bytes, as in a checkpoint: burden (8 bytes), readings, quiet (4 each).
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        out.put_f64_le(self.burden);
+        out.put_u32_le(self.readings);
+        out.put_u32_le(self.quiet);
+    }
+
+    /// Takes its bytes off the front of `input`; `None` when they are none.
+    pub(super) fn read(input: &mut &[u8]) -> Option<Self> {
+        Some(Self {
+            burden: input.try_get_f64_le().ok()?,
+            readings: input.try_get_u32_le().ok()?,
+            quiet: input.try_get_u32_le().ok()?,
+        })
     }
 }

@@ -1,5 +1,7 @@
 //! The recent mean and deviation of a series, and how far a value is from them.
 
+use bytes::{Buf, BufMut};
+
 /// The weight of a new value.
 const WEIGHT: f64 = 0.002;
 
@@ -33,6 +35,24 @@ impl Recent {
         } else {
             f64::INFINITY.copysign(distance)
         }
+    }
+}
+
+impl Recent {
+    /// Appends its bytes, as in a checkpoint: mean, variance (8 bytes each), count (4).
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        out.put_f64_le(self.mean);
+        out.put_f64_le(self.variance);
+        out.put_u32_le(self.count);
+    }
+
+    /// Takes its bytes off the front of `input`; `None` when they are none.
+    pub(super) fn read(input: &mut &[u8]) -> Option<Self> {
+        Some(Self {
+            mean: input.try_get_f64_le().ok()?,
+            variance: input.try_get_f64_le().ok()?,
+            count: input.try_get_u32_le().ok()?,
+        })
     }
 }
 

@@ -3,6 +3,7 @@
 use super::calm::Calm;
 use super::plain::Plain;
 use super::preset::Preset;
+use bytes::{Buf, BufMut};
 
 /// The part of a detector that gave the greatest score.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -17,6 +18,19 @@ pub enum Part {
     Step,
     /// The value repeats for much longer than ever.
     Stuck,
+}
+
+impl Part {
+    /// Its name in alerts.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Value => "value",
+            Self::Weekly => "weekly",
+            Self::Mean => "mean",
+            Self::Step => "step",
+            Self::Stuck => "stuck",
+        }
+    }
 }
 
 /// What a detector makes of a reading.
@@ -74,6 +88,35 @@ impl SeriesDetector {
         }
     }
 
+    /// Appends its bytes, as in a checkpoint: the preset's place among
+    /// [`NAMES`](Preset::NAMES) (1 byte), then the detector.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let preset = self.preset();
+        let place = Preset::NAMES.iter().position(|(_, known)| *known == preset);
+        out.put_u8(place.unwrap_or_default() as u8);
+        match self {
+            Self::Plain(plain) => plain.write(out),
+            Self::Calm(calm) => calm.write(out),
+        }
+    }
+
+    /// Takes its bytes off the front of `input`; `None` when they are none.
+    pub fn read(input: &mut &[u8]) -> Option<Self> {
+        let place = usize::from(input.try_get_u8().ok()?);
+        match Preset::NAMES.get(place)?.1 {
+            Preset::Calm => Calm::read(input).map(|calm| Self::Calm(Box::new(calm))),
+            plain => Plain::read(plain, input).map(|plain| Self::Plain(Box::new(plain))),
+        }
+    }
+
+    /// What it was made by.
+    pub fn preset(&self) -> Preset {
+        match self {
+            Self::Plain(plain) => plain.preset(),
+            Self::Calm(_) => Preset::Calm,
+        }
+    }
+
     /// Judges a reading. `weekly`: whether its clock is trusted to tell the time of the week. A
     /// value that is no number, or whose time is before one that was seen, changes no model and
     /// scores nothing.
@@ -81,6 +124,61 @@ impl SeriesDetector {
         match self {
             Self::Plain(plain) => plain.step(weekly, time_us, value),
             Self::Calm(calm) => calm.step(weekly, time_us, value),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn one_that_was_written_and_read_judges_on_as_if_it_had_not_been(
+            seed in any::<u64>(),
+            place in 0..Preset::NAMES.len(),
+            before in 0usize..600,
+        ) {
+            let value = |i: usize| {
+                let mixed = (i as u64 ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52;
+                (i as f64 / 40.0).sin() * 10.0 + mixed as f64 / 400.0
+            };
+            let mut detector = SeriesDetector::new(Preset::NAMES[place].1);
+            for i in 0..before {
+                detector.step(true, i as i64 * 1_000_000, value(i));
+            }
+            let mut bytes = Vec::new();
+            detector.write(&mut bytes);
+            let mut input = bytes.as_slice();
+            let mut read = SeriesDetector::read(&mut input).unwrap();
+            prop_assert!(input.is_empty());
+            let mut again = Vec::new();
+            read.write(&mut again);
+            prop_assert_eq!(&again, &bytes);
+            for i in before..before + 200 {
+                let time_us = i as i64 * 1_000_000;
+                let judged = read.step(true, time_us, value(i));
+                prop_assert_eq!(judged, detector.step(true, time_us, value(i)));
+            }
+            for length in 0..bytes.len() {
+                prop_assert!(SeriesDetector::read(&mut &bytes[..length]).is_none());
+            }
+        }
+
+        #[test]
+        fn no_bytes_make_one_that_panics(
+            mut bytes in proptest::collection::vec(any::<u8>(), 900..901),
+            place in 0..Preset::NAMES.len(),
+            values in proptest::collection::vec(any::<f64>(), 300),
+        ) {
+            bytes[0] = place as u8;
+            if let Some(mut detector) = SeriesDetector::read(&mut bytes.as_slice()) {
+                for (i, value) in values.into_iter().enumerate() {
+                    detector.step(true, i as i64, value);
+                }
+            }
         }
     }
 }

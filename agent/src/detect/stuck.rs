@@ -1,5 +1,7 @@
 //! A sensor that is stuck: one value again and again, much longer than this series ever did.
 
+use bytes::{Buf, BufMut};
+
 /// Changes of value that must have been seen.
 const CHANGES_MIN: u8 = 50;
 /// Repeats below which nothing is stuck.
@@ -57,6 +59,28 @@ impl Stuck {
         let is_news = too_long && !self.told && self.changes >= CHANGES_MIN;
         self.told |= is_news;
         is_news
+    }
+}
+
+impl Stuck {
+    /// Appends its bytes, as in a checkpoint: before, longest (8 bytes each), run (4), changes,
+    /// told (1 each).
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        out.put_f64_le(self.before);
+        out.put_f64_le(self.longest);
+        out.put_u32_le(self.run);
+        out.put_slice(&[self.changes, u8::from(self.told)]);
+    }
+
+    /// Takes its bytes off the front of `input`; `None` when they are none.
+    pub(super) fn read(input: &mut &[u8]) -> Option<Self> {
+        Some(Self {
+            before: input.try_get_f64_le().ok()?,
+            longest: input.try_get_f64_le().ok()?,
+            run: input.try_get_u32_le().ok()?,
+            changes: input.try_get_u8().ok()?,
+            told: input.try_get_u8().ok()? != 0,
+        })
     }
 }
 

@@ -1,6 +1,8 @@
 //! What is usual at this time of the week: a mean for every two hours, and what a value has beside
 //! it. The clock is UTC's, and must be trusted by whoever asks.
 
+use bytes::{Buf, BufMut};
+
 /// Two-hour buckets of a week.
 const BUCKETS: usize = 84;
 const WEEK_S: f64 = 7.0 * 86_400.0;
@@ -49,6 +51,26 @@ impl Weekly {
             *pair += 1 << shift;
         }
         residual
+    }
+}
+
+impl Weekly {
+    /// Appends its bytes, as in a checkpoint: the means (4 bytes each), then the visits.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        self.means.iter().for_each(|mean| out.put_f32_le(*mean));
+        out.put_slice(&self.visits);
+    }
+
+    /// Takes its bytes off the front of `input`; `None` when they are none.
+    pub(super) fn read(input: &mut &[u8]) -> Option<Self> {
+        let mut weekly = Self::default();
+        for mean in &mut weekly.means {
+            *mean = input.try_get_f32_le().ok()?;
+        }
+        let (visits, rest) = input.split_first_chunk()?;
+        weekly.visits = *visits;
+        *input = rest;
+        Some(weekly)
     }
 }
 

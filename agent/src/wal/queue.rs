@@ -3,6 +3,10 @@
 //! The bytes stay taken until the frame with them is durable, so that what waits here, and what
 //! the commit thread holds, is bounded together. A push wakes the thread only when the thread
 //! said that it would do something about it.
+//!
+//! Who has to see messages before they are durable takes a [`Tap`]: every batch comes to it, in the
+//! order in which they will stand in the log, and its bytes stay taken until the tap is through
+//! with it, too.
 
 use super::batch::Batch;
 use crate::limits::{WAL_QUEUE_BATCHES_MAX, WAL_QUEUE_BYTES_MAX};
@@ -19,6 +23,9 @@ const BATCH_BYTES_MIN: usize = WAL_QUEUE_BYTES_MAX / WAL_QUEUE_BATCHES_MAX;
 #[derive(Debug)]
 pub struct Room(#[allow(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
 
+/// A batch, and the room that it takes.
+pub(super) type Held = (Arc<Batch>, Arc<Room>);
+
 /// The sources' end; clone it for each.
 #[derive(Clone, Debug)]
 pub struct Queue {
@@ -31,11 +38,16 @@ pub struct Queue {
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
+    tapped: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    waiting: VecDeque<(Batch, Room)>,
+    waiting: VecDeque<Held>,
+    /// What the tap has not seen; `None` where there is none.
+    tapped: Option<VecDeque<Held>>,
+    /// Whether the tap waits.
+    tap_waits: bool,
     bytes: usize,
     /// Bytes at which the thread is woken; `None` while it does not wait.
     wake_at: Option<usize>,
@@ -76,9 +88,16 @@ impl Queue {
 
     /// Hands a batch to the commit thread.
     pub fn push(&self, batch: Batch, room: Room) {
+        let held = (Arc::new(batch), Arc::new(room));
         let mut state = self.shared.lock();
-        state.bytes += batch.len_bytes();
-        state.waiting.push_back((batch, room));
+        state.bytes += held.0.len_bytes();
+        if let Some(tapped) = &mut state.tapped {
+            tapped.push_back(held.clone());
+        }
+        state.waiting.push_back(held);
+        if std::mem::take(&mut state.tap_waits) {
+            self.shared.tapped.notify_one();
+        }
         if state.wake_at.is_some_and(|bytes| state.bytes >= bytes) {
             state.wake_at = None;
             drop(state);
@@ -90,6 +109,16 @@ impl Queue {
     pub fn close(&self) {
         self.shared.lock().closed = true;
         self.shared.changed.notify_one();
+        self.shared.tapped.notify_one();
+    }
+
+    /// Everything that is pushed from now on, for one more thread.
+    pub fn tap(&self) -> Tap {
+        self.shared.lock().tapped = Some(VecDeque::new());
+        Tap {
+            shared: Arc::clone(&self.shared),
+            seen: Vec::new(),
+        }
     }
 
     /// Waits until the commit thread has ended: nothing will become durable any more.
@@ -108,6 +137,43 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing panics while it holds the lock; if it did, the state is still whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is pushed, before it is durable. Once it is dropped, nothing waits for it.
+#[derive(Debug)]
+pub struct Tap {
+    shared: Arc<Shared>,
+    seen: Vec<Held>,
+}
+
+impl Tap {
+    /// Waits for batches, or until the time is over, and gives those that came; `None` once the
+    /// queue is closed and everything was given. Those that were given before are done with.
+    pub fn next(&mut self, timeout: Duration) -> Option<impl Iterator<Item = &Batch>> {
+        self.seen.clear();
+        let mut state = self.shared.lock();
+        let is_idle = |state: &State| !state.closed && state.tapped.iter().all(VecDeque::is_empty);
+        if is_idle(&state) {
+            state.tap_waits = true;
+            let idle = |state: &mut State| is_idle(state);
+            let waited = self.shared.tapped.wait_timeout_while(state, timeout, idle);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            state.tap_waits = false;
+        }
+        self.seen
+            .extend(state.tapped.iter_mut().flat_map(|tapped| tapped.drain(..)));
+        if self.seen.is_empty() && state.closed {
+            return None;
+        }
+        drop(state);
+        Some(self.seen.iter().map(|(batch, _)| &**batch))
+    }
+}
+
+impl Drop for Tap {
+    fn drop(&mut self) {
+        self.shared.lock().tapped = None;
     }
 }
 
@@ -134,7 +200,7 @@ impl Intake {
         bytes: usize,
         timeout: Option<Duration>,
         most: usize,
-        out: &mut Vec<(Batch, Room)>,
+        out: &mut Vec<Held>,
     ) -> Woken {
         let mut state = self.shared.lock();
         if state.bytes < bytes && !state.closed {

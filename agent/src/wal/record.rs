@@ -66,6 +66,8 @@ kinds! {
     Session = 9, "session";
     /// A dead letter is put back: its message, to be read once more.
     PutBack = 10, "put_back";
+    /// Readings are judged by other settings from here on.
+    Detection = 11, "detection";
 }
 
 impl RecordKind {

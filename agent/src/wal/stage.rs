@@ -4,12 +4,13 @@
 //! accepted meanwhile, nothing is acknowledged, and the state says why.
 
 use super::batch::Batch;
-use super::queue::{Intake, Queue, Room, Woken};
+use super::queue::{Held, Intake, Queue, Woken};
 use super::wait::wait_for;
 use crate::limits::{COMMIT_RETRY, COMMITTED_FRAMES_MAX, FRAME_TAKE_BYTES, NEXT_STAGE_PATIENCE};
 use metrics::{counter, gauge, histogram};
 use std::io;
 use std::pin::pin;
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::error::{SendError, TrySendError};
@@ -59,14 +60,14 @@ pub struct CommittedFrame {
     pub first: u64,
     /// How many records there are.
     pub count: u32,
-    batches: Vec<Batch>,
+    batches: Vec<Arc<Batch>>,
 }
 
 impl CommittedFrame {
     /// Every record with its number, kind and bytes; [`Record::parse`](super::Record::parse)
     /// reads them.
     pub fn records(&self) -> impl Iterator<Item = (u64, u8, &[u8])> {
-        let records = self.batches.iter().flat_map(Batch::iter);
+        let records = self.batches.iter().flat_map(|batch| batch.iter());
         (self.first..)
             .zip(records)
             .map(|(number, (kind, bytes))| (number, kind, bytes))
@@ -214,7 +215,7 @@ impl<W: Append> Stage<W> {
     }
 
     /// Waits for batches, and then for more of them until the frame should close.
-    fn gather(&mut self, held: &mut Vec<(Batch, Room)>) -> Woken {
+    fn gather(&mut self, held: &mut Vec<Held>) -> Woken {
         let mut bytes = 0;
         let woken = self.take(1, None, &mut bytes, held);
         while !held.is_empty() && bytes < FRAME_TAKE_BYTES {
@@ -239,7 +240,7 @@ impl<W: Append> Stage<W> {
         missing: usize,
         timeout: Option<Duration>,
         bytes: &mut usize,
-        held: &mut Vec<(Batch, Room)>,
+        held: &mut Vec<Held>,
     ) -> Woken {
         let before = held.len();
         let most = FRAME_TAKE_BYTES.saturating_sub(*bytes);
@@ -253,7 +254,7 @@ impl<W: Append> Stage<W> {
         woken
     }
 
-    fn fill(&mut self, held: &[(Batch, Room)]) {
+    fn fill(&mut self, held: &[Held]) {
         self.frame.clear();
         for (kind, bytes) in held.iter().flat_map(|(batch, _)| batch.iter()) {
             self.frame

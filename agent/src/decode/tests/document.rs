@@ -2,7 +2,7 @@
 
 use super::super::{Incoming, Rules};
 use super::NOW;
-use crate::deadletter::show::rfc3339;
+use crate::civil::rfc3339;
 use crate::decode::{Reading, Rows, UserProperties};
 use tributary_protocol::reading::{Flags, Value};
 

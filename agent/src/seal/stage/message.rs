@@ -4,7 +4,6 @@ use super::{Letter, Message, Now, Origin, SealStage, StageError, counter, text_b
 use crate::decode::Decoded;
 use crate::marks::{Evidence, Judged};
 use crate::seal::{Refused, Taking};
-use crate::wal::Qos;
 use tributary_protocol::ids::Lane;
 use tributary_protocol::reading::Flags;
 
@@ -101,19 +100,7 @@ impl SealStage {
 
     fn judge(&mut self, message: &Message<'_>, decoded: Option<&Decoded>) -> Judged {
         let first = self.rows.iter().next();
-        let evidence = Evidence {
-            device: first.as_ref().map(|reading| reading.device),
-            device_seq: decoded.and_then(|decoded| decoded.device_seq),
-            has_time: first.is_some_and(|reading| !reading.meta.flags.has(Flags::NO_DEVICE_TIME)),
-            content: message.content_hash(),
-            session: message.session,
-            packet_id: message.packet_id,
-            exactly_once: message.qos == Qos::ExactlyOnce,
-            dup: message.dup,
-            broker: message.broker,
-            retain: message.retain,
-            topic: message.topic,
-        };
+        let evidence = Evidence::of(message, decoded, first.as_ref());
         self.marks.judge(&evidence)
     }
 

@@ -1,0 +1,335 @@
+//! An alert, as it leaves the gateway: JSON of schema 1 (`docs/alert.schema.json`), on its topic
+//! and in the lane `alerts`. It decides nothing.
+
+use crate::civil::rfc3339_micros;
+use crate::detect::Part;
+use crate::limits::ALERT_AROUND_MAX;
+use serde::{Serialize, Serializer};
+use std::fmt;
+
+/// The topics that alerts are published to begin so.
+pub const TOPIC_PREFIX: &str = "tributary/alerts/";
+const SCHEMA: u8 = 1;
+
+/// Which alert it is: the same reading judged again, in a replay or after a restart, has the same
+/// one, and nothing else has.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AlertId(pub [u8; 16]);
+
+/// What an alert's identity is made of: nothing of when or how often it came to the gateway, as
+/// far as the device gives a time.
+#[derive(Clone, Copy, Debug)]
+pub struct Cause<'a> {
+    /// What publishes.
+    pub device: &'a str,
+    /// What is measured.
+    pub metric: &'a str,
+    /// What judged.
+    pub detector: &'a str,
+    /// By which settings.
+    pub revision: Revision,
+    /// When it was measured, or where its window begins.
+    pub event_time: i64,
+    /// The number that the device gave its message; 0 without one.
+    pub device_seq: i64,
+    /// Earlier readings of the series with that event time.
+    pub earlier: u32,
+}
+
+impl AlertId {
+    /// The alert of `cause` on the gateway whose storage is `storage`.
+    pub fn new(storage: &[u8], cause: &Cause<'_>) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        for text in [storage, cause.device.as_bytes(), cause.metric.as_bytes()] {
+            hasher.update(&(text.len() as u64).to_le_bytes());
+            hasher.update(text);
+        }
+        hasher.update(&(cause.detector.len() as u64).to_le_bytes());
+        hasher.update(cause.detector.as_bytes());
+        hasher.update(&cause.revision.0);
+        hasher.update(&cause.event_time.to_le_bytes());
+        hasher.update(&cause.device_seq.to_le_bytes());
+        hasher.update(&cause.earlier.to_le_bytes());
+        let mut id = [0; 16];
+        hasher.finalize_xof().fill(&mut id);
+        Self(id)
+    }
+}
+
+impl fmt::Display for AlertId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for AlertId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AlertId({self})")
+    }
+}
+
+impl Serialize for AlertId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// The settings that hold: the first bytes of the BLAKE3 of their text.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Revision(pub [u8; 8]);
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Revision({self})")
+    }
+}
+
+impl Serialize for Revision {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// How an alert stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AlertState {
+    /// It began.
+    Raised,
+    /// It is over.
+    Cleared,
+}
+
+/// What kind of alert it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AlertKind {
+    /// Something new just happened to a series.
+    Event,
+    /// A machine is in an unusual state.
+    State,
+    /// A rule that a person wrote.
+    Rule,
+    /// So many alerts that they are counted instead.
+    Summary,
+}
+
+/// How much it matters.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Worth a look.
+    Info,
+    /// Somebody should look.
+    #[default]
+    Warning,
+    /// Somebody must.
+    Critical,
+}
+
+/// A span of event time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Span {
+    /// Its first microsecond since 1970, UTC.
+    pub from: i64,
+    /// The first one behind it.
+    pub to: i64,
+}
+
+impl Serialize for Span {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Text {
+            from: String,
+            to: String,
+        }
+        let (from, to) = (rfc3339_micros(self.from), rfc3339_micros(self.to));
+        Text { from, to }.serialize(serializer)
+    }
+}
+
+fn as_text<S: Serializer>(time_us: &i64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&rfc3339_micros(*time_us))
+}
+
+/// One alert.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Alert {
+    /// Which.
+    pub id: AlertId,
+    /// How it stands.
+    pub state: AlertState,
+    /// What kind.
+    pub kind: AlertKind,
+    /// What publishes; empty in a summary.
+    pub device: String,
+    /// What is measured; empty in a summary.
+    pub metric: String,
+    /// In which unit.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub unit: String,
+    /// `series`, `rule:<name>` or `group:<name>`.
+    pub detector: String,
+    /// The part of it that spoke.
+    pub part: Option<&'static str>,
+    /// The settings that it judged by.
+    pub revision: Revision,
+    /// How much it matters.
+    pub severity: Severity,
+    /// From 0 to 1; an alert of a detector has a half or more.
+    pub score: f64,
+    /// What was measured; `None` where there is no one value, or it is no number.
+    pub value: Option<f64>,
+    /// When it was measured: microseconds since 1970, UTC.
+    #[serde(serialize_with = "as_text")]
+    pub event_time: i64,
+    /// When the agent got it.
+    #[serde(serialize_with = "as_text")]
+    pub received_time: i64,
+    /// When the agent judged it.
+    #[serde(serialize_with = "as_text")]
+    pub detection_time: i64,
+    /// What was judged together, where that is more than a reading.
+    pub window: Option<Span>,
+    /// The last readings up to this one, oldest first: event time in microseconds, and value.
+    pub around: Vec<(i64, f64)>,
+    /// Whether the reading came behind its device's watermark.
+    pub late: bool,
+    /// It, in a sentence.
+    pub text: String,
+}
+
+impl Alert {
+    /// The alert as JSON, on one line.
+    pub fn json(&self) -> String {
+        #[derive(Serialize)]
+        struct Versioned<'a> {
+            schema: u8,
+            #[serde(flatten)]
+            alert: &'a Alert,
+        }
+        debug_assert!(self.around.len() <= ALERT_AROUND_MAX);
+        let versioned = Versioned {
+            schema: SCHEMA,
+            alert: self,
+        };
+        serde_json::to_string(&versioned).expect("numbers, texts and lists of them are JSON")
+    }
+
+    /// The topic that shows its present state.
+    pub fn topic(&self) -> String {
+        topic_of(&self.device, &self.metric)
+    }
+}
+
+/// The topic of a series' alerts: the levels of its names stay levels, and what a topic can't hold
+/// is percent-encoded.
+pub fn topic_of(device: &str, metric: &str) -> String {
+    let mut topic = String::from(TOPIC_PREFIX);
+    if device.is_empty() && metric.is_empty() {
+        topic.push_str("%summary");
+        return topic;
+    }
+    push_levels(&mut topic, device);
+    topic.push('/');
+    push_levels(&mut topic, metric);
+    topic
+}
+
+fn push_levels(topic: &mut String, name: &str) {
+    if name.is_empty() {
+        topic.push_str("%");
+    }
+    for c in name.chars() {
+        match c {
+            '+' | '#' | '%' | '\0' => topic.push_str(&format!("%{:02X}", u32::from(c))),
+            c => topic.push(c),
+        }
+    }
+}
+
+/// What a series' detector says of a reading, in a sentence.
+pub fn sentence(name: &str, (value, unit): (f64, &str), part: Option<Part>) -> String {
+    let value = match unit.is_empty() {
+        true => format!("{value}"),
+        false => format!("{value} {unit}"),
+    };
+    match part {
+        Some(Part::Value) | None => {
+            format!("{name} is {value}: far from every value that it had lately")
+        }
+        Some(Part::Weekly) => format!("{name} is {value}: unusual at this time of the week"),
+        Some(Part::Mean) => {
+            format!("{name} is {value}: its mean left the range that it had lately")
+        }
+        Some(Part::Step) => format!("{name} went to {value}: a step that it did not make lately"),
+        Some(Part::Stuck) => format!("{name} stays at {value} for much longer than it ever did"),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const CAUSE: Cause<'_> = Cause {
+        device: "site/pump",
+        metric: "flow",
+        detector: "series",
+        revision: Revision([7; 8]),
+        event_time: 1_000_000,
+        device_seq: 4,
+        earlier: 0,
+    };
+
+    #[test]
+    fn an_id_is_of_its_cause_alone() {
+        let id = AlertId::new(b"storage", &CAUSE);
+        assert_eq!(id, AlertId::new(b"storage", &CAUSE));
+        let others = [
+            Cause {
+                device: "site/pum",
+                metric: "pflow",
+                ..CAUSE
+            },
+            Cause {
+                detector: "rule:a",
+                ..CAUSE
+            },
+            Cause {
+                revision: Revision([8; 8]),
+                ..CAUSE
+            },
+            Cause {
+                event_time: 1_000_001,
+                ..CAUSE
+            },
+            Cause {
+                device_seq: 5,
+                ..CAUSE
+            },
+            Cause {
+                earlier: 1,
+                ..CAUSE
+            },
+        ];
+        for other in others {
+            assert_ne!(id, AlertId::new(b"storage", &other), "{other:?}");
+        }
+        assert_ne!(id, AlertId::new(b"another", &CAUSE));
+    }
+
+    #[test]
+    fn no_name_makes_a_topic_that_is_a_filter_or_empty() {
+        assert_eq!(topic_of("a/b", "c"), "tributary/alerts/a/b/c");
+        assert_eq!(topic_of("a+#", "%\0"), "tributary/alerts/a%2B%23/%25%00");
+        assert_eq!(topic_of("", "m"), "tributary/alerts/%/m");
+        assert_eq!(topic_of("", ""), "tributary/alerts/%summary");
+    }
+}

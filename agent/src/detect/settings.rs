@@ -1,0 +1,131 @@
+//! `[detect]`: what judges readings. It reads and writes settings, and judges nothing.
+
+use super::Preset;
+use crate::alert::Revision;
+use crate::limits::WATCHED_SERIES;
+use std::fmt::Write;
+use tributary_settings::{Diagnostic, Document, Section};
+
+/// The settings of detection.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Settings {
+    /// Whether anything is judged.
+    pub enabled: bool,
+    /// What judges a series.
+    pub preset: Preset,
+    /// Whether a series is also judged by its time of the week.
+    pub weekly: bool,
+    /// Series that are watched at once; beyond, the one that was silent longest is forgotten.
+    pub series_max: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            preset: Preset::default(),
+            weekly: true,
+            series_max: WATCHED_SERIES.0,
+        }
+    }
+}
+
+impl Settings {
+    /// Reads `[detect]`; what is wrong is reported there.
+    pub fn read(section: &mut Section) -> Self {
+        let default = Self::default();
+        let preset = section.read("preset", |name: String| {
+            let found = Preset::NAMES.iter().find(|(known, _)| *known == name);
+            found
+                .map(|(_, preset)| *preset)
+                .ok_or_else(|| format!("is \"{name}\"; expected {}", names()))
+        });
+        let (least, most) = (1, WATCHED_SERIES.1 as u64);
+        let series_max = section.within("series_max", (least, most), default.series_max as u64);
+        Self {
+            enabled: section.or("enabled", default.enabled),
+            preset: preset.unwrap_or(default.preset),
+            weekly: section.or("weekly", default.weekly),
+            series_max: usize::try_from(series_max).unwrap_or(default.series_max),
+        }
+    }
+
+    /// Reads a text that [`text`](Self::text) gave.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, Vec<Diagnostic>> {
+        let mut document = Document::parse(text, "", []);
+        let settings = Self::read(&mut document.root().section("detect"));
+        match document.finish() {
+            wrong if wrong.is_empty() => Ok(settings),
+            wrong => Err(wrong),
+        }
+    }
+
+    /// The settings with every default written out, so that they mean the same to a later version
+    /// with other defaults.
+    pub fn text(&self) -> String {
+        let Self {
+            enabled,
+            preset,
+            weekly,
+            series_max,
+        } = self;
+        let mut out = String::from("[detect]\n");
+        let preset = preset.name();
+        write!(
+            out,
+            "enabled = {enabled}\npreset = \"{preset}\"\nweekly = {weekly}\nseries_max = {series_max}\n"
+        )
+        .expect("a String takes any text");
+        out
+    }
+
+    /// What names them in alerts.
+    pub fn revision(&self) -> Revision {
+        let mut revision = Revision::default();
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(self.text().as_bytes());
+        hasher.finalize_xof().fill(&mut revision.0);
+        revision
+    }
+}
+
+fn names() -> String {
+    let names: Vec<&str> = Preset::NAMES.iter().map(|(name, _)| *name).collect();
+    names.join(", ")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_gives_back_the_settings_that_it_was_made_from() {
+        for (_, preset) in Preset::NAMES {
+            let settings = Settings {
+                enabled: false,
+                preset,
+                weekly: false,
+                series_max: 7,
+            };
+            assert_eq!(Settings::parse(&settings.text()).unwrap(), settings);
+            assert_ne!(settings.revision(), Settings::default().revision());
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        let wrong = Settings::parse("[detect]\npreset = \"loud\"\nseries_max = 0\n").unwrap_err();
+        let said: Vec<String> = wrong.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            said,
+            [
+                "line 2: `detect.preset` is \"loud\"; expected sensitive, balanced, quiet, calm",
+                "line 3: `detect.series_max` is 0; expected 1 to 1000000",
+            ]
+        );
+    }
+}

@@ -1,0 +1,303 @@
+//! The judging stage: takes the log's records in their order, before they are durable, and says
+//! what is unusual about the readings in them.
+//!
+//! Everything it knows is a function of the log: a checkpoint and the records after it. Who runs it
+//! publishes what it says at once, and has it enter the lane `alerts` once its message is durable.
+//! It has marks of its own, since it is ahead of what is durable and the sealing stage is not; and
+//! it reads no clock: the time is that of the records.
+
+mod kept;
+mod recent;
+mod series;
+mod storm;
+mod watched;
+
+mod checkpoint;
+
+pub use checkpoint::CheckpointError;
+pub use recent::KEPT as AROUND;
+pub use series::Counts;
+
+use crate::alert::{Alert, AlertState};
+use crate::configuration::{Announcement, Configurations};
+use crate::decode::{DeadLetter, Decoded, Incoming, Rows};
+use crate::detect::Settings;
+use crate::marks::{Evidence, Judged, Marks};
+use crate::seal::Origin;
+use crate::wal::{Batch, Message, Queue, Record, RecordKind, Replayed};
+use metrics::counter;
+use series::Series;
+use std::fmt;
+use tracing::error;
+use tributary_protocol::ids::BufferId;
+use tributary_protocol::reading::Meta;
+
+/// Something that is to be told.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Said {
+    /// The message that it is about, or that it came with.
+    pub origin: Origin,
+    /// The topic whose present state it is.
+    pub topic: String,
+    /// What is said; `None`: the series is not watched any more, and its state is not known.
+    pub alert: Option<Spoken>,
+}
+
+/// An alert with what its lane says about its reading.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Spoken {
+    /// What publishes.
+    pub device: String,
+    /// What is measured.
+    pub metric: String,
+    /// The reading's times, number and flags.
+    pub meta: Meta,
+    /// How the alert stands.
+    pub state: AlertState,
+    /// Whether it is the present state of its topic: not where another one follows at once.
+    pub is_present: bool,
+    /// The alert as JSON.
+    pub json: String,
+}
+
+impl Spoken {
+    fn new(alert: &Alert, meta: Meta, is_present: bool) -> Self {
+        Self {
+            device: alert.device.clone(),
+            metric: alert.metric.clone(),
+            meta,
+            state: alert.state,
+            is_present,
+            json: alert.json(),
+        }
+    }
+}
+
+/// The stage; see the module.
+pub struct Judge {
+    marks: Marks,
+    rows: Rows,
+    configurations: Configurations,
+    series: Series,
+    /// Whether the log has said by which settings; before that, nothing is judged.
+    configured: bool,
+    position: Option<Origin>,
+}
+
+impl fmt::Debug for Judge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Judge")
+            .field("position", &self.position)
+            .finish_non_exhaustive()
+    }
+}
+
+const VERSION: u8 = 1;
+
+/// Has the log say that readings are judged by these settings from here on. Call it behind
+/// [`configuration::announce`](crate::configuration::announce), before any message.
+///
+/// | at | bytes | field |
+/// |---|---|---|
+/// | 0 | 1 | version: 1 |
+/// | 1 | | the settings' text |
+pub fn announce(queue: &Queue, settings: &Settings) {
+    let mut batch = Batch::new();
+    let text = settings.text();
+    batch.control(
+        RecordKind::Detection,
+        &[&[VERSION], text.as_bytes()].concat(),
+    );
+    let room = queue.try_room(batch.len_bytes());
+    let room = room.expect("the queue is empty but for the configuration");
+    queue.push(batch, room);
+}
+
+/// A record of the kind `tick`: version 1 (1 byte), then the time (8, µs since 1970, UTC).
+pub fn tick_record(time: i64) -> Batch {
+    let mut batch = Batch::new();
+    let bytes = [&[VERSION][..], &time.to_le_bytes()].concat();
+    batch.control(RecordKind::Tick, &bytes);
+    batch
+}
+
+impl Judge {
+    /// The stage that has seen nothing, on the gateway whose storage is `storage`.
+    pub fn new(storage: &[u8], configurations: Configurations) -> Self {
+        Self {
+            marks: Marks::new(),
+            rows: Rows::new(),
+            configurations,
+            series: Series::new(storage, Settings::default()),
+            configured: false,
+            position: None,
+        }
+    }
+
+    /// Where the replay begins; `None`: at the log's first record.
+    pub fn position(&self) -> Option<Origin> {
+        self.position
+    }
+
+    /// What was passed over or not told, since the start.
+    pub fn counts(&self) -> Counts {
+        self.series.counts()
+    }
+
+    /// How many series are watched.
+    pub fn watched(&self) -> usize {
+        self.series.len()
+    }
+
+    /// When the stage needs a [tick](tick_record) in the log: microseconds since 1970, UTC.
+    pub fn poll_timeout(&self) -> Option<i64> {
+        self.series.poll_timeout()
+    }
+
+    /// Every alert that stands: its topic and its JSON.
+    pub fn standing(&self) -> impl Iterator<Item = (String, &str)> {
+        self.series.standing()
+    }
+
+    /// Takes in what a replay of the log brings; `now` is the time by the gateway's clock.
+    pub fn replayed(&mut self, step: &Replayed, now: i64, said: &mut Vec<Said>) {
+        match step {
+            Replayed::Record {
+                life,
+                number,
+                kind,
+                bytes,
+            } => {
+                let origin = Origin {
+                    buffer: BufferId(life.0),
+                    number: *number,
+                };
+                self.record(origin, *kind, bytes, now, said);
+            }
+            Replayed::Damaged { life, numbers } | Replayed::Missing { life, numbers } => {
+                let buffer = BufferId(life.0);
+                self.begin_life(buffer, None);
+                let number = numbers.end;
+                self.position = Some(Origin { buffer, number });
+                counter!("tributary_agent_unjudged_messages_total")
+                    .increment(numbers.end.saturating_sub(numbers.start));
+            }
+        }
+    }
+
+    /// Takes in one record of the log.
+    pub fn record(
+        &mut self,
+        origin: Origin,
+        kind: u8,
+        bytes: &[u8],
+        now: i64,
+        said: &mut Vec<Said>,
+    ) {
+        self.begin_life(origin.buffer, Some(origin.number));
+        self.position = Some(Origin {
+            number: origin.number + 1,
+            ..origin
+        });
+        // What can't be understood is a dead letter, which the sealing stage sees to.
+        let Ok(record) = Record::parse(kind, bytes) else {
+            return;
+        };
+        match record {
+            Record::Message(message) | Record::Refused(message) => {
+                self.message(origin, &message, now, said);
+            }
+            Record::PubRel(release) => self.marks.release(release.session, release.packet_id),
+            Record::Session(session) => self.marks.keep(session.session, session.expiry_s),
+            Record::Control(RecordKind::Configuration, bytes) => self.configured(origin, bytes),
+            Record::Control(RecordKind::Detection, bytes) => self.judge_by(bytes),
+            Record::Control(RecordKind::Tick, bytes) => {
+                let time = bytes.strip_prefix(&[VERSION]);
+                if let Some(time) = time.and_then(|time| time.first_chunk()) {
+                    let time = i64::from_le_bytes(*time);
+                    self.series.tick(origin, time, now, said);
+                }
+            }
+            // What is put back was seen when it came, or is from before; nothing is judged late.
+            Record::TooLarge(_) | Record::Control(..) => {}
+        }
+    }
+
+    fn message(&mut self, origin: Origin, message: &Message<'_>, now: i64, said: &mut Vec<Said>) {
+        let decoded = self.decode(message);
+        let first = self.rows.iter().next();
+        let evidence = Evidence::of(message, decoded.as_ref().ok(), first.as_ref());
+        let judged = self.marks.judge(&evidence);
+        let is_measured = !message.will && decoded.is_ok() && self.configured;
+        if matches!(judged, Judged::Repeat(_)) || !is_measured {
+            return;
+        }
+        for reading in self.rows.iter() {
+            self.series.reading(origin, &reading, now, said);
+        }
+    }
+
+    fn decode(&mut self, message: &Message<'_>) -> Result<Decoded, DeadLetter> {
+        let incoming = Incoming {
+            topic: message.topic,
+            payload: message.payload,
+            properties: message.properties,
+            received_time: message.received_time,
+        };
+        match self.configurations.rules() {
+            Some(rules) => rules.decode(&incoming, &mut self.rows),
+            None => {
+                self.rows.clear();
+                Err(DeadLetter::Configuration)
+            }
+        }
+    }
+
+    /// Other decoding rules hold behind this record.
+    fn configured(&mut self, origin: Origin, bytes: &[u8]) {
+        let named = Announcement::read(bytes).map(|Announcement(hash)| hash);
+        if !self.configurations.is_in_force(named) {
+            self.configurations.begin(origin, named);
+            self.configurations.forget_history();
+        }
+    }
+
+    /// Other settings of detection hold behind this record.
+    fn judge_by(&mut self, bytes: &[u8]) {
+        let text = bytes.strip_prefix(&[VERSION]).map(str::from_utf8);
+        let settings = match text {
+            Some(Ok(text)) => Settings::parse(text).map_err(|wrong| {
+                let first = wrong.first().map(ToString::to_string);
+                first.unwrap_or_default()
+            }),
+            _ => Err("no text".to_owned()),
+        };
+        match settings {
+            Ok(settings) => {
+                self.configured = true;
+                self.series.judge_by(settings);
+            }
+            Err(error) => {
+                error!(
+                    error,
+                    "the log names settings of detection that can't be understood"
+                );
+            }
+        }
+    }
+
+    /// As in the sealing stage: each life begins with a record that names its decoding rules.
+    fn begin_life(&mut self, buffer: BufferId, number: Option<u64>) {
+        let goes_on = self
+            .position
+            .is_some_and(|position| position.buffer == buffer);
+        if !goes_on && number != Some(0) {
+            self.configurations.lose(Origin { buffer, number: 0 });
+            self.configurations.forget_history();
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+mod tests;

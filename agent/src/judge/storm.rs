@@ -1,0 +1,134 @@
+//! A summary instead of a storm: so many alerts are sent one by one, the rest is counted. Told the
+//! time, which is that of the log.
+
+use crate::limits::{ALERTS_BURST_MAX, ALERTS_PER_SECOND_MAX, STORM_NAMES_MAX};
+use bytes::{Buf, BufMut};
+
+/// What one alert costs.
+const ALERT: u64 = 1_000_000;
+const FULL: u64 = ALERTS_BURST_MAX * ALERT;
+/// Microseconds that a summary counts.
+const SUMMARY_US: i64 = 1_000_000;
+
+/// What was counted instead of sent.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Counted {
+    /// Alerts.
+    pub alerts: u64,
+    /// When the first of them was received.
+    pub since: i64,
+    /// Whose the first ones are.
+    pub names: Vec<String>,
+}
+
+/// A bucket of alerts, and what did not fit.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Storm {
+    left: u64,
+    at: i64,
+    counted: Counted,
+}
+
+impl Default for Storm {
+    fn default() -> Self {
+        Self {
+            left: FULL,
+            at: i64::MIN,
+            counted: Counted::default(),
+        }
+    }
+}
+
+impl Storm {
+    /// Whether an alert of this name is sent; otherwise it is counted.
+    pub fn admits(&mut self, now: i64, name: impl FnOnce() -> String) -> bool {
+        let elapsed = now.saturating_sub(self.at).max(0) as u64;
+        self.at = self.at.max(now);
+        let more = elapsed.saturating_mul(ALERTS_PER_SECOND_MAX);
+        self.left = self.left.saturating_add(more).min(FULL);
+        if self.left >= ALERT {
+            self.left -= ALERT;
+            return true;
+        }
+        if self.counted.alerts == 0 {
+            self.counted.since = now;
+        }
+        self.counted.alerts += 1;
+        if self.counted.names.len() < STORM_NAMES_MAX {
+            self.counted.names.push(name());
+        }
+        false
+    }
+
+    /// When a summary is due; `None` while nothing was counted.
+    pub fn poll_timeout(&self) -> Option<i64> {
+        (self.counted.alerts > 0).then_some(self.counted.since.saturating_add(SUMMARY_US))
+    }
+
+    /// The summary, if it is due.
+    pub fn summary(&mut self, now: i64) -> Option<Counted> {
+        let is_due = self.poll_timeout().is_some_and(|at| at <= now);
+        is_due.then(|| std::mem::take(&mut self.counted))
+    }
+
+    /// Appends its bytes, as in a checkpoint.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.put_u64_le(self.left);
+        out.put_i64_le(self.at);
+        out.put_u64_le(self.counted.alerts);
+        out.put_i64_le(self.counted.since);
+        out.put_u8(self.counted.names.len() as u8);
+        for name in &self.counted.names {
+            super::kept::write_text(name, out);
+        }
+    }
+
+    /// Takes its bytes off the front of `input`; `None` when they are none.
+    pub fn read(input: &mut &[u8]) -> Option<Self> {
+        let left = input.try_get_u64_le().ok()?.min(FULL);
+        let at = input.try_get_i64_le().ok()?;
+        let (alerts, since) = (input.try_get_u64_le().ok()?, input.try_get_i64_le().ok()?);
+        let count = usize::from(input.try_get_u8().ok()?);
+        let names = (0..count.min(STORM_NAMES_MAX)).map(|_| super::kept::read_text(input));
+        let names: Option<Vec<_>> = names.map(|name| name.map(str::to_owned)).collect();
+        Some(Self {
+            left,
+            at,
+            counted: Counted {
+                alerts,
+                since,
+                names: names?,
+            },
+        })
+    }
+}
+
+const _: () = assert!(STORM_NAMES_MAX <= u8::MAX as usize);
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_is_sent_and_the_rest_is_one_summary_a_second() {
+        let mut storm = Storm::default();
+        let name = || "a b".to_owned();
+        let sent = (0..1_000).filter(|_| storm.admits(0, name)).count() as u64;
+        assert_eq!(sent, ALERTS_BURST_MAX);
+        assert_eq!(storm.summary(SUMMARY_US - 1), None);
+        let counted = storm.summary(SUMMARY_US).unwrap();
+        assert_eq!(counted.alerts, 1_000 - ALERTS_BURST_MAX);
+        assert_eq!(counted.names.len(), STORM_NAMES_MAX);
+        assert_eq!(storm.poll_timeout(), None);
+        let sent = (0..1_000)
+            .filter(|_| storm.admits(SUMMARY_US, name))
+            .count() as u64;
+        assert_eq!(sent, ALERTS_PER_SECOND_MAX);
+        // A clock that goes back gives nothing.
+        assert!(!storm.admits(0, name));
+        let mut bytes = Vec::new();
+        storm.write(&mut bytes);
+        assert_eq!(Storm::read(&mut bytes.as_slice()), Some(storm));
+    }
+}

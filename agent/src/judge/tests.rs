@@ -1,0 +1,396 @@
+//! The judging stage told records, as the log would tell them; with a checkpoint at any place it
+//! says the same.
+
+use super::*;
+use crate::configuration::{InForce, Texts};
+use crate::decode::{Rules, UserProperties};
+use crate::detect::Preset;
+use crate::wal::Qos;
+use proptest::prelude::*;
+use std::path::Path;
+use std::sync::Arc;
+use tributary_journal::{Disk, SimDisk};
+
+const STORAGE: &[u8] = b"storage";
+const NOW: i64 = 1_700_000_000_000_000;
+const SECOND: i64 = 1_000_000;
+
+fn configurations(in_force: InForce) -> Configurations {
+    let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1));
+    let texts = Texts::open(disk, Path::new("/config")).unwrap();
+    Configurations::new(texts, Rules::builtin(), in_force)
+}
+
+/// A log as the stage is told it.
+struct Told {
+    judge: Judge,
+    buffer: BufferId,
+    number: u64,
+    said: Vec<Said>,
+}
+
+impl Told {
+    fn new(settings: &Settings) -> Self {
+        let mut told = Self {
+            judge: Judge::new(STORAGE, configurations(InForce::default())),
+            buffer: BufferId::new(1, 7),
+            number: 0,
+            said: Vec::new(),
+        };
+        let hash = Rules::builtin().hash();
+        told.record(RecordKind::Configuration, &Announcement(hash).write());
+        told.settings(settings);
+        told
+    }
+
+    fn settings(&mut self, settings: &Settings) {
+        let text = settings.text();
+        self.record(
+            RecordKind::Detection,
+            &[&[VERSION], text.as_bytes()].concat(),
+        );
+    }
+
+    fn record(&mut self, kind: RecordKind, bytes: &[u8]) {
+        let origin = Origin {
+            buffer: self.buffer,
+            number: self.number,
+        };
+        self.number += 1;
+        self.judge
+            .record(origin, kind.code(), bytes, NOW, &mut self.said);
+    }
+
+    /// A message about `topic`, published with QoS 1 at a second of the log.
+    fn message(&mut self, second: i64, topic: &str, payload: &str) {
+        self.publish(
+            second,
+            topic,
+            payload,
+            (self.number % 60_000 + 1) as u16,
+            false,
+        );
+    }
+
+    fn publish(&mut self, second: i64, topic: &str, payload: &str, packet_id: u16, dup: bool) {
+        let mut bytes = Vec::new();
+        Message {
+            session: 1,
+            qos: Qos::AtLeastOnce,
+            dup,
+            retain: false,
+            v5: false,
+            will: false,
+            broker: false,
+            packet_id,
+            received_time: NOW + second * SECOND,
+            topic,
+            properties: UserProperties::NONE,
+            payload: payload.as_bytes(),
+        }
+        .write(&mut bytes);
+        self.record(RecordKind::Message, &bytes);
+    }
+
+    fn again(&mut self) {
+        let mut bytes = Vec::new();
+        self.judge.write_checkpoint(&mut bytes).unwrap();
+        self.judge = Judge::read_checkpoint(STORAGE, configurations, &bytes).unwrap();
+    }
+
+    fn raised(&self) -> Vec<serde_json::Value> {
+        self.told("raised")
+    }
+
+    fn told(&self, state: &str) -> Vec<serde_json::Value> {
+        let spoken = self.said.iter().filter_map(|said| said.alert.as_ref());
+        let json = spoken.map(|spoken| serde_json::from_str(&spoken.json).unwrap());
+        json.filter(|alert: &serde_json::Value| alert["state"] == state)
+            .collect()
+    }
+}
+
+/// A value that wanders, so that nothing about it is unusual.
+fn usual(second: i64) -> f64 {
+    20.0 + (second as f64 * 0.7).sin() + (second as f64 * 0.13).cos()
+}
+
+fn value(second: i64, value: f64) -> String {
+    format!("{{\"value\":{value},\"ts\":{}}}", NOW + second * SECOND)
+}
+
+fn sensitive() -> Settings {
+    Settings {
+        preset: Preset::Sensitive,
+        weekly: false,
+        ..Settings::default()
+    }
+}
+
+fn seconds(told: &mut Told, seconds: std::ops::Range<i64>) {
+    for second in seconds {
+        told.message(second, "site/pump/t", &value(second, usual(second)));
+    }
+}
+
+#[test]
+fn a_spike_is_raised_with_what_a_person_needs_and_cleared_when_all_is_as_usual() {
+    let mut told = Told::new(&sensitive());
+    seconds(&mut told, 0..200);
+    assert_eq!(told.said, [], "nothing unusual yet");
+    told.message(
+        200,
+        "site/pump/t",
+        "{\"value\":95.5,\"unit\":\"°C\",\"seq\":7,\"ts\":1700000200}",
+    );
+    let [alert] = told.raised().try_into().unwrap();
+    for (key, is) in [
+        ("schema", 1.into()),
+        ("kind", "event".into()),
+        ("device", "site/pump".into()),
+        ("metric", "t".into()),
+        ("unit", "°C".into()),
+        ("detector", "series".into()),
+        ("part", "value".into()),
+        ("severity", "warning".into()),
+        ("value", serde_json::json!(95.5)),
+        ("event_time", "2023-11-14T22:16:40.000000Z".into()),
+        ("received_time", "2023-11-14T22:16:40.000000Z".into()),
+        ("detection_time", "2023-11-14T22:13:20.000000Z".into()),
+        ("window", serde_json::Value::Null),
+        ("late", false.into()),
+        ("revision", sensitive().revision().to_string().into()),
+        (
+            "text",
+            "site/pump t is 95.5 °C: far from every value that it had lately".into(),
+        ),
+    ] {
+        assert_eq!(alert[key], is, "{key}: {alert}");
+    }
+    assert!(alert["score"].as_f64().unwrap() >= 0.5);
+    let around = alert["around"].as_array().unwrap();
+    assert_eq!(around.len(), AROUND);
+    assert_eq!(
+        around[AROUND - 1],
+        serde_json::json!([NOW + 200 * SECOND, 95.5])
+    );
+    assert_eq!(around[0][0], NOW + 196 * SECOND);
+    let topic = told.said[0].topic.clone();
+    assert_eq!(topic, "tributary/alerts/site/pump/t");
+    assert_eq!(told.judge.standing().count(), 1);
+    seconds(&mut told, 201..260);
+    assert_eq!(told.told("cleared").len(), 0);
+    seconds(&mut told, 260..262);
+    let [cleared] = told.told("cleared").try_into().unwrap();
+    assert_eq!(
+        (&cleared["id"], &cleared["score"]),
+        (&alert["id"], &alert["score"])
+    );
+    assert_eq!(told.judge.standing().count(), 0);
+}
+
+#[test]
+fn a_second_copy_is_not_judged() {
+    let mut told = Told::new(&sensitive());
+    seconds(&mut told, 0..150);
+    let before = told.judge.counts();
+    told.publish(150, "site/pump/t", &value(150, 77.0), 9, false);
+    told.publish(150, "site/pump/t", &value(150, 77.0), 9, true);
+    assert_eq!(told.judge.counts().judged, before.judged + 1);
+    assert_eq!(told.raised().len(), 1);
+}
+
+#[test]
+fn readings_of_one_time_have_alerts_of_their_own() {
+    let raise = |copies: usize| {
+        let mut told = Told::new(&sensitive());
+        seconds(&mut told, 0..150);
+        for _ in 1..copies {
+            told.message(150, "site/pump/t", &value(150, usual(3)));
+        }
+        told.message(150, "site/pump/t", &value(150, 77.0));
+        told.raised()[0]["id"].clone()
+    };
+    assert_eq!(raise(1), raise(1));
+    assert_ne!(raise(1), raise(2));
+}
+
+#[test]
+fn what_is_no_number_and_what_comes_late_changes_no_model_and_is_counted() {
+    let mut told = Told::new(&sensitive());
+    seconds(&mut told, 0..150);
+    let mut other = Told::new(&sensitive());
+    seconds(&mut other, 0..150);
+    other.message(150, "site/pump/t", "\"off\"");
+    other.message(150, "site/pump/t", &value(10, 900.0));
+    let counts = other.judge.counts();
+    assert_eq!((counts.texts, counts.late, counts.judged), (1, 1, 151));
+    assert_eq!(other.raised().len(), 0, "late is never raised");
+    for told in [&mut told, &mut other] {
+        told.message(151, "site/pump/t", &value(151, 95.0));
+    }
+    let [alert] = told.raised().try_into().unwrap();
+    let [same] = other.raised().try_into().unwrap();
+    assert_eq!(alert["around"], same["around"]);
+    assert_eq!(alert["score"], same["score"]);
+}
+
+#[test]
+fn a_clock_that_nobody_believes_does_not_end_detection() {
+    let mut told = Told::new(&sensitive());
+    seconds(&mut told, 0..150);
+    // 2099, and 1970: judged by when they came.
+    told.message(150, "site/pump/t", "{\"value\":20.0,\"ts\":4070908800}");
+    told.message(151, "site/pump/t", "{\"value\":20.0,\"ts\":5}");
+    assert_eq!(told.judge.counts().suspect, 2);
+    told.message(152, "site/pump/t", &value(152, 95.0));
+    assert_eq!(told.raised().len(), 1);
+}
+
+#[test]
+fn a_storm_becomes_a_summary() {
+    let mut told = Told::new(&sensitive());
+    let sensors = 400;
+    for second in 0..130 {
+        for sensor in 0..sensors {
+            let off = if second == 125 { 80.0 } else { 0.0 };
+            let payload = value(second, usual(second) + off);
+            told.message(second, &format!("d{sensor}/t"), &payload);
+        }
+    }
+    let counts = told.judge.counts();
+    assert_eq!(counts.raised + counts.held_back, sensors);
+    assert!(counts.held_back > 100, "{counts:?}");
+    let raised = told.raised();
+    let summary: Vec<_> = raised
+        .iter()
+        .filter(|alert| alert["kind"] == "summary")
+        .collect();
+    assert_eq!(summary.len(), 1);
+    assert_eq!(summary[0]["value"], counts.held_back as f64);
+    assert_eq!(raised.len() as u64, counts.raised + 1);
+}
+
+#[test]
+fn a_summary_that_nothing_follows_comes_with_a_tick() {
+    let mut told = Told::new(&sensitive());
+    for second in 0..=125 {
+        for sensor in 0..400 {
+            let off = if second == 125 { 80.0 } else { 0.0 };
+            let payload = value(second, usual(second) + off);
+            told.message(second, &format!("d{sensor}/t"), &payload);
+        }
+    }
+    let due = told.judge.poll_timeout().unwrap();
+    assert_eq!(due, NOW + 126 * SECOND);
+    let tick = tick_record(due);
+    let (kind, bytes) = tick.iter().next().unwrap();
+    assert_eq!(kind, RecordKind::Tick.code());
+    told.record(RecordKind::Tick, bytes);
+    assert_eq!(told.raised().last().unwrap()["kind"], "summary");
+    assert_eq!(told.judge.poll_timeout(), None);
+}
+
+#[test]
+fn other_settings_hold_from_their_record_on_and_nothing_is_judged_before_the_first() {
+    let mut told = Told::new(&Settings {
+        enabled: false,
+        ..sensitive()
+    });
+    seconds(&mut told, 0..150);
+    assert_eq!(told.judge.counts().judged, 0);
+    told.settings(&sensitive());
+    seconds(&mut told, 150..300);
+    assert_eq!(told.judge.counts().judged, 150);
+    let before = told.raised().len();
+    told.settings(&sensitive());
+    told.message(300, "site/pump/t", &value(300, 95.0));
+    let after = told.raised().len();
+    assert_eq!(after, before + 1, "the same settings keep what was learnt");
+    told.settings(&Settings {
+        preset: Preset::Calm,
+        ..sensitive()
+    });
+    told.message(301, "site/pump/t", &value(301, 400.0));
+    assert_eq!(told.raised().len(), after, "another preset learns anew");
+}
+
+#[test]
+fn the_series_that_was_silent_longest_gives_way() {
+    let mut told = Told::new(&Settings {
+        series_max: 3,
+        ..sensitive()
+    });
+    for second in 0..150 {
+        for device in ["a", "b", "c"] {
+            told.message(
+                second,
+                &format!("{device}/t"),
+                &value(second, usual(second)),
+            );
+        }
+    }
+    told.message(150, "a/t", &value(150, 95.0));
+    for device in ["b", "c"] {
+        told.message(151, &format!("{device}/t"), &value(151, usual(151)));
+    }
+    told.message(152, "d/t", &value(152, 1.0));
+    assert_eq!(
+        (told.judge.watched(), told.judge.counts().forgotten),
+        (3, 1)
+    );
+    let last = told.said.last().unwrap();
+    assert_eq!(
+        (last.topic.as_str(), &last.alert),
+        ("tributary/alerts/a/t", &None)
+    );
+    told.message(153, "b/t", &value(153, 95.0));
+    assert_eq!(told.raised().len(), 2, "b is still known");
+    told.again();
+    assert_eq!(told.judge.watched(), 3);
+}
+
+#[test]
+fn no_bytes_make_a_checkpoint_that_panics() {
+    let mut told = Told::new(&sensitive());
+    seconds(&mut told, 0..150);
+    told.message(150, "site/pump/t", &value(150, 95.0));
+    let mut bytes = Vec::new();
+    told.judge.write_checkpoint(&mut bytes).unwrap();
+    for length in 0..bytes.len() {
+        assert!(Judge::read_checkpoint(STORAGE, configurations, &bytes[..length]).is_err());
+    }
+    bytes[0] = 9;
+    let newer = Judge::read_checkpoint(STORAGE, configurations, &bytes);
+    assert_eq!(newer.unwrap_err(), CheckpointError::Version(9));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+    #[test]
+    fn with_a_checkpoint_anywhere_the_same_is_said(
+        steps in proptest::collection::vec((0u8..4, 0u8..20, 0u8..40), 300..500),
+        series_max in 2usize..6,
+        every in 1usize..90,
+    ) {
+        let settings = Settings { series_max, ..sensitive() };
+        let (mut one, mut other) = (Told::new(&settings), Told::new(&settings));
+        for (i, (device, odd, again)) in steps.into_iter().enumerate() {
+            let second = i as i64;
+            let off = if odd == 0 { 60.0 } else { 0.0 };
+            let payload = value(second - i64::from(odd == 1) * 40, usual(second) + off);
+            let topic = format!("d{device}/t");
+            for told in [&mut one, &mut other] {
+                told.message(second, &topic, &payload);
+                if again == 0 {
+                    let packet_id = ((told.number - 1) % 60_000 + 1) as u16;
+                    told.publish(second, &topic, &payload, packet_id, true);
+                }
+            }
+            if i % every == 0 {
+                other.again();
+            }
+        }
+        prop_assert_eq!(one.said, other.said);
+    }
+}
