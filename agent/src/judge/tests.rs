@@ -300,18 +300,18 @@ fn other_settings_hold_from_their_record_on_and_nothing_is_judged_before_the_fir
     seconds(&mut told, 0..150);
     assert_eq!(told.judge.counts().judged, 0);
     told.settings(&sensitive());
-    seconds(&mut told, 150..300);
-    assert_eq!(told.judge.counts().judged, 150);
+    seconds(&mut told, 150..700);
+    assert_eq!(told.judge.counts().judged, 550);
     let before = told.raised().len();
     told.settings(&sensitive());
-    told.message(300, "site/pump/t", &value(300, 95.0));
+    told.message(700, "site/pump/t", &value(700, 95.0));
     let after = told.raised().len();
     assert_eq!(after, before + 1, "the same settings keep what was learnt");
     told.settings(&Settings {
         preset: Preset::Calm,
         ..sensitive()
     });
-    told.message(301, "site/pump/t", &value(301, 400.0));
+    told.message(740, "site/pump/t", &value(740, 400.0));
     assert_eq!(told.raised().len(), after, "another preset learns anew");
 }
 
