@@ -4,6 +4,7 @@
 //! Nothing here opens what is configured. `TRIBUTARY_AGENT__SECTION__KEY` replaces a setting.
 
 use crate::decode::Rules;
+use crate::detect;
 use crate::limits::{
     CONFIG_BYTES_MAX, CONFIG_ERRORS_MAX, ENDPOINTS_MAX, MAX_AGE_HOURS, RESERVE_BYTES,
     WRITE_GB_PER_DAY_MAX,
@@ -41,6 +42,8 @@ pub struct Config {
     pub brokers: Vec<BrokerConfig>,
     /// `[wal]`
     pub wal: WalSettings,
+    /// `[detect]`
+    pub detect: detect::Settings,
     /// `[spool]`
     pub spool: SpoolSettings,
     /// `[uplink]`
@@ -120,6 +123,8 @@ pub struct SpoolSettings {
     pub telemetry: LanePolicy,
     /// The same for what happens to clients.
     pub events: LanePolicy,
+    /// The same for alerts.
+    pub alerts: LanePolicy,
     /// How long readings wait to be sealed while connected.
     pub seal_delay: Duration,
 }
@@ -236,6 +241,7 @@ impl Config {
                 decode: Rules::read(&mut root),
                 brokers: brokers(&mut source),
                 wal: wal(&mut root.section("wal")),
+                detect: detect::Settings::read(&mut root.section("detect")),
                 spool: spool(&mut root.section("spool")),
                 uplink: uplink(&mut root.section("uplink")),
                 http: HttpSettings {
@@ -345,6 +351,7 @@ fn spool(section: &mut Section) -> SpoolSettings {
     SpoolSettings {
         telemetry: lane(&mut lanes.section("telemetry"), 64 << 20, telemetry),
         events: lane(&mut lanes.section("events"), 8 << 20, defaults.events),
+        alerts: lane(&mut lanes.section("alerts"), 8 << 20, defaults.alerts),
         seal_delay: Duration::from_millis(seal_delay_ms),
     }
 }

@@ -232,6 +232,7 @@ impl Judge {
         if matches!(judged, Judged::Repeat(_)) || !is_measured {
             return;
         }
+        self.series.begin();
         for reading in self.rows.iter() {
             self.series.reading(origin, &reading, now, said);
         }

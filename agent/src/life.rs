@@ -29,9 +29,10 @@ pub fn begin(disk: &Arc<dyn Disk>, dir: &Path, seen: u64) -> Result<BufferId, Cu
 }
 
 /// The folders whose segments are named by their life.
-const LOGS: [&str; 6] = [
+const LOGS: [&str; 7] = [
     "wal",
     "spool/series",
+    "spool/alerts",
     "spool/telemetry",
     "spool/events",
     "spool/gaps",

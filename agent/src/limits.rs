@@ -304,8 +304,16 @@ pub const ALERTS_PER_SECOND_MAX: u64 = 20;
 pub const STORM_NAMES_MAX: usize = 8;
 /// Bytes of an alert's JSON.
 pub const ALERT_BYTES_MAX: usize = 16 * 1024;
-/// What the detecting stage has for the sealing stage: alerts of a message, or a checkpoint.
-pub const JUDGED_QUEUE: usize = 1_024;
+/// Alerts told with one message; beyond, they are counted in a summary, or cleared later.
+pub const MESSAGE_ALERTS_MAX: usize = 32;
+/// What the judging stage has for the sealing stage: alerts of a message, or a checkpoint.
+pub const JUDGED_QUEUE: usize = 256;
+/// The same, where it waits until its message is durable.
+pub const JUDGED_WAITING_MAX: usize = 1_024;
+/// Microseconds from one batch of alerts to the next: five a second.
+pub const ALERTS_SEAL_US: i64 = 200_000;
+/// Bytes of the lane `alerts` in the spool, by default.
+pub const ALERTS_SPOOL_BYTES: u64 = 64 * 1024 * 1024;
 /// Bytes of the detection settings' text, which stands in the log.
 pub const DETECTION_TEXT_BYTES_MAX: usize = 64 * 1024;
 
@@ -424,4 +432,10 @@ const _: () = assert!(
 const _: () = assert!(crate::judge::AROUND <= ALERT_AROUND_MAX);
 // Two names, a unit and a sentence with both, each byte escaped, and the rest.
 const _: () = assert!(ALERT_BYTES_MAX <= TEXT_BYTES_MAX);
+// Those of a message stand in one batch: each may end the one before it, and a summary may come.
+const _: () = assert!(2 * MESSAGE_ALERTS_MAX < tributary_protocol::limits::SERIES_PER_BATCH_MAX);
+const _: () = assert!(
+    (2 * MESSAGE_ALERTS_MAX + 2) * ALERT_BYTES_MAX / 4
+        <= tributary_protocol::limits::BATCH_TEXT_BYTES_MAX
+);
 const _: () = assert!(DETECTION_TEXT_BYTES_MAX < RECORD_BYTES_MAX);

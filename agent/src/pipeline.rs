@@ -1,44 +1,50 @@
-//! The agent, top to bottom in the order a reading travels: the sources, the write-ahead log, the
-//! sealing stage, the uplink. It ends in the same order: the sources stop, and each queue closes
-//! behind them.
+//! The agent, top to bottom in the order a reading travels: the sources, the write-ahead log with
+//! the judging stage beside it, the sealing stage, the uplink. It ends in the same order: the
+//! sources stop, and each queue closes behind them.
 
 mod beside;
 mod clock;
 mod forward;
+mod judging;
+mod sealing;
 
 use crate::catalogue::{Catalogue, LatestView};
 use crate::config::Config;
-use crate::configuration::{self, Texts};
+use crate::configuration::{self, Configurations, InForce, Texts};
 use crate::deadletter::{self, DeadLetters, put_back::Putter};
 use crate::decode::Rules;
-use crate::limits::WAL_SEGMENT_BYTES;
-use crate::seal::{IDLE_WAIT, SealConfig, SealStage, StageError, Stores, Waits};
+use crate::detect;
+use crate::judge::{self, Judge};
+use crate::limits::{JUDGED_QUEUE, WAL_SEGMENT_BYTES};
+use crate::seal::{JudgeStore, Origin, SealConfig, SealStage, StageError, Stores, Waits};
 use crate::source::{
     BrokerConfig, BrokerStatus, Brokers, Listener, ListenerConfig, ListenerError, Reload, Sessions,
 };
 use crate::spool::{self, AgentSpool, SpoolConfig};
-use crate::wal::{CommittedFrame, Queue, Replay, StorageState, Wal, WalError};
+use crate::wal::{Queue, Replay, StorageState, Wal, WalError};
 use crate::{life, limits};
 use beside::{answer_commands, give_up_after};
 use clock::Clock;
 use forward::forward;
+use judging::Judging;
+use sealing::Sealing;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 use tributary_journal::{
     CheckpointError, Checkpoints, CommitPolicy, CursorError, Damage, DirLock, Disk, LifeId,
     LockError, Log, LogConfig, LogError, LogKind, LogReader, LogWriter, Meter, MeteredDisk, Open,
     OsDisk, Wear,
 };
-use tributary_protocol::ids::BufferId;
+use tributary_protocol::ids::{BufferId, Lane};
 use tributary_protocol::session::Sender;
 use tributary_uplink::{Identity, Status, Target, UplinkConfig};
 
@@ -47,6 +53,8 @@ use tributary_uplink::{Identity, Status, Target, UplinkConfig};
 pub struct Settings {
     /// Where everything durable lies.
     pub data_dir: PathBuf,
+    /// What people call this agent; a part of what its alerts are named by.
+    pub name: String,
     /// The MQTT listener.
     pub listener: ListenerConfig,
     /// How messages are read.
@@ -57,6 +65,8 @@ pub struct Settings {
     pub wal: CommitPolicy,
     /// Bytes that the write-ahead log may take.
     pub wal_quota_bytes: u64,
+    /// What judges readings.
+    pub detect: detect::Settings,
     /// What sealed readings may take, and what gives way; and how many bytes of the file system
     /// are left free.
     pub spool: SpoolConfig,
@@ -98,14 +108,17 @@ impl Settings {
         };
         Ok(Self {
             data_dir: config.agent.data_dir.clone(),
+            name: config.agent.name.clone(),
             listener: config.listener.clone(),
             rules: Arc::clone(&config.decode),
             brokers: config.brokers.clone(),
             wal: config.wal.commit_policy(),
             wal_quota_bytes: config.wal.quota_bytes,
+            detect: config.detect.clone(),
             spool: SpoolConfig {
                 telemetry: config.spool.telemetry,
                 events: config.spool.events,
+                alerts: config.spool.alerts,
                 reserve_bytes: config.agent.reserve_bytes,
             },
             seal_delay: config.spool.seal_delay,
@@ -208,6 +221,7 @@ pub struct Agent {
 enum Ended {
     Listener,
     Deadline,
+    Judging,
     Sealing(Result<(), PipelineError>),
     Uplink { drained: bool },
     Control,
@@ -240,6 +254,7 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> Result<Agent,
 /// The agent's storage, open.
 struct Storage {
     present: BufferId,
+    judge: Option<Judge>,
     meter: Meter,
     wal: LogWriter,
     wal_reader: LogReader,
@@ -281,7 +296,11 @@ impl Storage {
         );
         let texts = Texts::open(Arc::clone(&disk), &dir.join("config"))?;
         texts.keep(&settings.rules)?;
+        let judge = open_judge(settings, &disk, &texts)?;
+        let (judge, judged) =
+            judge.map_or((None, None), |(judge, store)| (Some(judge), Some(store)));
         let stores = Stores {
+            judged,
             spool: spool.writer,
             covered: spool.covered,
             dead,
@@ -293,6 +312,7 @@ impl Storage {
         let (sender, reader) = (spool.sender, spool.reader);
         Ok(Self {
             present,
+            judge,
             meter,
             wal: wal.writer,
             wal_reader: wal.reader,
@@ -302,6 +322,30 @@ impl Storage {
             damage: wal.recovery.unmet().cloned().collect(),
         })
     }
+}
+
+/// The judging stage as it was at its newest good checkpoint, if it is wanted.
+fn open_judge(
+    settings: &Settings,
+    disk: &Arc<dyn Disk>,
+    texts: &Texts,
+) -> Result<Option<(Judge, JudgeStore)>, StartError> {
+    if !settings.detect.enabled {
+        return Ok(None);
+    }
+    let dir = settings.data_dir.join("checkpoint");
+    let checkpoints = Checkpoints::open(Arc::clone(disk), &dir, "judge")?;
+    let storage = settings.name.as_bytes();
+    let configurations =
+        |in_force| Configurations::new(texts.clone(), Arc::clone(&settings.rules), in_force);
+    let good = checkpoints.valid().into_iter().find_map(|held| {
+        let read = Judge::read_checkpoint(storage, configurations, &held.body);
+        read.inspect_err(|error| warn!(%error, "detection learns from an older one, or anew"))
+            .ok()
+    });
+    let judge = good.unwrap_or_else(|| Judge::new(storage, configurations(InForce::default())));
+    let store = JudgeStore::new(checkpoints, judge.position());
+    Ok(Some((judge, store)))
 }
 
 /// The greatest life that checkpoint and cursor know of.
@@ -336,6 +380,7 @@ async fn start_stages(
 ) -> Result<Agent, StartError> {
     let Storage {
         present,
+        judge,
         meter,
         wal,
         wal_reader,
@@ -346,42 +391,73 @@ async fn start_stages(
     } = storage;
     let latest = stores.catalogue.view();
     let deadline = settings.drain_deadline;
+    let (sealed, sealed_in) = mpsc::channel(tributary_uplink::limits::SEALED_QUEUE);
+    let give_up = Arc::new(AtomicBool::new(false));
+    let config = seal_config(&settings, present, &give_up);
+    let covered = stores.covered.of(Lane::Alerts);
+    let (refuse, letters) = (stores.spool.refuse_new(), stores.dead.reader().clone());
+    let asks = stores.judged.as_ref().map(JudgeStore::asks);
+    let stage = SealStage::new(&config, stores, sealed);
+    // What is replayed ends here, before anything of this life is in the log.
+    let replay = replay(&wal_reader, stage.position());
+    let judge = judge.map(|judge| {
+        let replay = crate::pipeline::replay(&wal_reader, judge.position());
+        (judge, replay)
+    });
     let wal = Wal::start_metered(wal, settings.wal, meter)?;
+    let tap = judge.is_some().then(|| wal.queue.tap());
     let sessions = Sessions::new();
-    // The first record of this life, before any message: its text is durable.
+    // The first records of this life, before any message: their texts are durable.
     configuration::announce(&wal.queue, settings.rules.hash());
+    judge::announce(&wal.queue, &settings.detect);
     let listener = Listener::bind(&settings.listener, wal.queue.clone()).await?;
-    let refuse = stores.spool.refuse_new();
     let brokers = open_brokers(&settings, &wal.queue)?.refusing(&refuse);
     let refusing = refuse.clone();
     let listener = listener.with_sessions(sessions.clone()).refusing(refuse);
     let (mqtt, mqtt_tls) = addresses(&listener)?;
     let reload = listener.reload();
     let broker_statuses = brokers.statuses();
-    let (sealed, sealed_in) = mpsc::channel(tributary_uplink::limits::SEALED_QUEUE);
     let (status, status_out) = watch::channel(Status::of(&sender));
-    let give_up = Arc::new(AtomicBool::new(false));
-    let config = seal_config(&settings, present, &give_up);
-    let letters = stores.dead.reader().clone();
-    let stage = SealStage::new(&config, stores, sealed);
     let waits = stage.waits();
     let putter = Putter::new(letters, wal.queue.clone(), stage.put_back()).refusing(refusing);
     let mut stages = JoinSet::new();
     // Ends the sources when the agent is told to stop, or can't go on.
     let listening = stop.child_token();
     answer_commands(&mut stages, &settings.data_dir, putter, &stop);
+    let (judged, judged_in) = mpsc::channel(JUDGED_QUEUE);
+    if let (Some((judge, replay)), Some(tap), Some(asks)) = (judge, tap, asks) {
+        let judging = Judging {
+            judge,
+            replay,
+            tap,
+            present,
+            covered,
+            judged,
+            publish: Box::new(|_, _| {}),
+            queue: wal.queue.clone(),
+            asks,
+            checkpoint_bytes_max: config.checkpoint_bytes_max,
+            clock: Clock::new(),
+        };
+        stages.spawn_blocking(move || {
+            judging.run();
+            Ended::Judging
+        });
+    }
     let sources = (listener, brokers);
     stages.spawn(listen(sources, wal.queue, listening.clone(), deadline));
     // Late is safe: what is not sealed by then stays in the log.
     stages.spawn(give_up_after(stop, deadline, give_up));
     let sealing = Sealing {
         stage,
+        replay,
         committed: wal.committed,
+        judged: judged_in,
         sessions,
         clock: Clock::new(),
         handle: Handle::current(),
     };
-    stages.spawn_blocking(move || sealing.run_to_end(wal_reader, &damage, &listening));
+    stages.spawn_blocking(move || sealing.run_to_end(&damage, &listening));
     stages.spawn(forward(settings.uplink, sender, reader, sealed_in, status));
     Ok(Agent {
         mqtt,
@@ -397,6 +473,12 @@ async fn start_stages(
         wal: wal.thread,
         lock,
     })
+}
+
+/// What the log holds from here on.
+fn replay(wal: &LogReader, from: Option<Origin>) -> Replay {
+    let from = from.map(|origin| (LifeId(origin.buffer.0), origin.number));
+    Replay::new(wal.clone(), from)
 }
 
 fn open_brokers(settings: &Settings, queue: &Queue) -> Result<Brokers, CursorError> {
@@ -450,9 +532,12 @@ impl Agent {
         while open > 0
             && let Some(ended) = self.stages.join_next().await
         {
-            open -= usize::from(!matches!(ended, Ok(Ended::Deadline | Ended::Control)));
+            open -= usize::from(!matches!(
+                ended,
+                Ok(Ended::Deadline | Ended::Control | Ended::Judging)
+            ));
             match ended {
-                Ok(Ended::Control) => {}
+                Ok(Ended::Control | Ended::Judging) => {}
                 Ok(Ended::Deadline) => info!("the time to drain is over"),
                 Ok(Ended::Listener) => info!("listener closed"),
                 Ok(Ended::Sealing(Ok(()))) => info!("everything is sealed"),
@@ -475,98 +560,6 @@ impl Agent {
         drop(self.lock);
         failed.map_or(Ok(summary), Err)
     }
-}
-
-/// The sealing stage's thread.
-struct Sealing {
-    stage: SealStage,
-    committed: mpsc::Receiver<CommittedFrame>,
-    /// Told what sessions the log knows of.
-    sessions: Sessions,
-    clock: Clock,
-    handle: Handle,
-}
-
-impl Sealing {
-    /// Runs; when it can't go on, nothing that comes could be sealed, and the listener ends.
-    fn run_to_end(
-        mut self,
-        wal: LogReader,
-        damage: &[Damage],
-        listening: &CancellationToken,
-    ) -> Ended {
-        let ended = self.run(wal, damage);
-        if ended.is_err() {
-            listening.cancel();
-        }
-        Ended::Sealing(ended)
-    }
-
-    fn run(&mut self, wal: LogReader, damage: &[Damage]) -> Result<(), PipelineError> {
-        self.replay(wal)?;
-        self.sessions
-            .replayed(self.stage.sessions(), Instant::now());
-        for damage in damage {
-            self.stage.declare_damage(damage, self.clock.now())?;
-        }
-        self.stage.tick(self.clock.now())?;
-        loop {
-            match self.next_frame() {
-                Next::Frame(frame) => self.frame(&frame)?,
-                Next::Nothing => self.stage.idle()?,
-                Next::End => break,
-            }
-            self.stage.tick(self.clock.now())?;
-        }
-        Ok(self.stage.finish(self.clock.now())?)
-    }
-
-    fn replay(&mut self, wal: LogReader) -> Result<(), PipelineError> {
-        let begun = Instant::now();
-        let from = self
-            .stage
-            .position()
-            .map(|origin| (LifeId(origin.buffer.0), origin.number));
-        let mut replay = Replay::new(wal, from);
-        let mut messages = 0u64;
-        while let Some(step) = replay.next_step()? {
-            self.stage.replayed(&step, self.clock.now())?;
-            messages += 1;
-        }
-        info!(messages, took = ?begun.elapsed(), "log replayed");
-        Ok(())
-    }
-
-    fn next_frame(&mut self) -> Next {
-        let due = self
-            .stage
-            .poll_timeout()
-            .map(|at| at - self.clock.now().monotonic);
-        let due = due.map(|us| Duration::from_micros(u64::try_from(us).unwrap_or(0)));
-        let wait = due.map_or(IDLE_WAIT, |due| due.min(IDLE_WAIT));
-        let committed = &mut self.committed;
-        let next = async { tokio::time::timeout(wait, committed.recv()).await };
-        match self.handle.block_on(next) {
-            Ok(Some(frame)) => Next::Frame(frame),
-            Ok(None) => Next::End,
-            Err(_) => Next::Nothing,
-        }
-    }
-
-    fn frame(&mut self, frame: &CommittedFrame) -> Result<(), StageError> {
-        let buffer = BufferId(frame.life.0);
-        for (number, kind, bytes) in frame.records() {
-            let origin = crate::seal::Origin { buffer, number };
-            self.stage.record(origin, kind, bytes, self.clock.now())?;
-        }
-        Ok(())
-    }
-}
-
-enum Next {
-    Frame(CommittedFrame),
-    Nothing,
-    End,
 }
 
 /// Where an agent keeps its files when nothing is configured.

@@ -1,5 +1,5 @@
 //! From readings to sealed batches: the lane `telemetry` with the definitions that it needs, and
-//! `events`, which names its series itself.
+//! `events`, which names its series itself; and `alerts`, apart from them.
 //!
 //! Pure: told each message of the log and the time, it says when a lane is due and hands out sealed
 //! batches. It writes nothing; a batch counts as covered only once its spool made it durable.
@@ -16,14 +16,16 @@ use tributary_protocol::limits::{
 use tributary_protocol::reading::{Flags, Meta, ReadingError, Readings, Row, Value};
 use tributary_protocol::series::{NameError, SeriesDef};
 
+mod alerts;
 mod dictionary;
 mod refused;
 mod stage;
 mod waits;
 
+pub use alerts::FromJudge;
 pub use dictionary::OverShare;
 pub use refused::Refused;
-pub use stage::{IDLE_WAIT, Now, SealConfig, SealStage, StageError, Stores};
+pub use stage::{Ask, Asks, IDLE_WAIT, JudgeStore, Now, SealConfig, SealStage, StageError, Stores};
 pub use waits::Waits;
 
 /// A message of the log: the life of its segment, and its number there. Later ones are greater.

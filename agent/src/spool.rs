@@ -31,8 +31,8 @@ use gaps::{Book, Gaps};
 use writer::LaneLog;
 
 /// The lanes that this agent fills.
-const LANES: [Lane; 3] = [Lane::Series, Lane::Telemetry, Lane::Events];
-/// Those of them that hold what messages gave.
+const LANES: [Lane; 4] = [Lane::Series, Lane::Alerts, Lane::Telemetry, Lane::Events];
+/// Those of them that hold the readings of messages, and are sealed together.
 pub const DATA_LANES: [Lane; 2] = [Lane::Telemetry, Lane::Events];
 /// The kind of a log's entry that is a sealed batch.
 const ENTRY_BATCH: u8 = 1;
@@ -92,7 +92,8 @@ pub fn greatest_life(disk: &Arc<dyn Disk>, dir: &Path) -> Result<u64, OpenError>
 /// Everything before these messages is in sealed batches that are durable, lane by lane. Shared by
 /// who seals and who trims: a segment goes only after a cursor that knows what it covered.
 ///
-/// Whenever a lane is sealed, all are, `telemetry` last: it is the furthest behind.
+/// Whenever a lane of readings is sealed, all are, `telemetry` last: it is the furthest behind. The
+/// lane `alerts` goes its own way: what it covers are the messages whose alerts are in it.
 #[derive(Clone, Debug, Default)]
 pub struct Covered(Arc<Mutex<BTreeMap<Lane, Origin>>>);
 
@@ -107,7 +108,7 @@ impl Covered {
         self.of(Lane::Telemetry)
     }
 
-    /// Every lane's.
+    /// What each lane covers.
     pub fn all(&self) -> BTreeMap<Lane, Origin> {
         self.0
             .lock()
@@ -118,15 +119,17 @@ impl Covered {
     /// Moves a lane on; never back. Nothing is behind `telemetry`.
     pub fn advance(&self, lane: Lane, to: Origin) {
         let mut covered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for other in DATA_LANES {
-            if other == lane || lane == Lane::Telemetry {
-                let origin = covered.entry(other).or_insert(to);
-                *origin = to.max(*origin);
-            }
+        let mut move_on = |lane: Lane| {
+            let origin = covered.entry(lane).or_insert(to);
+            *origin = to.max(*origin);
+        };
+        match lane {
+            Lane::Telemetry => DATA_LANES.into_iter().for_each(move_on),
+            other => move_on(other),
         }
     }
 
-    /// Moves every lane on.
+    /// Moves every lane of readings on.
     pub fn advance_all(&self, to: Origin) {
         self.advance(Lane::Telemetry, to);
     }
@@ -196,7 +199,7 @@ pub fn open(
         sender.on_shed(key, numbers, 0);
     }
     let mut reader = AgentSpool::new(readers, cursor, covered.clone(), book);
-    for lane in DATA_LANES {
+    for lane in DATA_LANES.into_iter().chain([Lane::Alerts]) {
         if let Some(origin) = reader.newest_cover(lane) {
             covered.advance(lane, origin);
         }

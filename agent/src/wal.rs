@@ -12,7 +12,7 @@ mod stage;
 mod wait;
 
 pub use batch::{Batch, Durable};
-pub use queue::{Queue, Room, Tap};
+pub use queue::{Queue, Room, Tap, Tapped};
 pub use record::{KINDS, Message, PubRel, Qos, Record, RecordError, RecordKind, Session, TooLarge};
 pub use replay::{Replay, Replayed};
 pub use stage::{Append, CommittedFrame, StorageState, Wal, WalError};

@@ -102,6 +102,7 @@ fn an_empty_file_gives_the_documented_defaults() {
     let spool = SpoolConfig {
         telemetry: config.spool.telemetry,
         events: config.spool.events,
+        alerts: config.spool.alerts,
         reserve_bytes: config.agent.reserve_bytes,
     };
     assert_eq!(spool, SpoolConfig::default());

@@ -9,6 +9,7 @@ use crate::alert::{
 };
 use crate::decode::Reading;
 use crate::detect::{Judgement, Settings};
+use crate::limits::MESSAGE_ALERTS_MAX;
 use crate::seal::Origin;
 use metrics::counter;
 use tributary_protocol::reading::{Flags, Meta, Value};
@@ -49,6 +50,8 @@ pub(super) struct Series {
     pub(super) watched: Watched,
     pub(super) storm: Storm,
     counts: Counts,
+    /// Alerts that were told with the message at hand.
+    told: usize,
 }
 
 /// A reading, as far as it is judged.
@@ -71,7 +74,13 @@ impl Series {
             settings,
             storm: Storm::default(),
             counts: Counts::default(),
+            told: 0,
         }
+    }
+
+    /// A message begins.
+    pub fn begin(&mut self) {
+        self.told = 0;
     }
 
     pub fn counts(&self) -> Counts {
@@ -166,7 +175,9 @@ impl Series {
         if judged.alert {
             watch.quiet = 0;
             let name = || format!("{} {}", reading.device, reading.metric);
-            if self.storm.admits(meta.received_time, name) {
+            let is_told = self.told < MESSAGE_ALERTS_MAX;
+            if self.storm.admits(meta.received_time, is_told, name) {
+                self.told += 1;
                 self.counts.raised += 1;
                 counter!("tributary_agent_alerts_total", "detector" => DETECTOR).increment(1);
                 let id = identity(&self.storage, self.revision, &seen, earlier);
@@ -178,9 +189,11 @@ impl Series {
             return;
         }
         watch.quiet = watch.quiet.saturating_add(1);
-        if watch.quiet == CLEAR_READINGS
+        if watch.quiet >= CLEAR_READINGS
+            && self.told < MESSAGE_ALERTS_MAX
             && let Some(standing) = watch.standing.take()
         {
+            self.told += 1;
             let text = format!(
                 "{} {} was as usual for {CLEAR_READINGS} readings",
                 reading.device, reading.metric

@@ -40,13 +40,13 @@ impl Default for Storm {
 }
 
 impl Storm {
-    /// Whether an alert of this name is sent; otherwise it is counted.
-    pub fn admits(&mut self, now: i64, name: impl FnOnce() -> String) -> bool {
+    /// Whether an alert of this name is sent, if it may be; otherwise it is counted.
+    pub fn admits(&mut self, now: i64, may_be: bool, name: impl FnOnce() -> String) -> bool {
         let elapsed = now.saturating_sub(self.at).max(0) as u64;
         self.at = self.at.max(now);
         let more = elapsed.saturating_mul(ALERTS_PER_SECOND_MAX);
         self.left = self.left.saturating_add(more).min(FULL);
-        if self.left >= ALERT {
+        if may_be && self.left >= ALERT {
             self.left -= ALERT;
             return true;
         }
@@ -114,7 +114,7 @@ mod tests {
     fn a_burst_is_sent_and_the_rest_is_one_summary_a_second() {
         let mut storm = Storm::default();
         let name = || "a b".to_owned();
-        let sent = (0..1_000).filter(|_| storm.admits(0, name)).count() as u64;
+        let sent = (0..1_000).filter(|_| storm.admits(0, true, name)).count() as u64;
         assert_eq!(sent, ALERTS_BURST_MAX);
         assert_eq!(storm.summary(SUMMARY_US - 1), None);
         let counted = storm.summary(SUMMARY_US).unwrap();
@@ -122,11 +122,11 @@ mod tests {
         assert_eq!(counted.names.len(), STORM_NAMES_MAX);
         assert_eq!(storm.poll_timeout(), None);
         let sent = (0..1_000)
-            .filter(|_| storm.admits(SUMMARY_US, name))
+            .filter(|_| storm.admits(SUMMARY_US, true, name))
             .count() as u64;
         assert_eq!(sent, ALERTS_PER_SECOND_MAX);
         // A clock that goes back gives nothing.
-        assert!(!storm.admits(0, name));
+        assert!(!storm.admits(0, true, name));
         let mut bytes = Vec::new();
         storm.write(&mut bytes);
         assert_eq!(Storm::read(&mut bytes.as_slice()), Some(storm));

@@ -7,10 +7,12 @@
 mod configured;
 mod message;
 
+mod alerts;
 mod keep;
 mod lost;
 mod put_back;
 
+use super::alerts::AlertLane;
 use super::{GivenUp, Lanes, Origin, Waits, text_bytes};
 use crate::catalogue::Catalogue;
 use crate::checkpoint::Checkpoint;
@@ -34,6 +36,7 @@ use tributary_protocol::batch::{Cover, SealError, SealedBatch};
 use tributary_protocol::ids::{BufferId, Lane};
 use tributary_uplink::Sealed;
 
+pub use alerts::{Ask, Asks, JudgeStore};
 use message::How;
 
 /// What ends the stage.
@@ -71,6 +74,8 @@ pub struct SealConfig {
 /// The stage; see the module.
 pub struct SealStage {
     lanes: Lanes,
+    alerts: AlertLane,
+    judged: Option<JudgeStore>,
     marks: Marks,
     rows: Rows,
     spool: SpoolWriter,
@@ -127,6 +132,8 @@ pub struct Stores {
     pub wal: LogReader,
     /// What is looked up and may be rebuilt.
     pub catalogue: Catalogue,
+    /// What the judging stage knows; `None` where there is none.
+    pub judged: Option<JudgeStore>,
 }
 
 impl SealStage {
@@ -141,6 +148,7 @@ impl SealStage {
             texts,
             wal,
             catalogue,
+            judged,
         } = stores;
         checkpoints.prepare(CHECKPOINT_ROOM_BYTES);
         let good = checkpoints.valid().into_iter().find_map(|held| {
@@ -171,6 +179,8 @@ impl SealStage {
         dead.expect(covered.least(), Arc::clone(&config.rules), put_back.clone());
         Self {
             lanes: Lanes::new(config.present, config.delay_us),
+            alerts: AlertLane::new(config.present, covered.of(Lane::Alerts)),
+            judged,
             marks,
             rows: Rows::new(),
             spool,
@@ -218,7 +228,8 @@ impl SealStage {
 
     /// When the stage has to be [ticked](Self::tick) next, on the monotonic clock.
     pub fn poll_timeout(&self) -> Option<i64> {
-        self.lanes.poll_timeout()
+        let alerts = self.alerts.poll_timeout(self.position);
+        self.lanes.poll_timeout().into_iter().chain(alerts).min()
     }
 
     /// Takes in what a replay of the log brings.
@@ -334,6 +345,7 @@ impl SealStage {
         if let Err(error) = self.spool.tick(now) {
             warn!(%error, "what is too old stays for now");
         }
+        self.tick_alerts(now, false)?;
         if self.lanes.is_due(now.monotonic) || self.dead.owes() {
             self.seal(now)?;
         }
@@ -358,6 +370,7 @@ impl SealStage {
     /// # Errors
     /// See [`StageError`].
     pub fn finish(&mut self, now: Now) -> Result<(), StageError> {
+        self.tick_alerts(now, true)?;
         self.seal(now)?;
         self.checkpoint(now)
     }

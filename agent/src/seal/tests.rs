@@ -120,6 +120,7 @@ impl Life {
             texts,
             wal: wal.reader.clone(),
             catalogue: Catalogue::unkept(),
+            judged: None,
         };
         let (sender, sealed) = mpsc::channel(100_000);
         let config = SealConfig {

@@ -1,7 +1,9 @@
 //! What each lane of the spool may hold, and what gives way when that is used up. It carries
 //! nothing out.
 
-use crate::limits::{EVENTS_SPOOL_BYTES, SERIES_SPOOL_BYTES, SPOOL_QUOTA_BYTES};
+use crate::limits::{
+    ALERTS_SPOOL_BYTES, EVENTS_SPOOL_BYTES, SERIES_SPOOL_BYTES, SPOOL_QUOTA_BYTES,
+};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -47,6 +49,8 @@ pub struct SpoolConfig {
     pub telemetry: LanePolicy,
     /// What happened to devices and clients.
     pub events: LanePolicy,
+    /// The lane `alerts`.
+    pub alerts: LanePolicy,
     /// Bytes of the file system that are left free.
     pub reserve_bytes: u64,
 }
@@ -61,6 +65,7 @@ impl Default for SpoolConfig {
         Self {
             telemetry: lane(Policy::DropOldest, SPOOL_QUOTA_BYTES),
             events: lane(Policy::DropOldest, EVENTS_SPOOL_BYTES),
+            alerts: lane(Policy::DropOldest, ALERTS_SPOOL_BYTES),
             reserve_bytes: crate::limits::RESERVE_BYTES,
         }
     }
@@ -75,7 +80,8 @@ impl SpoolConfig {
                 quota_bytes: SERIES_SPOOL_BYTES,
                 max_age: None,
             },
-            Lane::Events | Lane::Alerts => self.events,
+            Lane::Events => self.events,
+            Lane::Alerts => self.alerts,
             Lane::Telemetry | Lane::Aggregates => self.telemetry,
         }
     }

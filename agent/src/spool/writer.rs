@@ -182,7 +182,7 @@ impl SpoolWriter {
     /// When the disk fails.
     pub fn tick(&mut self, now: Now) -> Result<(), LogError> {
         let opened = *self.opened.get_or_insert(now);
-        for lane in DATA_LANES {
+        for lane in DATA_LANES.into_iter().chain([Lane::Alerts]) {
             let log = lane_of(&mut self.lanes, lane);
             let Some(max_age) = log.policy.max_age else {
                 continue;

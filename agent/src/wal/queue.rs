@@ -117,7 +117,6 @@ impl Queue {
         self.shared.lock().tapped = Some(VecDeque::new());
         Tap {
             shared: Arc::clone(&self.shared),
-            seen: Vec::new(),
         }
     }
 
@@ -144,14 +143,24 @@ impl Shared {
 #[derive(Debug)]
 pub struct Tap {
     shared: Arc<Shared>,
-    seen: Vec<Held>,
+}
+
+/// A batch that was pushed; its bytes stay taken until it is dropped.
+#[derive(Debug)]
+pub struct Tapped(Held);
+
+impl std::ops::Deref for Tapped {
+    type Target = Batch;
+
+    fn deref(&self) -> &Batch {
+        &self.0.0
+    }
 }
 
 impl Tap {
-    /// Waits for batches, or until the time is over, and gives those that came; `None` once the
-    /// queue is closed and everything was given. Those that were given before are done with.
-    pub fn next(&mut self, timeout: Duration) -> Option<impl Iterator<Item = &Batch>> {
-        self.seen.clear();
+    /// Waits for batches, or until the time is over, and adds those that came to `out`; whether
+    /// more may come: the queue is open, or something came.
+    pub fn take(&self, timeout: Duration, out: &mut Vec<Tapped>) -> bool {
         let mut state = self.shared.lock();
         let is_idle = |state: &State| !state.closed && state.tapped.iter().all(VecDeque::is_empty);
         if is_idle(&state) {
@@ -161,13 +170,9 @@ impl Tap {
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
             state.tap_waits = false;
         }
-        self.seen
-            .extend(state.tapped.iter_mut().flat_map(|tapped| tapped.drain(..)));
-        if self.seen.is_empty() && state.closed {
-            return None;
-        }
-        drop(state);
-        Some(self.seen.iter().map(|(batch, _)| &**batch))
+        let tapped = state.tapped.iter_mut().flat_map(|tapped| tapped.drain(..));
+        out.extend(tapped.map(Tapped));
+        !(out.is_empty() && state.closed)
     }
 }
 

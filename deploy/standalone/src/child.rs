@@ -82,6 +82,7 @@ pub fn run(arguments: ChildArguments) -> anyhow::Result<ExitCode> {
         mqtt: arguments.mqtt,
         console: arguments.console,
         decode: Rules::builtin(),
+        detect: machine::demo_detection(),
         brokers: Vec::new(),
     };
     match arguments.role {

@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use tokio_util::sync::CancellationToken;
+use tributary_agent::detect::{self, Preset};
 use tributary_agent::pipeline::{self, Agent, StartError};
 use tributary_agent::source::{ListenerConfig, ListenerError};
 use tributary_agent::spool::SpoolConfig;
@@ -97,6 +98,16 @@ pub async fn start_aggregator(
     }
 }
 
+const AGENT_NAME: &str = "standalone";
+
+/// What judges the demo's readings: the preset that has learnt before the first fault comes.
+pub fn demo_detection() -> detect::Settings {
+    detect::Settings {
+        preset: Preset::Sensitive,
+        ..detect::Settings::default()
+    }
+}
+
 /// Starts the agent alone, sending to `uplink`.
 pub async fn start_agent(
     settings: &Settings,
@@ -108,6 +119,7 @@ pub async fn start_agent(
     spool.telemetry.quota_bytes = SPOOL_QUOTA_BYTES;
     let settings = pipeline::Settings {
         data_dir: settings.data_dir.join("agent"),
+        name: AGENT_NAME.to_owned(),
         listener: ListenerConfig::open(
             settings.mqtt,
             tributary_agent::limits::RATE_LIMIT_MESSAGES_PER_S,
@@ -116,6 +128,7 @@ pub async fn start_agent(
         brokers: settings.brokers.clone(),
         wal: tributary_journal::CommitPolicy::default(),
         wal_quota_bytes: WAL_QUOTA_BYTES,
+        detect: settings.detect.clone(),
         spool,
         seal_delay: SEAL_DELAY,
         uplink: Some(UplinkConfig {
@@ -128,7 +141,7 @@ pub async fn start_agent(
                 certificate: files.agent_certificate.clone(),
                 key: files.agent_key.clone(),
             },
-            name: "standalone".to_owned(),
+            name: AGENT_NAME.to_owned(),
             drain_deadline: DRAIN_DEADLINE,
         }),
         drain_deadline: DRAIN_DEADLINE,

@@ -34,6 +34,7 @@ impl RunArguments {
             mqtt: self.mqtt.unwrap_or(file.mqtt),
             console: self.console.unwrap_or(file.console),
             decode: file.decode,
+            detect: file.detect,
             brokers: file.brokers,
         })
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tributary_agent::config::brokers;
 use tributary_agent::decode::Rules;
+use tributary_agent::detect;
 use tributary_agent::limits::CONFIG_BYTES_MAX;
 use tributary_agent::source::BrokerConfig;
 use tributary_settings::{Diagnostic, Document};
@@ -23,6 +24,8 @@ pub struct Settings {
     pub console: SocketAddr,
     /// How messages are read: `[[decode]]`, as in the agent's own configuration.
     pub decode: Arc<Rules>,
+    /// What judges readings: `[detect]`, as there.
+    pub detect: detect::Settings,
     /// The user's brokers: `[[source.mqtt]]`, as there.
     pub brokers: Vec<BrokerConfig>,
 }
@@ -35,6 +38,7 @@ impl Default for Settings {
             mqtt: SocketAddr::new(loopback, 1883),
             console: SocketAddr::new(loopback, 8080),
             decode: Rules::builtin(),
+            detect: detect::Settings::default(),
             brokers: Vec::new(),
         }
     }
@@ -108,6 +112,7 @@ impl Settings {
                 mqtt: machine.read("mqtt", address).unwrap_or(defaults.mqtt),
                 console: machine.read("console", address).unwrap_or(defaults.console),
                 decode: Rules::read(&mut root),
+                detect: detect::Settings::read(&mut root.section("detect")),
                 brokers: brokers(&mut root.section("source")),
             }
         };

@@ -1,6 +1,6 @@
 //! Checkpoints of the sealing stage, and what of the log may go behind them.
 
-use super::{Checkpoint, LifeId, LogError, Now, Origin, SealStage, StageError};
+use super::{Ask, Checkpoint, LifeId, LogError, Now, Origin, SealStage, StageError};
 use crate::limits::{CHECKPOINT_ROOM_BYTES, CHECKPOINT_SHARE, CHECKPOINT_WAL_BYTES};
 use tracing::warn;
 
@@ -8,14 +8,27 @@ impl SealStage {
     /// Whether the log takes more than half its quota, or finds no room on the disk, and a
     /// checkpoint would let it be trimmed.
     pub(super) fn wants_room(&self) -> bool {
-        let held: u64 = self
-            .wal
-            .segments()
-            .iter()
-            .map(|segment| segment.bytes)
-            .sum();
-        let short = held > self.wal_quota_bytes / 2 || self.wal.is_short();
-        short && self.trimmed_to != self.position
+        let short = self.held_bytes() > self.wal_quota_bytes / 2 || self.wal.is_short();
+        if !short || self.trimmed_to == self.position {
+            return false;
+        }
+        let is_held = |older: Origin| self.unneeded(older).is_none_or(|to| to < older);
+        if self.older.is_some_and(is_held) {
+            // A checkpoint of this stage alone would free nothing.
+            self.ask_judge(Ask::Urgent);
+            return false;
+        }
+        true
+    }
+
+    /// Whether the log will soon take nothing.
+    pub(super) fn is_pressed(&self) -> bool {
+        self.held_bytes() > self.wal_quota_bytes / 4 * 3 || self.wal.is_short()
+    }
+
+    fn held_bytes(&self) -> u64 {
+        let segments = self.wal.segments();
+        segments.iter().map(|segment| segment.bytes).sum()
     }
 
     /// Keeps what is known at the present message, and lets go of the log before the older of
@@ -47,14 +60,18 @@ impl SealStage {
             .max(CHECKPOINT_WAL_BYTES)
             .min(self.checkpoint_bytes_max);
         self.catalogue.commit();
-        if let Some(older) = self.older.replace(position) {
-            match self.trim_wal(older) {
-                Ok(()) => {
-                    self.trimmed_to = Some(older);
-                    self.configurations.forget_before(older);
-                }
-                Err(error) => warn!(%error, "the log can't be trimmed"),
+        let older = self.older.replace(position);
+        self.ask_judge(Ask::Useful);
+        let Some(unneeded) = older.and_then(|older| self.unneeded(older)) else {
+            return Ok(());
+        };
+        match self.trim_wal(unneeded) {
+            Ok(()) => {
+                // Beyond that, the judging stage comes sooner or later.
+                self.trimmed_to = older;
+                self.configurations.forget_before(unneeded);
             }
+            Err(error) => warn!(%error, "the log can't be trimmed"),
         }
         Ok(())
     }

@@ -134,6 +134,7 @@ impl Gateway {
         };
         let spool = spool::open(&disk, &spool::dir(dir), present(), &spool_config)?;
         let stores = Stores {
+            judged: None,
             spool: spool.writer,
             covered: spool.covered,
             dead: DeadLetters::open(&disk, &dir.join("deadletter"), present(), 0)?,

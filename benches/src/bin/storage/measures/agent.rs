@@ -147,6 +147,7 @@ fn open_stage(
     let shared: Arc<dyn Disk> = Arc::new(disk.clone());
     let spool = spool::open(&shared, &spool::dir(dir), present(), &spool_config())?;
     let stores = Stores {
+        judged: None,
         spool: spool.writer,
         covered: spool.covered,
         dead: DeadLetters::open(&shared, &dir.join("deadletter"), present(), 0)?,

@@ -1,0 +1,207 @@
+//! The judging stage's thread: replays the log as far as it was durable, then judges what is handed
+//! to the log, before that is. What it says is published at once, and given to the sealing stage.
+
+use super::clock::Clock;
+use crate::judge::{Judge, Said, tick_record};
+use crate::limits::{CHECKPOINT_SHARE, CHECKPOINT_WAL_BYTES};
+use crate::seal::{Ask, Asks, FromJudge, IDLE_WAIT, Origin};
+use crate::wal::{Queue, Replay, Tap};
+use metrics::{counter, gauge, histogram};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+use tracing::{error, info};
+use tributary_journal::LogError;
+use tributary_protocol::ids::BufferId;
+
+/// Publishes the present state of a topic.
+pub(super) type Publish = Box<dyn Fn(&str, &str) + Send>;
+
+/// Everything that the thread has.
+pub(super) struct Judging {
+    pub judge: Judge,
+    /// What the log held before this life.
+    pub replay: Replay,
+    /// What it is handed in this one.
+    pub tap: Tap,
+    /// This life.
+    pub present: BufferId,
+    /// Alerts of messages before this one are stored already.
+    pub covered: Option<Origin>,
+    pub judged: mpsc::Sender<FromJudge>,
+    pub publish: Publish,
+    pub queue: Queue,
+    pub asks: Asks,
+    /// Most bytes of the log between two checkpoints.
+    pub checkpoint_bytes_max: u64,
+    pub clock: Clock,
+}
+
+/// Nobody takes what is said any more.
+struct Gone;
+
+impl Judging {
+    /// Runs until the log's queue is closed and everything in it is judged.
+    pub fn run(mut self) {
+        match self.replay() {
+            Ok(Ok(())) => {}
+            Ok(Err(Gone)) => return,
+            Err(error) => {
+                error!(%error, "the log can't be replayed: nothing is judged in this life");
+                return;
+            }
+        }
+        for (topic, json) in self.judge.standing() {
+            (self.publish)(&topic, json);
+        }
+        // The sealing stage is gone, and the agent ends, when that is an error.
+        let _ = self.live();
+    }
+
+    fn replay(&mut self) -> Result<Result<(), Gone>, LogError> {
+        let begun = Instant::now();
+        let mut said = Vec::new();
+        let mut records = 0_u64;
+        while let Some(step) = self.replay.next_step()? {
+            self.judge.replayed(&step, self.clock.now().wall, &mut said);
+            records += 1;
+            if self.tell(&mut said, None).is_err() {
+                return Ok(Err(Gone));
+            }
+        }
+        info!(records, took = ?begun.elapsed(), "log judged");
+        Ok(Ok(()))
+    }
+
+    fn live(&mut self) -> Result<(), Gone> {
+        let mut origin = Origin {
+            buffer: self.present,
+            number: 0,
+        };
+        let (mut tapped, mut said) = (Vec::new(), Vec::new());
+        let (mut bytes_since, mut due) = (0_u64, 0_u64);
+        let mut ticked = None;
+        let mut measured = Instant::now();
+        loop {
+            let wait = self.wait();
+            if !self.tap.take(wait, &mut tapped) {
+                break;
+            }
+            let now = self.clock.now().wall;
+            for batch in tapped.drain(..) {
+                for (kind, bytes) in batch.iter() {
+                    self.judge.record(origin, kind, bytes, now, &mut said);
+                    origin.number += 1;
+                    bytes_since += bytes.len() as u64;
+                    if !said.is_empty() {
+                        self.tell(&mut said, Some(now))?;
+                    }
+                }
+            }
+            self.tick(&mut ticked);
+            let is_wanted = match self.asks.take() {
+                Ask::No => false,
+                Ask::Useful => bytes_since >= due,
+                Ask::Urgent => bytes_since > 0,
+            };
+            if is_wanted {
+                due = self.checkpoint()?;
+                bytes_since = 0;
+            }
+            if measured.elapsed() >= IDLE_WAIT {
+                self.measure();
+                measured = Instant::now();
+            }
+        }
+        self.measure();
+        self.checkpoint().map(|_| ())
+    }
+
+    fn wait(&self) -> Duration {
+        let due = self.judge.poll_timeout();
+        let us = due.map(|at| at.saturating_sub(self.clock.now().wall).max(0));
+        let due = us.map(|us| Duration::from_micros(us.unsigned_abs()));
+        due.map_or(IDLE_WAIT, |due| due.min(IDLE_WAIT))
+    }
+
+    /// Has the log say that time has passed, once for each time that is due.
+    fn tick(&self, ticked: &mut Option<i64>) {
+        let now = self.clock.now().wall;
+        let due = self.judge.poll_timeout().filter(|due| *due <= now);
+        if due.is_none() || due == *ticked {
+            return;
+        }
+        let tick = tick_record(now);
+        if let Some(room) = self.queue.try_room(tick.len_bytes()) {
+            self.queue.push(tick, room);
+            *ticked = due;
+        }
+    }
+
+    /// Publishes what was said, and hands it on; in a replay only what is not stored yet.
+    fn tell(&self, said: &mut Vec<Said>, live: Option<i64>) -> Result<(), Gone> {
+        let mut at = None;
+        let mut alerts = Vec::new();
+        for Said {
+            origin,
+            topic,
+            alert,
+        } in said.drain(..)
+        {
+            if live.is_none() && self.covered.is_some_and(|covered| origin < covered) {
+                continue;
+            }
+            let present = match &alert {
+                Some(alert) => alert.is_present.then_some(alert.json.as_str()),
+                None => Some(""),
+            };
+            if let Some(present) = present {
+                (self.publish)(&topic, present);
+            }
+            if let Some(alert) = alert {
+                if live.is_some() {
+                    let late_us = self.clock.now().wall - alert.meta.received_time;
+                    histogram!("tributary_agent_alert_seconds").record(late_us as f64 / 1e6);
+                }
+                at = Some(origin);
+                alerts.push(alert);
+            }
+        }
+        match at {
+            Some(origin) => self.send(FromJudge::Said { origin, alerts }),
+            None => Ok(()),
+        }
+    }
+
+    fn send(&self, from: FromJudge) -> Result<(), Gone> {
+        self.judged.blocking_send(from).map_err(|_| Gone)
+    }
+
+    /// Hands on what is known; gives how many bytes of the log are due before the next time.
+    fn checkpoint(&self) -> Result<u64, Gone> {
+        let mut body = Vec::new();
+        let Some(at) = self.judge.write_checkpoint(&mut body) else {
+            return Ok(0);
+        };
+        let due = (body.len() as u64 * CHECKPOINT_SHARE)
+            .max(CHECKPOINT_WAL_BYTES)
+            .min(self.checkpoint_bytes_max);
+        self.send(FromJudge::Checkpoint { at, body })?;
+        // Asked for more often than that only at a start and an end.
+        Ok(due / 2)
+    }
+
+    fn measure(&self) {
+        let counts = self.judge.counts();
+        gauge!("tributary_agent_watched_series").set(self.judge.watched() as f64);
+        for (reason, count) in [
+            ("text", counts.texts),
+            ("not_finite", counts.not_finite),
+            ("late", counts.late),
+        ] {
+            counter!("tributary_agent_unjudged_readings_total", "reason" => reason).absolute(count);
+        }
+        counter!("tributary_agent_judged_readings_total").absolute(counts.judged);
+        counter!("tributary_agent_suspect_times_total").absolute(counts.suspect);
+        counter!("tributary_agent_forgotten_series_total").absolute(counts.forgotten);
+    }
+}

@@ -1,0 +1,115 @@
+//! The sealing stage's thread: replays the log, then takes what is durable, and what the judging
+//! stage says about it.
+
+use super::clock::Clock;
+use super::{Ended, PipelineError};
+use crate::seal::{FromJudge, IDLE_WAIT, Origin, SealStage, StageError};
+use crate::source::Sessions;
+use crate::wal::{CommittedFrame, Replay};
+use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+use tributary_journal::Damage;
+use tributary_protocol::ids::BufferId;
+
+/// Everything that the thread has.
+pub(super) struct Sealing {
+    pub stage: SealStage,
+    /// What the log held before this life.
+    pub replay: Replay,
+    pub committed: mpsc::Receiver<CommittedFrame>,
+    /// What the judging stage says; ends behind its last checkpoint.
+    pub judged: mpsc::Receiver<FromJudge>,
+    /// Told what sessions the log knows of.
+    pub sessions: Sessions,
+    pub clock: Clock,
+    pub handle: Handle,
+}
+
+enum Next {
+    Frame(CommittedFrame),
+    Judged(FromJudge),
+    Nothing,
+    End,
+}
+
+impl Sealing {
+    /// Runs; when it can't go on, nothing that comes could be sealed, and the listener ends.
+    pub fn run_to_end(mut self, damage: &[Damage], listening: &CancellationToken) -> Ended {
+        let ended = self.run(damage);
+        if ended.is_err() {
+            listening.cancel();
+        }
+        Ended::Sealing(ended)
+    }
+
+    fn run(&mut self, damage: &[Damage]) -> Result<(), PipelineError> {
+        self.replay()?;
+        self.sessions
+            .replayed(self.stage.sessions(), Instant::now());
+        for damage in damage {
+            self.stage.declare_damage(damage, self.clock.now())?;
+        }
+        self.stage.tick(self.clock.now())?;
+        loop {
+            match self.next() {
+                Next::Frame(frame) => self.frame(&frame)?,
+                Next::Judged(from) => self.stage.judged(from),
+                Next::Nothing => self.stage.idle()?,
+                Next::End => break,
+            }
+            self.stage.tick(self.clock.now())?;
+        }
+        // Everything is durable by now, so that nothing waits here for more.
+        while let Some(from) = self.handle.block_on(self.judged.recv()) {
+            self.stage.judged(from);
+            self.stage.tick(self.clock.now())?;
+        }
+        Ok(self.stage.finish(self.clock.now())?)
+    }
+
+    fn replay(&mut self) -> Result<(), PipelineError> {
+        let begun = Instant::now();
+        let mut messages = 0u64;
+        while let Some(step) = self.replay.next_step()? {
+            self.stage.replayed(&step, self.clock.now())?;
+            messages += 1;
+        }
+        info!(messages, took = ?begun.elapsed(), "log replayed");
+        Ok(())
+    }
+
+    /// What comes next. Both receivers keep what was not taken, and a judging stage that ended is
+    /// not asked again.
+    fn next(&mut self) -> Next {
+        let due = self
+            .stage
+            .poll_timeout()
+            .map(|at| at - self.clock.now().monotonic);
+        let due = due.map(|us| Duration::from_micros(u64::try_from(us).unwrap_or(0)));
+        let wait = due.map_or(IDLE_WAIT, |due| due.min(IDLE_WAIT));
+        let takes_judged = self.stage.takes_judged() && !self.judged.is_closed();
+        let Self {
+            committed, judged, ..
+        } = self;
+        self.handle.block_on(async {
+            tokio::select! {
+                biased;
+                Some(from) = judged.recv(), if takes_judged => Next::Judged(from),
+                frame = committed.recv() => frame.map_or(Next::End, Next::Frame),
+                () = tokio::time::sleep(wait) => Next::Nothing,
+            }
+        })
+    }
+
+    fn frame(&mut self, frame: &CommittedFrame) -> Result<(), StageError> {
+        let buffer = BufferId(frame.life.0);
+        for (number, kind, bytes) in frame.records() {
+            let origin = Origin { buffer, number };
+            self.stage.record(origin, kind, bytes, self.clock.now())?;
+        }
+        Ok(())
+    }
+}
