@@ -23,6 +23,7 @@ use tributary_protocol::ids::LaneKey;
 use tributary_protocol::session::{LaneCursor, Trim};
 use tributary_uplink::{Sealed, Spool};
 
+mod alerts;
 mod bad_input;
 mod configured;
 mod given_up;
@@ -48,6 +49,8 @@ struct Life {
     stage: SealStage,
     spool: AgentSpool,
     sealed: mpsc::Receiver<Sealed>,
+    /// What the lane `alerts` covered when it was opened.
+    alerts_covered: Option<Origin>,
     now: i64,
 }
 
@@ -84,6 +87,7 @@ impl Life {
             rules,
             (wal_segment_bytes, checkpoint_bytes_max),
             letters,
+            None,
         )
     }
 
@@ -93,6 +97,7 @@ impl Life {
         rules: &Arc<Rules>,
         (wal_segment_bytes, checkpoint_bytes_max): (u64, u64),
         letters: LogConfig,
+        judged: Option<JudgeStore>,
     ) -> (Self, LogReader) {
         let dir = Path::new(DATA);
         disk.create_dir_all(dir).unwrap();
@@ -112,6 +117,7 @@ impl Life {
             ..SpoolConfig::default()
         };
         let spool = spool::open(disk, &spool::dir(dir), present, &config).unwrap();
+        let alerts_covered = spool.covered.of(Lane::Alerts);
         let stores = Stores {
             spool: spool.writer,
             covered: spool.covered,
@@ -120,7 +126,7 @@ impl Life {
             texts,
             wal: wal.reader.clone(),
             catalogue: Catalogue::unkept(),
-            judged: None,
+            judged,
         };
         let (sender, sealed) = mpsc::channel(100_000);
         let config = SealConfig {
@@ -138,6 +144,7 @@ impl Life {
             stage,
             spool: spool.reader,
             sealed,
+            alerts_covered,
             now: 0,
         };
         (life, wal.reader)

@@ -72,7 +72,7 @@ fn open(disk: &Arc<dyn Disk>) -> (Life, LogReader) {
         ..log_config(LogKind::DeadLetter, WAL_SEGMENT_BYTES)
     };
     let wal = (WAL_SEGMENT_BYTES, CHECKPOINT_WAL_BYTES);
-    Life::open_as(disk, &Rules::builtin(), wal, letters)
+    Life::open_as(disk, &Rules::builtin(), wal, letters, None)
 }
 
 /// A message whose series are all new: once their names have no room it is a letter.
@@ -234,7 +234,7 @@ fn small(disk: &Arc<dyn Disk>, sent: &mut Sent) -> Option<Life> {
     let rules = Rules::builtin();
     let texts = Texts::open(Arc::clone(disk), &Path::new(DATA).join("config")).ok()?;
     texts.keep(&rules).ok()?;
-    let (mut life, log) = Life::open_as(disk, &rules, wal, letters);
+    let (mut life, log) = Life::open_as(disk, &rules, wal, letters, None);
     sent.settle(Some(&log));
     life.replay(log)?;
     with_rules(&mut life, true)?;

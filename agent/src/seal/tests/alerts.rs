@@ -1,0 +1,322 @@
+//! The judging stage ahead of the log and the sealing stage behind it, over power cuts: every alert
+//! stands in its lane exactly once, and is the one that a log without a crash gives.
+
+use super::*;
+use crate::alert::AlertState;
+use crate::configuration::{Announcement, Configurations, InForce};
+use crate::detect::{Preset, Settings};
+use crate::judge::Judge;
+use std::collections::VecDeque;
+
+const STORAGE: &[u8] = b"agent";
+const DEVICES: u64 = 3;
+
+fn settings() -> Settings {
+    Settings {
+        preset: Preset::Sensitive,
+        weekly: false,
+        ..Settings::default()
+    }
+}
+
+fn announcements() -> Vec<(RecordKind, Vec<u8>)> {
+    let text = settings().text();
+    let rules = Announcement(Rules::builtin().hash()).write();
+    let detection = [&[1], text.as_bytes()].concat();
+    vec![
+        (RecordKind::Configuration, rules),
+        (RecordKind::Detection, detection),
+    ]
+}
+
+/// A value that wanders, and now and then one that does not belong.
+fn reading(device: u64, seq: i64, dup: bool) -> Vec<u8> {
+    let odd = seq > 110 && (seq + device as i64 * 7) % 37 == 0;
+    let value = (seq as f64 * 0.7).sin() + if odd { 50.0 + seq as f64 } else { 0.0 };
+    let ts = 1_700_000_000_000_000 + seq * 1_000_000;
+    let payload = format!("{{\"value\":{value},\"seq\":{seq},\"ts\":{ts}}}");
+    let mut out = Vec::new();
+    Message {
+        session: device,
+        qos: Qos::AtLeastOnce,
+        dup,
+        retain: false,
+        v5: false,
+        will: false,
+        broker: false,
+        packet_id: (seq % 60 + 1) as u16,
+        received_time: ts,
+        topic: &format!("site/d{device}/m"),
+        properties: UserProperties::NONE,
+        payload: payload.as_bytes(),
+    }
+    .write(&mut out);
+    out
+}
+
+fn configurations(disk: &Arc<dyn Disk>) -> impl Fn(InForce) -> Configurations {
+    let texts = Texts::open(Arc::clone(disk), &Path::new(DATA).join("config")).unwrap();
+    move |in_force| Configurations::new(texts.clone(), Rules::builtin(), in_force)
+}
+
+/// A life with the judging stage, which is ahead.
+struct Gateway {
+    life: Life,
+    judge: Judge,
+    /// What it said, and the sealing stage was not yet given.
+    said: VecDeque<FromJudge>,
+    next: u64,
+    asks: Asks,
+}
+
+impl Gateway {
+    fn open(disk: &Arc<dyn Disk>) -> (Self, LogReader) {
+        let dir = Path::new(DATA);
+        disk.create_dir_all(dir).unwrap();
+        let checkpoints = Checkpoints::open(Arc::clone(disk), &dir.join("ckpt"), "judge").unwrap();
+        let configurations = configurations(disk);
+        let good = checkpoints
+            .valid()
+            .into_iter()
+            .find_map(|held| Judge::read_checkpoint(STORAGE, &configurations, &held.body).ok());
+        let judge = good.unwrap_or_else(|| Judge::new(STORAGE, configurations(InForce::default())));
+        let store = JudgeStore::new(checkpoints, judge.position());
+        let asks = store.asks();
+        let letters = log_config(LogKind::DeadLetter, WAL_SEGMENT_BYTES);
+        let rules = Rules::builtin();
+        let (life, wal) = Life::open_as(disk, &rules, (64 * 1024, 4 * 1024), letters, Some(store));
+        let gateway = Self {
+            life,
+            judge,
+            said: VecDeque::new(),
+            next: 0,
+            asks,
+        };
+        (gateway, wal)
+    }
+
+    /// Replays the log for both stages, and begins this life's.
+    fn begin(&mut self, wal: LogReader) -> Option<()> {
+        let from = self.judge.position();
+        let from = from.map(|at| (LifeId(at.buffer.0), at.number));
+        let mut replay = Replay::new(wal.clone(), from);
+        let mut said = Vec::new();
+        while let Some(step) = replay.next_step().unwrap() {
+            self.judge.replayed(&step, 0, &mut said);
+            self.keep(&mut said);
+        }
+        let covered = self.life.alerts_covered;
+        let is_new = |from: &FromJudge| match from {
+            FromJudge::Said { origin, .. } => covered.is_none_or(|covered| *origin >= covered),
+            FromJudge::Checkpoint { .. } => true,
+        };
+        self.said.retain(is_new);
+        self.life.replay(wal)?;
+        self.commit(&announcements())
+    }
+
+    /// What was said with one record.
+    fn keep(&mut self, said: &mut Vec<crate::judge::Said>) {
+        let Some(origin) = said.first().map(|said| said.origin) else {
+            return;
+        };
+        let alerts = said.drain(..).filter_map(|said| said.alert).collect();
+        self.said.push_back(FromJudge::Said { origin, alerts });
+    }
+
+    /// Judges records, and then makes them durable.
+    fn commit(&mut self, records: &[(RecordKind, Vec<u8>)]) -> Option<()> {
+        if records.is_empty() {
+            return Some(());
+        }
+        let mut said = Vec::new();
+        for (kind, bytes) in records {
+            let origin = Origin {
+                buffer: self.life.present,
+                number: self.next,
+            };
+            self.next += 1;
+            self.judge.record(origin, kind.code(), bytes, 0, &mut said);
+            self.keep(&mut said);
+        }
+        self.life.commit_records(records)
+    }
+
+    /// The sealing stage hears some of what was said, and does what is due.
+    fn hear(&mut self, most: u64, asked: bool) -> Option<()> {
+        if self.asks.take() != Ask::No || asked {
+            let mut body = Vec::new();
+            if let Some(at) = self.judge.write_checkpoint(&mut body) {
+                self.said.push_back(FromJudge::Checkpoint { at, body });
+            }
+        }
+        for _ in 0..most {
+            let is_taken = self.life.stage.takes_judged();
+            let Some(from) = self.said.pop_front_if(|_| is_taken) else {
+                break;
+            };
+            self.life.stage.judged(from);
+        }
+        stored(self.life.stage.tick(self.life.now()))
+    }
+}
+
+/// What the lane holds: how often each alert stands there, by id and state.
+#[derive(Default)]
+struct Lake {
+    alerts: BTreeMap<(String, String), u32>,
+    seen: BTreeMap<LaneKey, u64>,
+}
+
+impl Lake {
+    fn collect(&mut self, life: &mut Life) -> Option<()> {
+        let mut decoder = Decoder::new();
+        let starts = life.spool.lane_starts().into_iter();
+        let lanes: Vec<_> = starts.map(|start| (start.key, start.end)).collect();
+        for (key, end) in lanes {
+            let next = self.seen.entry(key).or_default();
+            for number in *next..end {
+                let LaneKey { buffer, lane } = key;
+                if lane == Lane::Alerts {
+                    let batch = life
+                        .spool
+                        .read(BatchKey {
+                            buffer,
+                            lane,
+                            number,
+                        })
+                        .ok()?;
+                    let Content::Readings(readings) = batch.decode(&mut decoder).unwrap() else {
+                        panic!("nothing is declared in this lane");
+                    };
+                    for row in readings.rows() {
+                        let Value::Str(json) = readings.value(row) else {
+                            panic!("an alert is a text");
+                        };
+                        let alert: serde_json::Value = serde_json::from_str(json).unwrap();
+                        let text = |key: &str| alert[key].as_str().unwrap().to_owned();
+                        *self.alerts.entry((text("id"), text("state"))).or_default() += 1;
+                    }
+                }
+                *next = number + 1;
+            }
+            life.spool.trim(Trim { key, below: end });
+        }
+        let cursor: [LaneCursor; 0] = [];
+        life.spool.save(&cursor);
+        Some(())
+    }
+}
+
+/// What a log without a crash gives.
+fn expected(next: &[i64]) -> BTreeMap<(String, String), u32> {
+    let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1));
+    let mut judge = Judge::new(STORAGE, configurations(&disk)(InForce::default()));
+    let (mut said, mut number) = (Vec::new(), 0);
+    let mut record = |kind: RecordKind, bytes: &[u8]| {
+        let origin = Origin {
+            buffer: BufferId::new(1, 1),
+            number,
+        };
+        number += 1;
+        judge.record(origin, kind.code(), bytes, 0, &mut said);
+    };
+    for (kind, bytes) in announcements() {
+        record(kind, &bytes);
+    }
+    for (device, next) in (0..DEVICES).zip(next) {
+        for seq in 0..*next {
+            record(RecordKind::Message, &reading(device, seq, false));
+        }
+    }
+    let mut alerts = BTreeMap::new();
+    for spoken in said.into_iter().filter_map(|said| said.alert) {
+        let alert: serde_json::Value = serde_json::from_str(&spoken.json).unwrap();
+        let state = match spoken.state {
+            AlertState::Raised => "raised",
+            AlertState::Cleared => "cleared",
+        };
+        let id = alert["id"].as_str().unwrap().to_owned();
+        *alerts.entry((id, state.to_owned())).or_default() += 1;
+    }
+    alerts
+}
+
+fn run(seed: u64) -> usize {
+    let mut disk = Arc::new(SimDisk::new(seed));
+    let mut random = Random(seed * 2 + 1);
+    let mut lake = Lake::default();
+    let (mut acked, mut next) = ([0_i64; 3], [0_i64; 3]);
+    for life_number in 0..10 {
+        let dynamic: Arc<dyn Disk> = disk.clone();
+        let (mut gateway, wal) = Gateway::open(&dynamic);
+        let last = life_number == 9;
+        if !last {
+            disk.power_off_after(20 + random.below(150));
+        }
+        let mut powered = gateway.begin(wal).is_some();
+        for _ in 0..60 {
+            if !powered {
+                break;
+            }
+            gateway.life.now += 40_000;
+            let device = random.below(DEVICES);
+            let place = device as usize;
+            let resent = (acked[place]..next[place]).map(|seq| reading(device, seq, true));
+            let mut records: Vec<_> = resent.map(|bytes| (RecordKind::Message, bytes)).collect();
+            for _ in 0..random.below(20) {
+                records.push((RecordKind::Message, reading(device, next[place], false)));
+                next[place] += 1;
+            }
+            powered = gateway.commit(&records).is_some();
+            if powered {
+                acked[place] = next[place];
+            }
+            let (most, asked) = (random.below(6), random.below(10) == 0);
+            powered = powered && gateway.hear(most, asked).is_some();
+            powered = powered && (random.below(5) > 0 || lake.collect(&mut gateway.life).is_some());
+        }
+        if last {
+            for device in 0..DEVICES {
+                let place = device as usize;
+                let resent = (acked[place]..next[place]).map(|seq| reading(device, seq, true));
+                let records: Vec<_> = resent.map(|bytes| (RecordKind::Message, bytes)).collect();
+                gateway.commit(&records).unwrap();
+            }
+            while !gateway.said.is_empty() {
+                gateway.hear(u64::MAX, false).unwrap();
+            }
+            gateway.life.stage.finish(gateway.life.now()).unwrap();
+            lake.collect(&mut gateway.life).unwrap();
+            break;
+        }
+        let survival = match random.below(3) {
+            0 => Survival::Nothing,
+            1 => Survival::RandomHalf(seed),
+            _ => Survival::All,
+        };
+        drop(gateway);
+        disk = Arc::new(disk.crash(survival));
+    }
+    let expected = expected(&next);
+    let missing: Vec<_> = expected
+        .keys()
+        .filter(|key| !lake.alerts.contains_key(*key))
+        .collect();
+    let doubled = lake
+        .alerts
+        .iter()
+        .filter(|(key, count)| expected.get(*key) != Some(*count));
+    let doubled: Vec<_> = doubled.collect();
+    assert!(
+        missing.is_empty() && doubled.is_empty(),
+        "seed {seed}: {missing:?} {doubled:?}"
+    );
+    lake.alerts.len()
+}
+
+#[test]
+fn whenever_the_power_fails_every_alert_is_stored_once() {
+    let alerts: usize = (0..12).map(run).sum();
+    assert!(alerts > 100, "only {alerts} alerts");
+}
