@@ -65,6 +65,8 @@ struct Gateway {
     judge: Judge,
     /// What it said, and the sealing stage was not yet given.
     said: VecDeque<FromJudge>,
+    /// What was judged, and is not durable yet: records of a device up to a message.
+    ahead: VecDeque<(Vec<(RecordKind, Vec<u8>)>, usize, i64)>,
     next: u64,
     asks: Asks,
 }
@@ -89,6 +91,7 @@ impl Gateway {
             life,
             judge,
             said: VecDeque::new(),
+            ahead: VecDeque::new(),
             next: 0,
             asks,
         };
@@ -112,7 +115,8 @@ impl Gateway {
         };
         self.said.retain(is_new);
         self.life.replay(wal)?;
-        self.commit(&announcements())
+        self.judge(&announcements());
+        self.life.commit_records(&announcements())
     }
 
     /// What was said with one record.
@@ -124,11 +128,8 @@ impl Gateway {
         self.said.push_back(FromJudge::Said { origin, alerts });
     }
 
-    /// Judges records, and then makes them durable.
-    fn commit(&mut self, records: &[(RecordKind, Vec<u8>)]) -> Option<()> {
-        if records.is_empty() {
-            return Some(());
-        }
+    /// Judges records, which are not durable yet.
+    fn judge(&mut self, records: &[(RecordKind, Vec<u8>)]) {
         let mut said = Vec::new();
         for (kind, bytes) in records {
             let origin = Origin {
@@ -139,7 +140,15 @@ impl Gateway {
             self.judge.record(origin, kind.code(), bytes, 0, &mut said);
             self.keep(&mut said);
         }
-        self.life.commit_records(records)
+    }
+
+    /// Makes the oldest frame that was judged durable.
+    fn commit(&mut self, acked: &mut [i64]) -> Option<()> {
+        if let Some((records, place, upto)) = self.ahead.pop_front() {
+            self.life.commit_records(&records)?;
+            acked[place] = upto;
+        }
+        Some(())
     }
 
     /// The sealing stage hears some of what was said, and does what is due.
@@ -255,6 +264,8 @@ fn run(seed: u64) -> usize {
             disk.power_off_after(20 + random.below(150));
         }
         let mut powered = gateway.begin(wal).is_some();
+        // What clients redeliver, and then what they measure.
+        let mut sent = acked;
         for _ in 0..60 {
             if !powered {
                 break;
@@ -262,26 +273,38 @@ fn run(seed: u64) -> usize {
             gateway.life.now += 40_000;
             let device = random.below(DEVICES);
             let place = device as usize;
-            let resent = (acked[place]..next[place]).map(|seq| reading(device, seq, true));
-            let mut records: Vec<_> = resent.map(|bytes| (RecordKind::Message, bytes)).collect();
+            let mut records = Vec::new();
+            for seq in sent[place]..next[place] {
+                records.push((RecordKind::Message, reading(device, seq, true)));
+            }
             for _ in 0..random.below(20) {
                 records.push((RecordKind::Message, reading(device, next[place], false)));
                 next[place] += 1;
             }
-            powered = gateway.commit(&records).is_some();
-            if powered {
-                acked[place] = next[place];
+            sent[place] = next[place];
+            if !records.is_empty() {
+                gateway.judge(&records);
+                gateway.ahead.push_back((records, place, next[place]));
             }
             let (most, asked) = (random.below(6), random.below(10) == 0);
-            powered = powered && gateway.hear(most, asked).is_some();
+            powered = gateway.hear(most, asked).is_some();
+            while powered && gateway.ahead.len() as u64 > random.below(4) {
+                powered = gateway.commit(&mut acked).is_some();
+            }
             powered = powered && (random.below(5) > 0 || lake.collect(&mut gateway.life).is_some());
         }
         if last {
             for device in 0..DEVICES {
                 let place = device as usize;
-                let resent = (acked[place]..next[place]).map(|seq| reading(device, seq, true));
+                let resent = (sent[place]..next[place]).map(|seq| reading(device, seq, true));
                 let records: Vec<_> = resent.map(|bytes| (RecordKind::Message, bytes)).collect();
-                gateway.commit(&records).unwrap();
+                if !records.is_empty() {
+                    gateway.judge(&records);
+                    gateway.ahead.push_back((records, place, next[place]));
+                }
+            }
+            while !gateway.ahead.is_empty() {
+                gateway.commit(&mut acked).unwrap();
             }
             while !gateway.said.is_empty() {
                 gateway.hear(u64::MAX, false).unwrap();
