@@ -3,14 +3,15 @@
 
 use crate::keeper::{KeeperHandle, StatusReport};
 use crate::lake::LakeStatus;
+use crate::limits::{ALERTS_LISTED_DEFAULT, ALERTS_RECENT_MAX};
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::sync::{Arc, OnceLock};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -53,6 +54,8 @@ struct LakeReport {
     position: u64,
     lag_entries: u64,
     rows: u64,
+    alerts: u64,
+    foreign_alerts: u64,
     files: u64,
     flushes: u64,
     refused_batches: u64,
@@ -89,6 +92,8 @@ impl Sources {
             position,
             lag_entries: self.keeper.status().end().saturating_sub(position),
             rows: lake.rows(),
+            alerts: lake.alerts(),
+            foreign_alerts: lake.recent().foreign(),
             files: lake.files(),
             flushes: lake.flushes(),
             refused_batches: lake.refused(),
@@ -154,6 +159,20 @@ async fn status(State(sources): State<Sources>) -> Json<Report> {
     })
 }
 
+/// How much is asked for.
+#[derive(Debug, Deserialize)]
+struct Listing {
+    limit: Option<usize>,
+}
+
+/// `/api/v1/alerts`: the newest since the start, newest first.
+async fn alerts(State(sources): State<Sources>, Query(listing): Query<Listing>) -> Response {
+    let limit = listing.limit.unwrap_or(ALERTS_LISTED_DEFAULT);
+    let newest = sources.lake.recent().newest(limit.min(ALERTS_RECENT_MAX));
+    let kind = [(CONTENT_TYPE, "application/json")];
+    (kind, format!("{{\"alerts\":[{}]}}", newest.join(","))).into_response()
+}
+
 /// The routes, for whoever serves more beside them.
 pub fn router(sources: Sources) -> Router {
     Router::new()
@@ -161,6 +180,7 @@ pub fn router(sources: Sources) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(rendered))
         .route("/api/v1/status", get(status))
+        .route("/api/v1/alerts", get(alerts))
         .with_state(sources)
 }
 

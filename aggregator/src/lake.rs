@@ -12,6 +12,7 @@ pub mod partition;
 
 pub mod load;
 
+pub mod alert;
 pub mod columns;
 pub mod file;
 mod files;
@@ -19,6 +20,7 @@ mod files;
 pub mod commit;
 pub mod markers;
 
+pub mod recent;
 pub mod sink;
 pub mod source;
 

@@ -9,7 +9,7 @@ use tributary_journal::limits::{
 use tributary_protocol::frame::HEADER_BYTES;
 use tributary_protocol::limits::{
     BATCH_BYTES_MAX, BATCH_READINGS_MAX, IN_FLIGHT_BATCHES, IN_FLIGHT_BYTES, LEDGER_HOLES_MAX,
-    NAME_BYTES_MAX,
+    NAME_BYTES_MAX, TEXT_BYTES_MAX,
 };
 
 // --- ingest ---------------------------------------------------------------------------------
@@ -126,12 +126,19 @@ pub const FLUSH_RETRY_MS: u64 = 1_000;
 /// Requests to flush that wait.
 pub const FLUSH_REQUESTS_MAX: usize = 64;
 
+/// Alerts that are kept for `/api/v1/alerts`.
+pub const ALERTS_RECENT_MAX: usize = 1_000;
+/// Bytes of them.
+pub const ALERTS_RECENT_BYTES_MAX: usize = 4 * 1024 * 1024;
+
 // --- http, config ---------------------------------------------------------------------------
 
 /// Agents that `/api/v1/status` lists.
 pub const STATUS_AGENTS_MAX: usize = 1_000;
 /// Lanes that `/api/v1/status` lists for one agent, newest buffers first.
 pub const STATUS_LANES_MAX: usize = 64;
+/// Alerts that `/api/v1/alerts` lists unless it is told how many.
+pub const ALERTS_LISTED_DEFAULT: usize = 100;
 /// Bytes of a configuration file.
 pub const CONFIG_BYTES_MAX: u64 = tributary_settings::limits::FILE_BYTES_MAX;
 /// Seconds that a drain may take before the process ends without it.
@@ -160,6 +167,9 @@ const _: () = assert!(AGENT_BOOKS_BYTES_MAX < BOOKS_BYTES_MAX);
 const _: () = assert!(BATCH_READINGS_MAX <= FLUSH_ROWS);
 const _: () = assert!(BATCH_BYTES_MAX < LAKE_READ_BYTES);
 const _: () = assert!(FLUSH_PARTITIONS_MAX >= 2);
+const _: () = assert!(ALERTS_LISTED_DEFAULT <= ALERTS_RECENT_MAX);
+// The longest alert, and whose it is, is kept.
+const _: () = assert!(TEXT_BYTES_MAX + 8 * NAME_BYTES_MAX < ALERTS_RECENT_BYTES_MAX);
 // What a flush marks, it can read again. Beside its partitions, it writes two files.
 const _: () = assert!(
     FLUSH_LANES_MAX * MARKER_LANE_BYTES_MAX + MARKER_HEAD_BYTES_MAX <= MARKER_BYTES_MAX as usize

@@ -19,10 +19,10 @@ use tributary_protocol::limits::BATCH_BYTES_MAX;
 use tributary_protocol::message::*;
 
 /// An aggregator on free ports, with its authority.
-struct Site {
-    dir: TempDir,
+pub struct Site {
+    pub dir: TempDir,
     authority: Authority,
-    running: Running,
+    pub running: Running,
 }
 
 fn config(dir: &Path, authority: &Authority) -> Config {
@@ -35,7 +35,7 @@ fn config(dir: &Path, authority: &Authority) -> Config {
     config
 }
 
-async fn site() -> Site {
+pub async fn site() -> Site {
     let dir = TempDir::new().unwrap();
     let authority = Authority::new();
     let running = start(config(dir.path(), &authority), CancellationToken::new())
@@ -49,7 +49,7 @@ async fn site() -> Site {
 }
 
 impl Site {
-    async fn restart(self) -> Self {
+    pub async fn restart(self) -> Self {
         let Self {
             dir,
             authority,
@@ -74,7 +74,7 @@ impl Site {
     }
 
     /// An agent with an open session.
-    async fn agent(&self, n: u8) -> Agent {
+    pub async fn agent(&self, n: u8) -> Agent {
         let client = self.authority.agent(&agent(n));
         let mut agent = Agent::of(self.connect(&client).await.unwrap()).await;
         agent.say(&hello()).await;
@@ -96,7 +96,9 @@ fn hello() -> Message {
         end: 100,
         open: true,
     };
-    let lanes = vec![lane(Lane::Series), lane(Lane::Telemetry)];
+    let lanes = [Lane::Series, Lane::Telemetry, Lane::Alerts]
+        .map(lane)
+        .into();
     Message::Hello(Hello {
         name: "gate".into(),
         software: "test".into(),
@@ -105,7 +107,7 @@ fn hello() -> Message {
 }
 
 /// A client with a control stream, and nothing that keeps it from sending what it likes.
-struct Agent {
+pub struct Agent {
     connection: quinn::Connection,
     send: quinn::SendStream,
     recv: quinn::RecvStream,
@@ -150,7 +152,7 @@ impl Agent {
         stream.finish().unwrap();
     }
 
-    async fn send(&self, batch: &SealedBatch) {
+    pub async fn send(&self, batch: &SealedBatch) {
         self.send_raw(&frame(FrameKind::Batch, batch.bytes()).unwrap())
             .await;
     }
@@ -163,7 +165,7 @@ impl Agent {
     }
 
     /// Acknowledged numbers of the lane, until there are `count`.
-    async fn acked(&mut self, lane: Lane, count: usize) -> BTreeSet<u64> {
+    pub async fn acked(&mut self, lane: Lane, count: usize) -> BTreeSet<u64> {
         let mut found = BTreeSet::new();
         while found.len() < count {
             let ack = self.ack().await;
@@ -186,7 +188,7 @@ impl Agent {
     }
 }
 
-async fn http(addr: SocketAddr, path: &str) -> String {
+pub async fn http(addr: SocketAddr, path: &str) -> String {
     let mut stream = tokio::net::TcpStream::connect(addr).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();

@@ -31,14 +31,14 @@ const LOG: LogId = LogId([0xab; 16]);
 
 /// A store that dies at its n-th change, before or after that change happened.
 #[derive(Debug)]
-struct Mortal {
+pub struct Mortal {
     inner: Arc<dyn ObjectStore>,
     changes_left: AtomicI64,
     last_one_happens: bool,
 }
 
 impl Mortal {
-    fn new(inner: Arc<dyn ObjectStore>, changes: i64, last_one_happens: bool) -> Arc<Self> {
+    pub fn new(inner: Arc<dyn ObjectStore>, changes: i64, last_one_happens: bool) -> Arc<Self> {
         Arc::new(Self {
             inner,
             changes_left: AtomicI64::new(changes),
@@ -123,7 +123,7 @@ fn item(entry: u64) -> Item {
     }
 }
 
-fn local(dir: &TempDir) -> Arc<dyn ObjectStore> {
+pub fn local(dir: &TempDir) -> Arc<dyn ObjectStore> {
     Arc::new(
         LocalFileSystem::new_with_prefix(dir.path())
             .unwrap()

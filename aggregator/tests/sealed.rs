@@ -120,6 +120,32 @@ pub fn events(number: u64) -> SealedBatch {
         .unwrap()
 }
 
+/// Readings of the lane `alerts`, a second apart, that name their series themselves. Two devices
+/// take turns.
+pub fn alerts(number: u64, values: &[Value<'_>]) -> SealedBatch {
+    let mut names: Vec<SeriesDef> = Vec::new();
+    let mut block = Readings::new();
+    for (row, value) in values.iter().enumerate() {
+        let device = ["plant-1/pump-0007", "plant-1/pump-0008"][row % 2];
+        let def = SeriesDef::new(device, "temperature", None, value.value_type()).unwrap();
+        let place = names.iter().position(|known| *known == def);
+        let place = place.unwrap_or_else(|| {
+            names.push(def);
+            names.len() - 1
+        });
+        let time = EPOCH_US + number as i64 * 60_000_000 + row as i64 * 1_000_000;
+        let meta = Meta {
+            event_time: time,
+            received_time: time + 5,
+            ..Meta::default()
+        };
+        block.push(SeriesId(place as u32), meta, *value).unwrap();
+    }
+    Sealer::new()
+        .named(&spec(key(Lane::Alerts, number), 0), &names, &mut block)
+        .unwrap()
+}
+
 /// A batch of this number that opens and does not decode, with the complaint `about` in it.
 pub fn spoiled(number: u64, about: &str) -> SealedBatch {
     let mut block = Readings::new();

@@ -1,7 +1,11 @@
 //! The lake's columns: names, types, and how rows become them. Public format, documented in
-//! DESIGN "Interfaces / Lake"; columns are only added at the end.
+//! `docs/lake.md`; columns are only added at the end.
 //!
 //! Nothing here depends on time, place or chance: the same rows give the same columns.
+
+mod alerts;
+
+pub use alerts::{alerts_columns, alerts_schema};
 
 use super::load::{FlushPlan, Gap, GapRow, Origin, Part, PlannedRow};
 use arrow_array::builder::{
@@ -30,7 +34,7 @@ fn schema(columns: Vec<(&str, DataType, bool)>) -> SchemaRef {
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
-/// Columns of `readings`, `alerts` and `aggregates`. In memory, texts that repeat stand in
+/// Columns of `readings` and `aggregates`. In memory, texts that repeat stand in
 /// dictionaries; in the file they are plain strings.
 pub fn readings_schema() -> SchemaRef {
     schema(vec![
@@ -103,6 +107,10 @@ pub fn narrow(double: f64) -> f32 {
 }
 
 type Texts = StringDictionaryBuilder<Int32Type>;
+
+fn utc(mut times: TimestampMicrosecondBuilder) -> ArrayRef {
+    Arc::new(times.finish().with_timezone("UTC"))
+}
 
 /// Builders of all columns of readings, in the schema's order of meaning.
 #[derive(Default)]
@@ -199,9 +207,6 @@ impl ReadingColumns {
     }
 
     fn finish(mut self) -> Result<RecordBatch, ArrowError> {
-        let utc = |mut builder: TimestampMicrosecondBuilder| -> ArrayRef {
-            Arc::new(builder.finish().with_timezone("UTC"))
-        };
         let columns: Vec<ArrayRef> = vec![
             Arc::new(self.tenant.finish()),
             Arc::new(self.agent.finish()),
@@ -236,6 +241,16 @@ impl ReadingColumns {
 /// When a column cannot hold its values, which the bounds of a flush exclude.
 pub fn readings_columns(plan: &FlushPlan, part: &Part) -> Result<RecordBatch, ArrowError> {
     let mut columns = ReadingColumns::default();
+    each_row(plan, part, |row, texts| columns.push(plan, row, texts))?;
+    columns.finish()
+}
+
+/// Passes on every row of a file, with the texts of its batch.
+fn each_row(
+    plan: &FlushPlan,
+    part: &Part,
+    mut each: impl FnMut(&PlannedRow<'_>, &OriginTexts) -> Result<(), ArrowError>,
+) -> Result<(), ArrowError> {
     let mut texts: Option<(u64, OriginTexts)> = None;
     for row in plan.rows(part) {
         let origin = &row.batch.origin;
@@ -244,10 +259,10 @@ pub fn readings_columns(plan: &FlushPlan, part: &Part) -> Result<RecordBatch, Ar
             texts = Some((origin.entry, OriginTexts::of(origin)));
         }
         if let Some((_, texts)) = &texts {
-            columns.push(plan, &row, texts)?;
+            each(&row, texts)?;
         }
     }
-    columns.finish()
+    Ok(())
 }
 
 /// Declared losses as columns.

@@ -151,7 +151,15 @@ fn properties(key_values: Vec<KeyValue>) -> WriterProperties {
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
         .set_key_value_metadata(Some(key_values));
     // Within a series these rise by nearly equal steps.
-    for name in ["batch", "row", "event_time", "received_time", "device_seq"] {
+    let rising = [
+        "batch",
+        "row",
+        "event_time",
+        "received_time",
+        "detection_time",
+        "device_seq",
+    ];
+    for name in rising {
         let column = ColumnPath::from(name);
         builder = builder
             .set_column_dictionary_enabled(column.clone(), false)

@@ -8,8 +8,9 @@ use super::LakeError;
 use super::commit::{LakeStore, PlannedFile};
 use super::file::Span;
 use super::files::files_of;
-use super::load::{Content, FlushPlan, Load, Names, Offer, Origin, Sums};
+use super::load::{Content, FlushPlan, Load, Names, Offer, Origin, Sum, Sums};
 use super::markers::{Intent, Progress};
+use super::recent::Recent;
 use crate::limits::{DONE_MARKERS_MAX, FLUSH_REQUESTS_MAX, FLUSH_RETRY_MS};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,6 +19,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tributary_protocol::ids::{Lane, LaneKey};
 
 /// One journal entry, decoded.
 #[derive(Debug, PartialEq)]
@@ -64,6 +66,8 @@ pub struct LakeConfig {
 pub struct LakeStatus {
     position: AtomicU64,
     rows: AtomicU64,
+    alerts: AtomicU64,
+    recent: Recent,
     files: AtomicU64,
     flushes: AtomicU64,
     refused: AtomicU64,
@@ -88,6 +92,16 @@ impl LakeStatus {
     /// Rows of readings written since the start.
     pub fn rows(&self) -> u64 {
         self.rows.load(Ordering::Relaxed)
+    }
+
+    /// Those of them that lie in the table `alerts`.
+    pub fn alerts(&self) -> u64 {
+        self.alerts.load(Ordering::Relaxed)
+    }
+
+    /// The newest alerts, written or about to be.
+    pub fn recent(&self) -> &Recent {
+        &self.recent
     }
 
     /// Files written since the start.
@@ -260,7 +274,10 @@ impl Lake {
         while load.end() < intent.end {
             let item = self.next_item(load.end(), intent.end)?;
             match item {
-                Some(Item::Batch(batch)) => load.take(batch.0, batch.1, &*self.names),
+                Some(Item::Batch(batch)) => {
+                    self.status.recent.note(&batch.0, &batch.1);
+                    load.take(batch.0, batch.1, &*self.names);
+                }
                 Some(Item::Nothing(entry)) => load.pass(entry),
                 Some(Item::Damaged(entries)) => load.take_damaged(entries),
                 None => load.pass(intent.end - 1),
@@ -308,6 +325,7 @@ impl Lake {
                 }
                 Item::Batch(batch) => {
                     let (origin, content) = *batch;
+                    self.status.recent.note(&origin, &content);
                     if let Offer::Full(back) = self.load.offer(origin, content, &*self.names) {
                         self.waiting = Some(Item::Batch(back));
                         return Ok(true);
@@ -353,7 +371,13 @@ impl Lake {
         self.store.put(commit.files.clone()).await?;
         self.store.finish(span, &commit.sums, count).await?;
         let rows: u64 = commit.sums.values().map(|sum| sum.rows).sum();
+        let of_alerts = |((_, lane), sum): (&(_, LaneKey), &Sum)| match lane.lane {
+            Lane::Alerts => sum.rows,
+            _ => 0,
+        };
+        let alerts: u64 = commit.sums.iter().map(of_alerts).sum();
         self.status.rows.fetch_add(rows, Ordering::Relaxed);
+        self.status.alerts.fetch_add(alerts, Ordering::Relaxed);
         self.status.files.fetch_add(count, Ordering::Relaxed);
         self.status
             .refused
@@ -366,6 +390,7 @@ impl Lake {
         self.status.flushes.fetch_add(1, Ordering::Relaxed);
         self.status.position.store(span.end, Ordering::Release);
         metrics::counter!("tributary_aggregator_lake_rows_total").increment(rows);
+        metrics::counter!("tributary_aggregator_lake_alerts_total").increment(alerts);
         metrics::counter!("tributary_aggregator_lake_files_total").increment(count);
         self.commit = None;
         self.since = None;
