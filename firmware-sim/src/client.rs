@@ -91,6 +91,7 @@ pub struct Progress {
     acknowledged: AtomicU64,
     refused: AtomicU64,
     resent: AtomicU64,
+    faults: AtomicU64,
     reconnects: AtomicU64,
     late_ticks: AtomicU64,
     connected: AtomicU64,
@@ -126,6 +127,7 @@ impl Progress {
             acknowledged: self.acknowledged(),
             refused: self.refused.load(Ordering::Relaxed),
             resent: self.resent.load(Ordering::Relaxed),
+            faults: self.faults.load(Ordering::Relaxed),
             reconnects: self.reconnects.load(Ordering::Relaxed),
             late_ticks: self.late_ticks.load(Ordering::Relaxed),
         }

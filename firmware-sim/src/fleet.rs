@@ -1,14 +1,17 @@
 //! The fleet: many devices, one metric each, as a pure function of a seed and of the ticks asked.
 //!
 //! It owns no clock and no socket. It is told how much time has passed, and hands out the readings
-//! that are due. Faults are not injected yet: they will stand between a shape's sample and the
-//! reading made of it, in `Sensor::measure`, so that the truth holds what was really published.
+//! that are due. Faults stand between a shape's sample and the reading made of it, in
+//! `Sensor::measure`, so that the truth holds what was really published.
 
+mod injector;
 mod shape;
 
-use crate::limits::{CELL_SENSORS, PERIOD_S_MAX, RATE_HZ_MAX, SENSORS_MAX};
+use crate::fault::FaultConfig;
+use crate::limits::{CELL_SENSORS, FAULTS_PER_MINUTE_MAX, PERIOD_S_MAX, RATE_HZ_MAX, SENSORS_MAX};
 use crate::reading::{Reading, Series};
 use crate::rng::Rng;
+use injector::Injector;
 use shape::Shape;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -26,6 +29,8 @@ pub struct FleetConfig {
     pub started_ms: i64,
     /// First level of the topics, without its number: `plant` gives `plant-1/…`.
     pub site: String,
+    /// Which faults it has.
+    pub faults: FaultConfig,
 }
 
 /// Why a fleet cannot be made.
@@ -37,6 +42,9 @@ pub enum FleetError {
     /// The rate is out of range.
     #[error("{0} readings a second: choose more than 1/{PERIOD_S_MAX} and at most {RATE_HZ_MAX}")]
     Rate(f64),
+    /// The number of faults is out of range.
+    #[error("{0} faults a minute: choose 0 to {FAULTS_PER_MINUTE_MAX}")]
+    Faults(f64),
     /// The site is no level of a topic.
     #[error(
         "`{0}` is not a usable site: it becomes a level of MQTT topics, so it must not be empty \
@@ -50,26 +58,35 @@ pub enum FleetError {
 pub struct Sensor {
     index: u32,
     shape: Shape,
+    faults: Option<Injector>,
     clock: Rng,
     seq: u64,
 }
 
 impl Sensor {
-    fn new(seed: u64, index: u32) -> Self {
-        let mut rng = Rng::new(seed, u64::from(index));
+    fn new(config: &FleetConfig, index: u32, faulty: u32, period_us: u64) -> Self {
+        let mut rng = Rng::new(config.seed, u64::from(index));
         let clock = Rng::seeded(rng.next());
+        let shape = Shape::new(index, rng);
+        let (seed, faults) = (config.seed, &config.faults);
         Self {
             index,
-            shape: Shape::new(index, rng),
+            faults: Injector::new(seed, index, faulty, faults, &shape, period_us),
+            shape,
             clock,
             seq: 0,
         }
     }
 
-    /// The reading of the tick at `nominal_us` (since 1970) with period `period_us`.
-    fn measure(&mut self, nominal_us: i64, period_us: u64) -> Reading {
+    /// The reading of the tick at `nominal_us` (since 1970), `elapsed_us` after the fleet began,
+    /// with period `period_us`.
+    fn measure(&mut self, nominal_us: i64, elapsed_us: u64, period_us: u64) -> Reading {
         let time_us = (nominal_us.div_euclid(1_000) - self.jitter_ms(period_us)) * 1_000;
         let value = self.shape.sample(time_us, period_us);
+        let (value, fault) = match &mut self.faults {
+            Some(faults) => faults.apply(value, elapsed_us, time_us),
+            None => (value, None),
+        };
         let seq = self.seq;
         self.seq += 1;
         Reading {
@@ -78,6 +95,7 @@ impl Sensor {
             time_us,
             value,
             written: None,
+            fault,
         }
     }
 
@@ -120,10 +138,11 @@ impl Fleet {
     pub fn part(config: &FleetConfig, first: u32, end: u32) -> Result<Self, FleetError> {
         check(config)?;
         let end = end.min(config.sensors);
-        let sensors = (first..end)
-            .map(|index| Sensor::new(config.seed, index))
-            .collect();
         let period_us = ((1e6 / config.rate_hz).round() as u64).max(1_000);
+        let faulty = injector::faulty(config.seed, config.sensors);
+        let sensors = (first..end)
+            .map(|index| Sensor::new(config, index, faulty, period_us))
+            .collect();
         let started_us = config.started_ms.saturating_mul(1_000);
         let due = (first..end)
             .map(|index| Reverse((phase_us(config.seed, index, period_us), index, 0)))
@@ -161,7 +180,7 @@ impl Fleet {
             let sensor = sensor.expect("only sensors of this part are scheduled");
             if taken < room {
                 let nominal_us = self.started_us.saturating_add_unsigned(due_us);
-                out.push_back(sensor.measure(nominal_us, self.period_us));
+                out.push_back(sensor.measure(nominal_us, due_us, self.period_us));
                 taken += 1;
             } else {
                 late += 1;
@@ -184,6 +203,10 @@ fn check(config: &FleetConfig) -> Result<(), FleetError> {
     let rate = config.rate_hz;
     if !(rate > 1.0 / PERIOD_S_MAX && rate <= RATE_HZ_MAX) {
         return Err(FleetError::Rate(rate));
+    }
+    let faults = config.faults.per_minute;
+    if !(0.0..=FAULTS_PER_MINUTE_MAX).contains(&faults) {
+        return Err(FleetError::Faults(faults));
     }
     let site = &config.site;
     let wrong = |c: char| matches!(c, '/' | '+' | '#') || c.is_control();
@@ -234,6 +257,7 @@ mod tests {
             rate_hz,
             started_ms: 1_700_000_000_000,
             site,
+            faults: FaultConfig::NONE,
         }
     }
 
@@ -380,6 +404,11 @@ mod tests {
         assert!(Fleet::new(&config(0, 1.0)).is_err());
         for rate in [0.0, -1.0, f64::NAN, 1000.5, 1e-9] {
             assert!(Fleet::new(&config(1, rate)).is_err(), "{rate}");
+        }
+        for per_minute in [-1.0, f64::NAN, 1e9] {
+            let mut config = config(1, 1.0);
+            config.faults.per_minute = per_minute;
+            assert!(Fleet::new(&config).is_err(), "{per_minute}");
         }
         assert!(
             series(&FleetConfig {

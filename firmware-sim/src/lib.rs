@@ -7,6 +7,7 @@
 //! aggregator: this is the other side of the proof.
 #![forbid(unsafe_code)]
 
+pub mod fault;
 pub mod limits;
 pub mod reading;
 pub mod rng;

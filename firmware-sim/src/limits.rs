@@ -9,6 +9,11 @@ pub const PERIOD_S_MAX: f64 = 86_400.0;
 /// Neighbouring sensors that measure in the same cycle, as the points of one controller do.
 pub const CELL_SENSORS: u32 = 16;
 
+/// Of so many groups of five neighbouring sensors one has faults, where a fleet has any.
+pub const FAULTY_GROUP_OF: u32 = 4;
+/// Faults a minute of one fleet, at most.
+pub const FAULTS_PER_MINUTE_MAX: f64 = 60_000.0;
+
 /// Connections that a fleet opens unless it is told otherwise, at most.
 pub const CONNECTIONS_DEFAULT_MAX: usize = 256;
 /// Connections that a fleet can be told to open, at most.

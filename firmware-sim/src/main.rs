@@ -13,9 +13,11 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tributary_sim::client::{Progress, Protocol};
+use tributary_sim::fault::FaultConfig;
 use tributary_sim::limits::{DRAIN_S_DEFAULT, RATE_HZ_MAX};
 use tributary_sim::replay::Replay;
 use tributary_sim::sim::{self, Publishing, RunConfig, RunSummary, SimError};
+use tributary_sim::truth;
 use tributary_sim::verify::{self, Report};
 
 const EXAMPLES: &str = "\
@@ -59,6 +61,11 @@ enum Command {
     /// that the ledger does not name are counted as `others`, rows received before the run began
     /// as `earlier`; neither is an error. Needs about 48 bytes of memory for each reading.
     Verify(VerifyArgs),
+    /// List the faults that a truth ledger says were injected
+    ///
+    /// One line each: device, metric, kind, event time of its first and last reading, how many
+    /// readings; with tabs between.
+    Faults(FaultsArgs),
 }
 
 #[derive(Args)]
@@ -113,6 +120,13 @@ struct RunArgs {
     /// alone, and `verify` tells readings by their times
     #[arg(long)]
     no_seq: bool,
+    /// Faults a minute in the whole fleet: spikes, level shifts, stuck sensors, bearing faults,
+    /// dropouts; in 3 of 20 sensors, sized so that they show. 0: none
+    #[arg(long, value_name = "N", default_value_t = 0.0)]
+    faults: f64,
+    /// The first fault comes this long after the beginning
+    #[arg(long, value_name = "TIME", default_value = "12s", value_parser = duration)]
+    faults_after: Duration,
 }
 
 #[derive(Args)]
@@ -142,6 +156,16 @@ struct VerifyArgs {
     #[arg(long)]
     killed: bool,
     /// Print the report as one JSON object on the last line of stdout
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct FaultsArgs {
+    /// The truth ledger of the run
+    #[arg(long, value_name = "FILE")]
+    truth: PathBuf,
+    /// Print one JSON object a line
     #[arg(long)]
     json: bool,
 }
@@ -190,6 +214,7 @@ impl PublishArgs {
             truth: self.truth.clone(),
             numbered: true,
             drain: self.drain.unwrap_or(Duration::from_secs(DRAIN_S_DEFAULT)),
+            observer: None,
         }
     }
 }
@@ -207,6 +232,7 @@ fn main() -> ExitCode {
         .init();
     let code = match cli.command {
         Command::Verify(args) => check(&args),
+        Command::Faults(args) => list_faults(&args),
         Command::Run(args) => publish(&args.publish, |stop, progress| {
             let config = RunConfig {
                 publishing: Publishing {
@@ -220,6 +246,10 @@ fn main() -> ExitCode {
                 connections: args.connections,
                 site: args.site.clone(),
                 started_ms: None,
+                faults: FaultConfig {
+                    per_minute: args.faults,
+                    after: args.faults_after,
+                },
             };
             sim::run(config, stop, progress)
         }),
@@ -261,6 +291,23 @@ fn check(args: &VerifyArgs) -> u8 {
         print(&in_words(&report, clean));
     }
     u8::from(!clean)
+}
+
+fn list_faults(args: &FaultsArgs) -> u8 {
+    let faults = match truth::faults(&args.truth) {
+        Ok(faults) => faults,
+        Err(error) => {
+            say(&format!("tributary-sim: {error}"));
+            return 2;
+        }
+    };
+    for fault in &faults {
+        print(&match args.json {
+            true => serde_json::to_string(fault).expect("a fault is numbers and text"),
+            false => fault.to_string(),
+        });
+    }
+    0
 }
 
 fn in_words(report: &Report, clean: bool) -> String {
@@ -362,7 +409,7 @@ fn summary_in_words(summary: &RunSummary) -> String {
     let counts = &summary.counts;
     format!(
         "published {} acknowledged {} unacknowledged {} unsent {} refused {} reconnects {} \
-         resent {} late ticks {} in {:.1} s over {} connections",
+         resent {} late ticks {} faults {} in {:.1} s over {} connections",
         counts.published,
         counts.acknowledged,
         summary.unacknowledged,
@@ -371,6 +418,7 @@ fn summary_in_words(summary: &RunSummary) -> String {
         counts.reconnects,
         counts.resent,
         counts.late_ticks,
+        counts.faults,
         summary.elapsed_s,
         summary.connections
     )

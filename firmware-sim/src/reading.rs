@@ -3,6 +3,7 @@
 //! The text of a value is made so that whoever parses it gets the very bits that the truth ledger
 //! holds. Nothing here knows topics, packets or files.
 
+use crate::fault::Mark;
 use serde::Serialize;
 use std::fmt;
 use std::io::Write as _;
@@ -76,6 +77,8 @@ pub struct Reading {
     pub value: Value,
     /// The number as a file wrote it, where that is valid JSON and says the same as `value`.
     pub written: Option<Box<str>>,
+    /// What it has to do with a fault, if anything. It is not sent.
+    pub fault: Option<Mark>,
 }
 
 /// Milliseconds since 1970 from which an integer without a unit cannot be taken for seconds.
@@ -156,6 +159,8 @@ pub struct Counts {
     pub resent: u64,
     /// Connections opened after the first of each client.
     pub reconnects: u64,
+    /// Faults that began in what was published.
+    pub faults: u64,
     /// Times a device was due and had no room for one more reading: it measured nothing.
     pub late_ticks: u64,
 }
@@ -173,6 +178,7 @@ mod tests {
             time_us,
             value,
             written: None,
+            fault: None,
         };
         let mut out = Vec::new();
         reading.write_json(Some("°C"), true, &mut out);
@@ -246,6 +252,7 @@ mod tests {
         ) {
             let reading = Reading {
                 series: 0, seq, time_us: time * 1_000, value: Value::I64(value), written: None,
+                fault: None,
             };
             let mut out = Vec::new();
             reading.write_json(None, true, &mut out);

@@ -255,6 +255,7 @@ impl Rows {
                     time_us,
                     value,
                     written,
+                    fault: None,
                 });
                 self.seq += 1;
             }

@@ -1,6 +1,7 @@
 //! Drives a run: sources, clients and the truth ledger, from the first connection to the summary.
 
 use crate::client::{Client, ClientConfig, ClientEnd, Progress, Protocol, Qos, Routes, Source};
+use crate::fault::{FaultConfig, Observer};
 use crate::fleet::{self, Fleet, FleetConfig, FleetError};
 use crate::limits::{CONNECTIONS_DEFAULT_MAX, CONNECTIONS_MAX, DRAIN_S_DEFAULT};
 use crate::reading::{Counts, Series};
@@ -31,6 +32,8 @@ pub struct Publishing {
     pub numbered: bool,
     /// How long the end waits for outstanding acknowledgements.
     pub drain: Duration,
+    /// Who is told of readings that have to do with faults when they are written, if anybody.
+    pub observer: Option<Arc<dyn Observer>>,
 }
 
 impl Publishing {
@@ -44,6 +47,7 @@ impl Publishing {
             truth: None,
             numbered: true,
             drain: Duration::from_secs(DRAIN_S_DEFAULT),
+            observer: None,
         }
     }
 }
@@ -68,6 +72,8 @@ pub struct RunConfig {
     /// When the fleet begins, in milliseconds since 1970; now when `None`. Given, two runs publish
     /// the same bytes, as far as no device was held up.
     pub started_ms: Option<i64>,
+    /// Which faults the sensors have.
+    pub faults: FaultConfig,
 }
 
 impl RunConfig {
@@ -82,6 +88,7 @@ impl RunConfig {
             connections: None,
             site: "plant".to_owned(),
             started_ms: None,
+            faults: FaultConfig::NONE,
         }
     }
 }
@@ -149,6 +156,7 @@ pub async fn run(
         rate_hz: config.rate_hz,
         started_ms: config.started_ms.unwrap_or_else(now_ms),
         site: config.site.clone(),
+        faults: config.faults,
     };
     let series = fleet::series(&fleet)?;
     let connections = connections(&config)?;
@@ -246,6 +254,7 @@ async fn drive<S: Source>(
         qos,
         began: Instant::now(),
         drain: publishing.drain,
+        observer: publishing.observer.clone(),
     };
     let (began, connections) = (config.began, sources.len() as u64);
     let routes = Routes::new(series, publishing.numbered);

@@ -31,21 +31,27 @@
 //! | 3 | acknowledged | series, seq (varints): PUBACK came, or at QoS 2 PUBREC |
 //! | 4 | refused | series, seq (varints): answered with an MQTT 5 error |
 //! | 5 | end | published, acknowledged (varints): the run ended by itself |
-//! | 16-31 | | kept for faults |
+//! | 16 | faulty | series, seq (varints), kind (1): a fault is in this reading |
+//! | 17-31 | | kept for faults |
 //!
 //! An event time is in µs, less that of the block's published record before it, if any.
-//! Types: 0 f64 (8 bytes), 2 i64 (zigzag varint), 3 bool (1), 4 text (varint length and UTF-8). A
-//! published record stands before its acknowledged one, and the `seq` of a series increases. The
+//! Types: 0 f64 (8 bytes), 2 i64 (zigzag varint), 3 bool (1), 4 text (varint length and UTF-8).
+//! Kinds of faults: 0 spike, 1 level shift, 2 stuck, 3 bearing, 4 dropout; the readings of one
+//! fault follow each other without a hole in `seq`. A published record stands before its acknowledged
+//! and its faulty one, and the `seq` of a series increases. The
 //! file is written by one writer, flushed and fsynced at the end; a tail that is not whole is what
 //! a killed run leaves, and readers say so and use the rest.
 
 mod codec;
+mod faults;
 mod reader;
 mod writer;
 
+pub use faults::{Injected, faults};
 pub use reader::{Tail, TruthReader};
 pub use writer::{TruthSender, TruthWriter};
 
+use crate::fault::FaultKind;
 use crate::reading::Reading;
 use std::path::PathBuf;
 
@@ -106,6 +112,15 @@ pub enum Event {
         series: u32,
         /// The device's number of the reading.
         seq: u64,
+    },
+    /// A fault is in the reading.
+    Faulty {
+        /// The series of the reading.
+        series: u32,
+        /// The device's number of the reading.
+        seq: u64,
+        /// The fault.
+        kind: FaultKind,
     },
     /// The run ended by itself, having counted this much.
     End {

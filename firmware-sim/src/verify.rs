@@ -290,6 +290,10 @@ impl Oracle {
                 self.report.acknowledged += 1;
             }
             Event::Refused { .. } => self.report.refused += 1,
+            Event::Faulty { series, seq, .. } => {
+                let known = self.entry(series, seq);
+                known.ok_or("a fault in a reading that was not published")?;
+            }
             Event::End {
                 published,
                 acknowledged,

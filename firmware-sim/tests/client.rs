@@ -3,13 +3,15 @@
 use crate::server::{Act, Received, Server};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tributary_sim::client::{Progress, Protocol};
+use tributary_sim::fault::{FaultConfig, FaultKind, Mark, Observer};
+use tributary_sim::reading::Reading;
 use tributary_sim::replay::Replay;
 use tributary_sim::sim::{self, Publishing, RunConfig, RunSummary, SimError};
-use tributary_sim::truth::{Event, Tail, TruthReader};
+use tributary_sim::truth::{Event, Tail, TruthReader, faults};
 
 fn config(server: &Server, truth: &Path) -> RunConfig {
     let publishing = Publishing {
@@ -66,7 +68,7 @@ fn truth(path: &Path) -> Truth {
                 Event::Published(reading) => truth.published.push((reading.series, reading.seq)),
                 Event::Acknowledged { series, seq } => truth.acknowledged.push((series, seq)),
                 Event::Refused { series, seq } => truth.refused.push((series, seq)),
-                Event::End { .. } => {}
+                Event::Faulty { .. } | Event::End { .. } => {}
             }
             Ok(())
         })
@@ -347,4 +349,65 @@ async fn a_replayed_file_goes_out_as_it_is_written() {
     assert_eq!(text(30), r#"{"value":23.110,"ts":1423069210000,"seq":30}"#);
     assert_eq!(text(31), r#"{"value":10,"ts":1423069210000,"seq":31}"#);
     assert_eq!(text(32), r#"{"value":true,"ts":1423069210000,"seq":32}"#);
+}
+
+/// Faulty readings as they were told: series, beginning of the fault, kind, event time.
+#[derive(Debug, Default)]
+struct Told(Mutex<Vec<(u32, i64, FaultKind, i64)>>);
+
+impl Observer for Told {
+    fn writing(&self, reading: &Reading, mark: Mark, at: Instant) {
+        assert!(at <= Instant::now());
+        if mark.is_faulty() {
+            let told = (reading.series, mark.first_us, mark.kind, reading.time_us);
+            self.0.lock().unwrap().push(told);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn faults_stand_in_the_truth_and_are_told_before_they_are_sent() {
+    let mut server = Server::start(Protocol::V5, 64, |_, _| Act::Ack).await;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("truth");
+    let mut config = config(&server, &path);
+    let told = Arc::new(Told::default());
+    config.publishing.protocol = Protocol::V5;
+    config.publishing.observer = Some(told.clone());
+    (config.sensors, config.rate_hz) = (20, 100.0);
+    config.faults = FaultConfig {
+        per_minute: 600.0,
+        after: Duration::ZERO,
+    };
+    let summary = run_until(&mut server, config, 5_000).await.unwrap();
+    let injected = faults(&path).unwrap();
+    assert!(injected.len() >= 3, "{injected:?}");
+    assert_eq!(summary.counts.faults, injected.len() as u64);
+    let names = truth(&path).series;
+    let told = told.0.lock().unwrap();
+    let mut count = 0;
+    for fault in &injected {
+        let series = names[&format!("{}/{}", fault.device, fault.metric)];
+        let of_it = told.iter().filter(|(of, first_us, kind, _)| {
+            (*of, *first_us, *kind) == (series, fault.first_us, fault.kind)
+        });
+        let times: Vec<i64> = of_it.map(|(.., time_us)| *time_us).collect();
+        assert_eq!(times.len() as u64, fault.readings, "{fault}");
+        assert_eq!(
+            (times[0], *times.last().unwrap()),
+            (fault.first_us, fault.last_us)
+        );
+        count += times.len();
+    }
+    assert_eq!(count, told.len(), "each faulty reading is told once");
+
+    let listed = std::process::Command::new(env!("CARGO_BIN_EXE_tributary-sim"))
+        .args(["faults", "--truth"])
+        .arg(&path)
+        .output()
+        .unwrap();
+    assert!(listed.status.success());
+    let text = String::from_utf8(listed.stdout).unwrap();
+    let lines: Vec<String> = injected.iter().map(ToString::to_string).collect();
+    assert_eq!(text.lines().collect::<Vec<_>>(), lines);
 }

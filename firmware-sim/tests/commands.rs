@@ -27,6 +27,11 @@ fn what_is_wrong_with_a_command_is_said_with_exit_code_2() {
         (&["run", "--mqtt", "h:1", "--protocol", "4.2"], "choose 3"),
         (&["run", "--mqtt", "h:1", "--connections", "0"], "choose 1"),
         (
+            &["run", "--mqtt", "h:1", "--faults", "NaN"],
+            "faults a minute",
+        ),
+        (&["faults", "--truth", "/nowhere.bin"], "/nowhere.bin"),
+        (
             &["replay", "--mqtt", "h:1", "--input", "/nowhere.csv"],
             "/nowhere.csv",
         ),

@@ -9,6 +9,7 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tributary_sim::fault::FaultKind;
 use tributary_sim::reading::{Reading, Series, Value};
 use tributary_sim::truth::{Event, Header, Source, TruthWriter};
 
@@ -59,6 +60,7 @@ impl Site {
                     time_us,
                     value,
                     written: None,
+                    fault: None,
                 });
             }
         }
@@ -119,6 +121,11 @@ impl Site {
         writer.name(&self.series).unwrap();
         for (n, reading) in self.readings.iter().enumerate() {
             writer.append(&Event::Published(reading.clone())).unwrap();
+            if n % 7 == 0 {
+                // Whatever is wrong with what was measured: it was published.
+                let (series, seq, kind) = (reading.series, reading.seq, FaultKind::Spike);
+                writer.append(&Event::Faulty { series, seq, kind }).unwrap();
+            }
             if n < self.readings.len() - 10 {
                 let (series, seq) = (reading.series, reading.seq);
                 writer.append(&Event::Acknowledged { series, seq }).unwrap();

@@ -46,7 +46,7 @@ fn truth(path: &Path) -> (u64, u64, u64) {
             Event::Published(_) => published += 1,
             Event::Acknowledged { .. } => acknowledged += 1,
             Event::Refused { .. } => refused += 1,
-            Event::Series { .. } | Event::End { .. } => {}
+            Event::Series { .. } | Event::Faulty { .. } | Event::End { .. } => {}
         }
         Ok(())
     });

@@ -5,6 +5,7 @@
 
 use super::wire::{self, Incoming, Protocol, Topic};
 use super::{Outbox, Progress, Qos, Source, Transmit};
+use crate::fault::Observer;
 use crate::limits::{
     BACKOFF_MS_MAX, BACKOFF_MS_MIN, CONNECT_TIMEOUT_S, FAREWELL_TIMEOUT_S, KEEP_ALIVE_S,
     TRUTH_EVENTS_TARGET, WRITE_BYTES_TARGET,
@@ -35,6 +36,8 @@ pub struct ClientConfig {
     pub began: Instant,
     /// How long the end waits for outstanding acknowledgements.
     pub drain: Duration,
+    /// Who is told of readings that have to do with faults, if anybody.
+    pub observer: Option<Arc<dyn Observer>>,
 }
 
 /// How a client ended.
@@ -301,7 +304,7 @@ impl<S: Source> Client<S> {
             wire::put_ping(out);
             self.last_ping = now;
         }
-        let (mut published, mut resent) = (0, 0);
+        let (mut published, mut resent, mut faults) = (0, 0, 0);
         let (protocol, qos) = (self.config.protocol, self.config.qos);
         while out.len() < WRITE_BYTES_TARGET {
             let (pkid, dup, reading) = match self.outbox.poll_transmit() {
@@ -336,7 +339,18 @@ impl<S: Source> Client<S> {
             if self.truth.keeps() {
                 self.events.push(Event::Published(reading.clone()));
             }
+            let Some(mark) = reading.fault else { continue };
+            faults += u64::from(mark.nth == 0);
+            if self.truth.keeps() && mark.is_faulty() {
+                let (series, seq, kind) = (reading.series, reading.seq, mark.kind);
+                self.events.push(Event::Faulty { series, seq, kind });
+            }
+            if let Some(observer) = &self.config.observer {
+                // Before the socket takes it: what that makes it wait counts as latency, too.
+                observer.writing(reading, mark, std::time::Instant::now());
+            }
         }
+        Progress::add(&self.progress.faults, faults);
         Progress::add(&self.progress.published, published);
         Progress::add(&self.progress.resent, resent);
     }

@@ -42,6 +42,8 @@ impl Kind {
 
 /// Values after which a counter of the kind found in meters starts again.
 const COUNTER_MODULI: [i64; 3] = [1 << 16, 1_000_000, 1 << 31];
+/// Seconds in which an analog course forgets where it was, whatever the rate.
+const TIME_CONSTANT_S: f64 = 300.0;
 /// Mean seconds between two restarts of a device with a counter.
 const RESTART_S: f64 = 1_800.0;
 /// Mean seconds in each state, with the state that mostly follows.
@@ -120,6 +122,23 @@ impl Shape {
         }
     }
 
+    /// Of an analog course: its deviation within a hundred readings (noise, and how far it wanders
+    /// meanwhile), and the steps of its converter in one unit.
+    pub(super) fn spread(&self, period_us: u64) -> Option<(f64, f64)> {
+        let Course::Analog {
+            wander,
+            noise,
+            decimals,
+            ..
+        } = self.course
+        else {
+            return None;
+        };
+        let wandered = (100.0 * period_us as f64 / 1e6 / TIME_CONSTANT_S).min(1.0);
+        let variance = noise * noise + wander * wander * wandered;
+        Some((variance.sqrt(), decimals))
+    }
+
     /// The next value, measured at `time_us`, `period_us` after the one before.
     pub(super) fn sample(&mut self, time_us: i64, period_us: u64) -> Value {
         let period_s = period_us as f64 / 1e6;
@@ -131,8 +150,7 @@ impl Shape {
                 noise,
                 decimals,
             } => {
-                // A time constant of five minutes, whatever the rate.
-                let keep = 1.0 - (period_s / 300.0).min(1.0);
+                let keep = 1.0 - (period_s / TIME_CONSTANT_S).min(1.0);
                 self.drift = keep * self.drift + (1.0 - keep * keep).sqrt() * self.rng.normal();
                 let day = (time_us as f64 / 86_400e6 + self.phase_day).fract();
                 let exact =

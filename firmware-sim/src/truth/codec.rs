@@ -2,6 +2,7 @@
 //! trusts a length.
 
 use super::{Event, Header, Source};
+use crate::fault::FaultKind;
 use crate::limits::{TEXT_BYTES_MAX, TRUTH_SERIES_MAX};
 use crate::reading::{Reading, Value};
 
@@ -15,6 +16,7 @@ const PUBLISHED: u8 = 2;
 const ACKNOWLEDGED: u8 = 3;
 const REFUSED: u8 = 4;
 const END: u8 = 5;
+const FAULTY: u8 = 16;
 
 const F64: u8 = 0;
 const I64: u8 = 2;
@@ -126,6 +128,10 @@ pub(super) fn put_event(out: &mut Vec<u8>, event: &Event, last_us: &mut i64) {
         }
         Event::Acknowledged { series, seq } => put_numbers(out, ACKNOWLEDGED, *series, *seq),
         Event::Refused { series, seq } => put_numbers(out, REFUSED, *series, *seq),
+        Event::Faulty { series, seq, kind } => {
+            put_numbers(out, FAULTY, *series, *seq);
+            out.push(kind.code());
+        }
         Event::End {
             published,
             acknowledged,
@@ -228,6 +234,7 @@ impl<'a> Input<'a> {
                     time_us,
                     value,
                     written: None,
+                    fault: None,
                 })
             }
             ACKNOWLEDGED => Event::Acknowledged {
@@ -238,6 +245,11 @@ impl<'a> Input<'a> {
                 series: self.series()?,
                 seq: self.varint()?,
             },
+            FAULTY => {
+                let (series, seq, [code]) = (self.series()?, self.varint()?, self.array()?);
+                let kind = FaultKind::from_code(code).ok_or("a fault is of an unknown kind")?;
+                Event::Faulty { series, seq, kind }
+            }
             END => Event::End {
                 published: self.varint()?,
                 acknowledged: self.varint()?,

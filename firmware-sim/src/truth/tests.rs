@@ -1,6 +1,7 @@
 //! The truth ledger comes back whole, and what a killed run leaves is told from damage.
 
 use super::*;
+use crate::fault::FaultKind;
 use crate::reading::Value;
 use proptest::prelude::*;
 use std::path::Path;
@@ -45,6 +46,7 @@ fn published(seq: u64, value: Value) -> Event {
         time_us,
         value,
         written: None,
+        fault: None,
     })
 }
 
@@ -80,6 +82,11 @@ fn what_was_written_is_read_with_its_end() {
         series: 0,
         seq: 20_001,
     });
+    events.extend(FaultKind::ALL.map(|kind| Event::Faulty {
+        series: 0,
+        seq: 20_000,
+        kind,
+    }));
     write(&path, &events);
     let (mut back, tail) = read(&path).unwrap();
     assert_eq!(tail, Tail::Whole);
@@ -155,7 +162,7 @@ proptest! {
                 2 => Value::Bool(bits & 1 == 1),
                 _ => Value::Text(format!("{bits:x}").into()),
             };
-            let reading = Reading { series: 0, seq, time_us, value, written: None };
+            let reading = Reading { series: 0, seq, time_us, value, written: None, fault: None };
             events.push(Event::Published(reading));
         }
         let writer = TruthWriter::create(&path, &header()).unwrap();

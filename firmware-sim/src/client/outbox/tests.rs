@@ -12,6 +12,7 @@ fn reading(seq: u64) -> Reading {
         time_us: 0,
         value: Value::I64(0),
         written: None,
+        fault: None,
     }
 }
 
