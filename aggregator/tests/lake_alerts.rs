@@ -153,6 +153,12 @@ async fn alerts_have_columns_of_their_own_and_what_is_none_is_kept_beside() {
     let readings = read(&files(&lake.join("readings"))[0]);
     assert!(readings.column_by_name("value_f64").is_some());
 
+    // For a reader that others wrote: tests/alerts.py.
+    let left = Path::new(env!("CARGO_TARGET_TMPDIR")).join("lake-of-alerts");
+    let _ = std::fs::remove_dir_all(&left);
+    std::fs::create_dir_all(left.join("alerts")).unwrap();
+    std::fs::copy(&found[0], left.join("alerts/a.parquet")).unwrap();
+
     let status = asked(&site, "/api/v1/status").await;
     assert_eq!(
         (&status["lake"]["alerts"], &status["lake"]["rows"]),

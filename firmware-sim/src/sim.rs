@@ -93,6 +93,27 @@ impl RunConfig {
     }
 }
 
+impl RunConfig {
+    fn fleet(&self, started_ms: i64) -> FleetConfig {
+        FleetConfig {
+            seed: self.seed,
+            sensors: self.sensors,
+            rate_hz: self.rate_hz,
+            started_ms,
+            site: self.site.clone(),
+            faults: self.faults,
+        }
+    }
+
+    /// The series that it publishes, by number.
+    ///
+    /// # Errors
+    /// When a number of the configuration is out of range.
+    pub fn series(&self) -> Result<Vec<Series>, FleetError> {
+        fleet::series(&self.fleet(0))
+    }
+}
+
 /// What a run has done.
 #[derive(Clone, Debug, Serialize)]
 pub struct RunSummary {
@@ -150,14 +171,7 @@ pub async fn run(
     stop: CancellationToken,
     progress: Arc<Progress>,
 ) -> Result<RunSummary, SimError> {
-    let fleet = FleetConfig {
-        seed: config.seed,
-        sensors: config.sensors,
-        rate_hz: config.rate_hz,
-        started_ms: config.started_ms.unwrap_or_else(now_ms),
-        site: config.site.clone(),
-        faults: config.faults,
-    };
+    let fleet = config.fleet(config.started_ms.unwrap_or_else(now_ms));
     let series = fleet::series(&fleet)?;
     let connections = connections(&config)?;
     let parts = parts(config.sensors, connections)
@@ -336,7 +350,8 @@ async fn join(
     }
 }
 
-fn now_ms() -> i64 {
+/// Milliseconds since 1970.
+pub fn now_ms() -> i64 {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();

@@ -37,10 +37,10 @@
 //! An event time is in µs, less that of the block's published record before it, if any.
 //! Types: 0 f64 (8 bytes), 2 i64 (zigzag varint), 3 bool (1), 4 text (varint length and UTF-8).
 //! Kinds of faults: 0 spike, 1 level shift, 2 stuck, 3 bearing, 4 dropout; the readings of one
-//! fault follow each other without a hole in `seq`. A published record stands before its acknowledged
-//! and its faulty one, and the `seq` of a series increases. The
-//! file is written by one writer, flushed and fsynced at the end; a tail that is not whole is what
-//! a killed run leaves, and readers say so and use the rest.
+//! fault follow each other without a hole in `seq`. A published record stands before its
+//! acknowledged and its faulty one, and the `seq` of a series increases. The file is written by
+//! one writer, flushed and fsynced at the end; a tail that is not whole is what a killed run
+//! leaves, and readers say so and use the rest.
 
 mod codec;
 mod faults;

@@ -59,9 +59,11 @@ pub async fn run(
     }
     let mut chaos = Chaos::start(settings, arguments.seed, begun).await?;
     introduce(arguments, settings);
-    let fleet = Fleet::start(arguments, settings.mqtt, demo::truth_file(settings));
+    let truth = demo::truth_file(settings);
+    let (fleet, alerts) = Fleet::start(arguments, settings.mqtt, truth)?;
     let published = chaos.watch(fleet, &mut signals, arguments.duration).await?;
     demo::say_draining();
+    alerts.settle().await;
     let (agent, aggregator) = (chaos.agent.take(), chaos.aggregator.take());
     let drained = agent.context("the agent is back")?.drain().await?;
     aggregator
@@ -72,6 +74,7 @@ pub async fn run(
         published,
         drained,
         uplink_bytes: chaos.relay.sent_bytes(),
+        found: alerts.end().await?,
         blows: Some(chaos.blows),
     })
 }
@@ -289,11 +292,12 @@ impl Chaos {
         } = self.blows;
         self.note(format_args!(
             "published {}  acknowledged {}  agent: {}  aggregator: {}  \
-             killed {kills_agent} + {kills_aggregator} times, cut {link_cuts}",
+             killed {kills_agent} + {kills_aggregator} times, cut {link_cuts}{}",
             grouped(fleet.progress.published()),
             grouped(fleet.progress.acknowledged()),
             waiting(&self.agent, "unsent"),
             waiting(&self.aggregator, "unwritten"),
+            demo::alerts_so_far(fleet),
         ));
     }
 }

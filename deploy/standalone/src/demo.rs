@@ -1,9 +1,10 @@
 //! `tributary demo`: a simulated fleet through the whole pipeline, and the comparison of what it
 //! published with what is in the lake.
 
+use crate::alerts::Found;
 use crate::chaos::{self, Blows};
 use crate::fleet::{Fleet, Signals};
-use crate::limits::{FLEET_READINGS_PER_S_MAX, PROGRESS_INTERVAL};
+use crate::limits::{FAULTS_PER_MINUTE, FLEET_READINGS_PER_S_MAX, PROGRESS_INTERVAL};
 use crate::machine::{self, Machine};
 use crate::report::{Summary, grouped};
 use crate::settings::{Settings, SettingsError};
@@ -36,6 +37,14 @@ pub struct DemoArguments {
     #[arg(long, value_name = "1|2", default_value_t = 1)]
     #[arg(value_parser = clap::value_parser!(u8).range(1..=2))]
     pub qos: u8,
+    /// Faults a minute in the whole fleet, of sensors as they happen: spikes, level shifts, stuck
+    /// sensors, bearing faults, dropouts; 0: none
+    #[arg(long, value_name = "N", default_value_t = FAULTS_PER_MINUTE)]
+    pub faults: f64,
+    /// The first fault comes this long after the fleet begins; 12s, or 120 readings of a sensor if
+    /// these take longer, when left out
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub faults_after: Option<Duration>,
     /// Kill agent and aggregator with SIGKILL at random instants, and cut the link between them
     ///
     /// Both are then processes of their own, started again on the same data; the link loses,
@@ -61,6 +70,8 @@ impl Default for DemoArguments {
             rate: 10.0,
             seed: 1,
             qos: 1,
+            faults: FAULTS_PER_MINUTE,
+            faults_after: None,
             chaos: false,
             data_dir: "tributary-data".into(),
             json: false,
@@ -105,6 +116,8 @@ pub struct Outcome {
     pub drained: bool,
     /// Bytes of UDP payload that the agent sent.
     pub uplink_bytes: u64,
+    /// What came of the faults.
+    pub found: Found,
     /// What went down meanwhile, with `--chaos`.
     pub blows: Option<Blows>,
 }
@@ -135,7 +148,8 @@ async fn demo(arguments: DemoArguments) -> anyhow::Result<ExitCode> {
     let (lake, truth) = (machine::lake_dir(&settings), truth_file(&settings));
     let comparing = tokio::task::spawn_blocking(move || verify::compare(&lake, &truth));
     let report = comparing.await?.context("the lake can't be compared")?;
-    let mut summary = Summary::new(&report, outcome.uplink_bytes, elapsed);
+    let (found, uplink_bytes) = (outcome.found, outcome.uplink_bytes);
+    let mut summary = Summary::new(&report, found, uplink_bytes, elapsed);
     summary.blows = outcome.blows;
     show(&summary, &report, &outcome.published, arguments.json);
     if !outcome.drained {
@@ -213,7 +227,8 @@ async fn in_one_process(
     let mut signals = Signals::new()?;
     let machine = machine::start(settings).await?;
     introduce(arguments, settings);
-    let mut fleet = Fleet::start(arguments, machine.agent.mqtt, truth_file(settings));
+    let (mqtt, truth) = (machine.agent.mqtt, truth_file(settings));
+    let (mut fleet, alerts) = Fleet::start(arguments, mqtt, truth)?;
     let mut tick = tokio::time::interval(PROGRESS_INTERVAL);
     tick.tick().await;
     let published = loop {
@@ -225,12 +240,14 @@ async fn in_one_process(
     };
     let uplink = machine.agent.uplink.clone();
     say_draining();
+    alerts.settle().await;
     let drained = machine.drain().await?;
     let uplink_bytes = uplink.borrow().udp_bytes_sent;
     Ok(Outcome {
         published,
         drained,
         uplink_bytes,
+        found: alerts.end().await?,
         blows: None,
     })
 }
@@ -244,14 +261,21 @@ fn say(fleet: &Fleet, machine: &Machine, begun: Instant) {
     };
     say!(
         "{:>4.0}s  published {}  acknowledged {}  at the aggregator {}  in the lake {}  \
-         backlog {} batches  {per_reading} B/reading",
+         backlog {} batches  {per_reading} B/reading{}",
         begun.elapsed().as_secs_f64(),
         grouped(fleet.progress.published()),
         grouped(fleet.progress.acknowledged()),
         grouped(journal.rows()),
         grouped(machine.aggregator.lake().rows()),
         uplink.backlog_batches,
+        alerts_so_far(fleet),
     );
+}
+
+/// How many alerts came, for a line of progress; nothing when the agent offers none.
+pub fn alerts_so_far(fleet: &Fleet) -> String {
+    let count = fleet.alerts.alerts();
+    count.map_or_else(String::new, |count| format!("  alerts {}", grouped(count)))
 }
 
 #[cfg(test)]

@@ -12,6 +12,24 @@ pub const SEAL_DELAY: Duration = Duration::from_secs(1);
 pub const DRAIN_DEADLINE: Duration = Duration::from_secs(60);
 /// How often the demo says how far it is.
 pub const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+/// Faults a minute that the demo's fleet has.
+pub const FAULTS_PER_MINUTE: f64 = 60.0;
+/// The demo's first fault comes after so long,
+pub const FAULTS_AFTER: Duration = Duration::from_secs(12);
+/// or after so many readings of each sensor where these take longer: detectors learn first.
+pub const FAULTS_AFTER_READINGS: f64 = 120.0;
+/// Faults whose readings are known one by one, so that alerts can be told apart by them.
+pub const FAULTS_KEPT_MAX: usize = 1_024;
+/// Alerts of which a copy would be noticed.
+pub const ALERT_IDS_KEPT_MAX: usize = 65_536;
+/// Latencies of alerts that percentiles are of: the newest.
+pub const LATENCIES_KEPT_MAX: usize = 262_144;
+/// Bytes of an alert with its topic.
+pub const ALERT_BYTES_MAX: usize = 256 * 1024;
+/// How long alerts about the last readings may take to come.
+pub const ALERT_GRACE: Duration = Duration::from_secs(1);
+/// How long the subscriber to alerts waits before it connects again.
+pub const ALERT_RETRY: Duration = Duration::from_millis(100);
 /// Readings a second that the demo's fleet may publish together.
 pub const FLEET_READINGS_PER_S_MAX: f64 = 1_000_000.0;
 /// How often a child of the demo says how it stands.

@@ -3,6 +3,7 @@
 //! published.
 #![forbid(unsafe_code)]
 
+mod alerts;
 mod chaos;
 mod child;
 mod demo;

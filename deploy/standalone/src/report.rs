@@ -1,5 +1,6 @@
 //! What the demo found, for people and for programs.
 
+use crate::alerts::{Found, Tally};
 use crate::chaos::Blows;
 use serde::{Serialize, Serializer};
 use std::fmt;
@@ -30,13 +31,13 @@ pub struct Summary {
     pub lost: u64,
     /// Copies in the lake beyond the first.
     pub duplicates: u64,
-    /// Faults injected into the fleet; 0 while nothing detects them.
+    /// Faults injected into the fleet, and published so far that they could be told.
     pub faults_injected: u64,
-    /// Faults that were detected.
+    /// Faults that an alert was raised about.
     pub faults_detected: u64,
     /// Alerts without a fault.
     pub alerts_false: u64,
-    /// From the reading to the alert.
+    /// From the socket write of a faulty reading to the arrival of its alert.
     pub alert_latency_ms: Latency,
     /// Bytes of UDP payload that the agent sent.
     pub uplink_bytes: u64,
@@ -47,6 +48,9 @@ pub struct Summary {
     /// What went down; all of it 0, and not shown to people, without `--chaos`.
     #[serde(flatten, serialize_with = "or_none")]
     pub blows: Option<Blows>,
+    /// What came of the faults, for people.
+    #[serde(skip)]
+    pub found: Found,
 }
 
 fn or_none<S: Serializer>(blows: &Option<Blows>, to: S) -> Result<S::Ok, S::Error> {
@@ -55,21 +59,22 @@ fn or_none<S: Serializer>(blows: &Option<Blows>, to: S) -> Result<S::Ok, S::Erro
 
 impl Summary {
     /// The summary of a comparison.
-    pub fn new(report: &Report, uplink_bytes: u64, elapsed_s: f64) -> Self {
+    pub fn new(report: &Report, found: Found, uplink_bytes: u64, elapsed_s: f64) -> Self {
         let per_reading = uplink_bytes as f64 / (report.delivered.max(1)) as f64;
         Self {
             published: report.published,
             delivered: report.delivered,
             lost: report.lost + report.changed,
             duplicates: report.duplicates,
-            faults_injected: 0,
-            faults_detected: 0,
-            alerts_false: 0,
-            alert_latency_ms: Latency::default(),
+            faults_injected: found.all().injected,
+            faults_detected: found.all().found,
+            alerts_false: found.alerts_false,
+            alert_latency_ms: found.latency,
             uplink_bytes,
             bytes_per_reading: (per_reading * 1_000.0).round() / 1_000.0,
             elapsed_s: (elapsed_s * 1_000.0).round() / 1_000.0,
             blows: None,
+            found,
         }
     }
 }
@@ -91,8 +96,33 @@ impl fmt::Display for Summary {
         }
         writeln!(f, "uplink bytes       {:>12}", grouped(self.uplink_bytes))?;
         writeln!(f, "bytes per reading  {:>12.2}", self.bytes_per_reading)?;
-        write!(f, "seconds            {:>12.1}", self.elapsed_s)
+        writeln!(f, "seconds            {:>12.1}", self.elapsed_s)?;
+        write!(f, "{}", in_words(&self.found))
     }
+}
+
+/// What came of the faults, in a sentence or two.
+fn in_words(found: &Found) -> String {
+    let Tally { injected, found: n } = found.all();
+    let [injected, n, wrong] = [injected, n, found.alerts_false].map(grouped);
+    if let Some(why) = &found.refused {
+        return format!("{injected} faults injected; whether they were found nobody knows: {why}");
+    }
+    if found.kinds.is_empty() {
+        return format!("no faults injected, {wrong} alerts");
+    }
+    let kind = |(kind, tally): &(_, Tally)| format!("{kind} {} of {}", tally.found, tally.injected);
+    let kinds: Vec<_> = found.kinds.iter().map(kind).collect();
+    let kinds = kinds.join(", ");
+    let words = format!("{n} of {injected} faults found ({kinds}), {wrong} false alerts");
+    let Latency { p50, p99, max, .. } = found.latency;
+    if max == 0.0 {
+        return words;
+    }
+    format!(
+        "{words}\nfrom a reading's way into the socket to its alert: median {p50:.1} ms, \
+         99 of 100 within {p99:.1} ms, all within {max:.1} ms"
+    )
 }
 
 /// A count with its thousands apart.
@@ -111,6 +141,34 @@ pub fn grouped(count: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tributary_sim::fault::FaultKind;
+
+    #[test]
+    fn faults_and_alerts_are_said_in_words() {
+        let tally = |injected, found| Tally { injected, found };
+        let mut found = Found::default();
+        assert_eq!(in_words(&found), "no faults injected, 0 alerts");
+        found.kinds = vec![
+            (FaultKind::Spike, tally(3, 2)),
+            (FaultKind::Bearing, tally(1_000, 1_000)),
+        ];
+        found.alerts_false = 4;
+        let words = "1,002 of 1,003 faults found (spike 2 of 3, bearing fault 1000 of 1000), \
+                     4 false alerts";
+        assert_eq!(in_words(&found), words);
+        found.latency = Latency {
+            p50: 4.06,
+            p99: 20.0,
+            p999: 24.0,
+            max: 25.0,
+        };
+        let line = "from a reading's way into the socket to its alert: median 4.1 ms, \
+                    99 of 100 within 20.0 ms, all within 25.0 ms";
+        assert_eq!(in_words(&found), format!("{words}\n{line}"));
+        found.refused = Some("it said no".to_owned());
+        assert!(in_words(&found).starts_with("1,003 faults injected; "));
+        assert!(in_words(&found).ends_with("it said no"));
+    }
 
     #[test]
     fn thousands_stand_apart() {

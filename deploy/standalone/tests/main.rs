@@ -23,6 +23,10 @@ fn a_short_demo_delivers_everything_once_and_says_so() {
             "50",
             "--rate",
             "10",
+            "--faults",
+            "600",
+            "--faults-after",
+            "500ms",
             "--json",
         ])
         .arg("--data-dir")
@@ -43,6 +47,9 @@ fn a_short_demo_delivers_everything_once_and_says_so() {
     for key in ["p50", "p99", "p999", "max"] {
         assert!(summary["alert_latency_ms"][key].is_number(), "{summary}");
     }
+    let faults = |key: &str| summary[key].as_u64().unwrap();
+    assert!(faults("faults_injected") > 0, "{summary}");
+    assert!(faults("faults_detected") <= faults("faults_injected"));
     for key in ["kills_agent", "kills_aggregator", "link_cuts"] {
         assert_eq!(summary[key], 0, "{summary}");
     }

@@ -6,7 +6,7 @@
 //! golden ratio sequence), and again an interval later.
 //!
 //! Faults are sized by `sigma`, the deviation of the shape within a hundred readings: noise, and
-//! how far it wanders meanwhile. A spike is 8 of it, a shift 4, a bearing's level rises by 4 and
+//! how far it wanders meanwhile. A spike is 8 of it, a shift 5, a bearing's level rises by 4 and
 //! its spread by 3, over 50 readings; a stuck sensor repeats its value; a dropout is 0.
 
 use super::shape::{Kind, Shape, kind};
@@ -21,7 +21,7 @@ const ANALOG: u32 = 3;
 const GOLDEN: f64 = 0.618_033_988_749_894_8;
 
 const SPIKE_SIGMAS: f64 = 8.0;
-const LEVEL_SIGMAS: f64 = 4.0;
+const LEVEL_SIGMAS: f64 = 5.0;
 const BEARING_LEVEL_SIGMAS: f64 = 4.0;
 const BEARING_SPREAD_SIGMAS: f64 = 3.0;
 /// Readings until a bearing fault is fully there.
@@ -371,7 +371,7 @@ mod tests {
             "{spike:?}"
         );
         let level = off(FaultKind::Level);
-        assert!(level[..100].iter().all(|x| near(*x, 4.0)), "{level:?}");
+        assert!(level[..100].iter().all(|x| near(*x, 5.0)), "{level:?}");
         assert_eq!(level[100..], [0.0; 5]);
         let (stuck, ..) = around(FaultKind::Stuck);
         assert!(stuck[..100].iter().all(|x| *x == stuck[0]), "{stuck:?}");
