@@ -326,6 +326,44 @@ mod tests {
     }
 
     #[test]
+    fn the_golden_alert_is_what_is_written() {
+        let golden = include_str!("../../protocol/tests/data/alert.json");
+        let golden: serde_json::Value = serde_json::from_str(golden).unwrap();
+        let second = 1_795_204_800_000_000;
+        let alert = Alert {
+            id: AlertId(0x5f0c_6a1e_9b3d_4728_8ac1_d2e3_f405_1627_u128.to_be_bytes()),
+            state: AlertState::Raised,
+            kind: AlertKind::Event,
+            device: "plant-1/pump-0007".to_owned(),
+            metric: "temperature".to_owned(),
+            unit: "°C".to_owned(),
+            detector: "series".to_owned(),
+            part: Some("value"),
+            revision: Revision(0x0123_4567_89ab_cdef_u64.to_be_bytes()),
+            severity: Severity::Warning,
+            score: 0.83,
+            value: Some(27.5),
+            event_time: second + 123_456,
+            received_time: second + 125_000,
+            detection_time: second + 128_000,
+            window: Some(Span {
+                from: second - 1_000_000,
+                to: second,
+            }),
+            around: vec![
+                (second - 76_544, 21.31),
+                (second + 23_456, 21.34),
+                (second + 123_456, 27.5),
+            ],
+            late: false,
+            text: "temperature of plant-1/pump-0007 is 27.5 °C, far from what it was lately."
+                .to_owned(),
+        };
+        let written: serde_json::Value = serde_json::from_str(&alert.json()).unwrap();
+        assert_eq!(written, golden);
+    }
+
+    #[test]
     fn no_name_makes_a_topic_that_is_a_filter_or_empty() {
         assert_eq!(topic_of("a/b", "c"), "tributary/alerts/a/b/c");
         assert_eq!(topic_of("a+#", "%\0"), "tributary/alerts/a%2B%23/%25%00");

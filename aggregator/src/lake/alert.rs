@@ -219,6 +219,19 @@ mod tests {
     }
 
     #[test]
+    fn numbers_are_read_to_the_last_bit() {
+        for digits in [
+            "0.9203942634335728",
+            "0.9204854026356564",
+            "0.9146500810118644",
+        ] {
+            let text = GOLDEN.replace("0.83", digits);
+            let score = Alert::parse(&text).unwrap().score;
+            assert_eq!(score.to_string(), digits);
+        }
+    }
+
+    #[test]
     fn what_may_be_absent_or_new_is_taken() {
         for member in ["unit", "part", "value", "window", "around"] {
             assert!(Alert::parse(&spoiled(member, None)).is_ok(), "{member}");

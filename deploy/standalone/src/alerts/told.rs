@@ -31,7 +31,8 @@ pub fn read(payload: &[u8]) -> Option<Alert> {
     }
     let event_us = time::parse(&raw.event_time)?;
     let span_us = match &raw.window {
-        Some(window) => (time::parse(&window.from)?, time::parse(&window.to)?),
+        // Its end is the first time behind it.
+        Some(window) => (time::parse(&window.from)?, time::parse(&window.to)? - 1),
         None => (event_us, event_us),
     };
     Some(Alert {
@@ -65,7 +66,7 @@ mod tests {
             ("plant-1/pump-0007", "temperature")
         );
         let second = 1_795_204_800_000_000;
-        assert_eq!(alert.span_us, (second - 1_000_000, second));
+        assert_eq!(alert.span_us, (second - 1_000_000, second - 1));
         let alone = read(&with("window", Value::Null)).unwrap();
         assert_eq!(alone.span_us, (second + 123_456, second + 123_456));
     }
