@@ -244,7 +244,7 @@ pub fn topic_of(device: &str, metric: &str) -> String {
 
 fn push_levels(topic: &mut String, name: &str) {
     if name.is_empty() {
-        topic.push_str("%");
+        topic.push('%');
     }
     for c in name.chars() {
         match c {

@@ -7,26 +7,26 @@ mod clock;
 mod forward;
 mod judging;
 mod sealing;
+mod storage;
 
-use crate::catalogue::{Catalogue, LatestView};
+use crate::catalogue::LatestView;
 use crate::config::Config;
-use crate::configuration::{self, Configurations, InForce, Texts};
-use crate::deadletter::{self, DeadLetters, put_back::Putter};
+use crate::configuration;
+use crate::deadletter::{self, put_back::Putter};
 use crate::decode::Rules;
 use crate::detect;
-use crate::judge::{self, Judge};
-use crate::limits::{JUDGED_QUEUE, WAL_SEGMENT_BYTES};
-use crate::seal::{JudgeStore, Origin, SealConfig, SealStage, StageError, Stores, Waits};
+use crate::judge;
+use crate::limits::{self, WAL_SEGMENT_BYTES};
+use crate::seal::{Origin, SealConfig, SealStage, StageError, Waits};
 use crate::source::{
     BrokerConfig, BrokerStatus, Brokers, Listener, ListenerConfig, ListenerError, Reload, Sessions,
 };
-use crate::spool::{self, AgentSpool, SpoolConfig};
+use crate::spool::{self, RefuseNew, SpoolConfig};
 use crate::wal::{Queue, Replay, StorageState, Wal, WalError};
-use crate::{life, limits};
 use beside::{answer_commands, give_up_after};
 use clock::Clock;
 use forward::forward;
-use judging::Judging;
+use judging::Waiting;
 use sealing::Sealing;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -34,18 +34,19 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::Duration;
+use storage::Storage;
+#[cfg(test)]
+pub(crate) use storage::greatest_life_seen;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 use tributary_journal::{
-    CheckpointError, Checkpoints, CommitPolicy, CursorError, Damage, DirLock, Disk, LifeId,
-    LockError, Log, LogConfig, LogError, LogKind, LogReader, LogWriter, Meter, MeteredDisk, Open,
-    OsDisk, Wear,
+    CheckpointError, CommitPolicy, CursorError, DirLock, Disk, LifeId, LockError, LogError,
+    LogReader, OsDisk, Wear,
 };
-use tributary_protocol::ids::{BufferId, Lane};
-use tributary_protocol::session::Sender;
+use tributary_protocol::ids::BufferId;
 use tributary_uplink::{Identity, Status, Target, UplinkConfig};
 
 /// Everything that a running agent has to know.
@@ -248,118 +249,7 @@ pub async fn start(settings: Settings, stop: CancellationToken) -> Result<Agent,
     let lock = DirLock::acquire(&data_dir)?;
     crate::source::raise_open_files();
     let storage = Storage::open(&settings)?;
-    start_stages(settings, storage, lock, stop).await
-}
-
-/// The agent's storage, open.
-struct Storage {
-    present: BufferId,
-    judge: Option<Judge>,
-    meter: Meter,
-    wal: LogWriter,
-    wal_reader: LogReader,
-    stores: Stores,
-    reader: AgentSpool,
-    sender: Sender,
-    damage: Vec<Damage>,
-}
-
-impl Storage {
-    fn open(settings: &Settings) -> Result<Self, StartError> {
-        let meter = Meter::default();
-        let disk: Arc<dyn Disk> = Arc::new(MeteredDisk::new(Arc::new(OsDisk), meter.clone()));
-        let dir = &settings.data_dir;
-        let checkpoints = Checkpoints::open(Arc::clone(&disk), &dir.join("checkpoint"), "agent")?;
-        let seen = greatest_life_seen(&disk, dir, &checkpoints)?;
-        let present = life::begin(&disk, dir, seen)?;
-        let reserve = settings.spool.reserve_bytes;
-        let wal = Log::open(
-            Arc::clone(&disk),
-            &dir.join("wal"),
-            LogConfig {
-                segment_bytes: WAL_SEGMENT_BYTES,
-                quota_bytes: settings.wal_quota_bytes,
-                reserve_bytes: reserve,
-                kind: LogKind::Wal,
-            },
-            Open::NewLife(LifeId(present.0)),
-        )?;
-        let spool = spool::open(&disk, &spool::dir(dir), present, &settings.spool)?;
-        let dead = DeadLetters::open(&disk, &dir.join("deadletter"), present, reserve)?;
-        let damaged = wal.recovery.damage.len() + spool.damage.len();
-        info!(
-            buffer = %present,
-            lives = wal.recovery.lives.len(),
-            torn_bytes = wal.recovery.torn_bytes,
-            damaged,
-            "storage open"
-        );
-        let texts = Texts::open(Arc::clone(&disk), &dir.join("config"))?;
-        texts.keep(&settings.rules)?;
-        let judge = open_judge(settings, &disk, &texts)?;
-        let (judge, judged) =
-            judge.map_or((None, None), |(judge, store)| (Some(judge), Some(store)));
-        let stores = Stores {
-            judged,
-            spool: spool.writer,
-            covered: spool.covered,
-            dead,
-            checkpoints,
-            texts,
-            wal: wal.reader.clone(),
-            catalogue: Catalogue::open(&dir.join("state")).metered(meter.clone()),
-        };
-        let (sender, reader) = (spool.sender, spool.reader);
-        Ok(Self {
-            present,
-            judge,
-            meter,
-            wal: wal.writer,
-            wal_reader: wal.reader,
-            stores,
-            reader,
-            sender,
-            damage: wal.recovery.unmet().cloned().collect(),
-        })
-    }
-}
-
-/// The judging stage as it was at its newest good checkpoint, if it is wanted.
-fn open_judge(
-    settings: &Settings,
-    disk: &Arc<dyn Disk>,
-    texts: &Texts,
-) -> Result<Option<(Judge, JudgeStore)>, StartError> {
-    if !settings.detect.enabled {
-        return Ok(None);
-    }
-    let dir = settings.data_dir.join("checkpoint");
-    let checkpoints = Checkpoints::open(Arc::clone(disk), &dir, "judge")?;
-    let storage = settings.name.as_bytes();
-    let configurations =
-        |in_force| Configurations::new(texts.clone(), Arc::clone(&settings.rules), in_force);
-    let good = checkpoints.valid().into_iter().find_map(|held| {
-        let read = Judge::read_checkpoint(storage, configurations, &held.body);
-        read.inspect_err(|error| warn!(%error, "detection learns from an older one, or anew"))
-            .ok()
-    });
-    let judge = good.unwrap_or_else(|| Judge::new(storage, configurations(InForce::default())));
-    let store = JudgeStore::new(checkpoints, judge.position());
-    Ok(Some((judge, store)))
-}
-
-/// The greatest life that checkpoint and cursor know of.
-pub(crate) fn greatest_life_seen(
-    disk: &Arc<dyn Disk>,
-    dir: &Path,
-    checkpoints: &Checkpoints,
-) -> Result<u64, StartError> {
-    let held = checkpoints.newest();
-    let position = held.and_then(|held| {
-        crate::checkpoint::Checkpoint::read_position(&mut held.body.as_ref()).ok()
-    });
-    let checkpoint = position.map_or(0, |position| position.buffer.life());
-    Ok(checkpoint.max(spool::greatest_life(disk, &spool::dir(dir))?))
+    Box::pin(start_stages(settings, storage, lock, stop)).await
 }
 
 /// Where clients connect, and where they do so with TLS.
@@ -378,73 +268,34 @@ async fn start_stages(
     lock: DirLock,
     stop: CancellationToken,
 ) -> Result<Agent, StartError> {
-    let Storage {
-        present,
-        judge,
-        meter,
-        wal,
-        wal_reader,
-        stores,
-        reader,
-        sender,
-        damage,
-    } = storage;
-    let latest = stores.catalogue.view();
+    let latest = storage.stores.catalogue.view();
     let deadline = settings.drain_deadline;
     let (sealed, sealed_in) = mpsc::channel(tributary_uplink::limits::SEALED_QUEUE);
     let give_up = Arc::new(AtomicBool::new(false));
-    let config = seal_config(&settings, present, &give_up);
-    let covered = stores.covered.of(Lane::Alerts);
+    let config = seal_config(&settings, storage.present, &give_up);
+    let stores = storage.stores;
     let (refuse, letters) = (stores.spool.refuse_new(), stores.dead.reader().clone());
-    let asks = stores.judged.as_ref().map(JudgeStore::asks);
-    let stage = SealStage::new(&config, stores, sealed);
     // What is replayed ends here, before anything of this life is in the log.
-    let replay = replay(&wal_reader, stage.position());
-    let judge = judge.map(|judge| {
-        let replay = crate::pipeline::replay(&wal_reader, judge.position());
-        (judge, replay)
-    });
-    let wal = Wal::start_metered(wal, settings.wal, meter)?;
-    let tap = judge.is_some().then(|| wal.queue.tap());
+    let judging = Waiting::new(storage.judge, &stores, &config);
+    let stage = SealStage::new(&config, stores, sealed);
+    let replay = replay(&storage.wal_reader, stage.position());
+    let wal = Wal::start_metered(storage.wal, settings.wal, storage.meter)?;
+    let tap = wal.queue.tap();
     let sessions = Sessions::new();
     // The first records of this life, before any message: their texts are durable.
     configuration::announce(&wal.queue, settings.rules.hash());
     judge::announce(&wal.queue, &settings.detect);
-    let listener = Listener::bind(&settings.listener, wal.queue.clone()).await?;
-    let brokers = open_brokers(&settings, &wal.queue)?.refusing(&refuse);
-    let refusing = refuse.clone();
-    let listener = listener.with_sessions(sessions.clone()).refusing(refuse);
-    let (mqtt, mqtt_tls) = addresses(&listener)?;
-    let reload = listener.reload();
-    let broker_statuses = brokers.statuses();
-    let (status, status_out) = watch::channel(Status::of(&sender));
+    let sources = open_sources(&settings, &wal.queue, &sessions, &refuse).await?;
+    let (mqtt, mqtt_tls) = addresses(&sources.0)?;
+    let (reload, brokers) = (sources.0.reload(), sources.1.statuses());
+    let (status, status_out) = watch::channel(Status::of(&storage.sender));
     let waits = stage.waits();
-    let putter = Putter::new(letters, wal.queue.clone(), stage.put_back()).refusing(refusing);
+    let putter = Putter::new(letters, wal.queue.clone(), stage.put_back()).refusing(refuse);
     let mut stages = JoinSet::new();
+    let judged = Waiting::start(judging, &mut stages, tap, &wal.queue, Box::new(|_, _| {}));
     // Ends the sources when the agent is told to stop, or can't go on.
     let listening = stop.child_token();
     answer_commands(&mut stages, &settings.data_dir, putter, &stop);
-    let (judged, judged_in) = mpsc::channel(JUDGED_QUEUE);
-    if let (Some((judge, replay)), Some(tap), Some(asks)) = (judge, tap, asks) {
-        let judging = Judging {
-            judge,
-            replay,
-            tap,
-            present,
-            covered,
-            judged,
-            publish: Box::new(|_, _| {}),
-            queue: wal.queue.clone(),
-            asks,
-            checkpoint_bytes_max: config.checkpoint_bytes_max,
-            clock: Clock::new(),
-        };
-        stages.spawn_blocking(move || {
-            judging.run();
-            Ended::Judging
-        });
-    }
-    let sources = (listener, brokers);
     stages.spawn(listen(sources, wal.queue, listening.clone(), deadline));
     // Late is safe: what is not sealed by then stays in the log.
     stages.spawn(give_up_after(stop, deadline, give_up));
@@ -452,16 +303,22 @@ async fn start_stages(
         stage,
         replay,
         committed: wal.committed,
-        judged: judged_in,
+        judged,
         sessions,
         clock: Clock::new(),
         handle: Handle::current(),
     };
-    stages.spawn_blocking(move || sealing.run_to_end(&damage, &listening));
-    stages.spawn(forward(settings.uplink, sender, reader, sealed_in, status));
+    stages.spawn_blocking(move || sealing.run_to_end(&storage.damage, &listening));
+    stages.spawn(forward(
+        settings.uplink,
+        storage.sender,
+        storage.reader,
+        sealed_in,
+        status,
+    ));
     Ok(Agent {
         mqtt,
-        brokers: broker_statuses,
+        brokers,
         mqtt_tls,
         reload,
         uplink: status_out,
@@ -479,6 +336,19 @@ async fn start_stages(
 fn replay(wal: &LogReader, from: Option<Origin>) -> Replay {
     let from = from.map(|origin| (LifeId(origin.buffer.0), origin.number));
     Replay::new(wal.clone(), from)
+}
+
+/// Where messages come in; nothing does before they [run](listen).
+async fn open_sources(
+    settings: &Settings,
+    queue: &Queue,
+    sessions: &Sessions,
+    refuse: &RefuseNew,
+) -> Result<(Listener, Brokers), StartError> {
+    let listener = Listener::bind(&settings.listener, queue.clone()).await?;
+    let listener = listener.with_sessions(sessions.clone());
+    let brokers = open_brokers(settings, queue)?.refusing(refuse);
+    Ok((listener.refusing(refuse.clone()), brokers))
 }
 
 fn open_brokers(settings: &Settings, queue: &Queue) -> Result<Brokers, CursorError> {

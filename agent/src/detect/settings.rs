@@ -3,7 +3,6 @@
 use super::Preset;
 use crate::alert::Revision;
 use crate::limits::WATCHED_SERIES;
-use std::fmt::Write;
 use tributary_settings::{Diagnostic, Document, Section};
 
 /// The settings of detection.
@@ -72,14 +71,11 @@ impl Settings {
             weekly,
             series_max,
         } = self;
-        let mut out = String::from("[detect]\n");
         let preset = preset.name();
-        write!(
-            out,
-            "enabled = {enabled}\npreset = \"{preset}\"\nweekly = {weekly}\nseries_max = {series_max}\n"
+        format!(
+            "[detect]\nenabled = {enabled}\npreset = \"{preset}\"\nweekly = {weekly}\n\
+             series_max = {series_max}\n"
         )
-        .expect("a String takes any text");
-        out
     }
 
     /// What names them in alerts.

@@ -11,7 +11,6 @@ use crate::decode::Reading;
 use crate::detect::{Judgement, Settings};
 use crate::limits::MESSAGE_ALERTS_MAX;
 use crate::seal::Origin;
-use metrics::counter;
 use tributary_protocol::reading::{Flags, Meta, Value};
 
 /// What judges a series.
@@ -60,6 +59,8 @@ struct Seen<'a> {
     reading: &'a Reading<'a>,
     /// By which time it is judged.
     time: i64,
+    /// Whether its own is not believed.
+    suspect: bool,
     value: f64,
     /// The time at which it is judged.
     now: i64,
@@ -140,7 +141,6 @@ impl Series {
             return;
         };
         let suspect = meta.flags.has(Flags::CLOCK_SUSPECT);
-        self.counts.suspect += u64::from(suspect);
         let seen = Seen {
             origin,
             reading,
@@ -149,19 +149,30 @@ impl Series {
             } else {
                 meta.event_time
             },
+            suspect,
             value,
             now,
         };
-        let weekly = self.settings.weekly && !suspect;
+        self.judge(&seen, said);
+    }
+
+    fn judge(&mut self, seen: &Seen<'_>, said: &mut Vec<Said>) {
+        let Seen {
+            origin,
+            reading,
+            value,
+            ..
+        } = *seen;
         let preset = self.settings.preset;
         let (watch, gone) = self.watched.entry(reading.device, reading.metric, preset);
         self.counts.forgotten += u64::from(gone != Gone::Nobody);
         if let Gone::Alerted(device, metric) = gone {
             let topic = topic_of(&device, &metric);
+            let alert = None;
             said.push(Said {
                 origin,
                 topic,
-                alert: None,
+                alert,
             });
         }
         let earlier = match value.is_finite() {
@@ -169,22 +180,22 @@ impl Series {
             false => Some(0),
         };
         self.counts.judged += 1;
+        self.counts.suspect += u64::from(seen.suspect);
         self.counts.not_finite += u64::from(!value.is_finite());
         self.counts.late += u64::from(earlier.is_none());
+        let weekly = self.settings.weekly && !seen.suspect;
         let judged = watch.detector.step(weekly, seen.time, value);
         if judged.alert {
             watch.quiet = 0;
-            let name = || format!("{} {}", reading.device, reading.metric);
             let is_told = self.told < MESSAGE_ALERTS_MAX;
-            if self.storm.admits(meta.received_time, is_told, name) {
+            let name = || format!("{} {}", reading.device, reading.metric);
+            if self.storm.admits(reading.meta.received_time, is_told, name) {
                 self.told += 1;
                 self.counts.raised += 1;
-                counter!("tributary_agent_alerts_total", "detector" => DETECTOR).increment(1);
-                let id = identity(&self.storage, self.revision, &seen, earlier);
-                raise(watch, &seen, (id, self.revision), &judged, said);
+                let id = identity(&self.storage, self.revision, seen, earlier);
+                raise(watch, seen, (id, self.revision), &judged, said);
             } else {
                 self.counts.held_back += 1;
-                counter!("tributary_agent_alerts_held_back_total").increment(1);
             }
             return;
         }
@@ -198,7 +209,7 @@ impl Series {
                 "{} {} was as usual for {CLEAR_READINGS} readings",
                 reading.device, reading.metric
             );
-            said.push(cleared(&seen, (&standing, self.revision), text, true));
+            said.push(cleared(seen, (&standing, self.revision), text, true));
         }
     }
 

@@ -59,14 +59,21 @@ fn configurations(disk: &Arc<dyn Disk>) -> impl Fn(InForce) -> Configurations {
     move |in_force| Configurations::new(texts.clone(), Rules::builtin(), in_force)
 }
 
+/// Records of a device up to a message.
+struct Ahead {
+    records: Vec<(RecordKind, Vec<u8>)>,
+    device: usize,
+    upto: i64,
+}
+
 /// A life with the judging stage, which is ahead.
 struct Gateway {
     life: Life,
     judge: Judge,
     /// What it said, and the sealing stage was not yet given.
     said: VecDeque<FromJudge>,
-    /// What was judged, and is not durable yet: records of a device up to a message.
-    ahead: VecDeque<(Vec<(RecordKind, Vec<u8>)>, usize, i64)>,
+    /// What was judged, and is not durable yet.
+    ahead: VecDeque<Ahead>,
     next: u64,
     asks: Asks,
 }
@@ -142,11 +149,20 @@ impl Gateway {
         }
     }
 
+    fn hand_in(&mut self, records: Vec<(RecordKind, Vec<u8>)>, device: usize, upto: i64) {
+        self.judge(&records);
+        self.ahead.push_back(Ahead {
+            records,
+            device,
+            upto,
+        });
+    }
+
     /// Makes the oldest frame that was judged durable.
     fn commit(&mut self, acked: &mut [i64]) -> Option<()> {
-        if let Some((records, place, upto)) = self.ahead.pop_front() {
-            self.life.commit_records(&records)?;
-            acked[place] = upto;
+        if let Some(ahead) = self.ahead.pop_front() {
+            self.life.commit_records(&ahead.records)?;
+            acked[ahead.device] = ahead.upto;
         }
         Some(())
     }
@@ -283,8 +299,7 @@ fn run(seed: u64) -> usize {
             }
             sent[place] = next[place];
             if !records.is_empty() {
-                gateway.judge(&records);
-                gateway.ahead.push_back((records, place, next[place]));
+                gateway.hand_in(records, place, next[place]);
             }
             let (most, asked) = (random.below(6), random.below(10) == 0);
             powered = gateway.hear(most, asked).is_some();
@@ -299,8 +314,7 @@ fn run(seed: u64) -> usize {
                 let resent = (sent[place]..next[place]).map(|seq| reading(device, seq, true));
                 let records: Vec<_> = resent.map(|bytes| (RecordKind::Message, bytes)).collect();
                 if !records.is_empty() {
-                    gateway.judge(&records);
-                    gateway.ahead.push_back((records, place, next[place]));
+                    gateway.hand_in(records, place, next[place]);
                 }
             }
             while !gateway.ahead.is_empty() {

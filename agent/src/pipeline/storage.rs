@@ -1,0 +1,131 @@
+//! The agent's storage, opened for a new life, and the judging stage as it was.
+
+use super::{Settings, StartError};
+use crate::catalogue::Catalogue;
+use crate::configuration::{Configurations, InForce, Texts};
+use crate::deadletter::DeadLetters;
+use crate::judge::Judge;
+use crate::life;
+use crate::limits::WAL_SEGMENT_BYTES;
+use crate::seal::{JudgeStore, Stores};
+use crate::spool::{self, AgentSpool};
+use std::path::Path;
+use std::sync::Arc;
+use tracing::{info, warn};
+use tributary_journal::{
+    Checkpoints, Damage, Disk, LifeId, Log, LogConfig, LogKind, LogReader, LogWriter, Meter,
+    MeteredDisk, Open, OsDisk,
+};
+use tributary_protocol::ids::BufferId;
+use tributary_protocol::session::Sender;
+
+/// The agent's storage, open.
+pub(super) struct Storage {
+    pub present: BufferId,
+    pub judge: Option<Judge>,
+    pub meter: Meter,
+    pub wal: LogWriter,
+    pub wal_reader: LogReader,
+    pub stores: Stores,
+    pub reader: AgentSpool,
+    pub sender: Sender,
+    pub damage: Vec<Damage>,
+}
+
+impl Storage {
+    pub fn open(settings: &Settings) -> Result<Self, StartError> {
+        let meter = Meter::default();
+        let disk: Arc<dyn Disk> = Arc::new(MeteredDisk::new(Arc::new(OsDisk), meter.clone()));
+        let dir = &settings.data_dir;
+        let checkpoints = Checkpoints::open(Arc::clone(&disk), &dir.join("checkpoint"), "agent")?;
+        let seen = greatest_life_seen(&disk, dir, &checkpoints)?;
+        let present = life::begin(&disk, dir, seen)?;
+        let reserve = settings.spool.reserve_bytes;
+        let wal = Log::open(
+            Arc::clone(&disk),
+            &dir.join("wal"),
+            LogConfig {
+                segment_bytes: WAL_SEGMENT_BYTES,
+                quota_bytes: settings.wal_quota_bytes,
+                reserve_bytes: reserve,
+                kind: LogKind::Wal,
+            },
+            Open::NewLife(LifeId(present.0)),
+        )?;
+        let spool = spool::open(&disk, &spool::dir(dir), present, &settings.spool)?;
+        let dead = DeadLetters::open(&disk, &dir.join("deadletter"), present, reserve)?;
+        let damaged = wal.recovery.damage.len() + spool.damage.len();
+        info!(
+            buffer = %present,
+            lives = wal.recovery.lives.len(),
+            torn_bytes = wal.recovery.torn_bytes,
+            damaged,
+            "storage open"
+        );
+        let texts = Texts::open(Arc::clone(&disk), &dir.join("config"))?;
+        texts.keep(&settings.rules)?;
+        let judge = open_judge(settings, &disk, &texts)?;
+        let (judge, judged) =
+            judge.map_or((None, None), |(judge, store)| (Some(judge), Some(store)));
+        let stores = Stores {
+            judged,
+            spool: spool.writer,
+            covered: spool.covered,
+            dead,
+            checkpoints,
+            texts,
+            wal: wal.reader.clone(),
+            catalogue: Catalogue::open(&dir.join("state")).metered(meter.clone()),
+        };
+        let (sender, reader) = (spool.sender, spool.reader);
+        Ok(Self {
+            present,
+            judge,
+            meter,
+            wal: wal.writer,
+            wal_reader: wal.reader,
+            stores,
+            reader,
+            sender,
+            damage: wal.recovery.unmet().cloned().collect(),
+        })
+    }
+}
+
+/// The judging stage as it was at its newest good checkpoint, if it is wanted.
+fn open_judge(
+    settings: &Settings,
+    disk: &Arc<dyn Disk>,
+    texts: &Texts,
+) -> Result<Option<(Judge, JudgeStore)>, StartError> {
+    if !settings.detect.enabled {
+        return Ok(None);
+    }
+    let dir = settings.data_dir.join("checkpoint");
+    let checkpoints = Checkpoints::open(Arc::clone(disk), &dir, "judge")?;
+    let storage = settings.name.as_bytes();
+    let configurations =
+        |in_force| Configurations::new(texts.clone(), Arc::clone(&settings.rules), in_force);
+    let good = checkpoints.valid().into_iter().find_map(|held| {
+        let read = Judge::read_checkpoint(storage, configurations, &held.body);
+        read.inspect_err(|error| warn!(%error, "detection learns from an older one, or anew"))
+            .ok()
+    });
+    let judge = good.unwrap_or_else(|| Judge::new(storage, configurations(InForce::default())));
+    let store = JudgeStore::new(checkpoints, judge.position());
+    Ok(Some((judge, store)))
+}
+
+/// The greatest life that checkpoint and cursor know of.
+pub(crate) fn greatest_life_seen(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    checkpoints: &Checkpoints,
+) -> Result<u64, StartError> {
+    let held = checkpoints.newest();
+    let position = held.and_then(|held| {
+        crate::checkpoint::Checkpoint::read_position(&mut held.body.as_ref()).ok()
+    });
+    let checkpoint = position.map_or(0, |position| position.buffer.life());
+    Ok(checkpoint.max(spool::greatest_life(disk, &spool::dir(dir))?))
+}
