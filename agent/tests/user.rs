@@ -69,16 +69,31 @@ fn a_user_is_added_changed_listed_and_removed() {
         assert!(is_password(&path, "pump-7", secret));
     }
     assert_eq!(user(&path, &["add", "reader", "--read"], "x\n").0, 0);
+    let add = ["add", "own", "--publish", "x/%u/#", "--read"];
+    let (_, out, _) = user(&path, &add, "x\n");
+    assert!(
+        out.ends_with("own is added, may publish to: x/%u/#; may read its own\n"),
+        "{out}"
+    );
+    let add = ["add", "hall", "--read=hall/+/t", "--read=hall/%u"];
+    assert_eq!(user(&path, &add, "x\n").0, 0);
+    let (code, _, error) = user(&path, &["add", "no", "--read=a/#/b"], "x\n");
+    assert!(
+        code == 2 && error.contains("--read \"a/#/b\" holds `#`"),
+        "{error}"
+    );
     assert_eq!(user(&path, &["add", "device", "--no-password"], "").0, 0);
     let (_, list, _) = user(&path, &["ls"], "");
     let expected = "device\tpublish #\tcertificate only\n\
+                    hall\tpublish \tread hall/+/t hall/%u\n\
+                    own\tpublish x/%u/#\tread its own\n\
                     pump-7\tpublish plant/%u/# a/b\n\
-                    reader\tpublish \tread\n";
+                    reader\tpublish \tread #\n";
     assert_eq!(list, expected);
     assert_eq!(user(&path, &["rm", "pump-7"], "").0, 0);
     let (code, _, error) = user(&path, &["rm", "pump-7"], "");
     assert!(code == 1 && error.contains("no user \"pump-7\""), "{error}");
-    assert_eq!(store::load(&path).unwrap().len(), 2);
+    assert_eq!(store::load(&path).unwrap().len(), 4);
 }
 
 #[test]

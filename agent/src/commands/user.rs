@@ -3,7 +3,7 @@
 
 use crate::config::Config;
 use crate::limits::PASSWORD_BYTES_MAX;
-use crate::source::access::acl::{Filter, Grants};
+use crate::source::access::acl::{Filter, Grants, Readable};
 use crate::source::access::password::{Hashed, Password};
 use crate::source::access::store::{self, Editing};
 use crate::source::access::users::{User, is_user_name};
@@ -56,9 +56,18 @@ pub struct Add {
     /// user's name and %c the client's identifier. Without one: everything, or nothing with --read.
     #[arg(long, value_name = "FILTER")]
     publish: Vec<String>,
-    /// May read what the agent publishes.
-    #[arg(long)]
-    read: bool,
+    /// May read the alerts, aggregates and status that the agent publishes: those of devices that
+    /// the user may publish for, or, without --publish, of all. With a filter, which may be given
+    /// several times, those of each device and metric that it holds, like
+    /// --read=hall-4/+/temperature.
+    #[arg(
+        long,
+        value_name = "FILTER",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = ""
+    )]
+    read: Vec<String>,
     /// Has no password: it comes with a client certificate that names it.
     #[arg(long)]
     no_password: bool,
@@ -110,10 +119,8 @@ impl Place {
     fn list(&self, config: Option<&Path>) -> Result<String, Failure> {
         let users = store::load(&self.path(config)?).map_err(failed)?;
         let lines = users.iter().map(|(name, user)| {
-            let filters = user.grants.publish.iter().map(Filter::to_string);
-            let filters: Vec<String> = filters.collect();
-            let mut line = format!("{name}\tpublish {}", filters.join(" "));
-            line.push_str(if user.grants.read { "\tread" } else { "" });
+            let mut line = format!("{name}\tpublish {}", joined(&user.grants.publish));
+            line.push_str(&read_of(&user.grants).map_or(String::new(), |read| format!("\t{read}")));
             let certificate = user.password.is_none();
             line.push_str(if certificate {
                 "\tcertificate only"
@@ -124,6 +131,19 @@ impl Place {
             line
         });
         Ok(lines.collect())
+    }
+}
+
+fn joined(filters: &[Filter]) -> String {
+    let filters = filters.iter().map(Filter::to_string);
+    filters.collect::<Vec<_>>().join(" ")
+}
+
+/// What a user may read, for people.
+fn read_of(grants: &Grants) -> Option<String> {
+    match grants.read.as_ref()? {
+        Readable::Own => Some("read its own".into()),
+        Readable::These(filters) => Some(format!("read {}", joined(filters))),
     }
 }
 
@@ -193,13 +213,7 @@ impl Add {
     fn run(&self, config: Option<&Path>) -> Result<String, Failure> {
         let name = &self.user.name;
         self.user.check()?;
-        let everything = [String::from("#")];
-        let publish = match self.publish.is_empty() && !self.read {
-            true => &everything[..],
-            false => &self.publish,
-        };
-        let grants = Grants::parse(publish, self.read)
-            .map_err(|(filter, error)| usage(format!("--publish {filter:?} {error}")))?;
+        let grants = self.grants()?;
         let path = self.user.place.path(config)?;
         let taken = |path: &Path| {
             failed(format!(
@@ -221,6 +235,8 @@ impl Add {
             // Asked for while the file is not locked: others need not wait for a person.
             false => Some(Hashed::of(&ask(name)?).map_err(failed)?),
         };
+        let read = read_of(&grants).map_or(String::new(), |read| format!("; may {read}"));
+        let may = format!("may publish to: {}{read}", joined(&grants.publish));
         let grants = Arc::new(grants);
         self.user.edit(config, |editing, path| {
             if editing.users.find(name).is_some() {
@@ -228,12 +244,29 @@ impl Add {
             }
             let user = User { password, grants };
             editing.users.insert(name, user).map_err(failed)?;
-            let filters = publish.join(" ");
-            Ok(format!(
-                "{}: {name} is added, may publish to: {filters}\n",
-                path.display()
-            ))
+            Ok(format!("{}: {name} is added, {may}\n", path.display()))
         })
+    }
+
+    /// What it may do.
+    fn grants(&self) -> Result<Grants, Failure> {
+        let everything = [String::from("#")];
+        let publish = match self.publish.is_empty() && self.read.is_empty() {
+            true => &everything[..],
+            false => &self.publish,
+        };
+        let given = self.read.iter().filter(|filter| !filter.is_empty());
+        let read: Vec<String> = match self.publish.is_empty() && !self.read.is_empty() {
+            // There are no devices of its own.
+            true if given.clone().count() == 0 => everything.to_vec(),
+            _ => given.cloned().collect(),
+        };
+        let wrong = |option| move |(filter, error)| usage(format!("--{option} {filter:?} {error}"));
+        let grants = Grants::parse(publish, !self.read.is_empty()).map_err(wrong("publish"))?;
+        match read.is_empty() {
+            true => Ok(grants),
+            false => grants.reading(&read).map_err(wrong("read")),
+        }
     }
 }
 

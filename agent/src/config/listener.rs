@@ -115,11 +115,13 @@ fn clients(section: &mut Section) -> Option<ClientCertificates> {
             Err((filter, error)) => Err(format!("holds \"{filter}\", which {error}")),
         }
     });
+    let read = section.optional::<bool>("read");
     let Some(ca) = ca else {
         let given = [
             ("client_crl", revoked.is_some()),
             ("client_certificate", required.is_some()),
             ("publish", publish.is_some()),
+            ("read", read.is_some()),
         ];
         for (name, _) in given.into_iter().filter(|(_, given)| *given) {
             section.wrong(
@@ -134,5 +136,6 @@ fn clients(section: &mut Section) -> Option<ClientCertificates> {
         revoked,
         required: required.unwrap_or(true),
         publish: publish.unwrap_or_else(|| vec!["#".to_owned()]),
+        read: read.unwrap_or(false),
     })
 }

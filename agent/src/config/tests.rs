@@ -229,6 +229,7 @@ fn others_come_in_by_tls_and_say_who_they_are() {
     assert!(clients.required);
     assert_eq!(clients.revoked.as_deref(), Some(Path::new("l")));
     assert_eq!(clients.publish, ["#"]);
+    assert!(!clients.read);
     let optional = format!("{TLS}client_ca = \"a\"\nclient_certificate = \"optional\"\n");
     listener(&optional).unwrap_err();
     listener(&format!("{users}{optional}")).unwrap();
@@ -268,9 +269,10 @@ fn a_listener_has_a_door_and_what_belongs_to_it() {
         "{wrong:?}"
     );
     let users = "[source.listener]\nusers = \"u\"\n";
-    let lonely = "client_crl = \"l\"\nclient_certificate = \"required\"\npublish = [\"#\"]";
+    let lonely =
+        "client_crl = \"l\"\nclient_certificate = \"required\"\npublish = [\"#\"]\nread = true";
     let wrong = listener(&format!("{users}{TLS}{lonely}")).unwrap_err();
-    assert_eq!(wrong.len(), 3);
+    assert_eq!(wrong.len(), 4);
     assert!(
         wrong.iter().all(|w| w.contains("needs `client_ca`")),
         "{wrong:?}"

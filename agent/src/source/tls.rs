@@ -43,6 +43,8 @@ pub struct ClientCertificates {
     pub required: bool,
     /// Where whoever has one may publish, without an entry in the file of users.
     pub publish: Vec<String>,
+    /// Whether they may read what concerns devices that they may publish for.
+    pub read: bool,
 }
 
 /// Why there is no TLS.

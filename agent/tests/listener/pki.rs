@@ -135,6 +135,7 @@ impl Pki {
             revoked: None,
             required: true,
             publish: vec![publish.to_owned()],
+            read: false,
         };
         TlsConfig {
             clients: Some(clients),

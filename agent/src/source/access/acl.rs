@@ -1,6 +1,7 @@
-//! What a user may publish to: topic filters in which whole levels may stand for the user's and
-//! the client's own names. Pure. A name is compared with a level of the topic, and never becomes
-//! part of a filter: one that holds `/`, `+` or `#` can widen nothing, and matches no level.
+//! What a user may publish to, and read: topic filters in which whole levels may stand for the
+//! user's and the client's own names. Pure. A name is compared with a level of the topic, and
+//! never becomes part of a filter: one that holds `/`, `+` or `#` can widen nothing, and matches
+//! no level.
 
 use crate::limits::{FILTER_BYTES_MAX, FILTERS_OF_USER_MAX};
 use std::fmt;
@@ -131,26 +132,49 @@ impl Level {
 pub struct Grants {
     /// Where it may publish; the agent's own topics are nobody's.
     pub publish: Box<[Filter]>,
-    /// Whether it may read what the agent publishes: kept for when there is something to read.
-    pub read: bool,
+    /// What it may read of what the agent publishes; nothing without.
+    pub read: Option<Readable>,
+}
+
+/// What a user may read; the agent's own status goes with each.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Readable {
+    /// What concerns devices that it may publish for.
+    Own,
+    /// What concerns a series whose device and metric, joined by `/`, one of these holds.
+    These(Box<[Filter]>),
 }
 
 impl Grants {
-    /// Reads the filters.
+    /// Reads the filters of what it may publish to; with `read`, it may read what concerns the same
+    /// devices.
     ///
     /// # Errors
     /// The first filter that is wrong, and why.
     pub fn parse(publish: &[String], read: bool) -> Result<Self, (String, FilterError)> {
-        if publish.len() > FILTERS_OF_USER_MAX {
-            let last = publish.last().cloned().unwrap_or_default();
-            return Err((last, FilterError::Many(publish.len())));
-        }
-        let filter = |text: &String| Filter::parse(text).map_err(|error| (text.clone(), error));
         Ok(Self {
-            publish: publish.iter().map(filter).collect::<Result<_, _>>()?,
-            read,
+            publish: filters(publish)?,
+            read: read.then_some(Readable::Own),
         })
     }
+
+    /// The same, which may read what these filters hold.
+    ///
+    /// # Errors
+    /// The first filter that is wrong, and why.
+    pub fn reading(self, read: &[String]) -> Result<Self, (String, FilterError)> {
+        let read = Some(Readable::These(filters(read)?));
+        Ok(Self { read, ..self })
+    }
+}
+
+fn filters(texts: &[String]) -> Result<Box<[Filter]>, (String, FilterError)> {
+    if texts.len() > FILTERS_OF_USER_MAX {
+        let last = texts.last().cloned().unwrap_or_default();
+        return Err((last, FilterError::Many(texts.len())));
+    }
+    let filter = |text: &String| Filter::parse(text).map_err(|error| (text.clone(), error));
+    texts.iter().map(filter).collect()
 }
 
 /// What the client of one connection may do.
@@ -164,8 +188,34 @@ pub(in crate::source) struct Rights {
 impl Rights {
     /// Whether the client may publish there.
     pub fn allow(&self, topic: &str) -> bool {
-        let mut filters = self.grants.publish.iter();
+        self.holds(&self.grants.publish, topic)
+    }
+
+    fn holds(&self, filters: &[Filter], topic: &str) -> bool {
+        let mut filters = filters.iter();
         filters.any(|filter| filter.holds(topic, &self.user, &self.client_id))
+    }
+
+    /// Whether the client may read what concerns a series: its device and metric, joined by `/`.
+    /// What a device publishes comes on a topic that is called like the series, or like the device.
+    pub fn sees(&self, series: &str) -> bool {
+        match &self.grants.read {
+            None => false,
+            Some(Readable::These(filters)) => self.holds(filters, series),
+            Some(Readable::Own) => {
+                let device = series.rsplit_once('/').map(|(device, _)| device);
+                self.allow(series) || device.is_some_and(|device| self.allow(device))
+            }
+        }
+    }
+
+    /// Whether there could be a series that it may read.
+    pub fn sees_any(&self) -> bool {
+        match &self.grants.read {
+            None => false,
+            Some(Readable::These(filters)) => !filters.is_empty(),
+            Some(Readable::Own) => !self.grants.publish.is_empty(),
+        }
     }
 }
 

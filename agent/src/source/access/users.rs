@@ -1,6 +1,6 @@
 //! The users, as a text of TOML and as a table: pure. Where they are kept is `store`'s matter.
 
-use super::acl::{Filter, FilterError, Grants};
+use super::acl::{Filter, FilterError, Grants, Readable};
 use super::password::{HashError, Hashed};
 use crate::limits::{USER_NAME_BYTES_MAX, USERS_MAX};
 use serde::Deserialize;
@@ -13,7 +13,8 @@ const HEAD: &str = "\
 # Users of the MQTT listener, as `tributary-agent user` writes them. Changes by hand hold as well,
 # but a comment is lost when the file is written again. `password` is a hash; without it a user
 # comes with a client certificate. `publish` are topic filters; in them %u is the user's name and
-# %c the client's identifier.
+# %c the client's identifier. `read` is true, for what the agent says of devices that the user may
+# publish for, or filters like those, for other devices: each holds device/metric.
 ";
 
 /// One user.
@@ -47,10 +48,12 @@ pub enum UsersError {
         name: String,
     },
     /// A filter that is none.
-    #[error("user {name:?}: `publish`: {filter:?} {source}")]
+    #[error("user {name:?}: `{key}`: {filter:?} {source}")]
     Filter {
         /// Whose.
         name: String,
+        /// `publish` or `read`.
+        key: &'static str,
         /// The filter.
         filter: String,
         /// Why.
@@ -90,7 +93,23 @@ struct Entry {
     password: Option<String>,
     publish: Vec<String>,
     #[serde(default)]
-    read: bool,
+    read: ReadEntry,
+}
+
+#[derive(Deserialize)]
+#[serde(
+    untagged,
+    expecting = "`read` is true, false, or a list of topic filters"
+)]
+enum ReadEntry {
+    Flag(bool),
+    Filters(Vec<String>),
+}
+
+impl Default for ReadEntry {
+    fn default() -> Self {
+        Self::Flag(false)
+    }
 }
 
 impl Users {
@@ -124,11 +143,13 @@ impl Users {
             if let Some(password) = &user.password {
                 let _ = writeln!(text, "password = \"{password}\"");
             }
-            let filters = user.grants.publish.iter().map(Filter::to_string);
-            let filters: Vec<String> = filters.map(|filter| quoted(&filter)).collect();
-            let _ = writeln!(text, "publish = [{}]", filters.join(", "));
-            if user.grants.read {
-                text.push_str("read = true\n");
+            let _ = writeln!(text, "publish = [{}]", listed(&user.grants.publish));
+            match &user.grants.read {
+                None => {}
+                Some(Readable::Own) => text.push_str("read = true\n"),
+                Some(Readable::These(filters)) => {
+                    let _ = writeln!(text, "read = [{}]", listed(filters));
+                }
             }
         }
         text
@@ -184,18 +205,30 @@ impl Entry {
                 source,
             })
         });
-        let grants = Grants::parse(&self.publish, self.read).map_err(|(filter, source)| {
-            UsersError::Filter {
+        let wrong = |key| {
+            move |(filter, source)| UsersError::Filter {
                 name: name(),
+                key,
                 filter,
                 source,
             }
-        });
+        };
+        let own = matches!(self.read, ReadEntry::Flag(true));
+        let mut grants = Grants::parse(&self.publish, own).map_err(wrong("publish"))?;
+        if let ReadEntry::Filters(filters) = &self.read {
+            grants = grants.reading(filters).map_err(wrong("read"))?;
+        }
         Ok(User {
             password: password.transpose()?,
-            grants: Arc::new(grants?),
+            grants: Arc::new(grants),
         })
     }
+}
+
+/// Filters, as a list of TOML.
+fn listed(filters: &[Filter]) -> String {
+    let filters = filters.iter().map(|filter| quoted(&filter.to_string()));
+    filters.collect::<Vec<_>>().join(", ")
 }
 
 /// A TOML basic string (section "String" of TOML 1.0).
@@ -277,6 +310,40 @@ mod tests {
     }
 
     #[test]
+    fn what_a_user_may_read_survives_its_file() {
+        let entry = |read: &str| format!("[users.a]\npublish = [\"%u/#\"]\n{read}\n");
+        let these = |texts: &[&str]| {
+            let filters = texts.iter().map(|text| Filter::parse(text).unwrap());
+            Some(Readable::These(filters.collect()))
+        };
+        for (read, expected) in [
+            ("", None),
+            ("read = false", None),
+            ("read = true", Some(Readable::Own)),
+            ("read = []", these(&[])),
+            ("read = [\"hall/+/t\", \"#\"]", these(&["hall/+/t", "#"])),
+        ] {
+            let users = Users::parse(&entry(read)).unwrap();
+            let (_, user) = users.find("a").unwrap();
+            assert_eq!(user.grants.read, expected, "{read}");
+            assert_eq!(Users::parse(&users.to_text()).unwrap(), users, "{read}");
+        }
+        for (read, said) in [
+            (
+                "read = 1",
+                "`read` is true, false, or a list of topic filters",
+            ),
+            (
+                "read = [\"a/#/b\"]",
+                "user \"a\": `read`: \"a/#/b\" holds `#` before",
+            ),
+        ] {
+            let error = Users::parse(&entry(read)).unwrap_err().to_string();
+            assert!(error.contains(said), "{read}: {error}");
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_named_and_no_hash_is_shown() {
         let entry = |line: &str| format!("[users.a]\npublish = []\n{line}\n");
         for (text, said) in [
@@ -315,7 +382,10 @@ mod tests {
         let more = users.insert("more", user(&[], false));
         assert_eq!(more, Err(UsersError::Many(USERS_MAX + 1)));
         users.insert("7", user(&[], true)).unwrap();
-        assert!(users.find("7").unwrap().1.grants.read, "put in place");
+        assert!(
+            users.find("7").unwrap().1.grants.read.is_some(),
+            "put in place"
+        );
         assert!(users.remove("7") && !users.remove("7"));
         users.insert("more", user(&[], false)).unwrap();
     }

@@ -47,7 +47,8 @@ impl ListenerConfig {
     pub(super) fn certificate_grants(&self) -> Result<Grants, ListenerError> {
         let clients = self.tls.as_ref().and_then(|tls| tls.clients.as_ref());
         let publish = clients.map_or(&[][..], |clients| &clients.publish);
-        let grants = Grants::parse(publish, false);
+        let read = clients.is_some_and(|clients| clients.read);
+        let grants = Grants::parse(publish, read);
         grants.map_err(|(filter, source)| ListenerError::Filter { filter, source })
     }
 }
