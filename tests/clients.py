@@ -10,7 +10,8 @@ value in the lake: equal to the last bit, once.
 
 Clients: paho-mqtt as MQTT 3.1.1 and as MQTT 5, mosquitto_pub, and MQTT.js where it is given. Each
 publishes each file at QoS 1 and at QoS 2, one JSON object a row, under devices of its own; paho-mqtt
-also one value a message, whose time is an MQTT 5 user property. Exit code 0 only if every check
+also one value a message, whose time is an MQTT 5 user property. paho-mqtt and mosquitto_sub, by both
+versions, subscribe to what the agent publishes: its retained status. Exit code 0 only if every check
 passed.
 """
 
@@ -221,6 +222,55 @@ def publish_all(files, port):
     return outcomes
 
 
+def subscribe_with_paho(protocol, port, filters):
+    """What each filter was granted or refused with, and what came: topic, retained, JSON."""
+    answered, heard, codes, came = threading.Event(), threading.Event(), [], []
+    client = paho.Client(paho.CallbackAPIVersion.VERSION2, protocol=protocol)
+
+    def on_subscribe(_client, _userdata, _mid, reasons, _properties):
+        codes.extend(reason.value for reason in reasons)
+        answered.set()
+
+    def on_message(_client, _userdata, message):
+        came.append((message.topic, message.retain, json.loads(message.payload)))
+        heard.set()
+
+    client.on_subscribe, client.on_message = on_subscribe, on_message
+    client.on_connect = lambda *_: client.subscribe([(name, qos) for name, qos in filters])
+    client.connect("127.0.0.1", port)
+    client.loop_start()
+    answered.wait(PATIENCE_S)
+    heard.wait(PATIENCE_S)
+    client.disconnect()
+    client.loop_stop()
+    return codes, came
+
+
+def subscribe_with_mosquitto(version, port, name):
+    command = ["mosquitto_sub", "-h", "127.0.0.1", "-p", str(port), "-V", version, "-q", "1"]
+    command += ["-t", name, "-C", "1", "-F", "%t %r %p", "-W", str(PATIENCE_S)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S + 30)
+    return ended.returncode, ended.stdout.strip(), ended.stderr.strip()
+
+
+def subscribers(port):
+    """Other people's clients read what the agent publishes, and nothing of what clients do."""
+    filters = [("tributary/#", 2), ("tributary/status", 0), ("plant/#", 1), ("#", 1)]
+    for name, protocol, refused in [("paho-311", paho.MQTTv311, 0x80), ("paho-5", paho.MQTTv5, 0x83)]:
+        codes, came = subscribe_with_paho(protocol, port, filters)
+        check(f"{name}: each filter is granted or refused", codes == [1, 0, refused, refused], codes)
+        status = {"tributary/status"} == {topic for topic, _, _ in came}
+        states = {(retained, said.get("state"), said.get("schema")) for _, retained, said in came}
+        check(f"{name}: the status is retained", status and states == {(True, "running", 1)}, came)
+    for version in ["mqttv311", "mqttv5"]:
+        code, said, _ = subscribe_with_mosquitto(version, port, "tributary/+")
+        good = code == 0 and said.startswith('tributary/status 1 {"schema":1')
+        check(f"mosquitto_sub {version}: the status is retained", good, (code, said))
+        _, said, error = subscribe_with_mosquitto(version, port, "plant/#")
+        good = "denied" in error and not said
+        check(f"mosquitto_sub {version}: others' topics are refused", good, (said, error))
+
+
 def read_lake(lake):
     """How often each (device, metric, µs, type, value) stands in the lake."""
     found = collections.Counter()
@@ -274,6 +324,7 @@ def run(binary, files, folder):
         began = time.monotonic()
         outcomes = publish_all(files, mqtt)
         print(f"       published in {time.monotonic() - began:.1f} s", flush=True)
+        subscribers(mqtt)
         process.send_signal(signal.SIGTERM)
         code = process.wait(PATIENCE_S)
         check("SIGTERM ends it with exit code 0", code == 0, (folder / "log").read_text())
@@ -293,8 +344,9 @@ def main():
     if arguments.node_modules:
         modules = arguments.node_modules.resolve()
         CLIENTS["mqtt.js"] = functools.partial(publish_with_mqttjs, modules)
-    if not shutil.which("mosquitto_pub"):
-        parser.error("mosquitto_pub is not installed: Debian has it in mosquitto-clients")
+    for program in ["mosquitto_pub", "mosquitto_sub"]:
+        if not shutil.which(program):
+            parser.error(f"{program} is not installed: Debian has it in mosquitto-clients")
     files = [File(path) for path in arguments.csv or default_files()]
     with tempfile.TemporaryDirectory(prefix="tributary-clients-") as folder:
         run(arguments.binary, files, pathlib.Path(folder))

@@ -6,7 +6,7 @@ made, and comes with MQTT clients that others wrote: over TLS, with passwords an
     cargo build --release -p tributary-agent
     python3 tests/secure_clients.py target/release/tributary-agent
 
-Clients: paho-mqtt as MQTT 3.1.1 and 5, mosquitto_pub. Exit code 0 only if every check passed.
+Clients: paho-mqtt as MQTT 3.1.1 and 5, mosquitto_pub, mosquitto_sub. Exit code 0 only if every check passed.
 """
 
 import argparse
@@ -64,8 +64,8 @@ def run_the_document(folder, agent):
     for line in users.splitlines():
         done = shell(line, folder, folder / "bin")
         check(f"`{line.strip()}`", done.returncode == 0, done.stderr)
-    for name in ["pump-8", "gone"]:
-        add = f"tributary-agent user add {name} --file users.toml --publish 'plant/%u/#'"
+    for name, read in [("pump-8", ""), ("gone", ""), ("valve-3", " --read")]:
+        add = f"tributary-agent user add {name} --file users.toml --publish 'plant/%u/#'{read}"
         done = shell(add, folder, folder / "bin")
         check(f"{name} is added", done.returncode == 0, done.stderr)
 
@@ -125,6 +125,19 @@ class Visit:
         message.wait_for_publish(PATIENCE_S)
         return self.outcomes.get(message.mid)
 
+    def subscribe(self, *filters):
+        """The code of each filter."""
+        answered, codes = threading.Event(), []
+
+        def on_subscribe(_client, _userdata, _mid, reasons, _properties):
+            codes.extend(reason.value for reason in reasons)
+            answered.set()
+
+        self.client.on_subscribe = on_subscribe
+        self.client.subscribe([(name, 1) for name in filters])
+        answered.wait(PATIENCE_S)
+        return codes
+
     def leave(self):
         self.client.disconnect()
         self.client.loop_stop()
@@ -178,6 +191,30 @@ def mosquitto_visits(folder, port):
     check("mosquitto_pub: with TLS 1.2", ended[0] == 0, ended)
 
 
+def readers(folder, port):
+    """Who may read sees what it may, and the others are told that they may not."""
+    filters = ["tributary/alerts/#", "tributary/alerts/plant/valve-3/t",
+               "tributary/alerts/plant/pump-8/t", "tributary/status", "plant/#"]
+    for name, protocol in [("paho-311", paho.MQTTv311), ("paho-5", paho.MQTTv5)]:
+        no, elsewhere = (0x80, 0x80) if protocol == paho.MQTTv311 else (0x87, 0x83)
+        for user, expected in [
+            ("pump-8", [no, no, no, no, elsewhere]),
+            ("valve-3", [1, 1, no, 1, elsewhere]),
+            ("dashboard", [1, 1, 1, 1, elsewhere]),
+        ]:
+            visit = Visit(folder, port, protocol, user, PASSWORD)
+            codes = visit.subscribe(*filters)
+            check(f"{name}: {user} is granted what it may read", codes == expected, codes)
+            visit.leave()
+    for version in ["mqttv311", "mqttv5"]:
+        command = ["mosquitto_sub", "-h", "localhost", "-p", str(port), "-V", version, "-q", "1"]
+        command += ["--cafile", str(folder / "ca.pem"), "-u", "dashboard", "-P", PASSWORD]
+        command += ["-t", "tributary/#", "-C", "1", "-F", "%t %r", "-W", str(PATIENCE_S)]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S + 30)
+        good = ended.returncode == 0 and ended.stdout == "tributary/status 1\n"
+        check(f"mosquitto_sub {version}: a dashboard has the retained status", good, ended)
+
+
 def removal(folder, port):
     """A user that is removed is put out, without anybody saying so to the agent."""
     visit = Visit(folder, port, paho.MQTTv5, "gone", PASSWORD)
@@ -207,8 +244,11 @@ def figures(port):
         ('closed_total{reason="no_credentials"}', 2),
         ('closed_total{reason="revoked"}', 1),
         ('identified_total{by="certificate"}', 2 + 2),
-        ('identified_total{by="password"}', 2),
-        ("users", 1),
+        ('identified_total{by="password"}', 4),
+        # By both versions: of five filters pump-8 is refused all, valve-3 two, dashboard one.
+        ("subscriptions_refused_total", 2 * (5 + 2 + 1)),
+        ("subscriptions_total", 2 * (3 + 4) + 2),
+        ("users", 3),
     ]:
         value = found.get(prefix + name)
         check(f"{prefix}{name} is {expected}", value == expected, value)
@@ -243,6 +283,7 @@ def run(agent, folder):
             return
         visits(folder, ports["mqtt"])
         mosquitto_visits(folder, ports["mqtt"])
+        readers(folder, ports["mqtt"])
         removal(folder, ports["mqtt"])
         figures(ports["http"])
         said = (folder / "log").read_text()
@@ -259,7 +300,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("binary", type=pathlib.Path, help="the program `tributary-agent`")
     arguments = parser.parse_args()
-    for program, package in [("mosquitto_pub", "mosquitto-clients"), ("openssl", "openssl")]:
+    for program, package in [("mosquitto_pub", "mosquitto-clients"),
+                             ("mosquitto_sub", "mosquitto-clients"), ("openssl", "openssl")]:
         if not shutil.which(program):
             parser.error(f"{program} is not installed: Debian has it in {package}")
     with tempfile.TemporaryDirectory(prefix="tributary-secure-") as folder:

@@ -122,6 +122,60 @@ pub const CLIENT_CERTIFICATE_BYTES_MAX: usize = 16 * 1024;
 /// How often the files of users and certificates are looked at for changes.
 pub const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
 
+// --- source: what the agent itself publishes ---
+
+/// Bytes of one message that the agent publishes: an alert with the readings around it has a few
+/// thousand.
+pub const PUBLISHED_BYTES_MAX: usize = 64 * 1024;
+/// Bytes that a message counts beside its topic and payload, wherever it is kept or waits.
+pub const PUBLISHED_HEAD_BYTES: usize = 128;
+/// Topics whose present state is retained; beyond, the one that was published least lately goes.
+pub const RETAINED_MAX: usize = 32_768;
+/// Bytes of all of them; beyond, likewise.
+pub const RETAINED_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Connections that subscribe.
+pub const READERS_MAX: usize = 2_048;
+/// Filters that one client subscribes to.
+pub const SUBSCRIPTIONS_OF_CLIENT_MAX: usize = 64;
+/// Filters that all clients subscribe to.
+pub const SUBSCRIPTIONS_MAX: usize = 16_384;
+/// Bytes of one of them.
+pub const SUBSCRIPTION_BYTES_MAX: usize = 1_024;
+/// Levels of one of them.
+pub const SUBSCRIPTION_LEVELS_MAX: usize = 64;
+/// Bytes that a level of a subscription counts, beside its text.
+pub const SUBSCRIPTION_LEVEL_BYTES: usize = 128;
+/// Bytes of all subscriptions.
+pub const SUBSCRIPTIONS_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Bytes of the subscriptions of sessions whose clients are gone; a session whose subscriptions
+/// find no room ends.
+pub const PARKED_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of messages that wait for one connection. Beyond, its oldest of QoS 0 go; when there are
+/// none, it ends.
+pub const READER_BYTES_MAX: usize = 512 * 1024;
+/// Bytes of messages that wait for all connections together; beyond, those that hold more than
+/// `READER_BYTES_ALLOWED` are treated as full.
+pub const READERS_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes that may wait for a connection however much waits for the others.
+pub const READER_BYTES_ALLOWED: usize = 4 * 1024;
+/// Bytes of answers and deliveries of a connection above which nothing more is delivered to it for
+/// now; below the limit above which it is not listened to.
+pub const DELIVERING_BYTES: usize = 16 * 1024;
+/// QoS 1 deliveries of a connection that its client has not acknowledged.
+pub const DELIVERED_MAX: usize = 256;
+/// Retained topics that one look for the next one passes, before others have their turn.
+pub const RETAINED_STEP: usize = 256;
+/// Topics whose newest alert waits for one of the user's brokers; beyond, the one that waits for
+/// longest goes.
+pub const BROKER_ALERTS_MAX: usize = RETAINED_MAX;
+/// Bytes of them; beyond, likewise.
+pub const BROKER_ALERTS_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Publications to one of the user's brokers that it has not acknowledged.
+pub const BROKER_PUBLISHING_MAX: usize = 8;
+/// Publications that the client library would take before it sends nothing else: more than ever
+/// are under way, so that acknowledgements never wait behind them.
+pub const BROKER_INFLIGHT: u16 = 16;
+
 // --- source: the user's brokers ---
 
 /// Brokers that one agent subscribes to.
@@ -392,6 +446,18 @@ const _: () = assert!(PASSWORD_BYTES_MAX + USER_NAME_BYTES_MAX < CONNECT_BYTES_M
 const _: () = assert!(LOGINS_OF_ADDRESS_MAX < LOGINS_MAX && LOGINS_MAX <= CONNECTIONS_MAX);
 const _: () = assert!(HANDSHAKES_MAX < CONNECTIONS_MAX);
 const _: () = assert!(TLS_OUTGOING_BYTES_MAX <= OUTGOING_BYTES_MAX);
+// The largest message fits everything that it has to pass.
+const _: () =
+    assert!(PUBLISHED_BYTES_MAX + TOPIC_BYTES_MAX + PUBLISHED_HEAD_BYTES <= READER_BYTES_MAX);
+const _: () = assert!(PUBLISHED_BYTES_MAX + TOPIC_BYTES_MAX + 64 <= PACKET_BYTES_MAX);
+const _: () = assert!(READERS_MAX * READER_BYTES_ALLOWED <= READERS_BYTES_MAX);
+const _: () =
+    assert!(READER_BYTES_ALLOWED < READER_BYTES_MAX && READER_BYTES_MAX < READERS_BYTES_MAX);
+const _: () = assert!(READERS_MAX <= CONNECTIONS_MAX && READERS_MAX <= SUBSCRIPTIONS_MAX);
+const _: () = assert!(DELIVERING_BYTES < OUTGOING_BYTES_MAX);
+const _: () = assert!(DELIVERED_MAX < u16::MAX as usize);
+const _: () = assert!(BROKER_PUBLISHING_MAX < BROKER_INFLIGHT as usize);
+const _: () = assert!(PUBLISHED_BYTES_MAX < BROKER_ALERTS_BYTES_MAX);
 // A text value never exceeds what a reading holds only because it is checked: a payload may.
 const _: () = assert!(TEXT_BYTES_MAX < PACKET_BYTES_MAX);
 const _: () = assert!(BATCH_BYTES_MAX <= tributary_journal::limits::ENTRY_BYTES_MAX);

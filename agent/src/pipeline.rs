@@ -6,6 +6,7 @@ mod beside;
 mod clock;
 mod forward;
 mod judging;
+mod publish;
 mod sealing;
 mod storage;
 
@@ -19,7 +20,8 @@ use crate::judge;
 use crate::limits::{self, WAL_SEGMENT_BYTES};
 use crate::seal::{Origin, SealConfig, SealStage, StageError, Waits};
 use crate::source::{
-    BrokerConfig, BrokerStatus, Brokers, Listener, ListenerConfig, ListenerError, Reload, Sessions,
+    BrokerConfig, BrokerStatus, Brokers, Hub, Listener, ListenerConfig, ListenerError, Reload,
+    Sessions,
 };
 use crate::spool::{self, RefuseNew, SpoolConfig};
 use crate::wal::{Queue, Replay, StorageState, Wal, WalError};
@@ -212,6 +214,8 @@ pub struct Agent {
     pub wear: watch::Receiver<Wear>,
     /// The newest value of each series.
     pub latest: LatestView,
+    /// Where the agent publishes for its clients, and the user's brokers.
+    pub hub: Hub,
     stages: JoinSet<Ended>,
     wal: JoinHandle<()>,
     /// One owner for the data directory, until the last stage is over.
@@ -285,14 +289,15 @@ async fn start_stages(
     // The first records of this life, before any message: their texts are durable.
     configuration::announce(&wal.queue, settings.rules.hash());
     judge::announce(&wal.queue, &settings.detect);
-    let sources = open_sources(&settings, &wal.queue, &sessions, &refuse).await?;
+    let hub = publish::begin(&settings.name);
+    let sources = open_sources(&settings, &wal.queue, &sessions, &refuse, &hub).await?;
     let (mqtt, mqtt_tls) = addresses(&sources.0)?;
     let (reload, brokers) = (sources.0.reload(), sources.1.statuses());
     let (status, status_out) = watch::channel(Status::of(&storage.sender));
     let waits = stage.waits();
     let putter = Putter::new(letters, wal.queue.clone(), stage.put_back()).refusing(refuse);
     let mut stages = JoinSet::new();
-    let judged = Waiting::start(judging, &mut stages, tap, &wal.queue, Box::new(|_, _| {}));
+    let judged = Waiting::start(judging, &mut stages, tap, &wal.queue, publish::alerts(&hub));
     // Ends the sources when the agent is told to stop, or can't go on.
     let listening = stop.child_token();
     answer_commands(&mut stages, &settings.data_dir, putter, &stop);
@@ -326,6 +331,7 @@ async fn start_stages(
         waits,
         wear: wal.wear,
         latest,
+        hub,
         stages,
         wal: wal.thread,
         lock,
@@ -338,23 +344,22 @@ fn replay(wal: &LogReader, from: Option<Origin>) -> Replay {
     Replay::new(wal.clone(), from)
 }
 
-/// Where messages come in; nothing does before they [run](listen).
+/// The sources, both of which publish what `hub` is told, and neither of which takes what the spool
+/// refuses. Nothing comes in before they [run](listen).
 async fn open_sources(
     settings: &Settings,
     queue: &Queue,
     sessions: &Sessions,
     refuse: &RefuseNew,
+    hub: &Hub,
 ) -> Result<(Listener, Brokers), StartError> {
     let listener = Listener::bind(&settings.listener, queue.clone()).await?;
     let listener = listener.with_sessions(sessions.clone());
-    let brokers = open_brokers(settings, queue)?.refusing(refuse);
-    Ok((listener.refusing(refuse.clone()), brokers))
-}
-
-fn open_brokers(settings: &Settings, queue: &Queue) -> Result<Brokers, CursorError> {
+    let listener = listener.refusing(refuse.clone()).publishing(hub.clone());
     let disk: Arc<dyn Disk> = Arc::new(OsDisk);
     let dir = settings.data_dir.join("broker");
-    Brokers::open(&settings.brokers, &disk, &dir, queue)
+    let brokers = Brokers::open(&settings.brokers, &disk, &dir, queue)?;
+    Ok((listener, brokers.refusing(refuse).publishing(hub)))
 }
 
 fn seal_config(settings: &Settings, present: BufferId, give_up: &Arc<AtomicBool>) -> SealConfig {

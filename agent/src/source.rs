@@ -3,7 +3,8 @@
 //!
 //! [`listener`] owns sockets and tasks and decides nothing; `connection` decides everything for
 //! one client, and is told bytes, times and what is durable; `codec` knows MQTT's packets.
-//! [`broker`] is the user's own broker as a source.
+//! [`broker`] is the user's own broker as a source. [`hub`] is what the agent itself publishes,
+//! which clients of either may read.
 
 pub mod access;
 mod assigned;
@@ -11,6 +12,7 @@ pub mod broker;
 mod codec;
 mod connection;
 mod files;
+pub mod hub;
 mod intake;
 pub mod listener;
 mod rate;
@@ -22,5 +24,6 @@ mod wills;
 pub use broker::{BrokerConfig, BrokerStatus, Brokers};
 pub use codec::Fault;
 pub use files::raise_open_files;
+pub use hub::Hub;
 pub use listener::{Listener, ListenerConfig, ListenerError, Reload, check};
 pub use sessions::Sessions;

@@ -2,6 +2,7 @@
 //! good broker does, and against a real Mosquitto. Each fault of the client library is shown twice:
 //! `plain` has it, with the library as its documentation uses it; `scripted` and `real` do not.
 
+mod alerts;
 mod fake;
 mod harness;
 mod mosquitto;

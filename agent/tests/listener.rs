@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tributary_agent::source::{Listener, ListenerConfig, ListenerError, Reload, Sessions};
+use tributary_agent::source::{Hub, Listener, ListenerConfig, ListenerError, Reload, Sessions};
 use tributary_agent::wal::{Append, CommittedFrame, Record, Replay, StorageState, Wal};
 use tributary_journal::{
     Appended, CommitPolicy, Frame, LifeId, Log, LogConfig, LogError, LogKind, Open, Opened, OsDisk,
@@ -18,6 +18,7 @@ use tributary_journal::{
 mod access;
 mod crowd;
 pub mod pki;
+mod reading;
 mod sessions;
 mod statements;
 
@@ -85,6 +86,7 @@ struct Server {
     address: std::net::SocketAddr,
     tls: Option<std::net::SocketAddr>,
     reload: Reload,
+    hub: Hub,
     wal: Wal,
     stop: CancellationToken,
     task: JoinHandle<()>,
@@ -107,7 +109,8 @@ async fn serve_at(writer: impl Append, sessions: Sessions, messages_per_s: u32) 
 async fn serve_as(writer: impl Append, config: &ListenerConfig, sessions: Sessions) -> Server {
     let wal = Wal::start(writer, CommitPolicy::low_latency()).unwrap();
     let listener = Listener::bind(config, wal.queue.clone()).await.unwrap();
-    let listener = listener.with_sessions(sessions);
+    let hub = Hub::new();
+    let listener = listener.with_sessions(sessions).publishing(hub.clone());
     let address = listener.local_address().unwrap();
     let tls = listener.tls_address().unwrap();
     let reload = listener.reload();
@@ -117,6 +120,7 @@ async fn serve_as(writer: impl Append, config: &ListenerConfig, sessions: Sessio
         address,
         tls,
         reload,
+        hub,
         wal,
         stop,
         task,

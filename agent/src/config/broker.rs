@@ -85,6 +85,7 @@ fn broker(section: &mut Section) -> Option<BrokerConfig> {
     qos(section);
     let (user, password_file) = login(section);
     let tls = section.has("tls").then(|| tls(&mut section.section("tls")));
+    let alerts = section.or("alerts", false);
     let address = address?;
     Some(BrokerConfig {
         name: name.unwrap_or_else(|| address.to_string()),
@@ -100,6 +101,7 @@ fn broker(section: &mut Section) -> Option<BrokerConfig> {
         receive_maximum: u16::try_from(receive).unwrap_or(receive_least),
         keep_alive: Duration::from_secs(keep_alive),
         packet_bytes_max,
+        alerts,
     })
 }
 

@@ -1,6 +1,8 @@
 //! The user's own broker as a source: a subscription by rumqttc, with a persistent session, QoS 1,
 //! and acknowledgements only for what is durable.
 //!
+//! Alerts go to it where it is configured: `outgoing` holds what it has not acknowledged.
+//!
 //! `subscriber` decides everything for one broker, and is told events, times and what is durable;
 //! `task` owns the connection and decides nothing; `link` alone names rumqttc. What is promised
 //! begins with the broker's delivery: what it keeps in memory only, it can lose.
@@ -9,6 +11,7 @@ mod acks;
 pub(crate) mod filters;
 mod known;
 mod link;
+mod outgoing;
 mod retry;
 mod status;
 mod subscriber;
@@ -19,10 +22,12 @@ mod tls;
 pub use status::BrokerStatus;
 pub use tls::TlsError;
 
+use super::hub::Hub;
 use super::registry::Signal;
 use crate::spool::RefuseNew;
 use crate::wal::Queue;
 use known::Store;
+use outgoing::Outgoing;
 use status::Counters;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -103,6 +108,8 @@ pub struct BrokerConfig {
     pub keep_alive: Duration,
     /// Bytes of the greatest packet.
     pub packet_bytes_max: u32,
+    /// Whether the agent publishes its alerts there.
+    pub alerts: bool,
 }
 
 impl BrokerConfig {
@@ -214,6 +221,7 @@ impl Brokers {
                 intake: Intake::default(),
                 stop: stop.clone(),
                 untold: false,
+                outgoing: Outgoing::default(),
             });
         }
         Ok(Self { tasks, stop })
@@ -223,6 +231,16 @@ impl Brokers {
     pub fn refusing(mut self, refuse: &RefuseNew) -> Self {
         for task in &mut self.tasks {
             task.refuse = refuse.clone();
+        }
+        self
+    }
+
+    /// The same, which publish the alerts of `hub` where the configuration says so.
+    pub fn publishing(mut self, hub: &Hub) -> Self {
+        for task in &mut self.tasks {
+            if task.config.alerts {
+                task.outgoing = Outgoing::of(hub.alerts(task.signal.clone()));
+            }
         }
         self
     }

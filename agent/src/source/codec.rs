@@ -3,19 +3,21 @@
 //! Reading is our own and borrows from the input: rumqttc's reader takes an owned, refcounted copy
 //! of each packet and a `String` of each topic, refuses passwords that are no UTF-8 and MQTT 5
 //! DISCONNECTs without a body, and passes U+0000. So bytes from a socket never reach it, and no
-//! fault in it can end this process. Writing goes through rumqttc's packet types. The tests hold
-//! both readers against each other.
+//! fault in it can end this process. Writing goes through rumqttc's packet types, but for
+//! publications of our own. The tests hold both readers, and both writers, against each other.
 //!
 //! Section numbers are those of the OASIS standards; `[3.1.1]` and `[5]` where they differ.
 
 mod connect;
 mod cursor;
+mod deliver;
 mod packet;
 mod properties;
 mod write;
 
 pub(super) use connect::{Connect, Refusal, read_connect};
-pub(super) use packet::{Packet, Publish, read_packet, read_publish};
+pub(super) use deliver::{Deliver, deliver};
+pub(super) use packet::{Asked, Packet, Publish, read_packet, read_publish};
 pub(super) use write::{Answer, write};
 
 use crate::limits::{PACKET_BYTES_MAX, TOPIC_ALIASES_MAX};

@@ -2,8 +2,8 @@
 //! says what to append, what to send and when to ask again. It owns no socket, clock or task.
 //!
 //! A publication is acknowledged once everything that its client published up to it is durable,
-//! in the order of receipt. Nothing of a session is held: there is nothing to deliver later, and
-//! what was received stands in the log.
+//! in the order of receipt: what was received stands in the log. What the agent itself publishes is
+//! delivered to clients that subscribed.
 
 use super::access::acl::Rights;
 use super::codec::{self, Answer, Fault, Header, Packet, Version, read_header, read_packet};
@@ -21,10 +21,13 @@ use std::time::{Duration, Instant};
 
 mod arrival;
 mod publication;
+mod reading;
 
 use arrival::Pending;
 pub(super) use arrival::{Admission, Arrival, Will};
 use publication::{Aliases, Unacked};
+use reading::Reading;
+pub(super) use reading::{Audience, Parked};
 
 /// What happened since it was last asked, for the metrics.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -36,7 +39,12 @@ pub(super) struct Tally {
     pub too_large: u64,
     /// Publications for which the spool had no room.
     pub turned_away: u64,
+    pub subscribed: u64,
     pub subscriptions_refused: u64,
+    pub deliveries: u64,
+    pub deliveries_acknowledged: u64,
+    /// Deliveries that are more than their client takes.
+    pub deliveries_too_large: u64,
 }
 
 /// When bytes came: for deadlines, and as the received time of what they hold.
@@ -120,8 +128,13 @@ pub(super) struct Connection {
     keep_alive: Option<Duration>,
     rate: Bucket,
     refuse: RefuseNew,
+    /// What there is to subscribe to.
+    audience: Option<Audience>,
+    /// What its client reads, if it subscribed.
+    reading: Option<Box<Reading>>,
     reasons: bool,
     answer_bytes_max: usize,
+    receive_max: u16,
     tally: Tally,
 }
 
@@ -152,8 +165,11 @@ impl Connection {
             keep_alive: None,
             rate: Bucket::new(messages_per_s, now),
             refuse: RefuseNew::default(),
+            audience: None,
+            reading: None,
             reasons: true,
             answer_bytes_max: usize::MAX,
+            receive_max: u16::MAX,
             tally: Tally::default(),
         }
     }
@@ -423,21 +439,14 @@ impl Connection {
         match read_packet(self.version, header, body)? {
             Packet::Publish(publish) => self.publish(publish, now, batch)?,
             Packet::PubRel { packet_id } => self.release_one(packet_id, batch),
-            Packet::Subscribe { packet_id, filters } => {
-                self.tally.subscriptions_refused += filters.len() as u64;
-                let codes = filters
-                    .iter()
-                    .map(|filter| subscription_code(filter))
-                    .collect();
-                let reason = self.reasons.then_some("an ingest endpoint, not a broker");
-                self.answer(&Answer::SubAck {
-                    packet_id,
-                    codes,
-                    reason,
-                });
-            }
+            Packet::PubAck { packet_id } => self.delivered(packet_id)?,
+            Packet::Subscribe {
+                packet_id,
+                id,
+                filters,
+            } => self.subscribe(packet_id, id, &filters, now, batch),
             Packet::Unsubscribe { packet_id, filters } => {
-                self.answer(&Answer::UnsubAck { packet_id, filters });
+                self.unsubscribe(packet_id, &filters, now, batch);
             }
             Packet::PingReq => self.answer(&Answer::Pong),
             Packet::Disconnect {
@@ -506,17 +515,6 @@ impl Connection {
         self.skipping = None;
         self.arrived = None;
         self.aliases = Aliases::default();
-    }
-}
-
-/// Why there is nothing to subscribe to (section 3.9.3 \[5\]); 3.1.1 gets 0x80 for each.
-fn subscription_code(filter: &str) -> u8 {
-    if filter.starts_with("$share/") {
-        0x9e
-    } else if filter.starts_with("tributary/") {
-        0x87
-    } else {
-        0x83
     }
 }
 

@@ -2,8 +2,9 @@
 
 use super::access::{Access, AccessError, Peer};
 use super::assigned::{Assigned, NoRandomness};
-use super::connection::{Connection, Now, Order};
+use super::connection::{Audience, Connection, Now, Order};
 use super::files;
+use super::hub::Hub;
 use super::registry::{Registry, Signal};
 use super::sessions::Sessions;
 use super::tls::handshakes::Handshakes;
@@ -11,7 +12,7 @@ use super::tls::stream::Stream;
 use super::tls::{Tls, TlsConfig, TlsError};
 use super::wills::Wills;
 use crate::limits::{
-    CLOSE_TIMEOUT, HANDSHAKES_MAX, LAST_READS_MAX, READ_BYTES, UNFINISHED_BYTES_ALLOWED,
+    HANDSHAKES_MAX, LAST_READS_MAX, READ_BYTES, UNFINISHED_BYTES_ALLOWED,
     UNFINISHED_BYTES_HARD_MAX, UNFINISHED_BYTES_MAX, WRITE_TIMEOUT,
 };
 use crate::spool::RefuseNew;
@@ -60,6 +61,7 @@ struct Shared {
     sessions: Sessions,
     wills: Wills,
     refuse: RefuseNew,
+    hub: Hub,
     tasks: TaskTracker,
     access: Access,
     tls: Option<Tls>,
@@ -90,6 +92,7 @@ impl Listener {
             sessions: Sessions::none(),
             wills: Wills::default(),
             refuse: RefuseNew::default(),
+            hub: Hub::new(),
             tasks: TaskTracker::new(),
             access,
             tls,
@@ -121,6 +124,14 @@ impl Listener {
         Arc::get_mut(&mut self.shared)
             .expect("nobody shares it before it runs")
             .refuse = refuse;
+        self
+    }
+
+    /// With what clients may subscribe to, instead of nothing.
+    pub fn publishing(mut self, hub: Hub) -> Self {
+        Arc::get_mut(&mut self.shared)
+            .expect("nobody shares it before it runs")
+            .hub = hub;
         self
     }
 
@@ -236,6 +247,8 @@ enum Event {
     Room(Option<crate::wal::Room>),
     Timeout,
     Stalled,
+    /// There is more to deliver, and room for it.
+    Deliver,
 }
 
 impl Task {
@@ -247,11 +260,16 @@ impl Task {
         address: IpAddr,
     ) -> Self {
         let now = Instant::now().into_std();
+        let audience = Audience {
+            hub: shared.hub.clone(),
+            signal: Arc::clone(&signal),
+        };
         Self {
             stream,
             number,
             core: Connection::new(shared.assigned.of(number), shared.messages_per_s, now)
-                .refusing(shared.refuse.clone()),
+                .refusing(shared.refuse.clone())
+                .reading(audience),
             signal,
             shared: Arc::clone(shared),
             peer: Peer {
@@ -298,6 +316,7 @@ impl Task {
 
     async fn serve(&mut self) -> &'static str {
         loop {
+            self.core.deliver();
             if let Err(error) = self.flush() {
                 return broken(&error);
             }
@@ -340,6 +359,8 @@ impl Task {
             room = self.shared.queue.room(bytes), if self.batch.is_some() => Event::Room(room),
             _ = self.stream.readable(), if reads => Event::Readable,
             _ = self.stream.writable(), if writes => Event::Writable,
+            // Behind what the client says: it may be that it wants no more of it.
+            () = tokio::task::yield_now(), if self.core.wants_deliver() => Event::Deliver,
             () = sleep_until(wake), if wake.is_some() => {
                 if due == wake { Event::Timeout } else { Event::Stalled }
             }
@@ -355,6 +376,7 @@ impl Task {
             Event::Resume => self.take(&[]),
             Event::Told => {
                 self.core.handle_durable(self.signal.durable_upto(), now);
+                self.core.handle_published();
                 if let Some(order) = self.signal.take_order() {
                     if order == Order::TakenOver {
                         self.last_reads()?;
@@ -378,7 +400,7 @@ impl Task {
                 self.core.resume(now);
             }
             Event::Timeout => self.core.handle_timeout(now),
-            Event::Writable | Event::Stalled => {}
+            Event::Writable | Event::Stalled | Event::Deliver => {}
         }
         self.count_held();
         let tally = self.core.take_tally();
@@ -506,42 +528,6 @@ impl Task {
         // An idle connection holds no buffer.
         *out = bytes::BytesMut::new();
         self.stream.try_flush()
-    }
-
-    /// The connection is over: hands over what it still holds, says what is to be said of a client
-    /// that was lost, and that nothing more comes from here.
-    async fn depart(&mut self) {
-        // Nobody sends it again where it came with QoS 0.
-        if let Some(batch) = self.batch.take()
-            && let Some(room) = self.shared.queue.room(batch.len_bytes()).await
-        {
-            self.shared.queue.push(batch, room);
-        }
-        self.leave_will().await;
-        let (session, expiry_s) = (self.core.session(), self.core.session_expiry_s());
-        if self.client.is_some() {
-            self.shared.sessions.close(session, expiry_s);
-        }
-        self.signal.silence();
-    }
-
-    /// Sends what is left, for a while: the connection is over.
-    async fn last_words(&mut self) {
-        let sent = tokio::time::timeout(CLOSE_TIMEOUT, async {
-            while !self.core.outgoing().is_empty() {
-                self.stream.writable().await?;
-                self.flush()?;
-            }
-            self.stream.finish();
-            self.stream.try_flush()?;
-            while self.stream.holds() {
-                self.stream.writable().await?;
-                self.stream.try_flush()?;
-            }
-            io::Result::Ok(())
-        });
-        // Whether the peer still took them changes nothing: the socket closes now.
-        let _ = sent.await;
     }
 }
 

@@ -3,6 +3,7 @@
 
 use super::access::Identity;
 use super::connection::Order;
+use super::hub::Wake;
 use crate::wal::Durable;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -93,6 +94,12 @@ impl Signal {
     /// Waits until something is told. Cancel safe: what was told stays.
     pub(super) async fn told(&self) {
         self.notify.notified().await;
+    }
+}
+
+impl Wake for Signal {
+    fn wake(&self) {
+        self.notify.notify_one();
     }
 }
 

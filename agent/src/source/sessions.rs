@@ -1,17 +1,20 @@
 //! Which clients have a session that outlives their connection (section 4.1 of both standards).
 //!
-//! All that a session is here is that it exists: what was received in it stands in the log. The
+//! All that a session is here is that it exists, since what was received in it stands in the log,
+//! and what its client is subscribed to, which the log does not know: a session whose subscriptions
+//! find no room, or are gone with an earlier life of the agent, is not said to be present. The
 //! table is told the time; what it must know after a restart is in the log, too, and told by who
 //! replays it. Until then clients that want a session wait.
 
-use crate::limits::{SESSION_EXPIRY_S_MAX, SESSIONS_MAX};
+use super::connection::Parked;
+use crate::limits::{PARKED_BYTES_MAX, SESSION_EXPIRY_S_MAX, SESSIONS_MAX};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 /// What a client is told of its session.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Opened {
     /// Whether there was one, which goes on.
     pub present: bool,
@@ -19,6 +22,8 @@ pub(super) struct Opened {
     pub expiry_s: u32,
     /// Whether the log does not know that yet.
     pub changed: bool,
+    /// What its client was subscribed to.
+    pub subscriptions: Option<Box<Parked>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,6 +47,9 @@ struct Table {
     sessions: HashMap<u64, Kept>,
     /// Sessions that ended before it was known whether there were any; `None` once it is.
     ended: Option<HashSet<u64>>,
+    /// Subscriptions of clients that are gone.
+    parked: HashMap<u64, Box<Parked>>,
+    parked_bytes: usize,
     most: usize,
 }
 
@@ -50,6 +58,8 @@ impl Table {
         Self {
             sessions: HashMap::new(),
             ended: None,
+            parked: HashMap::new(),
+            parked_bytes: 0,
             most,
         }
     }
@@ -57,7 +67,10 @@ impl Table {
     /// A client came that would have its session kept for `expiry_s`, `clean` or as it was.
     fn open(&mut self, session: u64, clean: bool, expiry_s: u32, now: Instant) -> Opened {
         let before = self.sessions.get(&session).copied();
-        let alive = before.is_some_and(|kept| !kept.is_over(now));
+        let present = before.is_some_and(|kept| !kept.is_over(now)) && !clean;
+        let subscriptions = self.unpark(session);
+        // The log was told that it has ended.
+        let untold = subscriptions.is_some() && !present;
         let wanted_s = expiry_s.min(SESSION_EXPIRY_S_MAX);
         let expiry_s = match before.is_some() || self.has_room(now) {
             true => wanted_s,
@@ -73,10 +86,12 @@ impl Table {
             self.sessions.remove(&session);
         }
         Opened {
-            present: alive && !clean,
+            present,
             expiry_s,
-            changed: before.map_or(0, |kept| kept.expiry_s) != expiry_s
+            changed: (untold && expiry_s > 0)
+                || before.map_or(0, |kept| kept.expiry_s) != expiry_s
                 || (expiry_s == 0 && self.end(session)),
+            subscriptions: subscriptions.filter(|_| present),
         }
     }
 
@@ -88,7 +103,7 @@ impl Table {
     }
 
     /// Its client is gone; without an expiry if it was not let in, which changes nothing.
-    fn close(&mut self, session: u64, expiry_s: Option<u32>, now: Instant) {
+    fn close(&mut self, session: u64, expiry_s: Option<u32>, parked: Option<Parked>, now: Instant) {
         let Some(kept) = self.sessions.get_mut(&session) else {
             return;
         };
@@ -96,7 +111,42 @@ impl Table {
         kept.gone = Some(now);
         if kept.expiry_s == 0 {
             self.sessions.remove(&session);
+        } else if let Some(parked) = parked
+            && !self.park(session, parked, now)
+        {
+            self.sessions.remove(&session);
         }
+    }
+
+    /// Keeps the subscriptions of a client that is gone; whether there was room.
+    fn park(&mut self, session: u64, parked: Parked, now: Instant) -> bool {
+        let bytes = parked.held_bytes();
+        if self.parked_bytes + bytes > PARKED_BYTES_MAX {
+            self.sweep(now);
+        }
+        let room = self.parked_bytes + bytes <= PARKED_BYTES_MAX;
+        if room {
+            self.unpark(session);
+            self.parked_bytes += bytes;
+            self.parked.insert(session, Box::new(parked));
+        }
+        room
+    }
+
+    fn unpark(&mut self, session: u64) -> Option<Box<Parked>> {
+        let parked = self.parked.remove(&session)?;
+        self.parked_bytes -= parked.held_bytes();
+        Some(parked)
+    }
+
+    /// Forgets sessions whose time is over.
+    fn sweep(&mut self, now: Instant) {
+        self.sessions.retain(|_, kept| !kept.is_over(now));
+        let sessions = &self.sessions;
+        self.parked
+            .retain(|session, _| sessions.contains_key(session));
+        let held = self.parked.values().map(|parked| parked.held_bytes());
+        self.parked_bytes = held.sum();
     }
 
     /// Whether one more may be kept; the one whose client is gone for longest makes room.
@@ -104,7 +154,7 @@ impl Table {
         if self.sessions.len() < self.most {
             return true;
         }
-        self.sessions.retain(|_, kept| !kept.is_over(now));
+        self.sweep(now);
         if self.sessions.len() < self.most {
             return true;
         }
@@ -114,6 +164,7 @@ impl Table {
             return false;
         };
         self.sessions.remove(&longest);
+        self.unpark(longest);
         true
     }
 }
@@ -182,9 +233,9 @@ impl Sessions {
     }
 
     /// A client is gone, and its session is to be kept for `expiry_s` from now on, or as before if
-    /// it was not let in.
-    pub(super) fn close(&self, session: u64, expiry_s: Option<u32>) {
-        self.lock().close(session, expiry_s, Instant::now());
+    /// it was not let in, with what it was subscribed to.
+    pub(super) fn close(&self, session: u64, expiry_s: Option<u32>, parked: Option<Parked>) {
+        self.lock().close(session, expiry_s, parked, Instant::now());
     }
 }
 
@@ -196,7 +247,72 @@ mod tests {
         present: false,
         expiry_s: 100,
         changed: true,
+        subscriptions: None,
     };
+
+    fn parked(filter_bytes: usize) -> Parked {
+        let terms = super::super::hub::Terms {
+            qos: 1,
+            id: None,
+            as_published: false,
+        };
+        let filter = "x".repeat(filter_bytes).into();
+        let subscriptions = vec![super::super::hub::Subscription { filter, terms }];
+        Parked {
+            subscriptions,
+            taken: 7,
+        }
+    }
+
+    #[test]
+    fn subscriptions_go_on_with_their_session_and_end_with_it() {
+        let start = Instant::now();
+        let at = |s| start + Duration::from_secs(s);
+        let mut table = Table::new(8);
+        table.open(1, false, 100, start);
+        table.close(1, Some(100), Some(parked(10)), start);
+        let opened = table.open(1, false, 100, at(99));
+        assert!(
+            opened.present && !opened.changed,
+            "the log knows of no session, and shall not"
+        );
+        assert_eq!(opened.subscriptions.as_deref(), Some(&parked(10)));
+        for (gone_s, clean) in [(0, true), (100, false)] {
+            table.close(1, Some(100), Some(parked(10)), start);
+            let opened = table.open(1, clean, 100, at(gone_s));
+            assert!(!opened.present && opened.subscriptions.is_none());
+            assert!(
+                opened.changed,
+                "the log is told that there is a session again"
+            );
+        }
+        table.close(1, Some(0), Some(parked(10)), start);
+        table.close(2, Some(100), Some(parked(10)), start);
+        assert_eq!(
+            (table.parked.len(), table.parked_bytes),
+            (0, 0),
+            "nobody has these"
+        );
+    }
+
+    #[test]
+    fn a_session_whose_subscriptions_find_no_room_ends() {
+        let start = Instant::now();
+        let mut table = Table::new(8);
+        for session in [1, 2, 3] {
+            table.open(session, false, 100, start);
+        }
+        table.close(1, Some(10), Some(parked(PARKED_BYTES_MAX / 2)), start);
+        table.close(2, Some(100), Some(parked(PARKED_BYTES_MAX / 2)), start);
+        assert!(!table.open(2, false, 100, start).present);
+        let later = start + Duration::from_secs(10);
+        table.close(3, Some(100), Some(parked(PARKED_BYTES_MAX / 2)), later);
+        assert!(
+            table.open(3, false, 100, later).present,
+            "the first is over"
+        );
+        assert_eq!((table.parked.len(), table.parked_bytes), (0, 0));
+    }
 
     #[test]
     fn a_session_is_there_until_its_time_is_over() {
@@ -204,14 +320,14 @@ mod tests {
         let at = |s| start + Duration::from_secs(s);
         let mut table = Table::new(8);
         assert_eq!(table.open(1, false, 100, start), KEPT);
-        table.close(1, Some(100), at(10));
+        table.close(1, Some(100), None, at(10));
         let present = Opened {
             present: true,
             changed: false,
             ..KEPT
         };
         assert_eq!(table.open(1, false, 100, at(109)), present);
-        table.close(1, Some(100), at(200));
+        table.close(1, Some(100), None, at(200));
         let over = Opened {
             changed: false,
             ..KEPT
@@ -221,11 +337,11 @@ mod tests {
         let ended = Opened {
             present: true,
             expiry_s: 0,
-            changed: true,
+            ..KEPT
         };
         assert_eq!(table.open(1, false, 0, at(302)), ended);
         assert_eq!(table.open(1, false, 100, at(303)), KEPT);
-        table.close(1, Some(0), at(304));
+        table.close(1, Some(0), None, at(304));
         assert_eq!(table.open(1, false, 100, at(304)), KEPT, "it had ended");
     }
 
@@ -246,8 +362,8 @@ mod tests {
         }
         let refused = table.open(3, false, 100, start);
         assert_eq!((refused.expiry_s, refused.changed), (0, false));
-        table.close(2, Some(100), at(1));
-        table.close(1, Some(100), at(2));
+        table.close(2, Some(100), None, at(1));
+        table.close(1, Some(100), None, at(2));
         assert_eq!(table.open(3, false, 100, at(3)).expiry_s, 100);
         assert!(
             !table.open(2, false, 100, at(4)).present,

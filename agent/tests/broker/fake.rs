@@ -163,6 +163,23 @@ impl Client {
         }
     }
 
+    /// The next PUBLISH, with QoS 1: its packet id, topic, payload and whether it is retained.
+    pub async fn published(&mut self) -> (u16, String, String, bool) {
+        let packet = self.awaited().await.unwrap();
+        assert_eq!(packet.head & !1, 0x32, "{packet:?}");
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        let topic_bytes = usize::from(packet.id());
+        let (topic, rest) = packet.body[2..].split_at(topic_bytes);
+        let payload = &rest[2 + usize::from(self.level == 5)..];
+        let id = u16::from_be_bytes([rest[0], rest[1]]);
+        (id, text(topic), text(payload), packet.head & 1 == 1)
+    }
+
+    /// Acknowledges a publication of the client's.
+    pub async fn puback(&mut self, id: u16) {
+        self.send(&packet(PUBACK, &id.to_be_bytes())).await;
+    }
+
     /// The packet ids of the next `count` packets, all PUBACK.
     pub async fn pubacks(&mut self, count: usize) -> Vec<u16> {
         let mut ids = Vec::new();

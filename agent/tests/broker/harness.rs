@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tributary_agent::source::broker::Protocol;
-use tributary_agent::source::{BrokerConfig, BrokerStatus, Brokers};
+use tributary_agent::source::{BrokerConfig, BrokerStatus, Brokers, Hub};
 use tributary_agent::spool::RefuseNew;
 use tributary_agent::wal::{CommittedFrame, Record, Wal};
 use tributary_journal::{CommitPolicy, Disk, SimDisk};
@@ -33,6 +33,8 @@ impl Kept {
 /// A running subscription.
 pub struct Ours {
     pub status: watch::Receiver<BrokerStatus>,
+    /// What the agent publishes.
+    pub hub: Hub,
     pub held: Held,
     wal: Wal,
     stop: CancellationToken,
@@ -54,6 +56,7 @@ pub fn config(address: SocketAddr, protocol: Protocol) -> BrokerConfig {
         receive_maximum: 1_024,
         keep_alive: Duration::from_secs(15),
         packet_bytes_max: 1 << 20,
+        alerts: false,
     }
 }
 
@@ -68,12 +71,14 @@ impl Ours {
         let (writer, held): (Gate, Held) = gate();
         let wal = Wal::start(writer, CommitPolicy::low_latency()).unwrap();
         let brokers = Brokers::open(&[config], &kept.disk, &kept.dir, &wal.queue).unwrap();
-        let brokers = brokers.refusing(refuse);
+        let hub = Hub::new();
+        let brokers = brokers.refusing(refuse).publishing(&hub);
         let status = brokers.statuses().remove(0);
         let stop = CancellationToken::new();
         let task = tokio::spawn(brokers.run(stop.clone()));
         Self {
             status,
+            hub,
             held,
             wal,
             stop,
@@ -110,6 +115,7 @@ impl Ours {
     pub fn let_through(self) -> Flowing {
         let Self {
             status,
+            hub,
             held,
             wal,
             stop,
@@ -118,6 +124,7 @@ impl Ours {
         drop(held);
         Flowing {
             status,
+            hub,
             wal,
             stop,
             task,
@@ -128,6 +135,7 @@ impl Ours {
 /// A subscription before a log that takes everything.
 pub struct Flowing {
     pub status: watch::Receiver<BrokerStatus>,
+    pub hub: Hub,
     wal: Wal,
     stop: CancellationToken,
     task: JoinHandle<()>,

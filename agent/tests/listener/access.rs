@@ -15,14 +15,23 @@ use tributary_agent::source::access::store::Editing;
 use tributary_agent::source::access::users::User;
 use tributary_agent::source::tls::TlsConfig;
 
-const SECRET: &str = "correct horse";
+pub(super) const SECRET: &str = "correct horse";
 
 fn put(path: &Path, name: &str, filter: &str) {
+    put_who(
+        path,
+        name,
+        Grants::parse(&[filter.to_owned()], false).unwrap(),
+    );
+}
+
+/// A user who may do this.
+pub(super) fn put_who(path: &Path, name: &str, grants: Grants) {
     let mut editing = Editing::begin(path).unwrap();
     let password = Password::new(SECRET.as_bytes().to_vec());
     let user = User {
         password: Some(Hashed::of(&password).unwrap()),
-        grants: Arc::new(Grants::parse(&[filter.to_owned()], false).unwrap()),
+        grants: Arc::new(grants),
     };
     editing.users.insert(name, user).unwrap();
     editing.save().unwrap();
@@ -34,7 +43,7 @@ fn remove(path: &Path, name: &str) {
     editing.save().unwrap();
 }
 
-fn config(tls: Option<TlsConfig>, users: Option<PathBuf>) -> ListenerConfig {
+pub(super) fn config(tls: Option<TlsConfig>, users: Option<PathBuf>) -> ListenerConfig {
     ListenerConfig {
         tls,
         users,
@@ -58,7 +67,7 @@ async fn with_users(pki: &Pki) -> Server {
 }
 
 /// A CONNECT that says who it is.
-fn connect(level: u8, id: &str, user: Option<&str>, password: Option<&str>) -> Vec<u8> {
+pub(super) fn connect(level: u8, id: &str, user: Option<&str>, password: Option<&str>) -> Vec<u8> {
     let flags = 2 | user.map_or(0, |_| 0x80) | password.map_or(0, |_| 0x40);
     let mut body = [&[0, 4], b"MQTT".as_slice(), &[level, flags, 0, 60]].concat();
     body.extend((level == 5).then_some(0));

@@ -26,6 +26,7 @@ fn an_address_is_all_that_is_needed() {
         receive_maximum: 1_024,
         keep_alive: Duration::from_secs(15),
         packet_bytes_max: 1 << 20,
+        alerts: false,
     };
     assert_eq!(brokers, [expected]);
     assert_eq!(parse("").unwrap(), []);
@@ -47,6 +48,7 @@ receive_maximum = 4096
 keep_alive_s = 30
 packet_bytes_max = "4 MiB"
 qos = 1
+alerts = true
 tls = { ca = "ca.pem", certificate = "own.pem", key = "own.key", server_name = "broker" }
 
 [[source.mqtt]]
@@ -56,6 +58,7 @@ address = "other:1883"
     assert_eq!(brokers.len(), 2);
     let broker = &brokers[0];
     assert_eq!(broker.name, "hall 3");
+    assert_eq!((broker.alerts, brokers[1].alerts), (true, false));
     assert_eq!(broker.address(), "[2001:db8::7]:8883");
     assert_eq!(broker.topics.len(), 3);
     assert_eq!(broker.client_id.as_deref(), Some("gate-7"));

@@ -11,6 +11,7 @@ mod v5;
 use super::acks::Ack;
 use super::{BrokerConfig, Version, tls};
 use crate::limits::{BROKER_CONNECT_TIMEOUT, BROKER_SEND_BUFFER_BYTES, PASSWORD_FILE_BYTES_MAX};
+use crate::source::hub::Published;
 use bytes::Bytes;
 use rumqttc::tokio_rustls::rustls::ClientConfig;
 use rumqttc::{NetworkOptions, TlsConfiguration, Transport};
@@ -43,6 +44,10 @@ pub(super) struct Welcome {
     pub no_wildcards: bool,
     /// It has no shared subscriptions.
     pub no_shared: bool,
+    /// It retains nothing.
+    pub no_retained: bool,
+    /// Bytes of the greatest packet that it takes, if it said so.
+    pub packet_bytes_max: Option<u32>,
 }
 
 /// A message.
@@ -80,6 +85,10 @@ pub(super) enum Heard {
     Pong,
     /// It said something else.
     Other,
+    /// A publication left, with this packet id.
+    Published(u16),
+    /// The broker answered a publication; why it refused it, if it did.
+    Answered(u16, Option<String>),
     /// An acknowledgement left.
     AckSent,
     /// DISCONNECT left.
@@ -288,6 +297,15 @@ impl Handle {
         match self {
             Self::V5(client) => client.try_unsubscribe(filter).is_ok(),
             Self::V4(client) => client.try_unsubscribe(filter).is_ok(),
+        }
+    }
+
+    /// Asks for a publication with QoS 1; `false` when that can't be asked for now.
+    pub(super) fn try_publish(&self, message: &Published, retain: bool) -> bool {
+        let (topic, payload) = (&*message.topic, message.payload.clone());
+        match self {
+            Self::V5(client) => v5::try_publish(client, topic, payload, retain),
+            Self::V4(client) => v4::try_publish(client, topic, payload, retain),
         }
     }
 

@@ -1,5 +1,6 @@
 //! How a subscription stands, for people and for metrics.
 
+use super::outgoing;
 use super::subscriber::{Subscriber, Tally};
 use metrics::{Counter, Gauge, counter, gauge};
 use serde::Serialize;
@@ -27,6 +28,8 @@ pub struct BrokerStatus {
     pub acknowledged: u64,
     /// Messages that the broker waits for.
     pub unacknowledged: u64,
+    /// Alerts that the broker has acknowledged.
+    pub published: u64,
     /// How often a session was lost at the broker.
     pub sessions_lost: u64,
     /// What stands in the way.
@@ -35,7 +38,8 @@ pub struct BrokerStatus {
 
 impl BrokerStatus {
     /// Takes in what was counted, and how the subscription stands now.
-    pub(super) fn update(&mut self, core: &Subscriber, tally: &Tally) {
+    pub(super) fn update(&mut self, core: &Subscriber, tally: &Tally, published: u64) {
+        self.published += published;
         self.connected = core.connected().is_some();
         self.protocol = core.connected().map(super::Version::name);
         self.subscribed = core.subscriptions().known().filters.len();
@@ -60,6 +64,8 @@ pub(super) struct Counters {
     too_large: Counter,
     stale: Counter,
     sessions_lost: Counter,
+    published: Counter,
+    publications_refused: Counter,
     connected: Gauge,
 }
 
@@ -81,6 +87,10 @@ impl Counters {
             sessions_lost: counter!(
                 "tributary_agent_broker_sessions_lost_total", "source" => source()
             ),
+            published: counter!("tributary_agent_broker_published_total", "source" => source()),
+            publications_refused: counter!(
+                "tributary_agent_broker_published_refused_total", "source" => source()
+            ),
             connected: gauge!("tributary_agent_broker_connected", "source" => source()),
             name,
         }
@@ -100,6 +110,12 @@ impl Counters {
             counter.increment(count);
         }
         self.connected.set(f64::from(u8::from(connected)));
+    }
+
+    /// What was published there.
+    pub(super) fn add_published(&self, tally: &outgoing::Tally) {
+        self.published.increment(tally.published);
+        self.publications_refused.increment(tally.refused);
     }
 
     /// A connection ended, or did not come about.

@@ -284,6 +284,14 @@ impl Subscriber {
         }
     }
 
+    /// The broker refuses the agent's alerts.
+    pub(super) fn handle_unpublished(&mut self, why: &str) {
+        self.notices.push(Notice::Bad(format!(
+            "an alert is refused: {why}; let the agent publish below tributary/alerts/ there, or \
+             leave out `alerts`; others that are refused are counted"
+        )));
+    }
+
     /// An acknowledgement left.
     pub(super) fn handle_ack_sent(&mut self) {
         self.tally.acknowledged += 1;

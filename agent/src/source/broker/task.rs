@@ -8,6 +8,7 @@
 use super::BrokerConfig;
 use super::known::Store;
 use super::link::{self, Broken, Handle, Heard, Link, Plan};
+use super::outgoing::Outgoing;
 use super::status::{BrokerStatus, Counters};
 use super::subscriber::{Notice, Step, Subscriber};
 use super::subscriptions::Ask;
@@ -43,6 +44,8 @@ pub(super) struct Task {
     pub(super) stop: CancellationToken,
     /// Something was counted and not yet told.
     pub(super) untold: bool,
+    /// What is published there.
+    pub(super) outgoing: Outgoing,
 }
 
 /// Messages on their way into the log's queue.
@@ -135,6 +138,7 @@ impl Task {
                 Step::Open(plan) => {
                     let ended = self.connect(&plan).await;
                     self.intake.forget();
+                    self.outgoing.handle_broken();
                     if let Some(broken) = ended {
                         self.counters.broken(broken.cause.name());
                         self.core.handle_broken(&broken, now(), random());
@@ -276,15 +280,40 @@ impl Task {
             }
             self.core.asked(&ask, now());
         }
-        let handed_over = self.intake.held_bytes() == 0;
+        self.publish(handle);
+        let handed_over = self.intake.held_bytes() == 0 && self.outgoing.is_idle();
         if handed_over && self.core.take_disconnect() && !handle.try_disconnect() {
             self.core.handle_disconnected();
         }
     }
 
+    /// Publishes what waits, as far as the broker keeps up. Nothing more once it is told to stop.
+    fn publish(&mut self, handle: &Handle) {
+        if self.core.connected().is_none() || self.core.is_stopping() {
+            return;
+        }
+        let retain = self.outgoing.retains();
+        while let Some(message) = self.outgoing.due() {
+            if !handle.try_publish(message, retain) {
+                break;
+            }
+            self.outgoing.asked();
+        }
+    }
+
     async fn heard(&mut self, heard: Heard) {
         match heard {
-            Heard::Welcome(welcome) => self.core.handle_welcome(&welcome, now()),
+            Heard::Welcome(welcome) => {
+                self.core.handle_welcome(&welcome, now());
+                self.outgoing.handle_welcome(&welcome);
+            }
+            Heard::Published(packet_id) => return self.outgoing.handle_sent(packet_id),
+            Heard::Answered(packet_id, refused) => {
+                self.core.handle_heard(false, now());
+                if let Some(why) = self.outgoing.handle_answered(packet_id, refused) {
+                    self.core.handle_unpublished(&why);
+                }
+            }
             Heard::Delivery(delivery) => {
                 let now = Now {
                     instant: now(),
@@ -340,10 +369,12 @@ impl Task {
                 Notice::Bad(words) => warn!(source = name, "broker: {words}"),
             }
         }
+        let published = self.outgoing.take_tally();
+        self.counters.add_published(&published);
         let tally = self.core.take_tally();
         self.counters.add(&tally, self.core.connected().is_some());
         self.status
-            .send_modify(|status| status.update(&self.core, &tally));
+            .send_modify(|status| status.update(&self.core, &tally, published.published));
     }
 }
 

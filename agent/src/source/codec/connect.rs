@@ -18,6 +18,8 @@ pub(in crate::source) struct Connect<'a> {
     pub password: Option<&'a [u8]>,
     /// The greatest packet that the client takes.
     pub packet_bytes_max: Option<u32>,
+    /// How many QoS 1 publications the client takes before it has acknowledged the first.
+    pub receive_maximum: Option<u16>,
     /// How long the client would have its session kept.
     pub session_expiry_s: u32,
     /// Whether the client wants no reason strings.
@@ -139,6 +141,7 @@ fn read_fields(
         username,
         password,
         packet_bytes_max: properties.packet_bytes_max,
+        receive_maximum: properties.receive_maximum,
         session_expiry_s: properties.session_expiry_s.unwrap_or(0),
         no_problem_information: properties.no_problem_information,
     };

@@ -14,13 +14,19 @@ pub(in crate::source) enum Packet<'a> {
     PubRel {
         packet_id: u16,
     },
+    /// A QoS 1 publication of ours is taken, or refused: it is over in either case.
+    PubAck {
+        packet_id: u16,
+    },
     Subscribe {
         packet_id: u16,
-        filters: Vec<&'a str>,
+        /// What deliveries are to be marked with.
+        id: Option<u32>,
+        filters: Vec<Asked<'a>>,
     },
     Unsubscribe {
         packet_id: u16,
-        filters: usize,
+        filters: Vec<&'a str>,
     },
     PingReq,
     Disconnect {
@@ -29,6 +35,17 @@ pub(in crate::source) enum Packet<'a> {
         /// How long its session is to be kept, where it says so.
         session_expiry_s: Option<u32>,
     },
+}
+
+/// A subscription that is asked for, with its options (section 3.8.3.1 \[5\]).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::source) struct Asked<'a> {
+    pub filter: &'a str,
+    pub qos: u8,
+    /// Retain as published.
+    pub as_published: bool,
+    /// Retain handling: 0, 1 or 2.
+    pub retain_handling: u8,
 }
 
 /// A publication.
@@ -54,13 +71,14 @@ pub(in crate::source) fn read_packet(
 ) -> Result<Packet<'_>, Fault> {
     match (header.kind(), header.flags()) {
         (3, flags) => read_publish(version, flags, body).map(Packet::Publish),
+        (4, 0) => read_puback(version, body),
         (6, 0b0010) => read_pubrel(version, body),
         (8, 0b0010) => read_subscribe(version, body),
         (10, 0b0010) => read_unsubscribe(version, body),
         (12, 0) if body.is_empty() => Ok(Packet::PingReq),
         (14, 0) => read_disconnect(version, body),
-        (4 | 5 | 7, 0) => Err(Fault::Protocol(
-            "an acknowledgement, though nothing was sent",
+        (5 | 7, 0) => Err(Fault::Protocol(
+            "an acknowledgement of QoS 2, though nothing was sent with it",
         )),
         (15, 0) => Err(Fault::Protocol("AUTH without an authentication method")),
         (4..=8 | 10 | 12 | 14 | 15, _) => {
@@ -115,6 +133,14 @@ pub(in crate::source) fn read_publish(
     })
 }
 
+/// PUBACK (section 3.4): an MQTT 5 client may leave out all behind the packet identifier.
+fn read_puback(version: Version, body: &[u8]) -> Result<Packet<'_>, Fault> {
+    let mut cursor = Cursor::new(body);
+    let packet_id = cursor.packet_id()?;
+    read_reason(version, &mut cursor, Place::Acknowledgement)?;
+    Ok(Packet::PubAck { packet_id })
+}
+
 /// PUBREL (section 3.6): an MQTT 5 client may leave out all behind the packet identifier.
 fn read_pubrel(version: Version, body: &[u8]) -> Result<Packet<'_>, Fault> {
     let mut cursor = Cursor::new(body);
@@ -147,13 +173,13 @@ fn read_reason<'a>(
 fn read_subscribe(version: Version, body: &[u8]) -> Result<Packet<'_>, Fault> {
     let mut cursor = Cursor::new(body);
     let packet_id = cursor.packet_id()?;
-    if version == Version::V5 {
-        properties::read(&mut cursor, Place::Subscribe)?;
-    }
+    let id = match version {
+        Version::V4 => None,
+        Version::V5 => properties::read(&mut cursor, Place::Subscribe)?.subscription_id,
+    };
     let mut filters = Vec::new();
     while !cursor.is_empty() {
         let filter = filter(&mut cursor)?;
-        filters.push(filter);
         let options = cursor.u8()?;
         let reserved = if version == Version::V4 { 0xfc } else { 0xc0 };
         if options & 3 == 3 || options & reserved != 0 || (options >> 4) & 3 == 3 {
@@ -163,6 +189,12 @@ fn read_subscribe(version: Version, body: &[u8]) -> Result<Packet<'_>, Fault> {
         if options & 4 != 0 && filter.starts_with("$share/") {
             return Err(Fault::Protocol("No Local on a shared subscription"));
         }
+        filters.push(Asked {
+            filter,
+            qos: options & 3,
+            as_published: options & 8 != 0,
+            retain_handling: (options >> 4) & 3,
+        });
         if filters.len() > FILTERS_MAX {
             return Err(Fault::Protocol("more filters than one packet may hold"));
         }
@@ -170,7 +202,11 @@ fn read_subscribe(version: Version, body: &[u8]) -> Result<Packet<'_>, Fault> {
     if filters.is_empty() {
         return Err(Fault::Protocol("SUBSCRIBE without a filter"));
     }
-    Ok(Packet::Subscribe { packet_id, filters })
+    Ok(Packet::Subscribe {
+        packet_id,
+        id,
+        filters,
+    })
 }
 
 /// UNSUBSCRIBE (section 3.10).
@@ -180,15 +216,14 @@ fn read_unsubscribe(version: Version, body: &[u8]) -> Result<Packet<'_>, Fault> 
     if version == Version::V5 {
         properties::read(&mut cursor, Place::Unsubscribe)?;
     }
-    let mut filters = 0;
+    let mut filters = Vec::new();
     while !cursor.is_empty() {
-        filter(&mut cursor)?;
-        filters += 1;
-        if filters > FILTERS_MAX {
+        filters.push(filter(&mut cursor)?);
+        if filters.len() > FILTERS_MAX {
             return Err(Fault::Protocol("more filters than one packet may hold"));
         }
     }
-    if filters == 0 {
+    if filters.is_empty() {
         return Err(Fault::Protocol("UNSUBSCRIBE without a filter"));
     }
     Ok(Packet::Unsubscribe { packet_id, filters })

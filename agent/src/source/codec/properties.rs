@@ -1,6 +1,7 @@
 //! MQTT 5 properties (section 2.2.2 \[5\]): each known, allowed where it stands, and there once.
 //!
-//! Most have no meaning for an endpoint that only takes publications; they are checked and passed.
+//! Most have no meaning for an endpoint that delivers nothing of what its clients publish; they are
+//! checked and passed.
 
 use super::Fault;
 use super::cursor::Cursor;
@@ -69,7 +70,7 @@ pub(super) struct Properties<'a> {
     pub authentication_method: bool,
     pub authentication_data: bool,
     pub topic_alias: Option<u16>,
-    pub subscription_id: bool,
+    pub subscription_id: Option<u32>,
     pub will_delay_s: u32,
     /// Of a publication: what is said beside its payload.
     pub user: UserProperties<'a>,
@@ -132,7 +133,7 @@ fn field<'a>(
         0x0b | 0x21 | 0x27 if value == 0 => {
             return Err(Fault::Protocol("a property of 0 that must not be 0"));
         }
-        0x0b => found.subscription_id = true,
+        0x0b => found.subscription_id = Some(value),
         0x11 => found.session_expiry_s = Some(value),
         0x15 => found.authentication_method = true,
         0x16 => found.authentication_data = true,

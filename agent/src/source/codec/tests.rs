@@ -125,14 +125,38 @@ fn what_rumqttc_writes_is_read() {
             assert_eq!(read(version, &bytes), Ok(Packet::Publish(expected)));
         }
         let bytes = subscribe(version, 9, &["a/#", "b/+/c"]);
-        let filters = vec!["a/#", "b/+/c"];
+        let asked = |filter| Asked {
+            filter,
+            qos: 1,
+            as_published: false,
+            retain_handling: 0,
+        };
         assert_eq!(
             read(version, &bytes),
             Ok(Packet::Subscribe {
                 packet_id: 9,
-                filters
+                id: None,
+                filters: vec![asked("a/#"), asked("b/+/c")],
             })
         );
+        let unsubscribe = [
+            &[0xa2, 9, 0, 9][..],
+            &[0][..usize::from(version == Version::V5)],
+        ];
+        let mut bytes = [unsubscribe.concat(), b"\0\x01a\0\x02b#".to_vec()].concat();
+        bytes[1] = bytes.len() as u8 - 2;
+        assert!(read(version, &bytes).is_err());
+        let last = bytes.len() - 2;
+        bytes[last..].copy_from_slice(b"+/");
+        assert_eq!(
+            read(version, &bytes),
+            Ok(Packet::Unsubscribe {
+                packet_id: 9,
+                filters: vec!["a", "+/"],
+            })
+        );
+        let taken = Packet::PubAck { packet_id: 9 };
+        assert_eq!(read(version, &[0x40, 2, 0, 9]), Ok(taken));
         assert_eq!(read(version, &[0xc0, 0]), Ok(Packet::PingReq));
         let left = Packet::Disconnect {
             with_will: false,
@@ -226,7 +250,10 @@ fn what_is_malformed_is_told_with_the_right_code() {
         (V4, &[0xc0, 1, 0], 0x81, "PINGREQ with a body"),
         (V4, &[0xe0, 1, 0], 0x81, "DISCONNECT with a body"),
         (V4, &[0x20, 2, 0, 0], 0x82, "CONNACK from a client"),
-        (V4, &[0x40, 2, 0, 1], 0x82, "PUBACK for nothing"),
+        (V4, &[0x40, 2, 0, 0], 0x82, "PUBACK of packet identifier 0"),
+        (V4, &[0x40, 3, 0, 1, 0], 0x81, "PUBACK with a reason"),
+        (V4, &[0x50, 2, 0, 1], 0x82, "PUBREC for nothing"),
+        (V5, &[0x70, 2, 0, 1], 0x82, "PUBCOMP for nothing"),
         (V5, &[0xf0, 0], 0x82, "AUTH"),
         (V4, &[0x00, 0], 0x81, "type 0"),
         (V4, &[0x10, 0], 0x82, "a second CONNECT"),
@@ -274,19 +301,19 @@ fn answers_are_what_the_standard_says() {
         (
             Answer::SubAck {
                 packet_id: 1,
-                codes: vec![0x83, 0x87, 0x9e],
+                codes: vec![0, 1, 0x83, 0x87, 0x8f, 0x97, 0x9e],
                 reason: None,
             },
-            &[0x90, 5, 0, 1, 0x80, 0x80, 0x80],
-            &[0x90, 6, 0, 1, 0, 0x83, 0x87, 0x9e],
+            &[0x90, 9, 0, 1, 0, 1, 0x80, 0x80, 0x80, 0x80, 0x80],
+            &[0x90, 10, 0, 1, 0, 0, 1, 0x83, 0x87, 0x8f, 0x97, 0x9e],
         ),
         (
             Answer::UnsubAck {
                 packet_id: 1,
-                filters: 2,
+                codes: vec![0, 0x11],
             },
             &[0xb0, 2, 0, 1],
-            &[0xb0, 5, 0, 1, 0, 0x11, 0x11],
+            &[0xb0, 5, 0, 1, 0, 0, 0x11],
         ),
         (
             Answer::PubRec {

@@ -4,7 +4,7 @@ use super::Version;
 use crate::limits::{PACKET_BYTES_MAX, RECEIVE_MAX, TOPIC_ALIASES_MAX};
 use bytes::BytesMut;
 use rumqttc::mqttbytes::v4;
-use rumqttc::v5::mqttbytes::v5;
+use rumqttc::v5::mqttbytes::{QoS, v5};
 
 /// What a server says.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -28,14 +28,15 @@ pub(in crate::source) enum Answer<'a> {
     PubRec { packet_id: u16, code: u8 },
     /// The release of a QoS 2 publication is durable.
     PubComp { packet_id: u16 },
-    /// Subscriptions are refused, each with its MQTT 5 code; `reason` is left out when unwanted.
+    /// Each subscription is granted with this QoS, or refused with this MQTT 5 code; `reason` is
+    /// left out when unwanted.
     SubAck {
         packet_id: u16,
         codes: Vec<u8>,
         reason: Option<&'static str>,
     },
-    /// There was nothing to unsubscribe from.
-    UnsubAck { packet_id: u16, filters: usize },
+    /// Each subscription is ended, or was none, by its MQTT 5 code.
+    UnsubAck { packet_id: u16, codes: Vec<u8> },
     /// PINGRESP.
     Pong,
     /// The server ends the connection; 3.1.1 knows no such packet.
@@ -79,8 +80,12 @@ fn write_v4(answer: &Answer<'_>, out: &mut BytesMut) -> Result<usize, rumqttc::m
         Answer::SubAck {
             packet_id, codes, ..
         } => {
-            let codes = vec![v4::SubscribeReasonCode::Failure; codes.len()];
-            v4::SubAck::new(*packet_id, codes).write(out)
+            let code = |code: &u8| match code {
+                0 => v4::SubscribeReasonCode::Success(rumqttc::QoS::AtMostOnce),
+                1 => v4::SubscribeReasonCode::Success(rumqttc::QoS::AtLeastOnce),
+                _ => v4::SubscribeReasonCode::Failure,
+            };
+            v4::SubAck::new(*packet_id, codes.iter().map(code).collect()).write(out)
         }
         Answer::UnsubAck { packet_id, .. } => v4::UnsubAck::new(*packet_id).write(out),
         Answer::Pong => v4::PingResp.write(out),
@@ -164,8 +169,12 @@ fn write_v5(
             }
             .write(out)
         }
-        Answer::UnsubAck { packet_id, filters } => {
-            let reasons = vec![v5::UnsubAckReason::NoSubscriptionExisted; *filters];
+        Answer::UnsubAck { packet_id, codes } => {
+            let reason = |code: &u8| match code {
+                0 => v5::UnsubAckReason::Success,
+                _ => v5::UnsubAckReason::NoSubscriptionExisted,
+            };
+            let reasons = codes.iter().map(reason).collect();
             v5::UnsubAck {
                 pkid: *packet_id,
                 reasons,
@@ -232,7 +241,11 @@ fn connect_code(code: u8) -> v5::ConnectReturnCode {
 fn subscribe_code(code: u8) -> v5::SubscribeReasonCode {
     use v5::SubscribeReasonCode as Code;
     match code {
+        0 => Code::Success(QoS::AtMostOnce),
+        1 => Code::Success(QoS::AtLeastOnce),
         0x87 => Code::NotAuthorized,
+        0x8f => Code::TopicFilterInvalid,
+        0x97 => Code::QuotaExceeded,
         0x9e => Code::SharedSubscriptionsNotSupported,
         _ => Code::ImplementationSpecific,
     }

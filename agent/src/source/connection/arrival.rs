@@ -5,7 +5,7 @@ use super::super::access::acl::Rights;
 use super::super::access::password::Password;
 use super::super::codec::{Answer, Connect, Header, Refusal, Version, read_connect};
 use super::publication::is_reserved;
-use super::{Batch, Connection, Fault, Message, Now, Phase};
+use super::{Batch, Connection, Fault, Message, Now, Parked, Phase};
 use crate::decode::UserProperties;
 use crate::limits::{
     PASSWORD_BYTES_MAX, SERVER_KEEP_ALIVE_S, SESSION_EXPIRY_S_MAX, USER_NAME_BYTES_MAX,
@@ -93,7 +93,7 @@ impl Will {
 }
 
 /// What becomes of an arrival.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(in crate::source) enum Admission {
     /// It is let in.
     Granted {
@@ -103,6 +103,8 @@ pub(in crate::source) enum Admission {
         session_expiry_s: u32,
         /// Whether the log does not know that yet.
         session_changed: bool,
+        /// What it was subscribed to in that session.
+        subscriptions: Option<Box<Parked>>,
     },
     /// It is not: the MQTT 5 code of CONNACK, and a short stable word for the metrics.
     Refused { code: u8, reason: &'static str },
@@ -146,6 +148,7 @@ impl Connection {
         self.answer_bytes_max = connect
             .packet_bytes_max
             .map_or(usize::MAX, |max| max as usize);
+        self.takes_at_once(connect.version, connect.receive_maximum);
         let assigned = connect
             .client_id
             .is_empty()
@@ -219,16 +222,19 @@ impl Connection {
                 session_present,
                 session_expiry_s,
                 session_changed,
+                subscriptions,
             } => {
                 self.phase = Phase::Open;
+                // What can't be given back as it was is no session that is present.
+                let resumed = subscriptions.is_none_or(|parked| self.resume_reading(&parked));
                 self.session_expiry_s = Some(session_expiry_s);
                 self.answer(&Answer::Welcome {
-                    session_present,
+                    session_present: session_present && resumed,
                     assigned: assigned.as_deref(),
                     keep_alive_s,
                     session_expiry_s: (session_expiry_s != asked_s).then_some(session_expiry_s),
                 });
-                if session_changed {
+                if session_changed || !resumed {
                     self.keep_session(now, batch);
                 }
                 self.handle_bytes(&[], now, batch);
@@ -247,10 +253,12 @@ impl Connection {
     }
 
     /// Writes down how long the session is kept.
-    fn keep_session(&mut self, now: Now, batch: &mut Batch) {
+    pub(super) fn keep_session(&mut self, now: Now, batch: &mut Batch) {
+        // The log knows no subscriptions: a session that has some ends with the agent's life.
+        let kept_s = self.session_expiry_s.filter(|_| !self.has_subscriptions());
         batch.session(&Session {
             session: self.session,
-            expiry_s: self.session_expiry_s.unwrap_or(0),
+            expiry_s: kept_s.unwrap_or(0),
             time: now.unix_us,
         });
         self.appended += 1;

@@ -26,11 +26,12 @@ pub(super) struct Unacked {
 
 /// What a client is owed once something is durable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Owed {
+pub(super) enum Owed {
     Nothing,
     PubAck,
     PubRec,
     PubComp,
+    SubAck,
 }
 
 /// What topics a client's aliases stand for (section 3.3.2.3.4 \[5\]).
@@ -235,7 +236,7 @@ impl Connection {
         self.owe(Owed::PubComp, packet_id, 0, 0);
     }
 
-    fn owe(&mut self, owed: Owed, packet_id: u16, bytes: usize, code: u8) {
+    pub(super) fn owe(&mut self, owed: Owed, packet_id: u16, bytes: usize, code: u8) {
         self.unacked_bytes += bytes;
         self.unacked.push_back(Unacked {
             upto: self.appended,
@@ -269,6 +270,7 @@ impl Connection {
         } = done;
         let answer = match done.owed {
             Owed::Nothing => return,
+            Owed::SubAck => return self.answer_subscribed(),
             Owed::PubAck => {
                 self.in_flight -= 1;
                 Answer::PubAck { packet_id, code }

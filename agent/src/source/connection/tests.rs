@@ -7,18 +7,23 @@ use crate::limits::{
     WAL_BATCH_BYTES_MAX,
 };
 use crate::source::codec::tests::{connect, mutate, next, publish, publish_saying};
+use crate::source::hub::Hub;
 use crate::wal::Record;
 use Version::{V4, V5};
+use std::sync::Arc;
 
 mod arrival;
+mod reading;
 
 const GRANTED: Admission = Admission::Granted {
     session_present: false,
     session_expiry_s: 0,
     session_changed: false,
+    subscriptions: None,
 };
 
 struct Client {
+    hub: Hub,
     core: Connection,
     start: Instant,
     batch: Batch,
@@ -26,9 +31,19 @@ struct Client {
 
 impl Client {
     fn new() -> Self {
+        Self::of(&Hub::new())
+    }
+
+    /// One that may subscribe to what `hub` publishes.
+    fn of(hub: &Hub) -> Self {
         let start = Instant::now();
+        let audience = Audience {
+            hub: hub.clone(),
+            signal: Arc::default(),
+        };
         Self {
-            core: Connection::new(0xabc7, 1_000, start),
+            hub: hub.clone(),
+            core: Connection::new(0xabc7, 1_000, start).reading(audience),
             start,
             batch: Batch::new(),
         }
@@ -436,6 +451,7 @@ fn what_is_kept_of_a_session_stands_in_the_log_before_its_messages() {
         session_present: false,
         session_expiry_s: 60,
         session_changed: true,
+        subscriptions: None,
     };
     let sessions = |client: &Client| -> Vec<u32> {
         let records = client.batch.iter();
@@ -480,6 +496,7 @@ fn what_is_kept_of_a_session_stands_in_the_log_before_its_messages() {
         session_present: true,
         session_expiry_s: 60,
         session_changed: false,
+        subscriptions: None,
     });
     assert_eq!(client.said(), [0x20, 2, 1, 0]);
 }
@@ -516,32 +533,6 @@ fn refusals_by_version() {
     let mut client = Client::connected(V5);
     client.send(&publish(V5, 1, 6, "tributaryx", b"2"));
     assert_eq!(client.records().len(), 1);
-}
-
-#[test]
-fn subscriptions_are_refused_with_the_best_reason() {
-    let packet = |filters: &[&[u8]], v5: bool| {
-        let mut body = vec![0, 9];
-        body.extend(v5.then_some(0));
-        for filter in filters {
-            body.extend([0, filter.len() as u8]);
-            body.extend(*filter);
-            body.push(0);
-        }
-        [&[0x82, body.len() as u8], body.as_slice()].concat()
-    };
-    let filters: &[&[u8]] = &[b"a/#", b"tributary/alerts/#", b"$share/g/a"];
-    let mut client = Client::connected(V4);
-    client.send(&packet(filters, false));
-    assert_eq!(client.said(), [0x90, 5, 0, 9, 0x80, 0x80, 0x80]);
-    let mut client = Client::connected(V5);
-    client.send(&packet(filters, true));
-    let said = client.said();
-    assert!(said.ends_with(&[0x83, 0x87, 0x9e]), "{said:02x?}");
-    assert!(String::from_utf8_lossy(&said).contains("not a broker"));
-    assert_eq!(client.over(), "not over");
-    client.send(&[0xc0, 0]);
-    assert_eq!(client.said(), [0xd0, 0]);
 }
 
 #[test]

@@ -63,6 +63,7 @@ async fn admit(
         session_present: opened.present,
         session_expiry_s: opened.expiry_s,
         session_changed: opened.changed,
+        subscriptions: opened.subscriptions,
     })
 }
 

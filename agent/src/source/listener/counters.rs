@@ -11,7 +11,11 @@ pub(super) struct Counters {
     refused_topic: Counter,
     too_large: Counter,
     turned_away: Counter,
+    subscribed: Counter,
     subscriptions_refused: Counter,
+    deliveries: Counter,
+    deliveries_acknowledged: Counter,
+    deliveries_too_large: Counter,
 }
 
 impl std::fmt::Debug for Counters {
@@ -29,7 +33,11 @@ impl Counters {
             refused_topic: counter!("tributary_agent_mqtt_refused_topic_total"),
             too_large: counter!("tributary_agent_mqtt_too_large_total"),
             turned_away: counter!("tributary_agent_mqtt_turned_away_total"),
+            subscribed: counter!("tributary_agent_mqtt_subscriptions_total"),
             subscriptions_refused: counter!("tributary_agent_mqtt_subscriptions_refused_total"),
+            deliveries: counter!("tributary_agent_mqtt_deliveries_total"),
+            deliveries_acknowledged: counter!("tributary_agent_mqtt_deliveries_acknowledged_total"),
+            deliveries_too_large: counter!("tributary_agent_mqtt_deliveries_too_large_total"),
         }
     }
 
@@ -41,7 +49,11 @@ impl Counters {
             (&self.refused_topic, tally.refused_topic),
             (&self.too_large, tally.too_large),
             (&self.turned_away, tally.turned_away),
+            (&self.subscribed, tally.subscribed),
             (&self.subscriptions_refused, tally.subscriptions_refused),
+            (&self.deliveries, tally.deliveries),
+            (&self.deliveries_acknowledged, tally.deliveries_acknowledged),
+            (&self.deliveries_too_large, tally.deliveries_too_large),
         ];
         for (counter, count) in pairs.into_iter().filter(|(_, count)| *count > 0) {
             counter.increment(count);

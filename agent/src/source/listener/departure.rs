@@ -1,12 +1,14 @@
-//! What is said of clients that were lost: their wills, at once or later, unless their users may
-//! not say it any more by then.
+//! How a connection ends: what it still holds, its last words, and what is said of clients that
+//! were lost: their wills, at once or later, unless their users may not say it any more by then.
 
 use super::super::access::Identity;
 use super::super::access::acl::Rights;
 use super::super::connection::Will;
 use super::super::wills::Fate;
 use super::{Batch, Shared, Task, unix_us};
+use crate::limits::CLOSE_TIMEOUT;
 use metrics::counter;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -32,8 +34,45 @@ impl Last {
 }
 
 impl Task {
+    /// The connection is over: hands over what it still holds, says what is to be said of a client
+    /// that was lost, and that nothing more comes from here.
+    pub(super) async fn depart(&mut self) {
+        // Nobody sends it again where it came with QoS 0.
+        if let Some(batch) = self.batch.take()
+            && let Some(room) = self.shared.queue.room(batch.len_bytes()).await
+        {
+            self.shared.queue.push(batch, room);
+        }
+        self.leave_will().await;
+        let (session, expiry_s) = (self.core.session(), self.core.session_expiry_s());
+        if self.client.is_some() {
+            let parked = self.core.take_subscriptions();
+            self.shared.sessions.close(session, expiry_s, parked);
+        }
+        self.signal.silence();
+    }
+
+    /// Sends what is left, for a while: the connection is over.
+    pub(super) async fn last_words(&mut self) {
+        let sent = tokio::time::timeout(CLOSE_TIMEOUT, async {
+            while !self.core.outgoing().is_empty() {
+                self.stream.writable().await?;
+                self.flush()?;
+            }
+            self.stream.finish();
+            self.stream.try_flush()?;
+            while self.stream.holds() {
+                self.stream.writable().await?;
+                self.stream.try_flush()?;
+            }
+            io::Result::Ok(())
+        });
+        // Whether the peer still took them changes nothing: the socket closes now.
+        let _ = sent.await;
+    }
+
     /// Says what is to be said of a client that was lost, now or later.
-    pub(super) async fn leave_will(&mut self) {
+    async fn leave_will(&mut self) {
         let Some(will) = self.core.take_will() else {
             return;
         };

@@ -1,7 +1,7 @@
 //! rumqttc's MQTT 3.1.1 client in the words of [`link`](super).
 
 use super::{Access, Ack, Broken, Cause, Delivery, Granted, Handle, Heard, Link, Plan, Welcome};
-use crate::limits::BROKER_REQUESTS_MAX;
+use crate::limits::{BROKER_INFLIGHT, BROKER_REQUESTS_MAX};
 use crate::source::broker::BrokerConfig;
 use bytes::Bytes;
 use rumqttc::mqttbytes::Error as BytesError;
@@ -15,7 +15,7 @@ pub(super) fn open(plan: &Plan, config: &BrokerConfig, access: &Access) -> (Hand
     options.set_keep_alive(config.keep_alive);
     options.set_clean_session(false);
     options.set_manual_acks(true);
-    options.set_inflight(1);
+    options.set_inflight(BROKER_INFLIGHT);
     let packet_bytes_max = plan.packet_bytes_max as usize;
     options.set_max_packet_size(packet_bytes_max, packet_bytes_max);
     options.set_transport(access.transport());
@@ -43,6 +43,7 @@ pub(super) fn heard(event: Event) -> Heard {
     let packet = match event {
         Event::Outgoing(Outgoing::PubAck(_) | Outgoing::PubRec(_)) => return Heard::AckSent,
         Event::Outgoing(Outgoing::Disconnect) => return Heard::DisconnectSent,
+        Event::Outgoing(Outgoing::Publish(packet_id)) => return Heard::Published(packet_id),
         Event::Outgoing(_) => return Heard::Sent,
         Event::Incoming(packet) => packet,
     };
@@ -64,6 +65,7 @@ pub(super) fn heard(event: Event) -> Heard {
             let codes = suback.return_codes.into_iter();
             Heard::Granted(codes.map(granted).collect())
         }
+        Packet::PubAck(puback) => Heard::Answered(puback.pkid, None),
         Packet::PingResp => Heard::Pong,
         _ => Heard::Other,
     }
@@ -110,6 +112,11 @@ pub(super) fn try_ack(client: &AsyncClient, ack: Ack) -> bool {
     let mut publish = Publish::from_bytes(String::new(), qos, Bytes::new());
     publish.pkid = ack.packet_id;
     client.try_ack(&publish).is_ok()
+}
+
+pub(super) fn try_publish(client: &AsyncClient, topic: &str, payload: Bytes, retain: bool) -> bool {
+    let published = client.try_publish(topic, QoS::AtLeastOnce, retain, payload);
+    published.is_ok()
 }
 
 pub(super) fn try_subscribe(client: &AsyncClient, filters: &[String]) -> bool {

@@ -2,13 +2,13 @@
 
 use super::{Access, Ack, Broken, Cause, Delivery, Granted, Handle, Heard, Link, Plan, Welcome};
 use crate::decode::UserProperties;
-use crate::limits::{BROKER_CONNECT_TIMEOUT, BROKER_REQUESTS_MAX};
+use crate::limits::{BROKER_CONNECT_TIMEOUT, BROKER_INFLIGHT, BROKER_REQUESTS_MAX};
 use crate::source::broker::{BrokerConfig, filters};
 use bytes::Bytes;
 use rumqttc::Outgoing;
 use rumqttc::v5::mqttbytes::v5::{
-    ConnAck, ConnectProperties, ConnectReturnCode, DisconnectReasonCode, Filter, Packet, Publish,
-    PublishProperties, RetainForwardRule, SubscribeReasonCode,
+    ConnAck, ConnectProperties, ConnectReturnCode, DisconnectReasonCode, Filter, Packet,
+    PubAckReason, Publish, PublishProperties, RetainForwardRule, SubscribeReasonCode,
 };
 use rumqttc::v5::mqttbytes::{Error as BytesError, QoS};
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, MqttOptions, MqttState, StateError};
@@ -19,8 +19,8 @@ pub(super) fn open(plan: &Plan, config: &BrokerConfig, access: &Access) -> (Hand
     options.set_clean_start(false);
     options.set_manual_acks(true);
     options.set_connection_timeout(BROKER_CONNECT_TIMEOUT.as_secs());
-    // We publish nothing; the default keeps room for 65,535 publications.
-    options.set_outgoing_inflight_upper_limit(1);
+    // The default keeps room for 65,535 publications.
+    options.set_outgoing_inflight_upper_limit(BROKER_INFLIGHT);
     let mut properties = ConnectProperties::new();
     properties.session_expiry_interval = Some(config.session_expiry_s);
     properties.receive_maximum = Some(config.receive_maximum);
@@ -56,6 +56,7 @@ pub(super) fn heard(event: Event) -> Heard {
     let packet = match event {
         Event::Outgoing(Outgoing::PubAck(_) | Outgoing::PubRec(_)) => return Heard::AckSent,
         Event::Outgoing(Outgoing::Disconnect) => return Heard::DisconnectSent,
+        Event::Outgoing(Outgoing::Publish(packet_id)) => return Heard::Published(packet_id),
         Event::Outgoing(_) => return Heard::Sent,
         Event::Incoming(packet) => packet,
     };
@@ -73,8 +74,17 @@ pub(super) fn heard(event: Event) -> Heard {
         Packet::SubAck(suback) => {
             Heard::Granted(suback.return_codes.into_iter().map(granted).collect())
         }
+        Packet::PubAck(puback) => Heard::Answered(puback.pkid, refused(puback.reason)),
         Packet::PingResp(_) => Heard::Pong,
         _ => Heard::Other,
+    }
+}
+
+/// Why a publication was refused, if it was.
+fn refused(reason: PubAckReason) -> Option<String> {
+    match reason {
+        PubAckReason::Success | PubAckReason::NoMatchingSubscribers => None,
+        refused => Some(format!("{refused:?}")),
     }
 }
 
@@ -106,6 +116,8 @@ fn welcome(connack: &ConnAck) -> Welcome {
         qos_max: said.and_then(|said| said.max_qos),
         no_wildcards: said.is_some_and(|said| off(said.wildcard_subscription_available)),
         no_shared: said.is_some_and(|said| off(said.shared_subscription_available)),
+        no_retained: said.is_some_and(|said| off(said.retain_available)),
+        packet_bytes_max: said.and_then(|said| said.max_packet_size),
     }
 }
 
@@ -151,6 +163,11 @@ pub(super) fn try_ack(client: &AsyncClient, ack: Ack) -> bool {
         ..Publish::default()
     };
     client.try_ack(&publish).is_ok()
+}
+
+pub(super) fn try_publish(client: &AsyncClient, topic: &str, payload: Bytes, retain: bool) -> bool {
+    let published = client.try_publish(topic, QoS::AtLeastOnce, retain, payload);
+    published.is_ok()
 }
 
 pub(super) fn try_subscribe(client: &AsyncClient, filters: &[String]) -> bool {

@@ -20,6 +20,7 @@ fn config() -> BrokerConfig {
         receive_maximum: 1_024,
         keep_alive: Duration::from_secs(15),
         packet_bytes_max: 1 << 20,
+        alerts: false,
     }
 }
 
@@ -370,6 +371,8 @@ fn needs_that_are_not_met_are_said_with_what_follows() {
         qos_max: Some(0),
         no_wildcards: true,
         no_shared: true,
+        no_retained: false,
+        packet_bytes_max: None,
     };
     let mut wanted = subscriptions(Known::default());
     let said = wanted.needs_not_met(&welcome).join("\n");

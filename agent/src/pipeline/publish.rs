@@ -1,0 +1,38 @@
+//! What the agent publishes: the alerts of its judging stage, and what it says of itself, on
+//! `tributary/status`. It says that once: that it is gone is seen by the connection's end.
+
+use super::judging::Publish;
+use crate::source::Hub;
+use crate::source::hub::STATUS;
+use bytes::Bytes;
+use serde::Serialize;
+
+/// The status, as JSON.
+#[derive(Serialize)]
+struct State<'a> {
+    schema: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agent: Option<&'a str>,
+    version: &'a str,
+    state: &'a str,
+}
+
+/// A hub on which the agent called `name` has said that it runs.
+pub(super) fn begin(name: &str) -> Hub {
+    let hub = Hub::new();
+    let state = State {
+        schema: 1,
+        agent: Some(name).filter(|name| !name.is_empty()),
+        version: env!("CARGO_PKG_VERSION"),
+        state: "running",
+    };
+    let json = serde_json::to_vec(&state).expect("texts and a number are JSON");
+    hub.publish(STATUS, json.into(), true);
+    hub
+}
+
+/// Where the judging stage publishes the present state of a topic; an empty one ends it.
+pub(super) fn alerts(hub: &Hub) -> Publish {
+    let hub = hub.clone();
+    Box::new(move |topic, json| hub.publish(topic, Bytes::copy_from_slice(json.as_bytes()), true))
+}
