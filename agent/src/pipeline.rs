@@ -287,8 +287,7 @@ async fn start_stages(
     let tap = wal.queue.tap();
     let sessions = Sessions::new();
     // The first records of this life, before any message: their texts are durable.
-    configuration::announce(&wal.queue, settings.rules.hash());
-    judge::announce(&wal.queue, &settings.detect);
+    announce(&wal.queue, &settings);
     let hub = publish::begin(&settings.name);
     let sources = open_sources(&settings, &wal.queue, &sessions, &refuse, &hub).await?;
     let (mqtt, mqtt_tls) = addresses(&sources.0)?;
@@ -336,6 +335,11 @@ async fn start_stages(
         wal: wal.thread,
         lock,
     })
+}
+
+fn announce(queue: &Queue, settings: &Settings) {
+    configuration::announce(queue, settings.rules.hash());
+    judge::announce(queue, &settings.detect);
 }
 
 /// What the log holds from here on.
