@@ -167,9 +167,9 @@ pub struct Alert {
     pub state: AlertState,
     /// What kind.
     pub kind: AlertKind,
-    /// What publishes; empty in a summary.
+    /// What publishes; `$agent` in a summary.
     pub device: String,
-    /// What is measured; empty in a summary.
+    /// What is measured; `alerts` in a summary.
     pub metric: String,
     /// In which unit.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -232,10 +232,6 @@ impl Alert {
 /// is percent-encoded.
 pub fn topic_of(device: &str, metric: &str) -> String {
     let mut topic = String::from(TOPIC_PREFIX);
-    if device.is_empty() && metric.is_empty() {
-        topic.push_str("%summary");
-        return topic;
-    }
     push_levels(&mut topic, device);
     topic.push('/');
     push_levels(&mut topic, metric);
@@ -368,6 +364,5 @@ mod tests {
         assert_eq!(topic_of("a/b", "c"), "tributary/alerts/a/b/c");
         assert_eq!(topic_of("a+#", "%\0"), "tributary/alerts/a%2B%23/%25%00");
         assert_eq!(topic_of("", "m"), "tributary/alerts/%/m");
-        assert_eq!(topic_of("", ""), "tributary/alerts/%summary");
     }
 }
