@@ -13,12 +13,14 @@ mod preset;
 mod series;
 mod settings;
 
+mod rule;
 mod sample;
 mod state;
 
 pub use calm::Calm;
 pub use plain::Plain;
 pub use preset::Preset;
+pub use rule::{RuleChange, RuleCounts, RuleEngine, RuleEvent, Rules, RulesError, Severity};
 pub use sample::{DeviceSlot, Place, Sample, SeriesSlot};
 pub use series::{Judgement, Part, SeriesDetector};
 pub use settings::Settings;

@@ -281,6 +281,28 @@ pub const CONFIGURATION_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Configurations that frames of the log may need at once: beyond, a checkpoint is taken.
 pub const CONFIGURATIONS_MAX: usize = 64;
 
+// --- detect: rules that a person writes ---
+
+/// Rules of detection in one configuration.
+pub const DETECT_RULES_MAX: usize = 256;
+/// Bytes of a rule's name.
+pub const RULE_NAME_BYTES_MAX: usize = 128;
+/// Bytes of a rule's message, before anything is filled in.
+pub const RULE_MESSAGE_BYTES_MAX: usize = 1_024;
+/// Bytes of an alert's text; what would be longer is cut.
+pub const ALERT_TEXT_BYTES_MAX: usize = 2_048;
+/// Seconds of any duration of a rule: 31 days.
+pub const RULE_SPAN_S_MAX: f64 = 2_678_400.0;
+/// Readings that a run of one value may be asked to have.
+pub const RULE_RUN_READINGS_MAX: u64 = 1_000_000_000;
+/// Expected intervals that a silence may be asked to last.
+pub const RULE_INTERVALS_MAX: f64 = 1_000_000.0;
+/// Bytes of all that rules remember of series and devices, as `RuleEngine` counts them; series
+/// beyond are not judged by rules.
+pub const RULE_STATE_BYTES_MAX: usize = 48 * 1024 * 1024;
+/// Points that a rate of change looks back to.
+pub const RATE_POINTS: usize = 10;
+
 // --- dead letters ---
 
 /// Ranges of dead letters that are remembered as put back: beyond, whole selections only.
@@ -429,6 +451,9 @@ pub const RESERVE_BYTES: u64 = 64 * 1024 * 1024;
 /// Bytes of the cursor's slots: 256 lanes with some ranges each.
 pub const CURSOR_SLOT_BYTES: u64 = 256 * 1024;
 
+const _: () = assert!(RULE_MESSAGE_BYTES_MAX < ALERT_TEXT_BYTES_MAX);
+// An alert's text is a reading's value.
+const _: () = assert!(ALERT_TEXT_BYTES_MAX < TEXT_BYTES_MAX);
 const _: () = assert!(CONNECT_BYTES_MAX <= PACKET_BYTES_MAX);
 const _: () = assert!(RECEIVE_MAX <= UNRELEASED_MAX);
 const _: () = assert!(TOPIC_ALIAS_BYTES_MAX < READ_BYTES);

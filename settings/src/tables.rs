@@ -16,6 +16,16 @@ impl Setting for f64 {
     }
 }
 
+impl Setting for Vec<f64> {
+    const EXPECTED: &'static str = "a list of finite numbers";
+    fn read(value: &Value) -> Option<Self> {
+        match value {
+            Value::Array(values) => values.iter().map(f64::read).collect(),
+            _ => None,
+        }
+    }
+}
+
 impl Section {
     /// The sections of the list `[[name]]`, in the order of the file; none when it is not there.
     /// Errors name them `name[0]`, `name[1]`, …; what is missing in one stands at its beginning.
@@ -91,6 +101,18 @@ impl Section {
         });
     }
 
+    /// Says that a setting has no place here, if the configuration has it.
+    pub fn refuse(&mut self, name: &'static str, reason: impl Into<String>) {
+        if self.take(name).is_some() {
+            self.wrong(name, reason);
+        }
+    }
+
+    /// Takes a setting that cannot be looked at, for another one is wrong: it is not unknown.
+    pub fn ignore(&mut self, name: &'static str) {
+        let _ = self.take(name);
+    }
+
     /// Whether the configuration had `name` here when it was taken.
     pub fn was_read(&self, name: &str) -> bool {
         self.places.contains_key(name)
@@ -157,6 +179,21 @@ mod tests {
         assert_eq!(
             wrong("[[rule]]", &[("P__RULE__0__NAME", "x")], one),
             "P__RULE__0__NAME: `rule.0.name` is within a list of sections: only the file can set it"
+        );
+    }
+
+    #[test]
+    fn what_has_no_place_is_refused_once_and_lists_of_numbers_are_read() {
+        let said = wrong("a = 1\nb = [1, 2.5]\nc = [1, \"x\"]\n", &[], |root| {
+            root.refuse("a", "has no meaning here");
+            root.refuse("d", "is not there");
+            assert_eq!(root.optional::<Vec<f64>>("b"), Some(vec![1.0, 2.5]));
+            assert_eq!(root.optional::<Vec<f64>>("c"), None);
+        });
+        assert_eq!(
+            said,
+            "line 1: `a` has no meaning here\n\
+             line 3: `c` is a list; expected a list of finite numbers"
         );
     }
 
