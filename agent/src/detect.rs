@@ -13,9 +13,12 @@ mod preset;
 mod series;
 mod settings;
 
+mod pattern;
 mod rule;
 mod sample;
 mod state;
+mod vibration;
+mod watched;
 
 pub use calm::Calm;
 pub use plain::Plain;
@@ -25,3 +28,6 @@ pub use sample::{DeviceSlot, Place, Sample, SeriesSlot};
 pub use series::{Judgement, Part, SeriesDetector};
 pub use settings::Settings;
 pub use state::{Change, Row, StateGroup};
+pub use vibration::{
+    VibrationCounts, VibrationEngine, VibrationError, VibrationFeatures, VibrationSpecs,
+};

@@ -303,6 +303,19 @@ pub const RULE_STATE_BYTES_MAX: usize = 48 * 1024 * 1024;
 /// Points that a rate of change looks back to.
 pub const RATE_POINTS: usize = 10;
 
+// --- detect: vibration ---
+
+/// Sections of vibration in one configuration.
+pub const VIBRATION_SPECS_MAX: usize = 16;
+/// Least, default and most samples of a window of vibration.
+pub const VIBRATION_WINDOW: (u64, u64, u64) = (64, 1_024, 16_384);
+/// Bands of its spectrum.
+pub const VIBRATION_BANDS_MAX: usize = 16;
+/// Samples of all windows that are being filled; series beyond have no features.
+pub const VIBRATION_SAMPLES_MAX: usize = 2 * 1024 * 1024;
+/// Rolling elements of a bearing.
+pub const BEARING_ELEMENTS_MAX: u64 = 1_000;
+
 // --- dead letters ---
 
 /// Ranges of dead letters that are remembered as put back: beyond, whole selections only.
@@ -452,6 +465,7 @@ pub const RESERVE_BYTES: u64 = 64 * 1024 * 1024;
 pub const CURSOR_SLOT_BYTES: u64 = 256 * 1024;
 
 const _: () = assert!(RULE_MESSAGE_BYTES_MAX < ALERT_TEXT_BYTES_MAX);
+const _: () = assert!(VIBRATION_WINDOW.2 as usize <= VIBRATION_SAMPLES_MAX);
 // An alert's text is a reading's value.
 const _: () = assert!(ALERT_TEXT_BYTES_MAX < TEXT_BYTES_MAX);
 const _: () = assert!(CONNECT_BYTES_MAX <= PACKET_BYTES_MAX);

@@ -5,29 +5,28 @@
 //! Both are pure: told each reading and its time. What becomes of an alert is not decided here.
 
 mod band;
+mod channel;
 mod checkpoint;
 mod due;
 mod engine;
 mod event;
 mod memory;
 mod message;
-mod pattern;
 mod read;
 mod run;
 mod set;
 mod slope;
 mod state;
 mod text;
-mod watched;
 
 pub use checkpoint::RulesError;
 pub use engine::RuleEngine;
 pub use event::{RuleChange, RuleCounts, RuleEvent};
 pub use set::Rules;
 
+use crate::detect::pattern::Pattern;
 use band::Band;
 use message::Template;
-use pattern::Pattern;
 use std::sync::Arc;
 
 /// How bad it is.

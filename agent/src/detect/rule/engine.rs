@@ -5,12 +5,13 @@
 //! reading was received is said before the reading is looked at, so that it does not matter whether
 //! somebody called [`tick`](RuleEngine::tick) in between.
 
+use super::channel::{Channel, Feed};
 use super::due::{Due, NEVER};
 use super::event::{RuleCounts, RuleEvent, ended, say};
 use super::state::State;
-use super::watched::{Channel, Feed, Slab, Subject};
 use super::{Rule, Rules};
 use crate::detect::sample::{Place, Sample, SeriesSlot};
+use crate::detect::watched::{Slab, Subject};
 use crate::limits::RULE_STATE_BYTES_MAX;
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -2,8 +2,8 @@
 
 use super::band::Band;
 use super::message::Template;
-use super::pattern::Pattern;
 use super::{Kind, Op, Other, Rule, RunLimit, Severity, SilenceLimit, text};
+use crate::detect::pattern::Pattern;
 use crate::limits::{
     RULE_INTERVALS_MAX, RULE_NAME_BYTES_MAX, RULE_RUN_READINGS_MAX, RULE_SPAN_S_MAX,
 };

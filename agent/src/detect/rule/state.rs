@@ -10,9 +10,9 @@ use super::due::NEVER;
 use super::memory::{Clock, Memory, NEVER_YET, Order};
 use super::run::seconds;
 use super::slope::Slope;
-use super::watched::Subject;
 use super::{Kind, Other, Rule, SilenceLimit};
 use crate::detect::sample::Sample;
+use crate::detect::watched::Subject;
 
 /// Numbers that an alert tells.
 #[derive(Clone, Copy, PartialEq, Debug)]

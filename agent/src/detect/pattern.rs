@@ -1,4 +1,4 @@
-//! Which names a rule is for: a text in which `*` stands for any characters, also none and also
+//! Which names a setting is for: a text in which `*` stands for any characters, also none and also
 //! `/`. Everything else stands for itself, and the whole name must fit.
 
 use tributary_protocol::ids::is_name;
