@@ -303,6 +303,19 @@ pub const RULE_STATE_BYTES_MAX: usize = 48 * 1024 * 1024;
 /// Points that a rate of change looks back to.
 pub const RATE_POINTS: usize = 10;
 
+/// Bytes of an expression.
+pub const EXPRESSION_BYTES_MAX: usize = 1_024;
+/// Brackets, functions and signs within each other.
+pub const EXPRESSION_DEPTH_MAX: usize = 32;
+/// Operations of one, and so steps of a run.
+pub const EXPRESSION_OPS_MAX: usize = 256;
+/// Values that a run holds at once.
+pub const EXPRESSION_STACK_MAX: usize = 32;
+/// Metrics of one.
+pub const EXPRESSION_METRICS_MAX: usize = 8;
+/// Windows of one.
+pub const EXPRESSION_WINDOWS_MAX: usize = 8;
+
 // --- detect: vibration ---
 
 /// Sections of vibration in one configuration.

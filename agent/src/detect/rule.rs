@@ -10,6 +10,7 @@ mod checkpoint;
 mod due;
 mod engine;
 mod event;
+mod expression;
 mod memory;
 mod message;
 mod read;
@@ -26,6 +27,7 @@ pub use set::Rules;
 
 use crate::detect::pattern::Pattern;
 use band::Band;
+use expression::Expression;
 use message::Template;
 use std::sync::Arc;
 
@@ -129,6 +131,9 @@ enum Kind {
     /// The value against that of another series, the difference in a band, for so many
     /// microseconds.
     Compare(Other, Band, i64),
+    /// An expression over readings of a device is true, for so many microseconds; values older
+    /// than so many are not looked at.
+    Expression(Box<Expression>, i64, i64),
 }
 
 impl Kind {
@@ -140,13 +145,16 @@ impl Kind {
             Self::Stuck(..) => "stuck",
             Self::Silence(_) => "silence",
             Self::Compare(..) => "compare",
+            Self::Expression(..) => "expression",
         }
     }
 
     /// Microseconds that it must hold before it is worth an alert.
     fn hold(&self) -> i64 {
         match self {
-            Self::Threshold(_, hold) | Self::Compare(_, _, hold) => *hold,
+            Self::Threshold(_, hold) | Self::Compare(_, _, hold) | Self::Expression(_, hold, _) => {
+                *hold
+            }
             Self::Range(_) | Self::Rate(..) | Self::Stuck(..) | Self::Silence(_) => 0,
         }
     }
@@ -156,13 +164,13 @@ impl Kind {
     fn lasts(&self) -> bool {
         matches!(
             self,
-            Self::Threshold(..) | Self::Range(_) | Self::Compare(..)
+            Self::Threshold(..) | Self::Range(_) | Self::Compare(..) | Self::Expression(..)
         )
     }
 
     /// Whether it is about several series of a device together.
     fn is_joint(&self) -> bool {
-        matches!(self, Self::Compare(..))
+        matches!(self, Self::Compare(..) | Self::Expression(..))
     }
 }
 
@@ -198,6 +206,11 @@ impl Rule {
                     None => self.device.fits(device),
                 };
                 (is_device && *other.metric == *metric).then_some(1)
+            }
+            Kind::Expression(expression, ..) => {
+                let mut metrics = expression.program.metrics.iter();
+                let place = metrics.position(|known| **known == *metric)?;
+                self.device.fits(device).then_some(place as u8)
             }
             _ => (self.metric.fits(metric) && self.device.fits(device)).then_some(0),
         }

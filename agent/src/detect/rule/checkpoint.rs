@@ -4,6 +4,7 @@
 use super::due::NEVER;
 use super::engine::RuleEngine;
 use super::event::{RuleEvent, ended};
+use super::expression::{Inputs, PANES, Pane, Panes};
 use super::memory::{Cell, Clock, Memory, Rhythm};
 use super::run::Run;
 use super::slope::Slope;
@@ -264,6 +265,19 @@ fn put_memory(out: &mut Vec<u8>, memory: &Memory) {
             out.put_u8(4);
             cells.iter().for_each(|cell| put_cell(out, cell));
         }
+        Memory::Inputs(inputs) => {
+            out.put_u8(5);
+            out.put_u8(inputs.cells.len() as u8);
+            for (cell, previous) in inputs.cells.iter().zip(&inputs.previous) {
+                put_cell(out, cell);
+                out.put_f64_le(*previous);
+            }
+            out.put_u8(inputs.windows.len() as u8);
+            inputs
+                .windows
+                .iter()
+                .for_each(|panes| put_panes(out, panes));
+        }
     }
 }
 
@@ -293,6 +307,21 @@ fn memory(input: &mut &[u8]) -> Result<Memory, RulesError> {
             away: input.try_get_u8()? != 0,
         }),
         4 => Memory::Pair(Box::new([cell(input)?, cell(input)?])),
+        5 => {
+            let (mut cells, mut previous, mut windows) = (Vec::new(), Vec::new(), Vec::new());
+            for _ in 0..input.try_get_u8()? {
+                cells.push(cell(input)?);
+                previous.push(input.try_get_f64_le()?);
+            }
+            for _ in 0..input.try_get_u8()? {
+                windows.push(panes(input)?);
+            }
+            Memory::Inputs(Box::new(Inputs {
+                cells: cells.into(),
+                previous: previous.into(),
+                windows: windows.into(),
+            }))
+        }
         _ => return Err(RulesError::Field("kind of state")),
     })
 }
@@ -317,5 +346,40 @@ fn cell(input: &mut &[u8]) -> Result<Cell, RulesError> {
 
 /// Whether a rule of this kind remembers this.
 fn fits(kind: &Kind, memory: &Memory) -> bool {
-    std::mem::discriminant(&Memory::new(kind)) == std::mem::discriminant(memory)
+    match (Memory::new(kind), memory) {
+        (Memory::Inputs(new), Memory::Inputs(read)) => {
+            new.cells.len() == read.cells.len() && new.windows.len() == read.windows.len()
+        }
+        (new, read) => std::mem::discriminant(&new) == std::mem::discriminant(read),
+    }
+}
+
+fn put_panes(out: &mut Vec<u8>, panes: &Panes) {
+    out.put_u8(u8::from(panes.begun));
+    out.put_i64_le(panes.newest);
+    for pane in &panes.panes {
+        out.put_u32_le(pane.count);
+        for number in [pane.mean, pane.squares, pane.least, pane.greatest] {
+            out.put_f64_le(number);
+        }
+    }
+}
+
+fn panes(input: &mut &[u8]) -> Result<Panes, RulesError> {
+    let (begun, newest) = (input.try_get_u8()? != 0, input.try_get_i64_le()?);
+    let mut panes = [Pane::EMPTY; PANES];
+    for pane in &mut panes {
+        *pane = Pane {
+            count: input.try_get_u32_le()?,
+            mean: input.try_get_f64_le()?,
+            squares: input.try_get_f64_le()?,
+            least: input.try_get_f64_le()?,
+            greatest: input.try_get_f64_le()?,
+        };
+    }
+    Ok(Panes {
+        newest,
+        panes,
+        begun,
+    })
 }

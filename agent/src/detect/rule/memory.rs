@@ -1,5 +1,6 @@
 //! What kinds of rules remember beside what all of them do: time, intervals, the newest readings.
 
+use super::expression::Inputs;
 use super::run::Run;
 use super::slope::Slope;
 use super::{Kind, SilenceLimit};
@@ -154,6 +155,7 @@ pub(super) enum Memory {
     Run(Run),
     Rhythm(Rhythm),
     Pair(Box<[Cell; 2]>),
+    Inputs(Box<Inputs>),
 }
 
 impl Memory {
@@ -164,6 +166,7 @@ impl Memory {
             Kind::Stuck(..) => Self::Run(Run::NONE),
             Kind::Silence(_) => Self::Rhythm(Rhythm::NEW),
             Kind::Compare(..) => Self::Pair(Box::new([Cell::EMPTY; 2])),
+            Kind::Expression(of, ..) => Self::Inputs(Box::new(Inputs::new(&of.program))),
         }
     }
 
@@ -173,6 +176,7 @@ impl Memory {
             Self::Nothing | Self::Run(_) | Self::Rhythm(_) => 0,
             Self::Slope(_) => size_of::<Slope>(),
             Self::Pair(_) => size_of::<[Cell; 2]>(),
+            Self::Inputs(inputs) => inputs.bytes(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `[[detect.rule]]`: a rule from its section of the configuration, everything wrong said at once.
 
 use super::band::Band;
+use super::expression::Expression;
 use super::message::Template;
 use super::{Kind, Op, Other, Rule, RunLimit, Severity, SilenceLimit, text};
 use crate::detect::pattern::Pattern;
@@ -25,9 +26,10 @@ pub(super) struct Form {
     cleared: &'static str,
 }
 
+const EXPRESSION: &str = "expression";
 const IS_BACK: &str = "{device}: {metric} is {value} {unit} again, the alert \"{rule}\" is over";
 
-pub(super) const FORMS: [Form; 6] = [
+pub(super) const FORMS: [Form; 7] = [
     Form {
         name: "threshold",
         keys: &["above", "below", "hysteresis", "hold_s"],
@@ -75,16 +77,27 @@ pub(super) const FORMS: [Form; 6] = [
         message: "{device}: {metric} is {value} {unit}, against {limit} {unit}",
         cleared: IS_BACK,
     },
+    Form {
+        name: EXPRESSION,
+        keys: &["when", "hold_s", "stale_s"],
+        message: "{device}: {rule} ({metric} is {value} {unit})",
+        cleared: IS_BACK,
+    },
 ];
 
 /// The rule in `section`; `None` when something is wrong with it, which is reported.
 pub(super) fn rule(section: &mut Section) -> Option<Rule> {
     let name = name(section);
     let device = pattern(section, "device");
-    let metric = pattern(section, "metric");
+    let form = form(section);
+    let is_expression = form.is_some_and(|form| form.name == EXPRESSION);
+    let metric = match is_expression && !section.has("metric") {
+        // That of the expression's first one.
+        true => Some(Pattern::any()),
+        false => pattern(section, "metric"),
+    };
     let severity = choice(section, "severity", &Severity::NAMES);
     let cool_down = span(section, "cool_down_s", Some(0.0), 0.0);
-    let form = form(section);
     let template = |section: &mut Section, key, default: &str| {
         let given = section.optional::<String>(key);
         let read = Template::parse(given.as_deref().unwrap_or(default));
@@ -101,6 +114,14 @@ pub(super) fn rule(section: &mut Section) -> Option<Rule> {
     };
     let kind = kind(section, form, device.as_ref(), metric.as_ref());
     others(section, form);
+    let metric = match &kind {
+        Some(Kind::Expression(of, ..)) if !section.was_read("metric") => of
+            .program
+            .metrics
+            .first()
+            .and_then(|metric| Pattern::parse(metric).ok()),
+        _ => metric,
+    };
     let mut rule = Rule {
         name: name?,
         device: device?,
@@ -227,7 +248,8 @@ fn kind(
             Some(Kind::Stuck(run_limit(section)?, tolerance?))
         }
         "silence" => silence_limit(section).map(Kind::Silence),
-        _ => compare(section, device, metric),
+        "compare" => compare(section, device, metric),
+        _ => expression(section, metric),
     }
 }
 
@@ -427,6 +449,26 @@ fn compare(
         stale: stale?,
     };
     Some(Kind::Compare(other, band?, hold?))
+}
+
+fn expression(section: &mut Section, metric: Option<&Pattern>) -> Option<Kind> {
+    let when = required(
+        section,
+        "when",
+        "what must be true, such as `temperature > 80`?",
+    )
+    .then(|| section.read("when", |text: String| Expression::parse(&text)))
+    .flatten();
+    let hold = span(section, "hold_s", Some(0.0), 0.0);
+    let stale = span(section, "stale_s", Some(STALE_S), 0.001);
+    if section.was_read("metric") && metric.is_some_and(|metric| !metric.is_exact()) {
+        section.wrong(
+            "metric",
+            "holds `*`: alerts of an expression are under one metric",
+        );
+        return None;
+    }
+    Some(Kind::Expression(Box::new(when?), hold?, stale?))
 }
 
 /// Where the difference of the two values may be.

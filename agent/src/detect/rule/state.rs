@@ -7,6 +7,7 @@
 
 use super::band::{Band, Side};
 use super::due::NEVER;
+use super::expression::{Program, Readings};
 use super::memory::{Clock, Memory, NEVER_YET, Order};
 use super::run::seconds;
 use super::slope::Slope;
@@ -121,6 +122,9 @@ impl State {
             Kind::Stuck(..) => self.run(rule, sample, tell),
             Kind::Silence(limit) => self.rhythm(rule, *limit, sample, tell),
             Kind::Compare(other, band, _) => self.pair(rule, (other, band), input, sample, tell),
+            Kind::Expression(of, _, stale) => {
+                self.expression(rule, (&of.program, *stale), input, sample, tell);
+            }
         }
     }
 
@@ -135,7 +139,7 @@ impl State {
             match &mut self.memory {
                 Memory::Slope(slope) => **slope = Slope::new(),
                 Memory::Run(run) => run.began = self.clock.time,
-                Memory::Nothing | Memory::Rhythm(_) | Memory::Pair(_) => {}
+                Memory::Nothing | Memory::Rhythm(_) | Memory::Pair(_) | Memory::Inputs(_) => {}
             }
         }
         order
@@ -299,6 +303,55 @@ impl State {
             side => side,
         };
         self.settle(rule, side, (left.value, difference), None, sample, tell);
+    }
+
+    fn expression(
+        &mut self,
+        rule: &Rule,
+        (program, stale): (&Program, i64),
+        input: u8,
+        sample: &Sample,
+        tell: &mut dyn FnMut(Told),
+    ) {
+        let Memory::Inputs(inputs) = &mut self.memory else {
+            return;
+        };
+        let took = inputs.take(program, input, sample);
+        let cells = &inputs.cells;
+        if !took || !cells.iter().all(|cell| cell.there) {
+            return;
+        }
+        let trusted = cells.iter().all(|cell| cell.trusted);
+        let oldest = cells.iter().map(|cell| cell.received).min().unwrap_or(0);
+        let newest = cells.iter().map(|cell| cell.received).max().unwrap_or(0);
+        let home = program
+            .metrics
+            .iter()
+            .position(|metric| **metric == *self.subject.metric());
+        let value = home
+            .and_then(|home| cells.get(home))
+            .map_or(sample.value, |cell| cell.value);
+        let _ = self.advance(sample, trusted, false);
+        if newest.saturating_sub(oldest) > stale {
+            self.since = NEVER;
+            return;
+        }
+        self.judged = true;
+        let Memory::Inputs(inputs) = &self.memory else {
+            return;
+        };
+        let holds = program.run(&Readings {
+            program,
+            inputs,
+            time: self.clock.time,
+            received: newest,
+        });
+        let side = match holds {
+            Some(true) => Side::Outside(f64::NAN),
+            Some(false) => Side::Inside,
+            None => return tell(self.told(Turn::Undefined, sample.event_time, None, false)),
+        };
+        self.settle(rule, side, (value, f64::NAN), None, sample, tell);
     }
 
     /// What follows from where a value is; `from`: since when, where the rule itself knows.

@@ -51,6 +51,11 @@ pub(super) fn of(rule: &Rule) -> String {
             put(out, "hold_s", seconds(*hold));
             put(out, "stale_s", seconds(other.stale));
         }
+        Kind::Expression(expression, hold, stale) => {
+            put_text(out, "when", &expression.text);
+            put(out, "hold_s", seconds(*hold));
+            put(out, "stale_s", seconds(*stale));
+        }
     }
     put_text(out, "severity", rule.severity.name());
     put_text(out, "message", rule.message.text());

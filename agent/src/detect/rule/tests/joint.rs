@@ -80,3 +80,62 @@ fn values_whose_difference_is_no_number_are_counted() {
     assert_eq!(bench.engine.counts().undefined, 1);
     assert_eq!(bench.engine.counts().not_numbers, 0);
 }
+
+#[test]
+fn an_expression_is_over_readings_and_windows_of_each_device() {
+    let settings = r#"
+        name = "heavy"
+        kind = "expression"
+        device = "p*"
+        when = "temperature > 80 && mean(current, 8s) > 10"
+        hold_s = 2
+        message = "{device} {metric} {value} {unit}|{measured} {limit} {duration}"
+        message_cleared = "{value}"
+    "#;
+    let mut bench = Bench::new(rule(settings));
+    assert_eq!(bench.at(0.0, "p1/temperature", 90.0), NONE);
+    assert_eq!(bench.waiting(), ["heavy"], "no current yet");
+    assert_eq!(bench.at(1.0, "p1/current", 8.0), NONE);
+    assert_eq!(bench.waiting(), NONE);
+    assert_eq!(bench.at(2.0, "p1/current", 10.0), NONE);
+    assert_eq!(bench.at(3.0, "p1/current", 14.0), NONE, "10.7 for a moment");
+    assert_eq!(bench.due(), Some(5.0));
+    assert_eq!(bench.at(4.0, "p2/temperature", 90.0), NONE);
+    assert_eq!(
+        bench.tick(5.0),
+        ["+heavy p1/temperature @5 [3..5]: p1 temperature 90|nothing nothing 2"]
+    );
+    assert_eq!(
+        bench.at(6.0, "p1/temperature", 70.0),
+        ["-heavy p1/temperature @6: 70"]
+    );
+}
+
+#[test]
+fn an_expression_is_not_judged_by_what_is_too_old_or_no_number() {
+    let settings = r#"
+        name = "x"
+        kind = "expression"
+        metric = "x"
+        when = "a / b > 2"
+        stale_s = 60
+    "#;
+    let mut bench = Bench::new(rule(settings));
+    bench.at(0.0, "p/a", 9.0);
+    assert_eq!(bench.at(1.0, "p/b", 0.0), NONE);
+    assert_eq!(bench.engine.counts().undefined, 1);
+    assert_eq!(bench.at(2.0, "p/b", 3.0).len(), 1);
+    // What cannot be told ends nothing.
+    assert_eq!(bench.at(3.0, "p/b", 0.0), NONE);
+    assert_eq!(bench.at(61.0, "p/b", 9.0), NONE, "the other is too old");
+    let said = bench.at(62.0, "p/a", 9.0);
+    assert_eq!(
+        said,
+        ["-x p/x @62: p: x is 9 again, the alert \"x\" is over"]
+    );
+    let late = Sample {
+        late: true,
+        ..sample(1.0, 99.0)
+    };
+    assert_eq!(bench.step("p/a", late), NONE);
+}

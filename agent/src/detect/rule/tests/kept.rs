@@ -56,6 +56,13 @@ pub(super) const EVERY: &str = r#"
     offset = 1
     hold_s = 1
     stale_s = 20
+
+    [[detect.rule]]
+    name = "both"
+    kind = "expression"
+    when = "t > 1 && mean(u, 5s) >= 2 || previous(t) == 4 || age(u) > 9"
+    hold_s = 1
+    cool_down_s = 2
 "#;
 
 /// What may happen.

@@ -136,6 +136,11 @@ fn single_settings_have_bounds_that_are_told() {
         let said = said(settings);
         assert!(said.starts_with(expected), "{settings}: {said}");
     }
+    let said =
+        wrong("[[detect.rule]]\nname = \"a\"\nkind = \"expression\"\nwhen = \"a > mena(b, 60s)\"");
+    let expected = "line 4: `detect.rule[0].when` is wrong at character 5: no function is called \
+                    `mena`; did you mean `mean`?";
+    assert_eq!(said, [expected]);
     let many = "[[detect.rule]]\nname = \"x\"\n".repeat(DETECT_RULES_MAX + 1);
     assert!(
         wrong(&many)
@@ -217,12 +222,26 @@ const ALL: &str = r#"
     offset = -2
     hysteresis = 1
     hold_s = 5
+
+    [[detect.rule]]
+    name = "j"
+    kind = "expression"
+    when = "not (a>1) or 'b c' <= .5e1 and std(a,90s) != min( a , 2.5 )"
+    hold_s = 5
+
+    [[detect.rule]]
+    name = "k"
+    kind = "expression"
+    device = "p*"
+    metric = "under this"
+    when = "a > 1"
+    stale_s = 5
 "#;
 
 #[test]
 fn what_is_kept_means_what_was_written_and_is_kept_the_same() {
     let written = rules(ALL);
-    assert_eq!(written.len(), 9);
+    assert_eq!(written.len(), 11);
     let kept = rules(written.text());
     assert_eq!(kept, written);
     assert_eq!(kept.text(), written.text());
