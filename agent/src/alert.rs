@@ -133,6 +133,24 @@ pub enum Severity {
     Critical,
 }
 
+impl Severity {
+    /// Every severity with its name.
+    pub const NAMES: [(&str, Self); 3] = [
+        ("info", Self::Info),
+        ("warning", Self::Warning),
+        ("critical", Self::Critical),
+    ];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Critical => "critical",
+        }
+    }
+}
+
 /// A span of event time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Span {

@@ -23,7 +23,7 @@ mod watched;
 pub use calm::Calm;
 pub use plain::Plain;
 pub use preset::Preset;
-pub use rule::{RuleChange, RuleCounts, RuleEngine, RuleEvent, Rules, RulesError, Severity};
+pub use rule::{RuleChange, RuleCounts, RuleEngine, RuleEvent, Rules, RulesError};
 pub use sample::{DeviceSlot, Place, Sample, SeriesSlot};
 pub use series::{Judgement, Part, SeriesDetector};
 pub use settings::Settings;

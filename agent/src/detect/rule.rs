@@ -25,38 +25,12 @@ pub use engine::RuleEngine;
 pub use event::{RuleChange, RuleCounts, RuleEvent};
 pub use set::Rules;
 
+use crate::alert::Severity;
 use crate::detect::pattern::Pattern;
 use band::Band;
 use expression::Expression;
 use message::Template;
 use std::sync::Arc;
-
-/// How bad it is.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-#[allow(missing_docs, reason = "their names say it")]
-pub enum Severity {
-    Info,
-    Warning,
-    Critical,
-}
-
-impl Severity {
-    /// Every severity with its name.
-    pub const NAMES: [(&str, Self); 3] = [
-        ("info", Self::Info),
-        ("warning", Self::Warning),
-        ("critical", Self::Critical),
-    ];
-
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Info => "info",
-            Self::Warning => "warning",
-            Self::Critical => "critical",
-        }
-    }
-}
 
 /// When a run of one value is too long.
 #[derive(Clone, Copy, PartialEq, Debug)]

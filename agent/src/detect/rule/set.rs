@@ -1,6 +1,7 @@
 //! A checked set of rules, with the text that is kept of it and the hash that names it.
 
 use super::{Rule, read};
+use crate::alert::Revision;
 use crate::limits::DETECT_RULES_MAX;
 use std::fmt;
 use std::sync::{Arc, LazyLock};
@@ -97,10 +98,12 @@ impl Rules {
         self.hash
     }
 
-    /// The first 16 hex digits of the hash: what an alert names them by.
-    pub fn revision(&self) -> String {
-        let (first, _) = self.hash.split_at(8);
-        first.iter().map(|byte| format!("{byte:02x}")).collect()
+    /// What names them in alerts: the beginning of the hash.
+    pub fn revision(&self) -> Revision {
+        let mut revision = Revision::default();
+        let first = self.hash.iter().zip(&mut revision.0);
+        first.for_each(|(from, to)| *to = *from);
+        revision
     }
 
     /// How many rules there are.
