@@ -16,11 +16,17 @@ mod settings;
 mod pattern;
 mod rule;
 mod sample;
+mod slots;
+mod state_error;
+
+mod event_time;
+
 mod state;
 mod vibration;
 mod watched;
 
 pub use calm::Calm;
+pub use event_time::{EventTime, Gateway, Progress, TimeCounts, TimeSettings, TimeVerdict, Timed};
 pub use plain::Plain;
 pub use preset::Preset;
 pub use rule::{RuleChange, RuleCounts, RuleEngine, RuleEvent, Rules, RulesError};
@@ -31,3 +37,4 @@ pub use state::{Change, Row, StateGroup};
 pub use vibration::{
     VibrationCounts, VibrationEngine, VibrationError, VibrationFeatures, VibrationSpecs,
 };
+pub use state_error::StateError;

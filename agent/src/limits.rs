@@ -328,6 +328,44 @@ pub const VIBRATION_BANDS_MAX: usize = 16;
 pub const VIBRATION_SAMPLES_MAX: usize = 2 * 1024 * 1024;
 /// Rolling elements of a bearing.
 pub const BEARING_ELEMENTS_MAX: u64 = 1_000;
+// --- detect: event time and windows ---
+
+/// Devices, and series, that are at hand at once.
+pub const DETECT_SLOTS_MAX: usize = 1 << 20;
+/// Least, default and most of `allowed_lateness_ms`.
+pub const LATENESS_MS: (u64, u64, u64) = (0, 500, 3_600_000);
+/// Least, default and most of `idle_timeout_ms`.
+pub const IDLE_TIMEOUT_MS: (u64, u64, u64) = (100, 2_000, 86_400_000);
+/// Least, default and most of `future_skew_max_s`.
+pub const FUTURE_SKEW_S: (u64, u64, u64) = (1, 60, 86_400);
+/// Time for which nothing of a device is on time before its clock counts as set back.
+pub const CLOCK_BACK_AFTER_US: i64 = 60_000_000;
+/// How often the devices' median clock is looked for while the gateway's is not trusted.
+pub const CLOCK_MEDIAN_EVERY_US: i64 = 1_000_000;
+/// Windows of one configuration.
+pub const WINDOW_SPECS_MAX: usize = 32;
+/// Patterns of devices, or of metrics, of one of them.
+pub const WINDOW_PATTERNS_MAX: usize = 32;
+/// Bytes of a window's name.
+pub const WINDOW_NAME_BYTES_MAX: usize = 64;
+/// Least and most of a window's length, of the pause that ends a session, and of what else of a
+/// window is a time: a week.
+pub const WINDOW_MS: (u64, u64) = (1, 7 * 86_400_000);
+/// How long a session or a count of readings stays open at most, by default: an hour.
+pub const WINDOW_LENGTH_MAX_MS: u64 = 3_600_000;
+/// Least and most readings of a window that counts them.
+pub const WINDOW_READINGS: (u64, u64) = (2, 1_000_000);
+/// Panes that a sliding window is put together from.
+pub const WINDOW_PANES_MAX: u64 = 64;
+/// Panes, or sessions, of one window of one series that are open at once; with more, the oldest
+/// window closes.
+pub const WINDOW_OPEN_MAX: usize = 256;
+/// Values of a pane whose quantiles are exact; with more, a sketch takes them.
+pub const WINDOW_EXACT_MAX: usize = 64;
+/// Bins of a sketch for values of one sign: 8 bytes each. At 1 % they span a factor of 7e8.
+pub const WINDOW_SKETCH_BINS: u32 = 1_024;
+/// Bytes of all open windows. With more, nothing opens any more, and no sketch grows.
+pub const WINDOW_STATE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 // --- dead letters ---
 
@@ -482,6 +520,12 @@ const _: () = assert!(VIBRATION_WINDOW.2 as usize <= VIBRATION_SAMPLES_MAX);
 // An alert's text is a reading's value.
 const _: () = assert!(ALERT_TEXT_BYTES_MAX < TEXT_BYTES_MAX);
 const _: () = assert!(CONNECT_BYTES_MAX <= PACKET_BYTES_MAX);
+const _: () = assert!(WINDOW_PANES_MAX as usize <= WINDOW_OPEN_MAX);
+const _: () = assert!(LATENESS_MS.2 <= WINDOW_MS.1 && IDLE_TIMEOUT_MS.2 <= WINDOW_MS.1);
+// One window of one series, as crowded as it may be, leaves room for others.
+const _: () = assert!(
+    WINDOW_PANES_MAX as usize * 16 * WINDOW_SKETCH_BINS as usize <= WINDOW_STATE_BYTES_MAX / 2
+);
 const _: () = assert!(RECEIVE_MAX <= UNRELEASED_MAX);
 const _: () = assert!(TOPIC_ALIAS_BYTES_MAX < READ_BYTES);
 const _: () = assert!(SESSIONS_MAX <= HELD_SESSIONS_MAX);
