@@ -53,6 +53,7 @@ pub use hash::message_hash;
 pub use properties::{Property, Said, UserProperties};
 pub use rows::{Reading, Rows};
 pub use rules::{Rules, RulesHash};
+pub(crate) use text::quoted;
 pub use time::time_of;
 
 /// A message as decoding sees it.

@@ -20,6 +20,7 @@ mod slots;
 mod state_error;
 
 mod event_time;
+mod window;
 
 mod state;
 mod vibration;
@@ -38,3 +39,6 @@ pub use vibration::{
     VibrationCounts, VibrationEngine, VibrationError, VibrationFeatures, VibrationSpecs,
 };
 pub use state_error::StateError;
+pub use window::{
+    Aggregate, Closed, Quantiles, WindowCounts, WindowKind, WindowSpec, WindowSpecs, Windows,
+};

@@ -346,6 +346,8 @@ pub const CLOCK_MEDIAN_EVERY_US: i64 = 1_000_000;
 pub const WINDOW_SPECS_MAX: usize = 32;
 /// Patterns of devices, or of metrics, of one of them.
 pub const WINDOW_PATTERNS_MAX: usize = 32;
+/// Bytes of one of these patterns.
+pub const WINDOW_PATTERN_BYTES_MAX: usize = 256;
 /// Bytes of a window's name.
 pub const WINDOW_NAME_BYTES_MAX: usize = 64;
 /// Least and most of a window's length, of the pause that ends a session, and of what else of a

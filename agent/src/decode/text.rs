@@ -108,7 +108,7 @@ fn put_head(out: &mut String, metric: &str) {
 }
 
 /// A basic string of TOML: as JSON has it, and DEL escaped too.
-fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     let json = serde_json::Value::from(text).to_string();
     json.replace('\u{7f}', "\\u007f")
 }

@@ -42,4 +42,14 @@ impl TimeSettings {
             within("future_skew_max_s", FUTURE_SKEW_S),
         )
     }
+
+    /// The settings as lines below `[detect]`.
+    pub fn text(&self) -> String {
+        format!(
+            "allowed_lateness_ms = {}\nidle_timeout_ms = {}\nfuture_skew_max_s = {}\n",
+            self.allowed_lateness_us / 1_000,
+            self.idle_timeout_us / 1_000,
+            self.future_skew_max_us / 1_000_000,
+        )
+    }
 }

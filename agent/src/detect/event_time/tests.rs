@@ -375,7 +375,8 @@ proptest! {
         every in 1_usize..7,
     ) {
         let (mut case, mut other) = (Case::new(), Case::new());
-        for (place, (passed, synchronised, device, distance, own)) in records.into_iter().enumerate() {
+        for (place, record) in records.into_iter().enumerate() {
+            let (passed, synchronised, device, distance, own) = record;
             if place % every == 0 {
                 other.times = restored(&kept(&other.times)).unwrap();
             }
@@ -437,6 +438,7 @@ fn settings_have_defaults_and_bounds() {
     let (settings, wrong) = read(text);
     assert_eq!(wrong, [""; 0]);
     assert_eq!(settings.allowed_lateness_us, 0);
+    assert_eq!(read(&format!("[detect]\n{}", settings.text())).0, settings);
     assert_eq!(
         (settings.idle_timeout_us, settings.future_skew_max_us),
         (10 * S, 5 * S)
