@@ -35,10 +35,10 @@ pub use sample::{DeviceSlot, Place, Sample, SeriesSlot};
 pub use series::{Judgement, Part, SeriesDetector};
 pub use settings::Settings;
 pub use state::{Change, Row, StateGroup};
+pub use state_error::StateError;
 pub use vibration::{
     VibrationCounts, VibrationEngine, VibrationError, VibrationFeatures, VibrationSpecs,
 };
-pub use state_error::StateError;
 pub use window::{
     Aggregate, Closed, Quantiles, WindowCounts, WindowKind, WindowSpec, WindowSpecs, Windows,
 };

@@ -1,0 +1,130 @@
+//! Bounds of detection: rules, vibration, event time and windows, and what is said.
+
+use super::RECORD_BYTES_MAX;
+use tributary_protocol::limits::TEXT_BYTES_MAX;
+
+// --- detect: rules that a person writes ---
+
+/// Rules of detection in one configuration.
+pub const DETECT_RULES_MAX: usize = 256;
+/// Bytes of a rule's name.
+pub const RULE_NAME_BYTES_MAX: usize = 128;
+/// Bytes of a rule's message, before anything is filled in.
+pub const RULE_MESSAGE_BYTES_MAX: usize = 1_024;
+/// Bytes of an alert's text; what would be longer is cut.
+pub const ALERT_TEXT_BYTES_MAX: usize = 2_048;
+/// Seconds of any duration of a rule: 31 days.
+pub const RULE_SPAN_S_MAX: f64 = 2_678_400.0;
+/// Readings that a run of one value may be asked to have.
+pub const RULE_RUN_READINGS_MAX: u64 = 1_000_000_000;
+/// Expected intervals that a silence may be asked to last.
+pub const RULE_INTERVALS_MAX: f64 = 1_000_000.0;
+/// Bytes of all that rules remember of series and devices, as `RuleEngine` counts them; series
+/// beyond are not judged by rules.
+pub const RULE_STATE_BYTES_MAX: usize = 48 * 1024 * 1024;
+/// Points that a rate of change looks back to.
+pub const RATE_POINTS: usize = 10;
+
+/// Bytes of an expression.
+pub const EXPRESSION_BYTES_MAX: usize = 1_024;
+/// Brackets, functions and signs within each other.
+pub const EXPRESSION_DEPTH_MAX: usize = 32;
+/// Operations of one, and so steps of a run.
+pub const EXPRESSION_OPS_MAX: usize = 256;
+/// Values that a run holds at once.
+pub const EXPRESSION_STACK_MAX: usize = 32;
+/// Metrics of one.
+pub const EXPRESSION_METRICS_MAX: usize = 8;
+/// Windows of one.
+pub const EXPRESSION_WINDOWS_MAX: usize = 8;
+
+// --- detect: vibration ---
+
+/// Sections of vibration in one configuration.
+pub const VIBRATION_SPECS_MAX: usize = 16;
+/// Least, default and most samples of a window of vibration.
+pub const VIBRATION_WINDOW: (u64, u64, u64) = (64, 1_024, 16_384);
+/// Bands of its spectrum.
+pub const VIBRATION_BANDS_MAX: usize = 16;
+/// Samples of all windows that are being filled; series beyond have no features.
+pub const VIBRATION_SAMPLES_MAX: usize = 2 * 1024 * 1024;
+/// Rolling elements of a bearing.
+pub const BEARING_ELEMENTS_MAX: u64 = 1_000;
+// --- detect: event time and windows ---
+
+/// Devices, and series, that are at hand at once.
+pub const DETECT_SLOTS_MAX: usize = 1 << 20;
+/// Least, default and most of `allowed_lateness_ms`.
+pub const LATENESS_MS: (u64, u64, u64) = (0, 500, 3_600_000);
+/// Least, default and most of `idle_timeout_ms`.
+pub const IDLE_TIMEOUT_MS: (u64, u64, u64) = (100, 2_000, 86_400_000);
+/// Least, default and most of `future_skew_max_s`.
+pub const FUTURE_SKEW_S: (u64, u64, u64) = (1, 60, 86_400);
+/// Time for which nothing of a device is on time before its clock counts as set back.
+pub const CLOCK_BACK_AFTER_US: i64 = 60_000_000;
+/// How often the devices' median clock is looked for while the gateway's is not trusted.
+pub const CLOCK_MEDIAN_EVERY_US: i64 = 1_000_000;
+/// Windows of one configuration.
+pub const WINDOW_SPECS_MAX: usize = 32;
+/// Patterns of devices, or of metrics, of one of them.
+pub const WINDOW_PATTERNS_MAX: usize = 32;
+/// Bytes of one of these patterns.
+pub const WINDOW_PATTERN_BYTES_MAX: usize = 256;
+/// Bytes of a window's name.
+pub const WINDOW_NAME_BYTES_MAX: usize = 64;
+/// Least and most of a window's length, of the pause that ends a session, and of what else of a
+/// window is a time: a week.
+pub const WINDOW_MS: (u64, u64) = (1, 7 * 86_400_000);
+/// How long a session or a count of readings stays open at most, by default: an hour.
+pub const WINDOW_LENGTH_MAX_MS: u64 = 3_600_000;
+/// Least and most readings of a window that counts them.
+pub const WINDOW_READINGS: (u64, u64) = (2, 1_000_000);
+/// Panes that a sliding window is put together from.
+pub const WINDOW_PANES_MAX: u64 = 64;
+/// Panes, or sessions, of one window of one series that are open at once; with more, the oldest
+/// window closes.
+pub const WINDOW_OPEN_MAX: usize = 256;
+/// Values of a pane whose quantiles are exact; with more, a sketch takes them.
+pub const WINDOW_EXACT_MAX: usize = 64;
+/// Bins of a sketch for values of one sign: 8 bytes each. At 1 % they span a factor of 7e8.
+pub const WINDOW_SKETCH_BINS: u32 = 1_024;
+/// Bytes of all open windows. With more, nothing opens any more, and no sketch grows.
+pub const WINDOW_STATE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+// --- judge: detection ---
+
+/// Series that are watched, when nothing is configured; and at most.
+pub const WATCHED_SERIES: (usize, usize) = (100_000, 1_000_000);
+/// Readings shown around an alert, itself included.
+pub const ALERT_AROUND_MAX: usize = 16;
+/// Alerts that are sent one by one at once; beyond, they are counted in a summary.
+pub const ALERTS_BURST_MAX: u64 = 200;
+/// Alerts a second that are sent one by one for as long as it lasts.
+pub const ALERTS_PER_SECOND_MAX: u64 = 20;
+/// Names in a summary.
+pub const STORM_NAMES_MAX: usize = 8;
+/// Bytes of an alert's JSON.
+pub const ALERT_BYTES_MAX: usize = 16 * 1024;
+/// Alerts told with one message; beyond, they are counted in a summary, or cleared later.
+pub const MESSAGE_ALERTS_MAX: usize = 32;
+/// What the judging stage has for the sealing stage: alerts of a message, or a checkpoint.
+pub const JUDGED_QUEUE: usize = 256;
+/// The same, where it waits until its message is durable.
+pub const JUDGED_WAITING_MAX: usize = 1_024;
+/// Microseconds from one batch of alerts to the next: five a second.
+pub const ALERTS_SEAL_US: i64 = 200_000;
+/// Bytes of the lane `alerts` in the spool, by default.
+pub const ALERTS_SPOOL_BYTES: u64 = 64 * 1024 * 1024;
+/// Bytes of the detection settings' text, which stands in the log.
+pub const DETECTION_TEXT_BYTES_MAX: usize = 64 * 1024;
+
+const _: () = assert!(crate::judge::AROUND <= ALERT_AROUND_MAX);
+// Two names, a unit and a sentence with both, each byte escaped, and the rest.
+const _: () = assert!(ALERT_BYTES_MAX <= TEXT_BYTES_MAX);
+// Those of a message stand in one batch: each may end the one before it, and a summary may come.
+const _: () = assert!(2 * MESSAGE_ALERTS_MAX < tributary_protocol::limits::SERIES_PER_BATCH_MAX);
+const _: () = assert!(
+    (2 * MESSAGE_ALERTS_MAX + 2) * ALERT_BYTES_MAX / 4
+        <= tributary_protocol::limits::BATCH_TEXT_BYTES_MAX
+);
+const _: () = assert!(DETECTION_TEXT_BYTES_MAX < RECORD_BYTES_MAX);
