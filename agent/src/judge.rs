@@ -6,11 +6,16 @@
 //! It has marks of its own, since it is ahead of what is durable and the sealing stage is not; and
 //! it reads no clock: the time is that of the records.
 
+mod devices;
 mod kept;
 mod recent;
-mod series;
-mod storm;
 mod watched;
+
+mod standing;
+mod storm;
+
+mod series;
+mod tell;
 
 mod checkpoint;
 
@@ -28,6 +33,7 @@ use crate::wal::{Batch, Message, Queue, Record, RecordKind, Replayed};
 use metrics::counter;
 use series::Series;
 use std::fmt;
+use tell::Moment;
 use tracing::error;
 use tributary_protocol::ids::BufferId;
 use tributary_protocol::reading::Meta;
@@ -37,10 +43,22 @@ use tributary_protocol::reading::Meta;
 pub struct Said {
     /// The message that it is about, or that it came with.
     pub origin: Origin,
-    /// The topic whose present state it is.
+    /// The topic that it is published to.
     pub topic: String,
-    /// What is said; `None`: the series is not watched any more, and its state is not known.
-    pub alert: Option<Spoken>,
+    /// What it is.
+    pub what: What,
+}
+
+/// What is told.
+#[derive(Clone, PartialEq, Debug)]
+pub enum What {
+    /// An alert begins or is over.
+    Alert(Spoken),
+    /// An alert that stood all the while is the present state again: its JSON, to be published and
+    /// not stored.
+    Again(String),
+    /// The series is not watched any more, and its state is not known.
+    Forgotten,
 }
 
 /// An alert with what its lane says about its reading.
@@ -81,6 +99,8 @@ pub struct Judge {
     series: Series,
     /// Whether the log has said by which settings; before that, nothing is judged.
     configured: bool,
+    /// The time that the log has come to.
+    received: i64,
     position: Option<Origin>,
 }
 
@@ -94,31 +114,47 @@ impl fmt::Debug for Judge {
 
 const VERSION: u8 = 1;
 
-/// Has the log say that readings are judged by these settings from here on. Call it behind
-/// [`configuration::announce`](crate::configuration::announce), before any message.
+/// Has the log say that readings are judged by these settings from here on; whether there was room.
+///
+/// A record of the kind `detection`:
 ///
 /// | at | bytes | field |
 /// |---|---|---|
 /// | 0 | 1 | version: 1 |
 /// | 1 | | the settings' text |
-pub fn announce(queue: &Queue, settings: &Settings) {
+pub fn announce(queue: &Queue, settings: &Settings) -> bool {
     let mut batch = Batch::new();
     let text = settings.text();
     batch.control(
         RecordKind::Detection,
         &[&[VERSION], text.as_bytes()].concat(),
     );
-    let room = queue.try_room(batch.len_bytes());
-    let room = room.expect("the queue is empty but for the configuration");
-    queue.push(batch, room);
+    push(queue, batch)
 }
 
-/// A record of the kind `tick`: version 1 (1 byte), then the time (8, µs since 1970, UTC).
-pub fn tick_record(time: i64) -> Batch {
+/// Has the log say that the agent begins to run. Call it once in a life, behind the settings.
+pub fn begin(queue: &Queue, now: i64) {
+    // Without room, which there is before any message, rules only take the pause for silence.
+    push(queue, time_record(RecordKind::Clock, now));
+}
+
+fn push(queue: &Queue, batch: Batch) -> bool {
+    let room = queue.try_room(batch.len_bytes());
+    room.map(|room| queue.push(batch, room)).is_some()
+}
+
+/// A record of the kind `tick`: version 1 (1 byte), then the time (8, µs since 1970, UTC). One of
+/// the kind `clock` holds the same, and stands where the agent began to run.
+pub fn time_record(kind: RecordKind, time: i64) -> Batch {
     let mut batch = Batch::new();
     let bytes = [&[VERSION][..], &time.to_le_bytes()].concat();
-    batch.control(RecordKind::Tick, &bytes);
+    batch.control(kind, &bytes);
     batch
+}
+
+fn time_of(bytes: &[u8]) -> Option<i64> {
+    let time = bytes.strip_prefix(&[VERSION])?.first_chunk()?;
+    Some(i64::from_le_bytes(*time))
 }
 
 impl Judge {
@@ -130,6 +166,7 @@ impl Judge {
             configurations,
             series: Series::new(storage, Settings::default()),
             configured: false,
+            received: 0,
             position: None,
         }
     }
@@ -150,7 +187,7 @@ impl Judge {
     }
 
     /// When the stage needs a [tick](tick_record) in the log: microseconds since 1970, UTC.
-    pub fn poll_timeout(&self) -> Option<i64> {
+    pub fn poll_timeout(&mut self) -> Option<i64> {
         self.series.poll_timeout()
     }
 
@@ -210,16 +247,32 @@ impl Judge {
             Record::PubRel(release) => self.marks.release(release.session, release.packet_id),
             Record::Session(session) => self.marks.keep(session.session, session.expiry_s),
             Record::Control(RecordKind::Configuration, bytes) => self.configured(origin, bytes),
-            Record::Control(RecordKind::Detection, bytes) => self.judge_by(bytes),
+            Record::Control(RecordKind::Detection, bytes) => {
+                self.judge_by(bytes, (origin, now), said);
+            }
             Record::Control(RecordKind::Tick, bytes) => {
-                let time = bytes.strip_prefix(&[VERSION]);
-                if let Some(time) = time.and_then(|time| time.first_chunk()) {
-                    let time = i64::from_le_bytes(*time);
-                    self.series.tick(origin, time, now, said);
+                if let Some(received) = time_of(bytes) {
+                    let moment = self.moment(origin, received, now);
+                    self.series.pass(moment, said);
+                }
+            }
+            Record::Control(RecordKind::Clock, bytes) => {
+                if let Some(received) = time_of(bytes) {
+                    let moment = self.moment(origin, received, now);
+                    self.series.resume(moment, said);
                 }
             }
             // What is put back was seen when it came, or is from before; nothing is judged late.
             Record::TooLarge(_) | Record::Control(..) => {}
+        }
+    }
+
+    fn moment(&mut self, origin: Origin, received: i64, now: i64) -> Moment {
+        self.received = received;
+        Moment {
+            origin,
+            received,
+            now,
         }
     }
 
@@ -232,9 +285,10 @@ impl Judge {
         if matches!(judged, Judged::Repeat(_)) || !is_measured {
             return;
         }
-        self.series.begin();
+        let moment = self.moment(origin, message.received_time, now);
+        self.series.pass(moment, said);
         for reading in self.rows.iter() {
-            self.series.reading(origin, &reading, now, said);
+            self.series.reading(&reading, moment, said);
         }
     }
 
@@ -264,7 +318,7 @@ impl Judge {
     }
 
     /// Other settings of detection hold behind this record.
-    fn judge_by(&mut self, bytes: &[u8]) {
+    fn judge_by(&mut self, bytes: &[u8], (origin, now): (Origin, i64), said: &mut Vec<Said>) {
         let text = bytes.strip_prefix(&[VERSION]).map(str::from_utf8);
         let settings = match text {
             Some(Ok(text)) => Settings::parse(text).map_err(|wrong| {
@@ -276,7 +330,8 @@ impl Judge {
         match settings {
             Ok(settings) => {
                 self.configured = true;
-                self.series.judge_by(settings);
+                let moment = self.moment(origin, self.received, now);
+                self.series.judge_by(settings, moment, said);
             }
             Err(error) => {
                 error!(

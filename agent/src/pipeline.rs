@@ -339,7 +339,9 @@ async fn start_stages(
 
 fn announce(queue: &Queue, settings: &Settings) {
     configuration::announce(queue, settings.rules.hash());
-    judge::announce(queue, &settings.detect);
+    let told = judge::announce(queue, &settings.detect);
+    debug_assert!(told, "nothing else was handed to the queue");
+    judge::begin(queue, Clock::new().now().wall);
 }
 
 /// What the log holds from here on.

@@ -1,12 +1,13 @@
 //! `[detect]`: what judges readings. It reads and writes settings, and judges nothing.
 
-use super::Preset;
+use super::{Preset, Rules, TimeSettings, VibrationSpecs, WindowSpecs};
 use crate::alert::Revision;
-use crate::limits::WATCHED_SERIES;
+use crate::limits::{DETECTION_TEXT_BYTES_MAX, WATCHED_SERIES};
+use std::sync::Arc;
 use tributary_settings::{Diagnostic, Document, Section};
 
 /// The settings of detection.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// Whether anything is judged.
     pub enabled: bool,
@@ -16,6 +17,14 @@ pub struct Settings {
     pub weekly: bool,
     /// Series that are watched at once; beyond, the one that was silent longest is forgotten.
     pub series_max: usize,
+    /// How patient event time is.
+    pub time: TimeSettings,
+    /// The windows that readings are summed up in.
+    pub windows: Arc<WindowSpecs>,
+    /// The rules that a person wrote.
+    pub rules: Arc<Rules>,
+    /// The series that are vibrations.
+    pub vibration: Arc<VibrationSpecs>,
 }
 
 impl Default for Settings {
@@ -25,9 +34,21 @@ impl Default for Settings {
             preset: Preset::default(),
             weekly: true,
             series_max: WATCHED_SERIES.0,
+            time: TimeSettings::default(),
+            windows: Arc::default(),
+            rules: Rules::none(),
+            vibration: VibrationSpecs::none(),
         }
     }
 }
+
+impl PartialEq for Settings {
+    fn eq(&self, other: &Self) -> bool {
+        self.text() == other.text()
+    }
+}
+
+impl Eq for Settings {}
 
 impl Settings {
     /// Reads `[detect]`; what is wrong is reported there.
@@ -41,12 +62,24 @@ impl Settings {
         });
         let (least, most) = (1, WATCHED_SERIES.1 as u64);
         let series_max = section.within("series_max", (least, most), default.series_max as u64);
-        Self {
+        let settings = Self {
             enabled: section.or("enabled", default.enabled),
             preset: preset.unwrap_or(default.preset),
             weekly: section.or("weekly", default.weekly),
             series_max: usize::try_from(series_max).unwrap_or(default.series_max),
+            time: TimeSettings::read(section),
+            windows: WindowSpecs::read(section),
+            rules: Rules::read(section),
+            vibration: VibrationSpecs::read(section),
+        };
+        let bytes = settings.text().len();
+        if bytes > DETECTION_TEXT_BYTES_MAX {
+            section.wrong_section(format!(
+                "takes {bytes} bytes with every default written out; at most \
+                 {DETECTION_TEXT_BYTES_MAX}: fewer rules and windows, or shorter ones"
+            ));
         }
+        settings
     }
 
     /// Reads a text that [`text`](Self::text) gave.
@@ -70,19 +103,27 @@ impl Settings {
             preset,
             weekly,
             series_max,
+            ..
         } = self;
         let preset = preset.name();
-        format!(
+        let mut text = format!(
             "[detect]\nenabled = {enabled}\npreset = \"{preset}\"\nweekly = {weekly}\n\
              series_max = {series_max}\n"
-        )
+        );
+        text.push_str(&self.time.text());
+        text.push_str(&self.windows.text());
+        text.push_str(self.rules.text());
+        text.push_str(self.vibration.text());
+        text
     }
 
-    /// What names them in alerts.
+    /// What names the settings of a series' own detector in alerts: rules and windows are not
+    /// among them.
     pub fn revision(&self) -> Revision {
+        let (preset, weekly) = (self.preset.name(), self.weekly);
         let mut revision = Revision::default();
         let mut hasher = blake3::Hasher::new();
-        hasher.update(self.text().as_bytes());
+        hasher.update(format!("preset = \"{preset}\"\nweekly = {weekly}\n").as_bytes());
         hasher.finalize_xof().fill(&mut revision.0);
         revision
     }
@@ -106,10 +147,21 @@ mod tests {
                 preset,
                 weekly: false,
                 series_max: 7,
+                ..Settings::default()
             };
             assert_eq!(Settings::parse(&settings.text()).unwrap(), settings);
             assert_ne!(settings.revision(), Settings::default().revision());
         }
+        let all = "[detect]\nallowed_lateness_ms = 700\n\
+                   [[detect.window]]\nname = \"minute\"\nkind = \"tumbling\"\nsize_ms = 60000\n\
+                   [[detect.rule]]\nname = \"hot\"\nkind = \"threshold\"\nmetric = \"t\"\n\
+                   above = 80\n\
+                   [[detect.vibration]]\nmetric = \"acc\"\n";
+        let settings = Settings::parse(all).unwrap();
+        assert_eq!((settings.windows.len(), settings.rules.len()), (1, 1));
+        assert_eq!(Settings::parse(&settings.text()).unwrap(), settings);
+        assert_ne!(settings, Settings::default());
+        assert_eq!(settings.revision(), Settings::default().revision());
     }
 
     #[test]

@@ -1,15 +1,20 @@
 //! What the stage knows at one place of the log, as bytes: versioned, total on arbitrary ones.
 
 use super::series::Series;
+use super::standing::Standings;
 use super::storm::Storm;
 use super::watched::Watched;
 use super::{Judge, kept};
 use crate::configuration::{Configurations, InForce};
 use crate::decode::Rows;
-use crate::detect::Settings;
+use crate::detect::{
+    EventTime, RuleEngine, RulesError, Settings, StateError, VibrationEngine, VibrationError,
+    Windows,
+};
 use crate::marks::{Marks, MarksError};
 use crate::seal::Origin;
 use bytes::{Buf, BufMut};
+use std::sync::Arc;
 use tributary_protocol::ids::BufferId;
 
 const VERSION: u16 = 1;
@@ -23,6 +28,15 @@ pub enum CheckpointError {
     /// The marks in it.
     #[error("checkpoint of detection: {0}")]
     Marks(#[from] MarksError),
+    /// Event time or windows in it.
+    #[error("checkpoint of detection: {0}")]
+    State(#[from] StateError),
+    /// Rules in it.
+    #[error("checkpoint of detection: {0}")]
+    Rules(#[from] RulesError),
+    /// Vibrations in it.
+    #[error("checkpoint of detection: {0}")]
+    Vibration(#[from] VibrationError),
     /// Something else in it.
     #[error("checkpoint of detection: its {0} can't be read")]
     Field(&'static str),
@@ -36,11 +50,11 @@ impl Judge {
         out.put_slice(&position.buffer.0);
         out.put_u64_le(position.number);
         out.put_u8(u8::from(self.configured));
-        kept::write_text(&self.series.settings.text(), out);
+        out.put_i64_le(self.received);
+        kept::write_long_text(&self.series.settings.text(), out);
         self.configurations.in_force().write(out);
         self.marks.write_checkpoint(out);
-        self.series.storm.write(out);
-        self.series.watched.write(out);
+        self.series.write_checkpoint(out);
         Some(position)
     }
 
@@ -63,22 +77,63 @@ impl Judge {
         }
         let position = read_origin(input).ok_or(field("position"))?;
         let configured = input.try_get_u8().map_err(|_| field("state"))? != 0;
-        let text = kept::read_text(input).ok_or(field("settings"))?;
+        let received = input.try_get_i64_le().map_err(|_| field("time"))?;
+        let text = kept::read_long_text(input).ok_or(field("settings"))?;
         let settings = Settings::parse(text).map_err(|_| field("settings"))?;
         let in_force = InForce::read(input).ok_or(field("decoding rules"))?;
         let marks = Marks::read_checkpoint(input)?;
-        let storm = Storm::read(input).ok_or(field("storm"))?;
-        let watched = Watched::read(settings.series_max, input).ok_or(field("series"))?;
-        let mut series = Series::new(storage, settings);
-        (series.storm, series.watched) = (storm, watched);
+        let series = Series::read_checkpoint(storage, settings, input)?;
         Ok(Self {
             marks,
             rows: Rows::new(),
             configurations: configurations(in_force),
             series,
             configured,
+            received,
             position: Some(position),
         })
+    }
+}
+
+impl Series {
+    fn write_checkpoint(&self, out: &mut Vec<u8>) {
+        out.put_i64_le(self.greatest_time);
+        self.storm.write(out);
+        self.standings.write(out);
+        self.watched.write(out);
+        self.times
+            .write_checkpoint(out, &|device| self.watched.device_name(device));
+        self.windows
+            .write_checkpoint(out, &|series| self.watched.names(series));
+        self.rules.write_checkpoint(out);
+        self.vibration.write_checkpoint(out);
+    }
+
+    fn read_checkpoint(
+        storage: &[u8],
+        settings: Settings,
+        input: &mut &[u8],
+    ) -> Result<Self, CheckpointError> {
+        let field = CheckpointError::Field;
+        let mut series = Self::new(storage, settings);
+        series.greatest_time = input.try_get_i64_le().map_err(|_| field("greatest time"))?;
+        series.storm = Storm::read(input).ok_or(field("storm"))?;
+        series.standings = Standings::read(input).ok_or(field("alerts"))?;
+        let most = series.settings.series_max;
+        series.watched = Watched::read(most, input).ok_or(field("series"))?;
+        let (watched, time) = (&series.watched, series.settings.time);
+        series.times =
+            EventTime::read_checkpoint(input, time, &mut |device| watched.device(device))?;
+        let windows = Arc::clone(&series.settings.windows);
+        series.windows = Windows::read_checkpoint(input, windows, time, &mut |device, metric| {
+            watched.series(device, metric)
+        })?;
+        // The rules are those that it was written with: none of their alerts is over.
+        let rules = Arc::clone(&series.settings.rules);
+        series.rules = RuleEngine::read_checkpoint(input, rules, &mut Vec::new())?;
+        let vibration = Arc::clone(&series.settings.vibration);
+        series.vibration = VibrationEngine::read_checkpoint(input, vibration)?;
+        Ok(series)
     }
 }
 

@@ -1,38 +1,43 @@
-//! What is said about single series: their detectors, what stands, and when there is too much to
-//! say. Told readings in the order of the log.
+//! What is said about readings: by the detectors of their series, by rules, and in windows. Told
+//! readings in the order of the log, and the time by it.
 
-use super::storm::{Counted, Storm};
-use super::watched::{Gone, Standing, Watch, Watched};
-use super::{Said, Spoken};
-use crate::alert::{
-    Alert, AlertId, AlertKind, AlertState, Cause, Revision, Severity, Span, sentence, topic_of,
-};
+use super::standing::Standings;
+use super::storm::Storm;
+use super::tell::{self, Moment};
+use super::watched::{At, Gone, Watch, Watched};
+use super::{Said, What};
+use crate::alert::topic_of;
 use crate::decode::Reading;
-use crate::detect::{Judgement, Settings};
-use crate::limits::MESSAGE_ALERTS_MAX;
+use crate::detect::{
+    Aggregate, EventTime, Gateway, Place, RuleEngine, RuleEvent, Sample, Settings, TimeVerdict,
+    Timed, VibrationEngine, VibrationFeatures, Windows,
+};
+use crate::limits::CLOCK_SANE_FROM_US;
 use crate::seal::Origin;
+use std::sync::Arc;
+use tributary_protocol::ids::is_name;
 use tributary_protocol::reading::{Flags, Meta, Value};
 
-/// What judges a series.
-const DETECTOR: &str = "series";
-/// Whose alerts summaries are.
-const AGENT: (&str, &str) = ("$agent", "alerts");
+/// From here on no clock is believed: 2100-01-01, µs since 1970.
+const CLOCK_SANE_BELOW_US: i64 = 4_102_444_800_000_000;
 /// Readings without another alert after which one is over.
 const CLEAR_READINGS: u8 = 60;
 
 /// What was not judged, or not told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Counts {
-    /// Readings that were judged.
+    /// Readings that were judged by the detectors of their series.
     pub judged: u64,
     /// Readings whose value is a text.
     pub texts: u64,
     /// Readings whose value is no number, or infinite.
     pub not_finite: u64,
-    /// Readings from before their series' newest.
+    /// Readings behind their device's watermark, or from before their series' newest.
     pub late: u64,
-    /// Readings whose time is not believed, which were judged by when they came.
+    /// Readings whose time is not believed.
     pub suspect: u64,
+    /// Readings that are samples of a vibration.
+    pub samples: u64,
     /// Series that gave way to new ones.
     pub forgotten: u64,
     /// Alerts that were told.
@@ -43,45 +48,68 @@ pub struct Counts {
 
 /// The series; see the module.
 pub(super) struct Series {
-    storage: Box<[u8]>,
+    pub(super) storage: Box<[u8]>,
     pub(super) settings: Settings,
-    revision: Revision,
     pub(super) watched: Watched,
+    pub(super) times: EventTime,
+    pub(super) windows: Windows,
+    pub(super) rules: RuleEngine,
+    pub(super) vibration: VibrationEngine,
     pub(super) storm: Storm,
-    counts: Counts,
+    pub(super) standings: Standings,
+    /// The greatest received time of a clock that was trusted.
+    pub(super) greatest_time: i64,
+    pub(super) counts: Counts,
     /// Alerts that were told with the message at hand.
-    told: usize,
+    pub(super) told: usize,
+    aggregates: Vec<Aggregate>,
+    events: Vec<RuleEvent>,
+    features: Vec<VibrationFeatures>,
 }
 
-/// A reading, as far as it is judged.
-struct Seen<'a> {
-    origin: Origin,
-    reading: &'a Reading<'a>,
-    /// By which time it is judged.
-    time: i64,
-    /// Whether its own is not believed.
-    suspect: bool,
-    value: f64,
-    /// The time at which it is judged.
-    now: i64,
+/// A value, as far as it is judged.
+#[derive(Clone, Copy)]
+pub(super) struct Seen<'a> {
+    pub at: At,
+    pub device: &'a str,
+    pub metric: &'a str,
+    pub unit: &'a str,
+    /// What its reading says of it.
+    pub meta: Meta,
+    pub sample: Sample,
+}
+
+impl Seen<'_> {
+    fn place(&self) -> Place<'_> {
+        Place {
+            series: self.at.series,
+            device: self.at.device,
+            device_name: self.device,
+            metric: self.metric,
+            unit: self.unit,
+        }
+    }
 }
 
 impl Series {
     pub fn new(storage: &[u8], settings: Settings) -> Self {
         Self {
             storage: storage.into(),
-            revision: settings.revision(),
             watched: Watched::new(settings.series_max),
+            times: EventTime::new(settings.time),
+            windows: Windows::new(Arc::clone(&settings.windows), settings.time),
+            rules: RuleEngine::new(Arc::clone(&settings.rules)),
+            vibration: VibrationEngine::new(Arc::clone(&settings.vibration)),
             settings,
             storm: Storm::default(),
+            standings: Standings::default(),
+            greatest_time: 0,
             counts: Counts::default(),
             told: 0,
+            aggregates: Vec::new(),
+            events: Vec::new(),
+            features: Vec::new(),
         }
-    }
-
-    /// A message begins.
-    pub fn begin(&mut self) {
-        self.told = 0;
     }
 
     pub fn counts(&self) -> Counts {
@@ -92,47 +120,75 @@ impl Series {
         self.watched.len()
     }
 
-    pub fn poll_timeout(&self) -> Option<i64> {
-        self.storm.poll_timeout()
+    /// When something is due although nothing comes: received time.
+    pub fn poll_timeout(&mut self) -> Option<i64> {
+        let steady = self.windows.poll_timeout();
+        let windows = steady.map(|steady| self.times.received_at(steady));
+        let due = [
+            self.storm.poll_timeout(),
+            self.rules.poll_timeout(),
+            windows,
+        ];
+        due.into_iter().flatten().min()
     }
 
     pub fn standing(&self) -> impl Iterator<Item = (String, &str)> {
-        self.watched.iter().filter_map(|((device, metric), watch)| {
-            let standing = watch.standing.as_ref()?;
-            Some((topic_of(device, metric), &*standing.json))
-        })
+        let all = self.standings.iter();
+        all.map(|(device, metric, standing)| (topic_of(device, metric), &*standing.json))
     }
 
-    /// Judges by other settings from here on.
-    pub fn judge_by(&mut self, settings: Settings) {
+    /// Judges by other settings from here on. What is unchanged goes on as it was.
+    pub fn judge_by(&mut self, settings: Settings, moment: Moment, said: &mut Vec<Said>) {
         if settings == self.settings {
             return;
         }
-        self.revision = settings.revision();
-        self.watched.set_most(settings.series_max);
         self.watched.judge_by(settings.preset);
+        self.times.replace(settings.time);
+        self.windows
+            .replace(Arc::clone(&settings.windows), settings.time);
+        let mut events = std::mem::take(&mut self.events);
+        self.rules.replace(Arc::clone(&settings.rules), &mut events);
+        self.tell_events(&mut events, moment, said);
+        self.events = events;
+        self.vibration.replace(Arc::clone(&settings.vibration));
+        self.watched.set_most(settings.series_max);
+        while self.watched.is_crowded(false) {
+            self.forget_oldest(moment.origin, said);
+        }
         self.settings = settings;
     }
 
-    /// Time has passed, says the log.
-    pub fn tick(&mut self, origin: Origin, time: i64, now: i64, said: &mut Vec<Said>) {
-        if let Some(counted) = self.storm.summary(time) {
-            said.push(self.summary(origin, &counted, time, now));
+    /// The agent begins to run: nothing was silent while it did not.
+    pub fn resume(&mut self, moment: Moment, said: &mut Vec<Said>) {
+        self.rules.resume(moment.received);
+        self.pass(moment, said);
+    }
+
+    /// The log has come to this time: before the readings of a message, and with a tick.
+    pub fn pass(&mut self, moment: Moment, said: &mut Vec<Said>) {
+        self.told = 0;
+        let synchronised = (CLOCK_SANE_FROM_US..CLOCK_SANE_BELOW_US).contains(&moment.received);
+        let steady = self.times.at(&Gateway {
+            received_time: moment.received,
+            synchronised,
+            greatest_time: self.greatest_time,
+        });
+        if self.times.is_gateway_trusted() {
+            self.greatest_time = self.greatest_time.max(moment.received);
+        }
+        self.windows.tick(steady, &mut self.aggregates);
+        let mut events = std::mem::take(&mut self.events);
+        self.rules.tick(moment.received, &mut events);
+        self.tell_events(&mut events, moment, said);
+        self.events = events;
+        self.tell_aggregates(moment, said);
+        if let Some(counted) = self.storm.summary(moment.received) {
+            said.push(tell::summary(&self.storage, &counted, moment));
         }
     }
 
     /// Judges a reading.
-    pub fn reading(
-        &mut self,
-        origin: Origin,
-        reading: &Reading<'_>,
-        now: i64,
-        said: &mut Vec<Said>,
-    ) {
-        let meta = &reading.meta;
-        if let Some(counted) = self.storm.summary(meta.received_time) {
-            said.push(self.summary(origin, &counted, meta.received_time, now));
-        }
+    pub fn reading(&mut self, reading: &Reading<'_>, moment: Moment, said: &mut Vec<Said>) {
         if !self.settings.enabled {
             return;
         }
@@ -140,130 +196,172 @@ impl Series {
             self.counts.texts += 1;
             return;
         };
-        let suspect = meta.flags.has(Flags::CLOCK_SUSPECT);
-        let seen = Seen {
-            origin,
-            reading,
-            time: if suspect {
-                meta.received_time
-            } else {
-                meta.event_time
-            },
-            suspect,
+        let at = self.place_of(reading.device, reading.metric, moment.origin, said);
+        let meta = reading.meta;
+        let verdict = self.times.step(&Timed {
+            device: at.device,
+            event_time: meta.event_time,
+            has_device_time: !meta.flags.has(Flags::NO_DEVICE_TIME),
+        });
+        let sample = Sample {
+            event_time: verdict.time,
+            received_time: meta.received_time,
             value,
-            now,
+            late: verdict.late,
+            trusted: verdict.trusted,
         };
-        self.judge(&seen, said);
+        let seen = Seen {
+            at,
+            device: reading.device,
+            metric: reading.metric,
+            unit: reading.unit,
+            meta,
+            sample,
+        };
+        self.counts.suspect += u64::from(verdict.suspect);
+        self.counts.late += u64::from(verdict.late);
+        let mut features = std::mem::take(&mut self.features);
+        if self.vibration.step(&seen.place(), &sample, &mut features) {
+            self.counts.samples += 1;
+            for features in &features {
+                self.features_of(features, &seen, &verdict, moment, said);
+            }
+        } else {
+            self.value(&seen, &verdict, moment, said);
+        }
+        features.clear();
+        self.features = features;
     }
 
-    fn judge(&mut self, seen: &Seen<'_>, said: &mut Vec<Said>) {
-        let Seen {
-            origin,
-            reading,
-            value,
-            ..
-        } = *seen;
-        let preset = self.settings.preset;
-        let (watch, gone) = self.watched.entry(reading.device, reading.metric, preset);
-        self.counts.forgotten += u64::from(gone != Gone::Nobody);
-        if let Gone::Alerted(device, metric) = gone {
-            let topic = topic_of(&device, &metric);
-            let alert = None;
-            said.push(Said {
-                origin,
-                topic,
-                alert,
-            });
+    /// Judges what a window of a vibration says: each feature is a series of its own.
+    fn features_of(
+        &mut self,
+        features: &VibrationFeatures,
+        of: &Seen<'_>,
+        verdict: &TimeVerdict,
+        moment: Moment,
+        said: &mut Vec<Said>,
+    ) {
+        for (name, value) in features.names.iter().zip(&features.values) {
+            let metric = format!("{}.{name}", of.metric);
+            if !is_name(&metric) {
+                continue;
+            }
+            let seen = Seen {
+                at: self.place_of(of.device, &metric, moment.origin, said),
+                metric: &metric,
+                unit: "",
+                sample: Sample {
+                    value: *value,
+                    ..of.sample
+                },
+                ..*of
+            };
+            self.value(&seen, verdict, moment, said);
         }
+    }
+
+    fn value(
+        &mut self,
+        seen: &Seen<'_>,
+        verdict: &TimeVerdict,
+        moment: Moment,
+        said: &mut Vec<Said>,
+    ) {
+        let (place, sample) = (seen.place(), &seen.sample);
+        self.windows
+            .step(&place, sample, &verdict.progress, &mut self.aggregates);
+        let mut events = std::mem::take(&mut self.events);
+        self.rules.step(&place, sample, &mut events);
+        self.tell_events(&mut events, moment, said);
+        self.events = events;
+        if !sample.late {
+            self.judge(seen, moment, said);
+        }
+        self.tell_aggregates(moment, said);
+    }
+
+    fn judge(&mut self, seen: &Seen<'_>, moment: Moment, said: &mut Vec<Said>) {
+        let Sample {
+            event_time, value, ..
+        } = seen.sample;
+        let may_tell = self.may_tell();
+        let Some(watch) = self.watched.watch(seen.at.series) else {
+            return;
+        };
         let earlier = match value.is_finite() {
-            true => note(watch, seen.time, value),
+            true => note(watch, event_time, value),
             false => Some(0),
         };
         self.counts.judged += 1;
-        self.counts.suspect += u64::from(seen.suspect);
         self.counts.not_finite += u64::from(!value.is_finite());
         self.counts.late += u64::from(earlier.is_none());
-        let weekly = self.settings.weekly && !seen.suspect;
-        let judged = watch.detector.step(weekly, seen.time, value);
+        let weekly = self.settings.weekly && seen.sample.trusted;
+        let judged = watch.detector.step(weekly, event_time, value);
         if judged.alert {
             watch.quiet = 0;
-            let is_told = self.told < MESSAGE_ALERTS_MAX;
-            let name = || format!("{} {}", reading.device, reading.metric);
-            if self.storm.admits(reading.meta.received_time, is_told, name) {
-                self.told += 1;
-                self.counts.raised += 1;
-                let id = identity(&self.storage, self.revision, seen, earlier);
-                raise(watch, seen, (id, self.revision), &judged, said);
-            } else {
-                self.counts.held_back += 1;
-            }
+            let around = watch.recent.around(event_time);
+            self.raise(seen, &judged, (earlier.unwrap_or(0), around), moment, said);
             return;
         }
         watch.quiet = watch.quiet.saturating_add(1);
-        if watch.quiet >= CLEAR_READINGS
-            && self.told < MESSAGE_ALERTS_MAX
-            && let Some(standing) = watch.standing.take()
-        {
-            self.told += 1;
+        if watch.alerted && watch.quiet >= CLEAR_READINGS && may_tell {
+            watch.alerted = false;
             let text = format!(
                 "{} {} was as usual for {CLEAR_READINGS} readings",
-                reading.device, reading.metric
+                seen.device, seen.metric
             );
-            said.push(cleared(seen, (&standing, self.revision), text, true));
+            self.clear(seen, &text, moment, said);
         }
     }
 
-    fn summary(&mut self, origin: Origin, counted: &Counted, time: i64, now: i64) -> Said {
-        let (device, metric) = AGENT;
-        let cause = Cause {
-            device,
-            metric,
-            detector: "storm",
-            revision: self.revision,
-            event_time: counted.since,
-            device_seq: 0,
-            earlier: 0,
-        };
-        let alerts = counted.alerts;
-        let text = format!(
-            "{alerts} more alerts came than are told one by one; the first of them: {}",
-            counted.names.join(", ")
-        );
-        let window = Span {
-            from: counted.since,
-            to: time,
-        };
-        let alert = Alert {
-            id: AlertId::new(&self.storage, &cause),
-            state: AlertState::Raised,
-            kind: AlertKind::Summary,
-            device: device.into(),
-            metric: metric.into(),
-            unit: String::new(),
-            detector: "storm".into(),
-            part: None,
-            revision: self.revision,
-            severity: Severity::Warning,
-            score: 1.0,
-            value: Some(alerts as f64),
-            event_time: counted.since,
-            received_time: time,
-            detection_time: now,
-            window: Some(window),
-            around: Vec::new(),
-            late: false,
-            text,
-        };
-        let meta = Meta {
-            event_time: counted.since,
-            received_time: time,
-            ..Meta::default()
-        };
-        Said {
-            origin,
-            topic: alert.topic(),
-            alert: Some(Spoken::new(&alert, meta, true)),
+    /// Where a series stands; one that is new may take the place of another.
+    fn place_of(&mut self, device: &str, metric: &str, origin: Origin, said: &mut Vec<Said>) -> At {
+        if let Some(at) = self.watched.touch(device, metric) {
+            return at;
         }
+        if self.watched.is_crowded(true) {
+            self.forget_oldest(origin, said);
+        }
+        let watch = Watch::new(self.settings.preset);
+        self.watched.add(device, metric, watch)
+    }
+
+    fn forget_oldest(&mut self, origin: Origin, said: &mut Vec<Said>) {
+        let Some(gone) = self.watched.take_oldest() else {
+            return;
+        };
+        let Gone {
+            at, device, metric, ..
+        } = &gone;
+        self.counts.forgotten += 1;
+        self.windows.forget(at.series);
+        let place = Place {
+            series: at.series,
+            device: at.device,
+            device_name: device,
+            metric,
+            unit: "",
+        };
+        self.rules.forget(&place);
+        self.vibration.forget(&place);
+        if gone.device_gone {
+            self.times.forget(at.device);
+        }
+        if gone.alerted {
+            self.standings.clear(device, metric, tell::SERIES);
+            if self.standings.present(device, metric).is_none() {
+                said.push(Said {
+                    origin,
+                    topic: topic_of(device, metric),
+                    what: What::Forgotten,
+                });
+            }
+        }
+    }
+
+    fn tell_aggregates(&mut self, _moment: Moment, _said: &mut Vec<Said>) {
+        self.aggregates.clear();
     }
 }
 
@@ -284,107 +382,6 @@ fn note(watch: &mut Watch, time: i64, value: f64) -> Option<u32> {
     watch.recent.push(step, value);
     watch.newest = time;
     Some(watch.of_newest)
-}
-
-fn identity(storage: &[u8], revision: Revision, seen: &Seen<'_>, earlier: Option<u32>) -> AlertId {
-    let cause = Cause {
-        device: seen.reading.device,
-        metric: seen.reading.metric,
-        detector: DETECTOR,
-        revision,
-        event_time: seen.reading.meta.event_time,
-        device_seq: seen.reading.meta.device_seq.unwrap_or(0),
-        earlier: earlier.unwrap_or(0),
-    };
-    AlertId::new(storage, &cause)
-}
-
-fn raise(
-    watch: &mut Watch,
-    seen: &Seen<'_>,
-    (id, revision): (AlertId, Revision),
-    judged: &Judgement,
-    said: &mut Vec<Said>,
-) {
-    if let Some(before) = watch.standing.take() {
-        let text = "another alert of this series took its place".to_owned();
-        said.push(cleared(seen, (&before, revision), text, false));
-    }
-    let Seen { reading, value, .. } = seen;
-    let name = format!("{} {}", reading.device, reading.metric);
-    let alert = Alert {
-        id,
-        state: AlertState::Raised,
-        part: judged.part.map(|part| part.name()),
-        revision,
-        score: judged.score(),
-        around: watch.recent.around(seen.time),
-        text: sentence(&name, (*value, reading.unit), judged.part),
-        ..blank(seen)
-    };
-    let spoken = Spoken::new(&alert, reading.meta, true);
-    watch.standing = Some(Box::new(Standing {
-        id,
-        score: alert.score,
-        json: spoken.json.as_str().into(),
-    }));
-    said.push(Said {
-        origin: seen.origin,
-        topic: alert.topic(),
-        alert: Some(spoken),
-    });
-}
-
-fn cleared(
-    seen: &Seen<'_>,
-    (standing, revision): (&Standing, Revision),
-    text: String,
-    is_present: bool,
-) -> Said {
-    let alert = Alert {
-        id: standing.id,
-        state: AlertState::Cleared,
-        revision,
-        score: standing.score,
-        text,
-        ..blank(seen)
-    };
-    Said {
-        origin: seen.origin,
-        topic: alert.topic(),
-        alert: Some(Spoken::new(&alert, seen.reading.meta, is_present)),
-    }
-}
-
-/// An alert about a reading, with nothing said about it.
-fn blank(seen: &Seen<'_>) -> Alert {
-    let Seen {
-        reading,
-        value,
-        now,
-        ..
-    } = seen;
-    Alert {
-        id: AlertId([0; 16]),
-        state: AlertState::Raised,
-        kind: AlertKind::Event,
-        device: reading.device.into(),
-        metric: reading.metric.into(),
-        unit: reading.unit.into(),
-        detector: DETECTOR.into(),
-        part: None,
-        revision: Revision::default(),
-        severity: Severity::Warning,
-        score: 0.0,
-        value: Some(*value),
-        event_time: reading.meta.event_time,
-        received_time: reading.meta.received_time,
-        detection_time: *now,
-        window: None,
-        around: Vec::new(),
-        late: false,
-        text: String::new(),
-    }
 }
 
 /// A value as a number; a text is none.

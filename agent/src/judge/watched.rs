@@ -1,10 +1,10 @@
 //! The series that are watched, by name: a bounded number, of which the one that was silent longest
 //! gives way. A function of the order of calls alone, so that a replay builds the same.
 
+use super::devices::Devices;
 use super::kept::{read_text, write_text};
 use super::recent::Recent;
-use crate::alert::AlertId;
-use crate::detect::{Preset, SeriesDetector};
+use crate::detect::{DeviceSlot, Preset, SeriesDetector, SeriesSlot};
 use bytes::{Buf, BufMut};
 use hashbrown::HashTable;
 use std::hash::{BuildHasher, RandomState};
@@ -14,17 +14,6 @@ const NONE: u32 = u32::MAX;
 /// Slots that are taken from memory at once.
 const SLOTS_STEP: usize = 4_096;
 
-/// An alert that was raised and not cleared.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Standing {
-    /// Which.
-    pub id: AlertId,
-    /// Its score.
-    pub score: f64,
-    /// Its JSON, as it was raised: the present state of its topic.
-    pub json: Box<str>,
-}
-
 /// What is known of one series.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Watch {
@@ -32,14 +21,14 @@ pub struct Watch {
     pub detector: SeriesDetector,
     /// The greatest time so far.
     pub newest: i64,
-    /// Readings of that time.
+    /// Readings of that time before the newest one.
     pub of_newest: u32,
     /// Readings since the last one that alerted, saturating.
     pub quiet: u8,
+    /// Whether its detector's alert stands.
+    pub alerted: bool,
     /// The last readings.
     pub recent: Recent,
-    /// The alert that stands.
-    pub standing: Option<Box<Standing>>,
 }
 
 impl Watch {
@@ -50,8 +39,8 @@ impl Watch {
             newest: i64::MIN,
             of_newest: 0,
             quiet: u8::MAX,
+            alerted: false,
             recent: Recent::default(),
-            standing: None,
         }
     }
 }
@@ -60,6 +49,7 @@ struct Slot {
     /// The device's name, then the metric's.
     name: Box<str>,
     device_bytes: u16,
+    device: DeviceSlot,
     newer: u32,
     older: u32,
     watch: Watch,
@@ -71,11 +61,37 @@ impl Slot {
     }
 }
 
+/// Where a series stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct At {
+    /// The series.
+    pub series: SeriesSlot,
+    /// Its device.
+    pub device: DeviceSlot,
+}
+
+/// A series that gave way.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Gone {
+    /// Where it stood.
+    pub at: At,
+    /// Its device's name.
+    pub device: Box<str>,
+    /// Its metric's.
+    pub metric: Box<str>,
+    /// Whether it was the last one of its device.
+    pub device_gone: bool,
+    /// Whether its detector's alert stood.
+    pub alerted: bool,
+}
+
 /// The series; see the module.
 pub struct Watched {
     places: HashTable<u32>,
     hasher: RandomState,
-    slots: Vec<Slot>,
+    slots: Vec<Option<Slot>>,
+    free: Vec<u32>,
+    devices: Devices,
     newest: u32,
     oldest: u32,
     most: usize,
@@ -88,74 +104,90 @@ impl Watched {
             places: HashTable::new(),
             hasher: RandomState::new(),
             slots: Vec::new(),
+            free: Vec::new(),
+            devices: Devices::default(),
             newest: NONE,
             oldest: NONE,
             most: most.clamp(1, NONE as usize),
         }
     }
 
-    /// Watches at most so many from here on; those beyond that were silent longest are forgotten.
+    /// Watches at most so many from here on; [take](Self::take_oldest) those beyond.
     pub fn set_most(&mut self, most: usize) {
-        if most.max(1) < self.slots.len() {
-            let mut fewer = Self::new(most);
-            let skipped = self.slots.len() - fewer.most;
-            for ((device, metric), watch) in self.iter().skip(skipped) {
-                let preset = watch.detector.preset();
-                *fewer.entry(device, metric, preset).0 = watch.clone();
-            }
-            *self = fewer;
-        }
         self.most = most.clamp(1, NONE as usize);
+    }
+
+    /// Whether there are more than there may be, or as many, if `one_more` is to come.
+    pub fn is_crowded(&self, one_more: bool) -> bool {
+        self.len() + usize::from(one_more) > self.most
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.slots.len()
+        self.places.len()
     }
 
-    /// The series of these names, which is the newest from here on; and the names and the alert of
-    /// the one that gave way to it, if one had to that had an alert.
-    pub fn entry(&mut self, device: &str, metric: &str, preset: Preset) -> (&mut Watch, Gone) {
-        let hash = self.hasher.hash_one((device, metric));
-        let slots = &self.slots;
-        let is_it = |at: &u32| slot(slots, *at).is_some_and(|it| it.names() == (device, metric));
-        let found = self.places.find(hash, is_it).copied();
-        let (at, gone) = match found {
-            Some(at) => {
-                self.unlink(at);
-                (at, Gone::Nobody)
-            }
-            None => self.add((device, metric), hash, preset),
-        };
+    /// Where the series of these names stands; it is the newest from here on.
+    pub fn touch(&mut self, device: &str, metric: &str) -> Option<At> {
+        let at = self.find(device, metric)?;
+        self.unlink(at);
         self.link(at);
-        let slot = self.slots.get_mut(at as usize);
-        let slot = slot.expect("a place of the table is that of a slot");
-        (&mut slot.watch, gone)
+        Some(At {
+            series: SeriesSlot(at),
+            device: self.slot(at)?.device,
+        })
     }
 
-    fn add(&mut self, (device, metric): (&str, &str), hash: u64, preset: Preset) -> (u32, Gone) {
+    fn find(&self, device: &str, metric: &str) -> Option<u32> {
+        let hash = self.hasher.hash_one((device, metric));
+        let is_it = |at: &u32| {
+            let slot = self.slot(*at);
+            slot.is_some_and(|it| it.names() == (device, metric))
+        };
+        self.places.find(hash, is_it).copied()
+    }
+
+    fn slot(&self, at: u32) -> Option<&Slot> {
+        self.slots.get(at as usize)?.as_ref()
+    }
+
+    fn slot_mut(&mut self, at: u32) -> Option<&mut Slot> {
+        self.slots.get_mut(at as usize)?.as_mut()
+    }
+
+    /// What is known of a series.
+    pub fn watch(&mut self, SeriesSlot(at): SeriesSlot) -> Option<&mut Watch> {
+        self.slot_mut(at).map(|slot| &mut slot.watch)
+    }
+
+    /// A new series, which is the newest. There has to be [room](Self::is_crowded).
+    pub fn add(&mut self, device: &str, metric: &str, watch: Watch) -> At {
+        let device_slot = self.devices.enter(device);
         let slot = Slot {
             name: [device, metric].concat().into(),
             device_bytes: device.len() as u16,
+            device: device_slot,
             newer: NONE,
             older: NONE,
-            watch: Watch::new(preset),
+            watch,
         };
-        let (at, gone) = match self.slots.len() < self.most {
-            true => {
-                if self.slots.len() == self.slots.capacity() {
-                    self.slots
-                        .reserve_exact(SLOTS_STEP.min(self.most - self.slots.len()));
+        let at = match self.free.pop() {
+            Some(at) => {
+                if let Some(place) = self.slots.get_mut(at as usize) {
+                    *place = Some(slot);
                 }
-                self.slots.push(slot);
-                (self.slots.len() as u32 - 1, Gone::Nobody)
+                at
             }
-            false => {
-                let at = self.oldest;
-                self.unlink(at);
-                (at, self.replace(at, slot))
+            None => {
+                if self.slots.len() == self.slots.capacity() {
+                    let more = self.most.saturating_sub(self.slots.len()).max(1);
+                    self.slots.reserve_exact(SLOTS_STEP.min(more));
+                }
+                self.slots.push(Some(slot));
+                self.slots.len() as u32 - 1
             }
         };
+        let hash = self.hasher.hash_one((device, metric));
         let Self {
             places,
             slots,
@@ -163,40 +195,49 @@ impl Watched {
             ..
         } = self;
         places.insert_unique(hash, at, |at| {
-            let names = self::slot(slots, *at).map(Slot::names);
-            hasher.hash_one(names.unwrap_or_default())
+            let slot = slots.get(*at as usize).and_then(Option::as_ref);
+            hasher.hash_one(slot.map(Slot::names).unwrap_or_default())
         });
-        (at, gone)
+        self.link(at);
+        At {
+            series: SeriesSlot(at),
+            device: device_slot,
+        }
     }
 
-    fn replace(&mut self, at: u32, slot: Slot) -> Gone {
-        let Some(place) = self.slots.get_mut(at as usize) else {
-            return Gone::Nobody;
-        };
-        let before = std::mem::replace(place, slot);
-        let hash = self.hasher.hash_one(before.names());
+    /// Takes out the series that was silent longest.
+    pub fn take_oldest(&mut self) -> Option<Gone> {
+        let at = self.oldest;
+        self.unlink(at);
+        let slot = self.slots.get_mut(at as usize)?.take()?;
+        let hash = self.hasher.hash_one(slot.names());
         if let Ok(entry) = self.places.find_entry(hash, |known| *known == at) {
             entry.remove();
         }
-        match before.watch.standing {
-            Some(_) => {
-                let (device, metric) = before.names();
-                Gone::Alerted(device.into(), metric.into())
-            }
-            None => Gone::Quiet,
-        }
+        self.free.push(at);
+        let (device, metric) = slot.names();
+        Some(Gone {
+            at: At {
+                series: SeriesSlot(at),
+                device: slot.device,
+            },
+            device: device.into(),
+            metric: metric.into(),
+            device_gone: self.devices.leave(slot.device),
+            alerted: slot.watch.alerted,
+        })
     }
 
     fn unlink(&mut self, at: u32) {
-        let Some(Slot { newer, older, .. }) = self.slots.get(at as usize) else {
+        let Some(Slot { newer, older, .. }) = self.slot(at) else {
             return;
         };
         let (newer, older) = (*newer, *older);
-        match self.slots.get_mut(newer as usize) {
+        match self.slot_mut(newer) {
             Some(slot) => slot.older = older,
             None => self.newest = older,
         }
-        match self.slots.get_mut(older as usize) {
+        match self.slot_mut(older) {
             Some(slot) => slot.newer = newer,
             None => self.oldest = newer,
         }
@@ -204,11 +245,11 @@ impl Watched {
 
     fn link(&mut self, at: u32) {
         let before = std::mem::replace(&mut self.newest, at);
-        match self.slots.get_mut(before as usize) {
+        match self.slot_mut(before) {
             Some(slot) => slot.newer = at,
             None => self.oldest = at,
         }
-        if let Some(slot) = self.slots.get_mut(at as usize) {
+        if let Some(slot) = self.slot_mut(at) {
             (slot.newer, slot.older) = (NONE, before);
         }
     }
@@ -217,16 +258,37 @@ impl Watched {
     pub fn iter(&self) -> impl Iterator<Item = ((&str, &str), &Watch)> {
         let mut at = self.oldest;
         std::iter::from_fn(move || {
-            let slot = slot(&self.slots, at)?;
+            let slot = self.slot(at)?;
             at = slot.newer;
             Some((slot.names(), &slot.watch))
         })
     }
 
+    /// Device and metric of a series.
+    pub fn names(&self, SeriesSlot(at): SeriesSlot) -> Option<(&str, &str)> {
+        self.slot(at).map(Slot::names)
+    }
+
+    /// The name of a device.
+    pub fn device_name(&self, device: DeviceSlot) -> Option<&str> {
+        self.devices.name(device)
+    }
+
+    /// Where a device of this name stands.
+    pub fn device(&self, name: &str) -> Option<DeviceSlot> {
+        self.devices.find(name)
+    }
+
+    /// Where a series of these names stands.
+    pub fn series(&self, device: &str, metric: &str) -> Option<(SeriesSlot, DeviceSlot)> {
+        let at = self.find(device, metric)?;
+        Some((SeriesSlot(at), self.slot(at)?.device))
+    }
+
     /// Has every series judged by this preset from here on; one that was judged by another learns
     /// anew.
     pub fn judge_by(&mut self, preset: Preset) {
-        for slot in &mut self.slots {
+        for slot in self.slots.iter_mut().flatten() {
             if slot.watch.detector.preset() != preset {
                 slot.watch.detector = SeriesDetector::new(preset);
             }
@@ -235,40 +297,31 @@ impl Watched {
 
     /// Appends all of it, as in a checkpoint.
     pub fn write(&self, out: &mut Vec<u8>) {
-        out.put_u32_le(self.slots.len() as u32);
+        out.put_u32_le(self.len() as u32);
         for ((device, metric), watch) in self.iter() {
             write_text(device, out);
             write_text(metric, out);
             watch.detector.write(out);
             out.put_i64_le(watch.newest);
             out.put_u32_le(watch.of_newest);
-            out.put_u8(watch.quiet);
+            out.put_slice(&[watch.quiet, u8::from(watch.alerted)]);
             watch.recent.write(out);
-            out.put_u8(u8::from(watch.standing.is_some()));
-            if let Some(standing) = &watch.standing {
-                out.put_slice(&standing.id.0);
-                out.put_f64_le(standing.score);
-                write_text(&standing.json, out);
-            }
         }
     }
 
-    /// Takes it off the front of `input`; `None` when the bytes are none. Of more than `most`
-    /// series those that were silent longest are left out.
+    /// Takes it off the front of `input`; `None` when the bytes are none.
     pub fn read(most: usize, input: &mut &[u8]) -> Option<Self> {
         let mut watched = Self::new(most);
         for _ in 0..input.try_get_u32_le().ok()? {
             let (device, metric) = (read_text(input)?, read_text(input)?);
             let watch = read_watch(input)?;
-            let preset = watch.detector.preset();
-            *watched.entry(device, metric, preset).0 = watch;
+            if watched.is_crowded(true) || watched.find(device, metric).is_some() {
+                return None;
+            }
+            watched.add(device, metric, watch);
         }
         Some(watched)
     }
-}
-
-fn slot(slots: &[Slot], at: u32) -> Option<&Slot> {
-    slots.get(at as usize)
 }
 
 fn read_watch(input: &mut &[u8]) -> Option<Watch> {
@@ -277,29 +330,7 @@ fn read_watch(input: &mut &[u8]) -> Option<Watch> {
         newest: input.try_get_i64_le().ok()?,
         of_newest: input.try_get_u32_le().ok()?,
         quiet: input.try_get_u8().ok()?,
+        alerted: input.try_get_u8().ok()? != 0,
         recent: Recent::read(input)?,
-        standing: match input.try_get_u8().ok()? {
-            0 => None,
-            _ => {
-                let (id, rest) = input.split_first_chunk()?;
-                *input = rest;
-                Some(Box::new(Standing {
-                    id: AlertId(*id),
-                    score: input.try_get_f64_le().ok()?,
-                    json: read_text(input)?.into(),
-                }))
-            }
-        },
     })
-}
-
-/// What gave way to a new series.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Gone {
-    /// Nothing had to.
-    Nobody,
-    /// A series about which no alert stands.
-    Quiet,
-    /// The series of these names, about which one does.
-    Alerted(Box<str>, Box<str>),
 }

@@ -101,6 +101,8 @@ pub const ALERT_AROUND_MAX: usize = 16;
 pub const ALERTS_BURST_MAX: u64 = 200;
 /// Alerts a second that are sent one by one for as long as it lasts.
 pub const ALERTS_PER_SECOND_MAX: u64 = 20;
+/// Alerts that stand, and are said to be over once they are.
+pub const STANDING_MAX: usize = 32_768;
 /// Names in a summary.
 pub const STORM_NAMES_MAX: usize = 8;
 /// Bytes of an alert's JSON.

@@ -3,10 +3,10 @@
 
 use super::clock::Clock;
 use super::{Ended, replay};
-use crate::judge::{Judge, Said, tick_record};
+use crate::judge::{Judge, Said, What, time_record};
 use crate::limits::{CHECKPOINT_SHARE, CHECKPOINT_WAL_BYTES, JUDGED_QUEUE};
 use crate::seal::{Ask, Asks, FromJudge, IDLE_WAIT, Origin, SealConfig, Stores};
-use crate::wal::{Queue, Replay, Tap};
+use crate::wal::{Queue, RecordKind, Replay, Tap};
 use metrics::{counter, gauge, histogram};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -165,7 +165,7 @@ impl Judging {
         self.checkpoint().map(|_| ())
     }
 
-    fn wait(&self) -> Duration {
+    fn wait(&mut self) -> Duration {
         let due = self.waiting.judge.poll_timeout();
         let us = due.map(|at| at.saturating_sub(self.clock.now().wall).max(0));
         let due = us.map(|us| Duration::from_micros(us.unsigned_abs()));
@@ -173,13 +173,13 @@ impl Judging {
     }
 
     /// Has the log say that time has passed, once for each time that is due.
-    fn tick(&self, ticked: &mut Option<i64>) {
+    fn tick(&mut self, ticked: &mut Option<i64>) {
         let now = self.clock.now().wall;
         let due = self.waiting.judge.poll_timeout().filter(|due| *due <= now);
         if due.is_none() || due == *ticked {
             return;
         }
-        let tick = tick_record(now);
+        let tick = time_record(RecordKind::Tick, now);
         if let Some(room) = self.queue.try_room(tick.len_bytes()) {
             self.queue.push(tick, room);
             *ticked = due;
@@ -193,27 +193,32 @@ impl Judging {
         for Said {
             origin,
             topic,
-            alert,
+            what,
         } in said.drain(..)
         {
             if live.is_none() && self.waiting.covered.is_some_and(|covered| origin < covered) {
                 continue;
             }
-            let present = match &alert {
-                Some(alert) => alert.is_present.then_some(alert.json.as_str()),
-                None => Some(""),
-            };
-            if let Some(present) = present {
-                (self.publish)(&topic, present);
-            }
-            if let Some(alert) = alert {
-                if live.is_some() {
-                    let late_us = self.clock.now().wall - alert.meta.received_time;
-                    histogram!("tributary_agent_alert_seconds").record(late_us as f64 / 1e6);
+            let alert = match what {
+                What::Alert(alert) => alert,
+                What::Again(json) => {
+                    (self.publish)(&topic, &json);
+                    continue;
                 }
-                at = Some(origin);
-                alerts.push(alert);
+                What::Forgotten => {
+                    (self.publish)(&topic, "");
+                    continue;
+                }
+            };
+            if alert.is_present {
+                (self.publish)(&topic, &alert.json);
             }
+            if live.is_some() {
+                let late_us = self.clock.now().wall - alert.meta.received_time;
+                histogram!("tributary_agent_alert_seconds").record(late_us as f64 / 1e6);
+            }
+            at = Some(origin);
+            alerts.push(alert);
         }
         match at {
             Some(origin) => self.send(FromJudge::Said { origin, alerts }),

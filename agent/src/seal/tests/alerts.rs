@@ -5,7 +5,7 @@ use super::*;
 use crate::alert::AlertState;
 use crate::configuration::{Announcement, Configurations, InForce};
 use crate::detect::{Preset, Settings};
-use crate::judge::Judge;
+use crate::judge::{Judge, Said, Spoken, What};
 use std::collections::VecDeque;
 
 const STORAGE: &[u8] = b"agent";
@@ -52,6 +52,13 @@ fn reading(device: u64, seq: i64, dup: bool) -> Vec<u8> {
     }
     .write(&mut out);
     out
+}
+
+fn alert_of(said: Said) -> Option<Spoken> {
+    match said.what {
+        What::Alert(spoken) => Some(spoken),
+        What::Again(_) | What::Forgotten => None,
+    }
 }
 
 fn configurations(disk: &Arc<dyn Disk>) -> impl Fn(InForce) -> Configurations {
@@ -127,11 +134,11 @@ impl Gateway {
     }
 
     /// What was said with one record.
-    fn keep(&mut self, said: &mut Vec<crate::judge::Said>) {
+    fn keep(&mut self, said: &mut Vec<Said>) {
         let Some(origin) = said.first().map(|said| said.origin) else {
             return;
         };
-        let alerts = said.drain(..).filter_map(|said| said.alert).collect();
+        let alerts = said.drain(..).filter_map(alert_of).collect();
         self.said.push_back(FromJudge::Said { origin, alerts });
     }
 
@@ -255,7 +262,7 @@ fn expected(next: &[i64]) -> BTreeMap<(String, String), u32> {
         }
     }
     let mut alerts = BTreeMap::new();
-    for spoken in said.into_iter().filter_map(|said| said.alert) {
+    for spoken in said.into_iter().filter_map(alert_of) {
         let alert: serde_json::Value = serde_json::from_str(&spoken.json).unwrap();
         let state = match spoken.state {
             AlertState::Raised => "raised",

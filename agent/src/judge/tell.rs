@@ -1,0 +1,322 @@
+//! From what detectors and rules find to alerts: which one it is, whether it is told or counted,
+//! and what its topic shows then.
+
+use super::series::{Seen, Series};
+use super::standing::Standing;
+use super::storm::Counted;
+use super::{Said, Spoken, What};
+use crate::alert::{
+    Alert, AlertId, AlertKind, AlertState, Cause, Revision, Severity, Span, sentence, topic_of,
+};
+use crate::detect::{Judgement, RuleChange, RuleEvent};
+use crate::limits::MESSAGE_ALERTS_MAX;
+use crate::seal::Origin;
+use tributary_protocol::reading::{Flags, Meta};
+
+/// What judges a series.
+pub(super) const SERIES: &str = "series";
+/// Whose alerts summaries are.
+const AGENT: (&str, &str) = ("$agent", "alerts");
+
+/// Where the log is, and what time it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moment {
+    /// The record.
+    pub origin: Origin,
+    /// When it was received: µs since 1970, UTC.
+    pub received: i64,
+    /// When it is judged, by the gateway's clock now.
+    pub now: i64,
+}
+
+impl Series {
+    pub(super) fn may_tell(&self) -> bool {
+        self.told < MESSAGE_ALERTS_MAX
+    }
+
+    /// Whether an alert is told, which it is then.
+    fn admits(&mut self, moment: Moment, (device, metric): (&str, &str)) -> bool {
+        let may = self.may_tell();
+        let name = || format!("{device} {metric}");
+        let admitted = self.storm.admits(moment.received, may, name);
+        self.told += usize::from(admitted);
+        self.counts.raised += u64::from(admitted);
+        self.counts.held_back += u64::from(!admitted);
+        admitted
+    }
+
+    /// The detector of a series found something.
+    pub(super) fn raise(
+        &mut self,
+        seen: &Seen<'_>,
+        judged: &Judgement,
+        (earlier, around): (u32, Vec<(i64, f64)>),
+        moment: Moment,
+        said: &mut Vec<Said>,
+    ) {
+        if !self.admits(moment, (seen.device, seen.metric)) {
+            return;
+        }
+        if let Some(watch) = self.watched.watch(seen.at.series) {
+            watch.alerted = true;
+        }
+        let text = "another alert of this series took its place";
+        self.clear_with(seen, text, moment, said, false);
+        let revision = self.settings.revision();
+        let id = AlertId::new(
+            &self.storage,
+            &Cause {
+                device: seen.device,
+                metric: seen.metric,
+                detector: SERIES,
+                revision,
+                event_time: seen.meta.event_time,
+                device_seq: seen.meta.device_seq.unwrap_or(0),
+                earlier,
+            },
+        );
+        let name = format!("{} {}", seen.device, seen.metric);
+        let alert = Alert {
+            id,
+            part: judged.part.map(|part| part.name()),
+            revision,
+            score: judged.score(),
+            around,
+            text: sentence(&name, (seen.sample.value, seen.unit), judged.part),
+            ..blank(seen, moment)
+        };
+        self.tell_raised(&alert, seen.meta, moment.origin, said);
+    }
+
+    fn tell_raised(&mut self, alert: &Alert, meta: Meta, origin: Origin, said: &mut Vec<Said>) {
+        let spoken = Spoken::new(alert, meta, true);
+        let standing = Standing {
+            detector: alert.detector.as_str().into(),
+            id: alert.id,
+            score: alert.score,
+            json: spoken.json.as_str().into(),
+        };
+        self.standings.raise(&alert.device, &alert.metric, standing);
+        said.push(Said {
+            origin,
+            topic: alert.topic(),
+            what: What::Alert(spoken),
+        });
+    }
+
+    /// The alert of a series' detector is over.
+    pub(super) fn clear(
+        &mut self,
+        seen: &Seen<'_>,
+        text: &str,
+        moment: Moment,
+        said: &mut Vec<Said>,
+    ) {
+        self.told += 1;
+        self.clear_with(seen, text, moment, said, true);
+    }
+
+    fn clear_with(
+        &mut self,
+        seen: &Seen<'_>,
+        text: &str,
+        moment: Moment,
+        said: &mut Vec<Said>,
+        is_present: bool,
+    ) {
+        let standing = self.standings.clear(seen.device, seen.metric, SERIES);
+        let Some(standing) = standing else {
+            return;
+        };
+        let alert = Alert {
+            id: standing.id,
+            state: AlertState::Cleared,
+            revision: self.settings.revision(),
+            score: standing.score,
+            text: text.to_owned(),
+            ..blank(seen, moment)
+        };
+        self.tell_cleared(&alert, seen.meta, is_present, moment.origin, said);
+    }
+
+    /// What its topic shows then is the alert that was raised before, if one still stands.
+    fn tell_cleared(
+        &self,
+        alert: &Alert,
+        meta: Meta,
+        is_present: bool,
+        origin: Origin,
+        said: &mut Vec<Said>,
+    ) {
+        let other = self.standings.present(&alert.device, &alert.metric);
+        let topic = alert.topic();
+        let spoken = Spoken::new(alert, meta, is_present && other.is_none());
+        said.push(Said {
+            origin,
+            topic: topic.clone(),
+            what: What::Alert(spoken),
+        });
+        if let Some(other) = other.filter(|_| is_present) {
+            let what = What::Again(other.json.to_string());
+            said.push(Said {
+                origin,
+                topic,
+                what,
+            });
+        }
+    }
+
+    /// What rules say.
+    pub(super) fn tell_events(
+        &mut self,
+        events: &mut Vec<RuleEvent>,
+        moment: Moment,
+        said: &mut Vec<Said>,
+    ) {
+        for event in events.drain(..) {
+            let detector = format!("rule:{}", event.rule);
+            let (device, metric) = (&*event.device, &*event.metric);
+            let mut flags = Flags::default();
+            if event.late {
+                flags = flags.with(Flags::LATE);
+            }
+            let meta = Meta {
+                event_time: event.event_time,
+                received_time: moment.received,
+                flags,
+                ..Meta::default()
+            };
+            match event.change {
+                RuleChange::Raised if self.admits(moment, (device, metric)) => {
+                    // One that stands already was raised by the rule as it was before.
+                    self.standings.clear(device, metric, &detector);
+                    let alert = self.rule_alert(&event, detector, moment);
+                    self.tell_raised(&alert, meta, moment.origin, said);
+                }
+                RuleChange::Raised => {}
+                RuleChange::Cleared => {
+                    let Some(standing) = self.standings.clear(device, metric, &detector) else {
+                        continue;
+                    };
+                    let alert = Alert {
+                        id: standing.id,
+                        state: AlertState::Cleared,
+                        ..self.rule_alert(&event, detector, moment)
+                    };
+                    self.tell_cleared(&alert, meta, true, moment.origin, said);
+                }
+            }
+        }
+    }
+
+    fn rule_alert(&self, event: &RuleEvent, detector: String, moment: Moment) -> Alert {
+        let revision = self.rules.rules().revision();
+        let cause = Cause {
+            device: &event.device,
+            metric: &event.metric,
+            detector: &detector,
+            revision,
+            event_time: event.event_time,
+            device_seq: 0,
+            earlier: 0,
+        };
+        Alert {
+            id: AlertId::new(&self.storage, &cause),
+            state: AlertState::Raised,
+            kind: AlertKind::Rule,
+            device: event.device.to_string(),
+            metric: event.metric.to_string(),
+            unit: event.unit.to_string(),
+            part: None,
+            revision,
+            severity: event.severity,
+            score: 1.0,
+            value: event.value,
+            event_time: event.event_time,
+            received_time: moment.received,
+            detection_time: moment.now,
+            window: event.window.map(|(from, to)| Span { from, to }),
+            around: Vec::new(),
+            late: event.late,
+            text: event.text.clone(),
+            detector,
+        }
+    }
+}
+
+/// An alert about a value, with nothing said about it.
+fn blank(seen: &Seen<'_>, moment: Moment) -> Alert {
+    Alert {
+        id: AlertId([0; 16]),
+        state: AlertState::Raised,
+        kind: AlertKind::Event,
+        device: seen.device.into(),
+        metric: seen.metric.into(),
+        unit: seen.unit.into(),
+        detector: SERIES.into(),
+        part: None,
+        revision: Revision::default(),
+        severity: Severity::Warning,
+        score: 0.0,
+        value: Some(seen.sample.value),
+        event_time: seen.meta.event_time,
+        received_time: seen.meta.received_time,
+        detection_time: moment.now,
+        window: None,
+        around: Vec::new(),
+        late: false,
+        text: String::new(),
+    }
+}
+
+/// What was counted instead of told.
+pub(super) fn summary(storage: &[u8], counted: &Counted, moment: Moment) -> Said {
+    let (device, metric) = AGENT;
+    let cause = Cause {
+        device,
+        metric,
+        detector: "storm",
+        revision: Revision::default(),
+        event_time: counted.since,
+        device_seq: 0,
+        earlier: 0,
+    };
+    let alerts = counted.alerts;
+    let alert = Alert {
+        id: AlertId::new(storage, &cause),
+        state: AlertState::Raised,
+        kind: AlertKind::Summary,
+        device: device.into(),
+        metric: metric.into(),
+        unit: String::new(),
+        detector: "storm".into(),
+        part: None,
+        revision: Revision::default(),
+        severity: Severity::Warning,
+        score: 1.0,
+        value: Some(alerts as f64),
+        event_time: counted.since,
+        received_time: moment.received,
+        detection_time: moment.now,
+        window: Some(Span {
+            from: counted.since,
+            to: moment.received,
+        }),
+        around: Vec::new(),
+        late: false,
+        text: format!(
+            "{alerts} more alerts came than are told one by one; the first of them: {}",
+            counted.names.join(", ")
+        ),
+    };
+    let meta = Meta {
+        event_time: counted.since,
+        received_time: moment.received,
+        ..Meta::default()
+    };
+    Said {
+        origin: moment.origin,
+        topic: topic_of(device, metric),
+        what: What::Alert(Spoken::new(&alert, meta, true)),
+    }
+}
