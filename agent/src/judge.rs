@@ -123,13 +123,36 @@ const VERSION: u8 = 1;
 /// | 0 | 1 | version: 1 |
 /// | 1 | | the settings' text |
 pub fn announce(queue: &Queue, settings: &Settings) -> bool {
+    push(queue, settings_record(settings))
+}
+
+/// Has a running agent judge by other settings.
+#[derive(Clone, Debug)]
+pub struct Rejudge {
+    queue: Queue,
+}
+
+impl Rejudge {
+    /// For the agent whose log has this queue.
+    pub fn new(queue: Queue) -> Self {
+        Self { queue }
+    }
+
+    /// Has the log say that readings are judged by these settings behind this record. Waits for
+    /// room while storage takes nothing; `false` when the agent ends.
+    pub async fn by(&self, settings: &Settings) -> bool {
+        let batch = settings_record(settings);
+        let room = self.queue.room(batch.len_bytes()).await;
+        room.map(|room| self.queue.push(batch, room)).is_some()
+    }
+}
+
+fn settings_record(settings: &Settings) -> Batch {
     let mut batch = Batch::new();
     let text = settings.text();
-    batch.control(
-        RecordKind::Detection,
-        &[&[VERSION], text.as_bytes()].concat(),
-    );
-    push(queue, batch)
+    let bytes = [&[VERSION], text.as_bytes()].concat();
+    batch.control(RecordKind::Detection, &bytes);
+    batch
 }
 
 /// Has the log say that the agent begins to run. Call it once in a life, behind the settings.

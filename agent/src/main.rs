@@ -4,7 +4,7 @@
 
 use clap::{Parser, Subcommand, ValueEnum};
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -12,6 +12,7 @@ use tributary_agent::commands::deadletter::{self, DeadLetterArguments};
 use tributary_agent::commands::detect::{self, DetectArguments};
 use tributary_agent::commands::user::{self, UserCommand};
 use tributary_agent::config::Config;
+use tributary_agent::judge::Rejudge;
 use tributary_agent::pipeline::{self, Settings};
 use tributary_agent::{http, log_panics_and_abort};
 use tributary_settings::say;
@@ -97,11 +98,12 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         })
     };
+    let path = arguments.config.as_deref();
     match arguments.command {
         Command::User(_) | Command::Detect(_) => ExitCode::SUCCESS,
         Command::DeadLetter(arguments) => dead_letters(arguments, &config),
         Command::Check => settings().map_or_else(|code| code, |settings| check(&settings)),
-        Command::Run => match settings().map(|settings| run(settings, &config)) {
+        Command::Run => match settings().map(|settings| run(settings, &config, path)) {
             Ok(Ok(())) => ExitCode::SUCCESS,
             Ok(Err(error)) => {
                 say!("{error:#}");
@@ -171,7 +173,44 @@ fn check(settings: &Settings) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn run(settings: Settings, config: &Config) -> anyhow::Result<()> {
+/// What readings are judged by, which may change while the agent runs.
+struct Detection {
+    rejudge: Rejudge,
+    present: tributary_agent::detect::Settings,
+}
+
+impl Detection {
+    /// Reads `[detect]` once more. When anything in the file is wrong, what holds goes on.
+    async fn read_again(&mut self, path: Option<&Path>) {
+        let wanted = match Config::load(path) {
+            Ok(config) => config.detect,
+            Err(error) => {
+                tracing::error!("readings are judged as before: {error}");
+                return;
+            }
+        };
+        if wanted == self.present {
+            return;
+        }
+        if wanted.enabled && !self.present.enabled {
+            tracing::warn!("detection begins with the next start of the agent");
+            return;
+        }
+        if self.rejudge.by(&wanted).await {
+            let (rules, windows) = (wanted.rules.len(), wanted.windows.len());
+            let preset = wanted.preset.name();
+            tracing::info!(
+                preset,
+                rules,
+                windows,
+                "readings are judged by other settings"
+            );
+            self.present = wanted;
+        }
+    }
+}
+
+fn run(settings: Settings, config: &Config, path: Option<&Path>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
@@ -187,6 +226,10 @@ fn run(settings: Settings, config: &Config) -> anyhow::Result<()> {
             tracing::info!(%address, "MQTT with TLS");
         }
         let reload = agent.reload.clone();
+        let mut detection = Detection {
+            rejudge: agent.rejudge.clone(),
+            present: config.detect.clone(),
+        };
         tracing::info!(mqtt = %agent.mqtt, http = %socket.local_addr()?, "running");
         let sources = http::Sources {
             name: config.agent.name.clone(),
@@ -206,7 +249,10 @@ fn run(settings: Settings, config: &Config) -> anyhow::Result<()> {
                 tokio::select! {
                     _ = terminate.recv() => break None,
                     _ = interrupt.recv() => break None,
-                    _ = hang_up.recv() => reload.now(),
+                    _ = hang_up.recv() => {
+                        reload.now();
+                        detection.read_again(path).await;
+                    }
                     summary = &mut joined => break Some(summary),
                 }
             };

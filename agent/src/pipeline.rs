@@ -16,7 +16,7 @@ use crate::configuration;
 use crate::deadletter::{self, put_back::Putter};
 use crate::decode::Rules;
 use crate::detect;
-use crate::judge;
+use crate::judge::{self, Rejudge};
 use crate::limits::{self, WAL_SEGMENT_BYTES};
 use crate::seal::{Origin, SealConfig, SealStage, StageError, Waits};
 use crate::source::{
@@ -204,6 +204,8 @@ pub struct Agent {
     pub mqtt_tls: Option<SocketAddr>,
     /// What has users and certificates read again.
     pub reload: Reload,
+    /// What has readings judged by other settings.
+    pub rejudge: Rejudge,
     /// How the uplink stands.
     pub uplink: watch::Receiver<Status>,
     /// Whether messages can be made durable.
@@ -292,16 +294,15 @@ async fn start_stages(
     let sources = open_sources(&settings, &wal.queue, &sessions, &refuse, &hub).await?;
     let (mqtt, mqtt_tls) = addresses(&sources.0)?;
     let (reload, brokers) = (sources.0.reload(), sources.1.statuses());
+    let rejudge = Rejudge::new(wal.queue.clone());
     let (status, status_out) = watch::channel(Status::of(&storage.sender));
-    let waits = stage.waits();
     let putter = Putter::new(letters, wal.queue.clone(), stage.put_back()).refusing(refuse);
-    let mut stages = JoinSet::new();
+    let (waits, mut stages) = (stage.waits(), JoinSet::new());
     let judged = Waiting::start(judging, &mut stages, tap, &wal.queue, publish::alerts(&hub));
     // Ends the sources when the agent is told to stop, or can't go on.
     let listening = stop.child_token();
     answer_commands(&mut stages, &settings.data_dir, putter, &stop);
     stages.spawn(listen(sources, wal.queue, listening.clone(), deadline));
-    // Late is safe: what is not sealed by then stays in the log.
     stages.spawn(give_up_after(stop, deadline, give_up));
     let sealing = Sealing {
         stage,
@@ -325,6 +326,7 @@ async fn start_stages(
         brokers,
         mqtt_tls,
         reload,
+        rejudge,
         uplink: status_out,
         storage: wal.state,
         waits,

@@ -13,5 +13,6 @@ mod allocations;
 mod broker;
 mod deadletters;
 mod detect;
+mod detection;
 mod listener;
 mod user;

@@ -10,7 +10,8 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// Has what can't be stored given up, once the time to drain is over.
+/// Has what can't be stored given up, once the time to drain is over. Late is safe: what is not
+/// sealed by then stays in the log.
 pub(super) async fn give_up_after(
     stop: CancellationToken,
     deadline: Duration,

@@ -1,0 +1,175 @@
+//! Detection in a real agent: a process that is told by SIGHUP to judge by other rules while
+//! readings come as fast as it takes them, and what a subscriber is told.
+
+use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Packet, QoS};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+/// Ends the process with the test, however that ends.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+struct Program {
+    process: Ended,
+    config: PathBuf,
+    dir: PathBuf,
+    mqtt: SocketAddr,
+    http: SocketAddr,
+    log: std::io::Lines<BufReader<std::process::ChildStderr>>,
+}
+
+fn field<T: std::str::FromStr>(line: &str, name: &str) -> Option<T> {
+    let (_, rest) = line.split_once(&format!("{name}="))?;
+    rest.split_whitespace().next()?.parse().ok()
+}
+
+impl Program {
+    fn start(dir: &Path, detect: &str) -> Self {
+        let config = dir.join("agent.toml");
+        let data_dir = dir.join("data");
+        write_config(&config, &data_dir, detect);
+        let process = Command::new(env!("CARGO_BIN_EXE_tributary-agent"))
+            .args(["run", "--config"])
+            .arg(&config)
+            .stderr(Stdio::piped())
+            .spawn();
+        let mut process = Ended(process.unwrap());
+        let mut log = BufReader::new(process.0.stderr.take().unwrap()).lines();
+        let (mqtt, http) = log
+            .by_ref()
+            .map_while(Result::ok)
+            .find_map(|line| Some((field(&line, "mqtt")?, field(&line, "http")?)))
+            .unwrap();
+        Self {
+            process,
+            config,
+            dir: data_dir,
+            mqtt,
+            http,
+            log,
+        }
+    }
+
+    /// Changes `[detect]`, sends SIGHUP, and waits until the log says something with this word.
+    fn judge_by(&mut self, detect: &str, word: &str) {
+        write_config(&self.config, &self.dir, detect);
+        let mut hang_up = Command::new("kill");
+        hang_up.args(["-HUP", &self.process.0.id().to_string()]);
+        assert!(hang_up.status().unwrap().success());
+        let mut said = self.log.by_ref().map_while(Result::ok);
+        assert!(said.any(|line| line.contains(word)), "{word}");
+    }
+
+    fn metric(&self, name: &str) -> f64 {
+        let mut stream = TcpStream::connect(self.http).unwrap();
+        let ask = b"GET /metrics HTTP/1.1\r\nhost: agent\r\nconnection: close\r\n\r\n";
+        stream.write_all(ask).unwrap();
+        let mut page = String::new();
+        stream.read_to_string(&mut page).unwrap();
+        let line = page.lines().find_map(|line| line.strip_prefix(name));
+        line.map_or(0.0, |count| count.trim().parse().unwrap())
+    }
+}
+
+fn write_config(path: &Path, data_dir: &Path, detect: &str) {
+    let text = format!(
+        "[agent]\ndata_dir = \"{}\"\nreserve_bytes = 0\n[source.listener]\n\
+         address = \"127.0.0.1:0\"\n[http]\naddress = \"127.0.0.1:0\"\n{detect}",
+        data_dir.display()
+    );
+    std::fs::write(path, text).unwrap();
+}
+
+fn rule(max: u32) -> String {
+    format!(
+        "[detect]\nweekly = false\n[[detect.rule]]\nname = \"wild\"\nkind = \"range\"\n\
+         metric = \"level\"\nmin = 0\nmax = {max}\n"
+    )
+}
+
+fn client(at: SocketAddr, id: &str) -> (AsyncClient, EventLoop) {
+    let mut options = MqttOptions::new(id, at.ip().to_string(), at.port());
+    options.set_inflight(60);
+    AsyncClient::new(options, 64)
+}
+
+async fn acknowledged(events: &mut EventLoop) {
+    while !matches!(
+        events.poll().await.unwrap(),
+        Event::Incoming(Packet::PubAck(_))
+    ) {}
+}
+
+async fn alert(events: &mut EventLoop) -> serde_json::Value {
+    loop {
+        if let Event::Incoming(Packet::Publish(publish)) = events.poll().await.unwrap() {
+            assert_eq!(publish.topic, "tributary/alerts/tank/level");
+            return serde_json::from_slice(&publish.payload).unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_change_while_readings_come_and_none_is_judged_twice_or_not_at_all() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let mut program = Program::start(dir.path(), &rule(100));
+    let (reader, mut told) = client(program.mqtt, "reader");
+    let filter = "tributary/alerts/tank/level";
+    reader.subscribe(filter, QoS::AtLeastOnce).await.unwrap();
+    let (publisher, mut events) = client(program.mqtt, "tank");
+    let publish = async |value: u32| {
+        let topic = "tank/level";
+        let payload = value.to_string();
+        let sent = publisher.publish(topic, QoS::AtLeastOnce, false, payload);
+        sent.await.unwrap();
+    };
+    publish(150).await;
+    acknowledged(&mut events).await;
+    let raised = alert(&mut told).await;
+    assert_eq!(
+        (&raised["detector"], &raised["state"]),
+        (&"rule:wild".into(), &"raised".into())
+    );
+
+    const COUNT: u32 = 20_000;
+    let acknowledging = tokio::spawn(async move {
+        for _ in 0..COUNT {
+            acknowledged(&mut events).await;
+        }
+        events
+    });
+    let reloading = tokio::task::spawn_blocking(move || {
+        for max in 0..12 {
+            program.judge_by(&rule(200 + max), "judged by other settings");
+        }
+        // A rule that is wrong leaves what holds.
+        program.judge_by(&rule(300).replace("range", "rnage"), "judged as before");
+        program
+    });
+    for i in 0..COUNT {
+        publish(i % 7).await;
+    }
+    let mut events = acknowledging.await.unwrap();
+    let program = reloading.await.unwrap();
+    // The first change ended what the rule had raised as it was before.
+    let cleared = alert(&mut told).await;
+    assert_eq!(
+        (&cleared["id"], &cleared["state"]),
+        (&raised["id"], &"cleared".into())
+    );
+    publish(212).await;
+    acknowledged(&mut events).await;
+    let raised = alert(&mut told).await;
+    assert_eq!(raised["detector"], "rule:wild", "211 is the last that held");
+    let judged = "tributary_agent_judged_readings_total";
+    while program.metric(judged) < f64::from(COUNT + 2) {}
+    assert_eq!(program.metric(judged), f64::from(COUNT + 2));
+}
