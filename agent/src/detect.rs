@@ -22,12 +22,14 @@ mod state_error;
 mod event_time;
 mod window;
 
+mod group;
 mod state;
 mod vibration;
 mod watched;
 
 pub use calm::Calm;
 pub use event_time::{EventTime, Gateway, Progress, TimeCounts, TimeSettings, TimeVerdict, Timed};
+pub use group::{GroupEngine, GroupEvent, GroupSpecs};
 pub use plain::Plain;
 pub use preset::Preset;
 pub use rule::{RuleChange, RuleCounts, RuleEngine, RuleEvent, Rules, RulesError};

@@ -1,6 +1,6 @@
 //! `[detect]`: what judges readings. It reads and writes settings, and judges nothing.
 
-use super::{Preset, Rules, TimeSettings, VibrationSpecs, WindowSpecs};
+use super::{GroupSpecs, Preset, Rules, TimeSettings, VibrationSpecs, WindowSpecs};
 use crate::alert::Revision;
 use crate::limits::{DETECTION_TEXT_BYTES_MAX, WATCHED_SERIES};
 use std::sync::Arc;
@@ -25,6 +25,8 @@ pub struct Settings {
     pub rules: Arc<Rules>,
     /// The series that are vibrations.
     pub vibration: Arc<VibrationSpecs>,
+    /// The machines that have an abnormal state.
+    pub groups: Arc<GroupSpecs>,
 }
 
 impl Default for Settings {
@@ -38,6 +40,7 @@ impl Default for Settings {
             windows: Arc::default(),
             rules: Rules::none(),
             vibration: VibrationSpecs::none(),
+            groups: Arc::default(),
         }
     }
 }
@@ -71,6 +74,7 @@ impl Settings {
             windows: WindowSpecs::read(section),
             rules: Rules::read(section),
             vibration: VibrationSpecs::read(section),
+            groups: GroupSpecs::read(section),
         };
         let bytes = settings.text().len();
         if bytes > DETECTION_TEXT_BYTES_MAX {
@@ -114,6 +118,7 @@ impl Settings {
         text.push_str(&self.windows.text());
         text.push_str(self.rules.text());
         text.push_str(self.vibration.text());
+        text.push_str(self.groups.text());
         text
     }
 

@@ -1,6 +1,8 @@
 //! Whether a machine is in an abnormal state: a group of channels whose short means have left what
 //! was usual for them, together. `docs/detection.md`, STATE.
 
+use bytes::{Buf, BufMut};
+
 /// The weight of a new value in a short mean.
 const SHORT: f32 = 0.02;
 /// Rows over which the baseline is the plain mean.
@@ -95,6 +97,40 @@ impl StateGroup {
     pub fn farthest(&self) -> Option<(usize, f32)> {
         let all = self.channels.iter().map(Channel::deviations).enumerate();
         all.max_by(|(_, a), (_, b)| a.total_cmp(b))
+    }
+
+    /// The score, 1 being where a state begins.
+    pub fn severity(&self) -> f32 {
+        self.score / BEGIN
+    }
+
+    /// Appends its bytes, as in a checkpoint.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.put_u32_le(self.rows);
+        out.put_u32_le(self.calm);
+        out.put_f32_le(self.score);
+        out.put_u8(u8::from(self.in_state));
+        for channel in &self.channels {
+            for part in [channel.short, channel.mean, channel.variance] {
+                out.put_f32_le(part);
+            }
+        }
+    }
+
+    /// Takes the bytes of a group of so many channels off the front of `input`; `None` when they
+    /// are none.
+    pub fn read(channels: usize, input: &mut &[u8]) -> Option<Self> {
+        let mut group = Self::new(channels);
+        group.rows = input.try_get_u32_le().ok()?;
+        group.calm = input.try_get_u32_le().ok()?;
+        group.score = input.try_get_f32_le().ok()?;
+        group.in_state = input.try_get_u8().ok()? != 0;
+        for channel in &mut group.channels {
+            channel.short = input.try_get_f32_le().ok()?;
+            channel.mean = input.try_get_f32_le().ok()?;
+            channel.variance = input.try_get_f32_le().ok()?;
+        }
+        Some(group)
     }
 
     /// Takes a row: the value of each channel, in their order. What is no number, or missing,

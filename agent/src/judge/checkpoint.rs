@@ -8,8 +8,8 @@ use super::{Judge, kept};
 use crate::configuration::{Configurations, InForce};
 use crate::decode::Rows;
 use crate::detect::{
-    EventTime, RuleEngine, RulesError, Settings, StateError, VibrationEngine, VibrationError,
-    Windows,
+    EventTime, GroupEngine, RuleEngine, RulesError, Settings, StateError, VibrationEngine,
+    VibrationError, Windows,
 };
 use crate::marks::{Marks, MarksError};
 use crate::seal::Origin;
@@ -107,6 +107,7 @@ impl Series {
             .write_checkpoint(out, &|series| self.watched.names(series));
         self.rules.write_checkpoint(out);
         self.vibration.write_checkpoint(out);
+        self.groups.write_checkpoint(out);
     }
 
     fn read_checkpoint(
@@ -133,6 +134,8 @@ impl Series {
         series.rules = RuleEngine::read_checkpoint(input, rules, &mut Vec::new())?;
         let vibration = Arc::clone(&series.settings.vibration);
         series.vibration = VibrationEngine::read_checkpoint(input, vibration)?;
+        let groups = Arc::clone(&series.settings.groups);
+        series.groups = GroupEngine::read_checkpoint(input, groups).ok_or(field("groups"))?;
         Ok(series)
     }
 }

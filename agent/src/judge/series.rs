@@ -9,8 +9,8 @@ use super::{Said, What};
 use crate::alert::topic_of;
 use crate::decode::Reading;
 use crate::detect::{
-    Aggregate, EventTime, Gateway, Place, RuleEngine, RuleEvent, Sample, Settings, TimeVerdict,
-    Timed, VibrationEngine, VibrationFeatures, Windows,
+    Aggregate, EventTime, Gateway, GroupEngine, GroupEvent, Place, RuleEngine, RuleEvent, Sample,
+    Settings, TimeVerdict, Timed, VibrationEngine, VibrationFeatures, Windows,
 };
 use crate::limits::CLOCK_SANE_FROM_US;
 use crate::seal::Origin;
@@ -55,6 +55,7 @@ pub(super) struct Series {
     pub(super) windows: Windows,
     pub(super) rules: RuleEngine,
     pub(super) vibration: VibrationEngine,
+    pub(super) groups: GroupEngine,
     pub(super) storm: Storm,
     pub(super) standings: Standings,
     /// The greatest received time of a clock that was trusted.
@@ -65,6 +66,7 @@ pub(super) struct Series {
     aggregates: Vec<Aggregate>,
     events: Vec<RuleEvent>,
     features: Vec<VibrationFeatures>,
+    states: Vec<GroupEvent>,
 }
 
 /// A value, as far as it is judged.
@@ -100,6 +102,7 @@ impl Series {
             windows: Windows::new(Arc::clone(&settings.windows), settings.time),
             rules: RuleEngine::new(Arc::clone(&settings.rules)),
             vibration: VibrationEngine::new(Arc::clone(&settings.vibration)),
+            groups: GroupEngine::new(Arc::clone(&settings.groups)),
             settings,
             storm: Storm::default(),
             standings: Standings::default(),
@@ -109,6 +112,7 @@ impl Series {
             aggregates: Vec::new(),
             events: Vec::new(),
             features: Vec::new(),
+            states: Vec::new(),
         }
     }
 
@@ -151,6 +155,11 @@ impl Series {
         self.tell_events(&mut events, moment, said);
         self.events = events;
         self.vibration.replace(Arc::clone(&settings.vibration));
+        let mut states = std::mem::take(&mut self.states);
+        let groups = Arc::clone(&settings.groups);
+        self.groups.replace(groups, moment.received, &mut states);
+        self.tell_states(&mut states, moment, said);
+        self.states = states;
         self.watched.set_most(settings.series_max);
         while self.watched.is_crowded(false) {
             self.forget_oldest(moment.origin, said);
@@ -278,6 +287,10 @@ impl Series {
         if !sample.late {
             self.judge(seen, moment, said);
         }
+        let mut states = std::mem::take(&mut self.states);
+        self.groups.step(&place, sample, &mut states);
+        self.tell_states(&mut states, moment, said);
+        self.states = states;
         self.tell_aggregates(moment, said);
     }
 
@@ -345,6 +358,7 @@ impl Series {
         };
         self.rules.forget(&place);
         self.vibration.forget(&place);
+        self.groups.forget(&place);
         if gone.device_gone {
             self.times.forget(at.device);
         }

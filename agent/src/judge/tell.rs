@@ -8,7 +8,7 @@ use super::{Said, Spoken, What};
 use crate::alert::{
     Alert, AlertId, AlertKind, AlertState, Cause, Revision, Severity, Span, sentence, topic_of,
 };
-use crate::detect::{Judgement, RuleChange, RuleEvent};
+use crate::detect::{GroupEvent, Judgement, RuleChange, RuleEvent};
 use crate::limits::MESSAGE_ALERTS_MAX;
 use crate::seal::Origin;
 use tributary_protocol::reading::{Flags, Meta};
@@ -206,6 +206,77 @@ impl Series {
                     self.tell_cleared(&alert, meta, true, moment.origin, said);
                 }
             }
+        }
+    }
+
+    /// What states of machines begin or are over.
+    pub(super) fn tell_states(
+        &mut self,
+        states: &mut Vec<GroupEvent>,
+        moment: Moment,
+        said: &mut Vec<Said>,
+    ) {
+        for event in states.drain(..) {
+            let detector = format!("group:{}", event.group);
+            let (device, metric) = (&*event.device, &*event.group);
+            let meta = Meta {
+                event_time: event.event_time,
+                received_time: moment.received,
+                ..Meta::default()
+            };
+            if event.began {
+                if self.admits(moment, (device, metric)) {
+                    self.standings.clear(device, metric, &detector);
+                    let alert = self.state_alert(&event, detector, moment);
+                    self.tell_raised(&alert, meta, moment.origin, said);
+                }
+            } else if let Some(standing) = self.standings.clear(device, metric, &detector) {
+                let alert = Alert {
+                    id: standing.id,
+                    state: AlertState::Cleared,
+                    text: format!("{device}: {metric} is in its usual state again"),
+                    ..self.state_alert(&event, detector, moment)
+                };
+                self.tell_cleared(&alert, meta, true, moment.origin, said);
+            }
+        }
+    }
+
+    fn state_alert(&self, event: &GroupEvent, detector: String, moment: Moment) -> Alert {
+        let (device, metric) = (&*event.device, &*event.group);
+        let revision = self.settings.revision();
+        let cause = Cause {
+            device,
+            metric,
+            detector: &detector,
+            revision,
+            event_time: event.event_time,
+            device_seq: 0,
+            earlier: 0,
+        };
+        let far = event.farthest.as_ref().map_or(String::new(), |(name, by)| {
+            format!(": {name} is farthest, by {by:.1} deviations")
+        });
+        Alert {
+            id: AlertId::new(&self.storage, &cause),
+            state: AlertState::Raised,
+            kind: AlertKind::State,
+            device: device.into(),
+            metric: metric.into(),
+            unit: String::new(),
+            detector,
+            part: None,
+            revision,
+            severity: event.severity,
+            score: event.score / (1.0 + event.score),
+            value: None,
+            event_time: event.event_time,
+            received_time: moment.received,
+            detection_time: moment.now,
+            window: None,
+            around: Vec::new(),
+            late: false,
+            text: format!("{device}: {metric} is in an unusual state{far}"),
         }
     }
 

@@ -91,6 +91,15 @@ pub const WINDOW_SKETCH_BINS: u32 = 1_024;
 /// Bytes of all open windows. With more, nothing opens any more, and no sketch grows.
 pub const WINDOW_STATE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+// --- detect: groups ---
+
+/// Groups in one configuration.
+pub const GROUP_SPECS_MAX: usize = 64;
+/// Channels of a group: at least and at most.
+pub const GROUP_CHANNELS: (usize, usize) = (2, 64);
+/// Machines, each a group of one device: 20 bytes a channel.
+pub const GROUP_MACHINES_MAX: usize = 10_000;
+
 // --- judge: detection ---
 
 /// Series that are watched, when nothing is configured; and at most.
