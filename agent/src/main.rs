@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tributary_agent::commands::deadletter::{self, DeadLetterArguments};
-use tributary_agent::commands::detect::{self, DetectArguments};
+use tributary_agent::commands::detect::{self, DetectArguments, DetectError};
 use tributary_agent::commands::user::{self, UserCommand};
 use tributary_agent::config::Config;
 use tributary_agent::judge::Rejudge;
@@ -81,8 +81,8 @@ fn main() -> ExitCode {
     if let Command::User(command) = &arguments.command {
         return user::run(command, arguments.config.as_deref());
     }
-    if let Command::Detect(arguments) = &arguments.command {
-        return detection(arguments);
+    if let Command::Detect(detecting) = &arguments.command {
+        return detection(detecting, arguments.config.as_deref());
     }
     let config = match Config::load(arguments.config.as_deref()) {
         Ok(config) => config,
@@ -114,14 +114,17 @@ fn main() -> ExitCode {
     }
 }
 
-fn detection(arguments: &DetectArguments) -> ExitCode {
+fn detection(arguments: &DetectArguments, config: Option<&Path>) -> ExitCode {
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    let done = detect::run(arguments, &mut out, &mut std::io::stderr());
+    let done = detect::run(arguments, config, &mut out, &mut std::io::stderr());
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say!("{error}");
-            ExitCode::FAILURE
+            match error {
+                DetectError::Config(_) => ExitCode::from(2),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }

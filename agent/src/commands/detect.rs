@@ -1,12 +1,17 @@
 //! `tributary-agent detect`: series out of CSV files through the gateway's own detectors.
 
+use crate::config::{Config, ConfigError};
 use crate::decode::time_of;
-use crate::detect::{Change, Judgement, Part, Preset, SeriesDetector, StateGroup};
+use crate::detect::{
+    Change, DeviceSlot, Judgement, Part, Place, Preset, RuleChange, RuleEngine, RuleEvent, Sample,
+    SeriesDetector, SeriesSlot, Settings, StateGroup,
+};
 use clap::Args;
 use csv::{ByteRecord, ReaderBuilder, Writer};
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Run the detectors over CSV files, row by row, as the gateway does over readings.
 ///
@@ -14,7 +19,9 @@ use std::path::{Path, PathBuf};
 /// column `anomaly_score` from 0 to 1: 0.5 or more is an alert. A file with more columns is a
 /// machine, each a channel of it, and its score is that of an abnormal state. Times are RFC 3339,
 /// with a space for the T and UTC where none is said, or a number of s, ms, µs or ns since 1970.
-/// Exit codes: 0 well, 1 a file could not be read or written, 2 usage.
+/// With an agent's --config its preset holds, and its rules judge each row, too: one with which a
+/// rule raises an alert scores at least 0.5. For rules a file's device is its path without `.csv`,
+/// and a column's name is its metric. Exit codes: 0 well, 1 a file could not be read or written, 2 usage.
 #[derive(Args, Debug)]
 pub struct DetectArguments {
     /// The folder whose `.csv` files are read.
@@ -23,9 +30,10 @@ pub struct DetectArguments {
     /// The folder to write to; made if it is not there.
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
-    /// How easily a series alerts: sensitive, balanced, quiet or calm.
-    #[arg(long, value_name = "PRESET", default_value = "calm", value_parser = preset)]
-    preset: Preset,
+    /// How easily a series alerts: sensitive, balanced, quiet or calm [default: what --config says,
+    /// or calm]
+    #[arg(long, value_name = "PRESET", value_parser = preset)]
+    preset: Option<Preset>,
     /// Say of every alert why it was raised.
     #[arg(long)]
     explain: bool,
@@ -53,6 +61,9 @@ pub enum DetectError {
     /// What is written would lie in what is read.
     #[error("{}: lies in the folder that is read: choose another --output", .0.display())]
     Same(PathBuf),
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// A row that is none.
     #[error("{}, line {line}: {why}", path.display())]
     Row {
@@ -81,9 +92,15 @@ struct Counts {
 /// The first file that can't be read or written.
 pub fn run(
     arguments: &DetectArguments,
+    config: Option<&Path>,
     out: &mut dyn Write,
     notes: &mut dyn Write,
 ) -> Result<(), DetectError> {
+    let mut settings = match config {
+        Some(path) => Config::load(Some(path))?.detect,
+        None => Settings::default(),
+    };
+    settings.preset = arguments.preset.unwrap_or(settings.preset);
     apart(&arguments.input, &arguments.output)?;
     let mut files = Vec::new();
     find(&arguments.input, &mut files)?;
@@ -93,7 +110,9 @@ pub fn run(
         let place = file.strip_prefix(&arguments.input).unwrap_or(file);
         let to = arguments.output.join(place);
         let mut pass = Pass {
-            arguments,
+            explains: arguments.explain,
+            settings: &settings,
+            device: place.with_extension("").display().to_string(),
             from: file,
             to: &to,
             line: 0,
@@ -152,26 +171,96 @@ fn find(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), DetectError> {
 }
 
 /// What judges the rows of a file.
-enum Judge {
+struct Judge {
+    /// The columns behind the time.
+    names: Vec<String>,
+    detector: Detector,
+    rules: RuleEngine,
+    events: Vec<RuleEvent>,
+}
+
+enum Detector {
     /// One series.
     Series(SeriesDetector),
     /// The channels of one machine.
-    Group(StateGroup, Vec<String>),
+    Group(StateGroup),
 }
 
 impl Judge {
     /// What is for a file with these columns behind the time.
-    fn of(names: Vec<String>, preset: Preset) -> Self {
-        match names.len() {
-            0 | 1 => Self::Series(SeriesDetector::new(preset)),
-            channels => Self::Group(StateGroup::new(channels), names),
+    fn of(names: Vec<String>, settings: &Settings) -> Self {
+        let detector = match names.len() {
+            0 | 1 => Detector::Series(SeriesDetector::new(settings.preset)),
+            channels => Detector::Group(StateGroup::new(channels)),
+        };
+        Self {
+            names,
+            detector,
+            rules: RuleEngine::new(Arc::clone(&settings.rules)),
+            events: Vec::new(),
         }
+    }
+
+    /// What the detector makes of a row: its severity, and why it is an alert if it is one.
+    fn detect(&mut self, weekly: bool, time: i64, values: &[f64]) -> (f64, Option<String>) {
+        match &mut self.detector {
+            Detector::Series(detector) => {
+                let value = values.first().copied().unwrap_or(f64::NAN);
+                let judged = detector.step(weekly, time, value);
+                let why = judged.alert.then(|| explain(&judged, value));
+                (judged.severity, why)
+            }
+            Detector::Group(group) => {
+                let row = group.step(values);
+                let why = match row.change {
+                    Change::None => None,
+                    Change::Ended => Some("the abnormal state is over".to_owned()),
+                    Change::Began => group.farthest().map(|(channel, deviations)| {
+                        let name = self.names.get(channel).map_or("", String::as_str);
+                        format!(
+                            "an abnormal state begins: {name} is {deviations:.1} deviations off"
+                        )
+                    }),
+                };
+                (f64::from(row.severity()), why)
+            }
+        }
+    }
+
+    /// What rules raise with a row.
+    fn rules(&mut self, device: &str, time: i64, values: &[f64]) -> Option<String> {
+        for (slot, (metric, value)) in (0..).zip(self.names.iter().zip(values)) {
+            let place = Place {
+                series: SeriesSlot(slot),
+                device: DeviceSlot(0),
+                device_name: device,
+                metric,
+                unit: "",
+            };
+            let sample = Sample {
+                event_time: time,
+                received_time: time,
+                value: *value,
+                late: false,
+                trusted: true,
+            };
+            self.rules.step(&place, &sample, &mut self.events);
+        }
+        let raised = self.events.drain(..);
+        let raised = raised.filter(|event| event.change == RuleChange::Raised);
+        let said: Vec<String> = raised
+            .map(|event| format!("rule {}: {}", event.rule, event.text))
+            .collect();
+        (!said.is_empty()).then(|| said.join("; "))
     }
 }
 
 /// A file that is gone through.
 struct Pass<'a> {
-    arguments: &'a DetectArguments,
+    explains: bool,
+    settings: &'a Settings,
+    /// What rules take the file for.
+    device: String,
     from: &'a Path,
     to: &'a Path,
     line: u64,
@@ -212,7 +301,7 @@ impl Pass<'_> {
                 None => {
                     let names = row.iter().skip(1);
                     let name = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
-                    judge = Some(Judge::of(names.map(name).collect(), self.arguments.preset));
+                    judge = Some(Judge::of(names.map(name).collect(), self.settings));
                     row.push_field(b"anomaly_score");
                 }
                 Some(judge) => {
@@ -242,32 +331,16 @@ impl Pass<'_> {
     ) -> Result<(f64, Option<String>), DetectError> {
         let (time, values) = cells(row).map_err(|why| self.wrong(why))?;
         counts.missing += values.iter().filter(|value| !value.is_finite()).count() as u64;
-        match judge {
-            Judge::Series(detector) => {
-                let value = values.first().copied().unwrap_or(f64::NAN);
-                let judged = detector.step(true, time, value);
-                let why = judged.alert.then(|| explain(&judged, value));
-                Ok((judged.severity, why))
-            }
-            Judge::Group(group, names) => {
-                let row = group.step(&values);
-                let why = match row.change {
-                    Change::None => None,
-                    Change::Ended => Some("the abnormal state is over".to_owned()),
-                    Change::Began => group.farthest().map(|(channel, deviations)| {
-                        let name = names.get(channel).map_or("", String::as_str);
-                        format!(
-                            "an abnormal state begins: {name} is {deviations:.1} deviations off"
-                        )
-                    }),
-                };
-                Ok((f64::from(row.severity()), why))
-            }
-        }
+        let (severity, why) = judge.detect(self.settings.weekly, time, &values);
+        let Some(ruled) = judge.rules(&self.device, time, &values) else {
+            return Ok((severity, why));
+        };
+        let why = why.into_iter().chain([ruled]).collect::<Vec<_>>();
+        Ok((severity.max(1.0), Some(why.join("; "))))
     }
 
     fn explain(&self, why: &str, out: &mut dyn Write) -> Result<(), DetectError> {
-        if !self.arguments.explain {
+        if !self.explains {
             return Ok(());
         }
         let said = writeln!(out, "{}:{}: {why}", self.from.display(), self.line);
@@ -319,18 +392,28 @@ mod tests {
 
     /// Goes through one file of this content: what was written, and what was said.
     fn judged(content: &str) -> Result<(String, String), DetectError> {
+        judged_with(content, None)
+    }
+
+    /// The same, with a configuration.
+    fn judged_with(content: &str, text: Option<&str>) -> Result<(String, String), DetectError> {
         let dir = tempfile::tempdir().unwrap();
+        let config = text.map(|text| {
+            let path = dir.path().join("agent.toml");
+            std::fs::write(&path, text).unwrap();
+            path
+        });
         let arguments = DetectArguments {
             input: dir.path().join("in"),
             output: dir.path().join("out"),
-            preset: Preset::Sensitive,
+            preset: Some(Preset::Sensitive),
             explain: true,
         };
         std::fs::create_dir_all(arguments.input.join("deep")).unwrap();
         std::fs::write(arguments.input.join("deep/a.csv"), content).unwrap();
         std::fs::write(arguments.input.join("note.txt"), "no series").unwrap();
         let mut out = Vec::new();
-        run(&arguments, &mut out, &mut Vec::new())?;
+        run(&arguments, config.as_deref(), &mut out, &mut Vec::new())?;
         let written = std::fs::read_to_string(arguments.output.join("deep/a.csv")).unwrap();
         Ok((written, String::from_utf8(out).unwrap()))
     }
@@ -375,6 +458,20 @@ mod tests {
     }
 
     #[test]
+    fn rules_of_a_configuration_judge_each_row() {
+        let rules = "[[detect.rule]]\nname = \"hot\"\nkind = \"range\"\ndevice = \"deep/a\"\n\
+                     metric = \"heat\"\nmin = 0\nmax = 9\n";
+        let content = "timestamp,heat\n0,1\n1,12\n2,13\n3,1\n4,11\n";
+        let (written, said) = judged_with(content, Some(rules)).unwrap();
+        let lines: Vec<&str> = written.lines().collect();
+        assert_eq!(lines[2..4], ["1,12,0.500000", "2,13,0.000000"]);
+        assert_eq!(lines[5], "4,11,0.500000");
+        assert_eq!(said.matches("rule hot: ").count(), 2, "{said}");
+        let wrong = judged_with(content, Some("[detect]\npreset = 3\n")).unwrap_err();
+        assert!(wrong.to_string().contains("agent.toml: line 2"), "{wrong}");
+    }
+
+    #[test]
     fn what_is_no_row_is_named_by_file_and_line() {
         for (row, why) in [
             ("yesterday,1", "its time `yesterday`"),
@@ -400,10 +497,10 @@ mod tests {
             let arguments = DetectArguments {
                 input: dir.path().to_owned(),
                 output,
-                preset: Preset::Calm,
+                preset: None,
                 explain: false,
             };
-            let error = run(&arguments, &mut Vec::new(), &mut Vec::new()).unwrap_err();
+            let error = run(&arguments, None, &mut Vec::new(), &mut Vec::new()).unwrap_err();
             assert!(matches!(error, DetectError::Same(_)), "{error}");
         }
         let kept = std::fs::read_to_string(dir.path().join("a.csv")).unwrap();
