@@ -21,7 +21,8 @@ use std::sync::Arc;
 /// with a space for the T and UTC where none is said, or a number of s, ms, µs or ns since 1970.
 /// With an agent's --config its preset holds, and its rules judge each row, too: one with which a
 /// rule raises an alert scores at least 0.5. For rules a file's device is its path without `.csv`,
-/// and a column's name is its metric. Exit codes: 0 well, 1 a file could not be read or written, 2 usage.
+/// and a column's name is its metric. Exit codes: 0 well, 1 a file could not be read or written,
+/// 2 usage or configuration.
 #[derive(Args, Debug)]
 pub struct DetectArguments {
     /// The folder whose `.csv` files are read.
