@@ -6,6 +6,7 @@ use crate::detect::Part;
 use crate::limits::ALERT_AROUND_MAX;
 use serde::{Serialize, Serializer};
 use std::fmt;
+use std::str::FromStr;
 
 /// The topics that alerts are published to begin so.
 pub const TOPIC_PREFIX: &str = "tributary/alerts/";
@@ -56,6 +57,19 @@ impl AlertId {
     }
 }
 
+impl FromStr for AlertId {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = "expected the 32 hexadecimal digits of an alert's `id`";
+        if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(wrong);
+        }
+        let number = u128::from_str_radix(text, 16).map_err(|_| wrong)?;
+        Ok(Self(number.to_be_bytes()))
+    }
+}
+
 impl fmt::Display for AlertId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
@@ -102,6 +116,8 @@ impl Serialize for Revision {
 pub enum AlertState {
     /// It began.
     Raised,
+    /// Somebody has seen it, and it is not over.
+    Acknowledged,
     /// It is over.
     Cleared,
 }
@@ -375,6 +391,15 @@ mod tests {
         };
         let written: serde_json::Value = serde_json::from_str(&alert.json()).unwrap();
         assert_eq!(written, golden);
+    }
+
+    #[test]
+    fn an_id_is_read_as_it_is_shown() {
+        let id = AlertId::new(b"storage", &CAUSE);
+        assert_eq!(id.to_string().parse(), Ok(id));
+        for wrong in ["", "+1", "zz", &format!("{id}0"), &"+".repeat(32)] {
+            assert!(wrong.parse::<AlertId>().is_err(), "{wrong}");
+        }
     }
 
     #[test]

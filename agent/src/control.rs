@@ -3,14 +3,21 @@
 //!
 //! One request a connection, one line of JSON each way, one connection at a time. Decides nothing.
 
+use crate::alert::TOPIC_PREFIX;
 use crate::deadletter::put_back::{LetterRange, Outcome, Putter};
+use crate::judge::acknowledged_record;
 use crate::limits::{CONTROL_BYTES_MAX, CONTROL_PATIENCE, CONTROL_TIMEOUT, PUT_BACK_RANGES_MAX};
+use crate::source::Hub;
+use crate::wal::{Durable, Queue};
 use serde::{Deserialize, Serialize};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// What may be asked.
@@ -19,6 +26,10 @@ use tokio_util::sync::CancellationToken;
 pub enum Request {
     /// Put these dead letters back.
     PutBack(Vec<LetterRange>),
+    /// Tell the present state of each series with an alert.
+    Alerts,
+    /// Somebody has seen this alert.
+    Acknowledge(String),
 }
 
 /// What is answered.
@@ -27,6 +38,15 @@ pub enum Request {
 pub enum Answer {
     /// What became of the letters.
     PutBack(Outcome),
+    /// Alerts, each as JSON; not all where there are too many for an answer.
+    Alerts {
+        /// They.
+        alerts: Vec<String>,
+        /// How many more there are.
+        more: usize,
+    },
+    /// It is durable that the alert was seen.
+    Acknowledged,
     /// Why nothing was done, or not all.
     Refused(String),
 }
@@ -41,12 +61,69 @@ pub struct Control {
     listener: UnixListener,
     path: PathBuf,
     putter: Putter,
+    desk: Desk,
+}
+
+/// Where alerts are looked at and acknowledged.
+#[derive(Clone, Debug)]
+pub struct Desk {
+    hub: Hub,
+    queue: Queue,
+}
+
+impl Desk {
+    /// For what `hub` shows, through the log behind `queue`.
+    pub fn new(hub: Hub, queue: Queue) -> Self {
+        Self { hub, queue }
+    }
+
+    fn alerts(&self) -> Answer {
+        let (mut alerts, mut more, mut bytes) = (Vec::new(), 0, 0);
+        for alert in self.hub.present(TOPIC_PREFIX) {
+            // In the answer each quotation mark has one more byte.
+            bytes += 2 * alert.len() + 8;
+            match String::from_utf8(alert.into()) {
+                Ok(alert) if bytes < CONTROL_BYTES_MAX - 1_024 => alerts.push(alert),
+                _ => more += 1,
+            }
+        }
+        Answer::Alerts { alerts, more }
+    }
+
+    async fn acknowledge(&self, id: &str) -> Answer {
+        let id = match id.parse() {
+            Ok(id) => id,
+            Err(why) => return Answer::Refused(format!("\"{id}\": {why}")),
+        };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = now.unwrap_or_default().as_micros();
+        let mut batch = acknowledged_record(i64::try_from(now).unwrap_or(i64::MAX), id);
+        let durable = Arc::new(Told::default());
+        batch.tell(Arc::clone(&durable) as Arc<dyn Durable>, 1);
+        let Some(room) = self.queue.room(batch.len_bytes()).await else {
+            return Answer::Refused("the agent stops".to_owned());
+        };
+        self.queue.push(batch, room);
+        tokio::select! {
+            () = durable.0.notified() => Answer::Acknowledged,
+            () = self.queue.ended() => Answer::Refused("the agent stops".to_owned()),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Told(Notify);
+
+impl Durable for Told {
+    fn durable(&self, _upto: u64) {
+        self.0.notify_one();
+    }
 }
 
 impl Control {
     /// Listens in `data_dir`, which nobody else uses. Without it commands find no running agent,
     /// and all else goes on: `None`, and a warning.
-    pub fn bind(data_dir: &Path, putter: Putter) -> Option<Self> {
+    pub fn bind(data_dir: &Path, putter: Putter, desk: Desk) -> Option<Self> {
         let path = path_in(data_dir);
         // One that is there is left from a process that was killed.
         let cleared = match std::fs::remove_file(&path) {
@@ -63,6 +140,7 @@ impl Control {
                 listener,
                 path,
                 putter,
+                desk,
             }),
             Err(error) => {
                 let path = path.display();
@@ -108,6 +186,8 @@ impl Control {
         };
         let answer = match serde_json::from_slice(&line) {
             Ok(Request::PutBack(letters)) => self.put_back(&letters).await,
+            Ok(Request::Alerts) => self.desk.alerts(),
+            Ok(Request::Acknowledge(id)) => self.desk.acknowledge(&id).await,
             Err(error) => Answer::Refused(format!("no request that this agent knows: {error}")),
         };
         let mut bytes = serde_json::to_vec(&answer)?;

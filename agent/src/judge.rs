@@ -23,7 +23,7 @@ pub use checkpoint::CheckpointError;
 pub use recent::KEPT as AROUND;
 pub use series::Counts;
 
-use crate::alert::{Alert, AlertState};
+use crate::alert::{Alert, AlertId, AlertState};
 use crate::configuration::{Announcement, Configurations};
 use crate::decode::{DeadLetter, Decoded, Incoming, Rows};
 use crate::detect::Settings;
@@ -175,6 +175,20 @@ pub fn time_record(kind: RecordKind, time: i64) -> Batch {
     batch
 }
 
+/// A record of the kind `acknowledged`: version 1 (1 byte), the time (8, µs since 1970, UTC), then
+/// the alert's id (16).
+pub fn acknowledged_record(time: i64, id: AlertId) -> Batch {
+    let mut batch = Batch::new();
+    let bytes = [&[VERSION][..], &time.to_le_bytes(), &id.0].concat();
+    batch.control(RecordKind::Acknowledged, &bytes);
+    batch
+}
+
+fn acknowledged(bytes: &[u8]) -> Option<(i64, AlertId)> {
+    let (time, id) = bytes.strip_prefix(&[VERSION])?.split_first_chunk()?;
+    Some((i64::from_le_bytes(*time), AlertId(*id.first_chunk()?)))
+}
+
 fn time_of(bytes: &[u8]) -> Option<i64> {
     let time = bytes.strip_prefix(&[VERSION])?.first_chunk()?;
     Some(i64::from_le_bytes(*time))
@@ -283,6 +297,12 @@ impl Judge {
                 if let Some(received) = time_of(bytes) {
                     let moment = self.moment(origin, received, now);
                     self.series.resume(moment, said);
+                }
+            }
+            Record::Control(RecordKind::Acknowledged, bytes) => {
+                if let Some((received, id)) = acknowledged(bytes) {
+                    let moment = self.moment(origin, received, now);
+                    self.series.acknowledge(id, moment, said);
                 }
             }
             // What is put back was seen when it came, or is from before; nothing is judged late.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tributary_agent::commands::alert::{self, AlertArguments};
 use tributary_agent::commands::deadletter::{self, DeadLetterArguments};
 use tributary_agent::commands::detect::{self, DetectArguments, DetectError};
 use tributary_agent::commands::user::{self, UserCommand};
@@ -49,6 +50,7 @@ enum Command {
     Detect(DetectArguments),
     #[command(name = "deadletter")]
     DeadLetter(DeadLetterArguments),
+    Alert(AlertArguments),
     /// Add, change, remove or list the users of the MQTT listener.
     ///
     /// A running agent notices within seconds, or at once on SIGHUP; connections of users that are
@@ -102,6 +104,7 @@ fn main() -> ExitCode {
     match arguments.command {
         Command::User(_) | Command::Detect(_) => ExitCode::SUCCESS,
         Command::DeadLetter(arguments) => dead_letters(arguments, &config),
+        Command::Alert(arguments) => alerts(&arguments, &config),
         Command::Check => settings().map_or_else(|code| code, |settings| check(&settings)),
         Command::Run => match settings().map(|settings| run(settings, &config, path)) {
             Ok(Ok(())) => ExitCode::SUCCESS,
@@ -125,6 +128,17 @@ fn detection(arguments: &DetectArguments, config: Option<&Path>) -> ExitCode {
                 DetectError::Config(_) => ExitCode::from(2),
                 _ => ExitCode::FAILURE,
             }
+        }
+    }
+}
+
+fn alerts(arguments: &AlertArguments, config: &Config) -> ExitCode {
+    let mut out = std::io::stdout().lock();
+    match alert::run(arguments, config, &mut out, &mut std::io::stderr()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say!("{error}");
+            ExitCode::FAILURE
         }
     }
 }

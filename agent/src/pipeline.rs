@@ -13,6 +13,7 @@ mod storage;
 use crate::catalogue::LatestView;
 use crate::config::Config;
 use crate::configuration;
+use crate::control::Desk;
 use crate::deadletter::{self, put_back::Putter};
 use crate::decode::Rules;
 use crate::detect;
@@ -301,7 +302,8 @@ async fn start_stages(
     let judged = Waiting::start(judging, &mut stages, tap, &wal.queue, publish::alerts(&hub));
     // Ends the sources when the agent is told to stop, or can't go on.
     let listening = stop.child_token();
-    answer_commands(&mut stages, &settings.data_dir, putter, &stop);
+    let desk = Desk::new(hub.clone(), wal.queue.clone());
+    answer_commands(&mut stages, &settings.data_dir, (putter, desk), &stop);
     stages.spawn(listen(sources, wal.queue, listening.clone(), deadline));
     stages.spawn(give_up_after(stop, deadline, give_up));
     let sealing = Sealing {

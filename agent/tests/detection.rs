@@ -173,3 +173,48 @@ async fn rules_change_while_readings_come_and_none_is_judged_twice_or_not_at_all
     while program.metric(judged) < f64::from(COUNT + 2) {}
     assert_eq!(program.metric(judged), f64::from(COUNT + 2));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alert_is_listed_and_acknowledged_by_command() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let program = Program::start(dir.path(), &rule(100));
+    let (reader, mut told) = client(program.mqtt, "reader");
+    let filter = "tributary/alerts/#";
+    reader.subscribe(filter, QoS::AtLeastOnce).await.unwrap();
+    let (publisher, mut events) = client(program.mqtt, "tank");
+    let sent = publisher.publish("tank/level", QoS::AtLeastOnce, false, "150");
+    sent.await.unwrap();
+    acknowledged(&mut events).await;
+    let raised = alert(&mut told).await;
+    let id = raised["id"].as_str().unwrap().to_owned();
+    let config = program.config.clone();
+    let command = move |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tributary-agent"));
+        command.arg("--config").arg(&config).args(arguments);
+        command.output().unwrap()
+    };
+    let asked = id.clone();
+    tokio::task::spawn_blocking(move || {
+        let listed = command(&["alert", "ls"]);
+        let listed = String::from_utf8(listed.stdout).unwrap();
+        assert!(
+            listed.contains(&asked) && listed.contains("raised"),
+            "{listed}"
+        );
+        assert!(command(&["alert", "ack", &asked]).status.success());
+        let listed = command(&["alert", "ls", "--json"]);
+        let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
+        assert_eq!(
+            (&listed["id"], &listed["state"]),
+            (&asked.into(), &"acknowledged".into())
+        );
+        assert_eq!(command(&["alert", "ack", "12"]).status.code(), Some(2));
+    })
+    .await
+    .unwrap();
+    let seen = alert(&mut told).await;
+    assert_eq!(
+        (&seen["id"], &seen["state"]),
+        (&id.into(), &"acknowledged".into())
+    );
+}

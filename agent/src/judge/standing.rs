@@ -56,6 +56,32 @@ impl Standings {
         Some(standing)
     }
 
+    /// Notes that somebody has seen one: where it stands, and whether it is the present state there,
+    /// if it stands and nobody had seen it.
+    pub fn acknowledge(&mut self, id: AlertId) -> Option<(&str, &str, &Standing, bool)> {
+        const RAISED: &str = "\"state\":\"raised\"";
+        for ((device, metric), all) in &mut self.by_series {
+            let last = all.len().saturating_sub(1);
+            let found = all
+                .iter_mut()
+                .enumerate()
+                .find(|(_, standing)| standing.id == id);
+            let Some((at, standing)) = found else {
+                continue;
+            };
+            // Our own JSON: nothing that somebody else named stands before its state.
+            let seen = standing
+                .json
+                .replacen(RAISED, "\"state\":\"acknowledged\"", 1);
+            if *seen == *standing.json {
+                return None;
+            }
+            standing.json = seen.into();
+            return Some((device, metric, standing, at == last));
+        }
+        None
+    }
+
     /// The one of a series that was raised last.
     pub fn present(&self, device: &str, metric: &str) -> Option<&Standing> {
         self.by_series

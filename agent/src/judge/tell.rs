@@ -166,6 +166,30 @@ impl Series {
         }
     }
 
+    /// Somebody has seen an alert.
+    pub(super) fn acknowledge(&mut self, id: AlertId, moment: Moment, said: &mut Vec<Said>) {
+        let Some((device, metric, standing, is_present)) = self.standings.acknowledge(id) else {
+            return;
+        };
+        let spoken = Spoken {
+            device: device.to_owned(),
+            metric: metric.to_owned(),
+            meta: Meta {
+                event_time: moment.received,
+                received_time: moment.received,
+                ..Meta::default()
+            },
+            state: AlertState::Acknowledged,
+            is_present,
+            json: standing.json.to_string(),
+        };
+        said.push(Said {
+            origin: moment.origin,
+            topic: topic_of(device, metric),
+            what: What::Alert(spoken),
+        });
+    }
+
     /// What rules say.
     pub(super) fn tell_events(
         &mut self,

@@ -417,6 +417,31 @@ fn a_rule_is_raised_and_cleared_and_its_topic_shows_what_still_stands() {
 }
 
 #[test]
+fn an_alert_that_somebody_has_seen_says_so_until_it_is_over() {
+    let mut told = Told::new(&sensitive());
+    seconds(&mut told, 0..200);
+    told.message(200, "site/pump/t", &value(200, 95.0));
+    let [raised] = told.raised().try_into().unwrap();
+    let id: AlertId = raised["id"].as_str().unwrap().parse().unwrap();
+    for seen in [AlertId([7; 16]), id, id] {
+        let batch = acknowledged_record(NOW + 201 * SECOND, seen);
+        let (_, bytes) = batch.iter().next().unwrap();
+        told.record(RecordKind::Acknowledged, bytes);
+        told.again();
+    }
+    let [acknowledged] = told.told("acknowledged").try_into().unwrap();
+    assert_eq!(acknowledged["id"], raised["id"]);
+    assert_eq!(acknowledged["text"], raised["text"]);
+    let (_, standing) = told.judge.standing().next().unwrap();
+    assert!(
+        standing.contains("\"state\":\"acknowledged\""),
+        "{standing}"
+    );
+    seconds(&mut told, 201..270);
+    assert_eq!(told.told("cleared").len(), 1);
+}
+
+#[test]
 fn other_rules_leave_what_is_unchanged_as_it_was() {
     let mut told = Told::new(&ruled(100));
     seconds(&mut told, 0..200);

@@ -1,7 +1,7 @@
 //! What goes on beside the stages until the agent is told to stop. No reading comes through here.
 
 use super::Ended;
-use crate::control::Control;
+use crate::control::{Control, Desk};
 use crate::deadletter::put_back::Putter;
 use std::path::Path;
 use std::sync::Arc;
@@ -27,10 +27,10 @@ pub(super) async fn give_up_after(
 pub(super) fn answer_commands(
     stages: &mut JoinSet<Ended>,
     data_dir: &Path,
-    putter: Putter,
+    (putter, desk): (Putter, Desk),
     stop: &CancellationToken,
 ) {
-    if let Some(control) = Control::bind(data_dir, putter) {
+    if let Some(control) = Control::bind(data_dir, putter, desk) {
         let stop = stop.clone();
         stages.spawn(async move {
             control.run(stop).await;

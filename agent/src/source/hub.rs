@@ -231,6 +231,15 @@ impl Hub {
         counters.retained.set(retained as f64);
     }
 
+    /// The present states of topics that begin so, by topic.
+    pub fn present(&self, prefix: &str) -> Vec<Bytes> {
+        let state = self.lock();
+        let all = state.retained.from(&format!("{prefix}#"), None);
+        all.filter(|message| message.topic.starts_with(prefix))
+            .map(|message| message.payload.clone())
+            .collect()
+    }
+
     /// A connection that may subscribe, whose task is told by `wake`; what it sees depends on
     /// `rights`. Nobody is let in beyond [`READERS_MAX`].
     pub(super) fn reader(

@@ -68,6 +68,8 @@ kinds! {
     PutBack = 10, "put_back";
     /// Readings are judged by other settings from here on.
     Detection = 11, "detection";
+    /// Somebody has seen an alert.
+    Acknowledged = 12, "acknowledged";
 }
 
 impl RecordKind {

@@ -266,6 +266,7 @@ fn expected(next: &[i64]) -> BTreeMap<(String, String), u32> {
         let alert: serde_json::Value = serde_json::from_str(&spoken.json).unwrap();
         let state = match spoken.state {
             AlertState::Raised => "raised",
+            AlertState::Acknowledged => "acknowledged",
             AlertState::Cleared => "cleared",
         };
         let id = alert["id"].as_str().unwrap().to_owned();
