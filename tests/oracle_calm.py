@@ -6,7 +6,8 @@
   M  occupancy gap of a short moving mean    Gap 32, inside the span it weighs half
   R  occupancy gap of the step x - previous  Gap 32
   S  stuck-at run length
-  E  evidence: e = (leaky sum of max(A,C,M,R)) / ((1 + K1 b) (1 + K2 q));  b fast, q slow count of alerts
+  F  how far the value is from the recent mean, of what is asked for while the series is young
+  E  evidence: e = (leaky sum of F^2 max(A,C,M,R)) / ((1 + K1 b) (1 + K2 q));  b fast, q slow count of alerts
 
 Run on NAB:  oracle_calm.py --nab NAB --out DIR   then   nab_score.py --nab NAB DIR --threshold 0.5
 Run on any tree of timestamp,value CSVs:  oracle_calm.py --data SRC --out DIR
@@ -24,7 +25,9 @@ DR, IR, TR = 7000, 1, 0.045
 LAMBDA, CAP = 0.993, 10.0                       # evidence: leak per reading, most one reading can add
 K1, TAU1, BSUP = 0.9, 320.0, 0.5                # fast brake: weight, memory, part added by a suppressed alert
 K2, TAU2, QMAX = 0.43, 100000.0, 16.0           # slow brake: weight, readings to lose one alert, most it counts
-COOL, MUTE = 30, 200                            # readings; the first MUTE readings are judged but never raised
+COOL = 30                                       # readings after an alert without another
+YOUNG, Z, AZ = 5000, 4.5, 0.002                 # young: readings, deviations asked for at first; weight of the mean
+WEEK, NEAR = 36, 0.5                            # buckets from which C is not asked; what an alert too near counts
 
 
 class Gap:
@@ -124,7 +127,22 @@ class Detector:
         self.stuck, self.prev, self.run, self.longest, self.changes, self.fired = stuck, None, 0, 0.0, 0, False
         self.short = None
         self.acc = self.b = self.q = 0.0
-        self.n, self.last, self.last_t = 0, -10**9, -math.inf
+        self.n, self.age, self.last, self.hushed, self.last_t = 0, 0, -10**9, -10**9, -math.inf
+        self.mu, self.sd = 0.0, f32(0)
+
+    def farness(self, x):
+        """|x - mean| in deviations, of what is asked for at this age; at most 1."""
+        asked = Z * (max(0, YOUNG - self.age) / YOUNG)
+        if asked == 0:
+            return 1.0
+        if self.age == 1:
+            self.mu, off = x, 0.0
+        else:
+            dist, sd, w = x - self.mu, float(self.sd), max(AZ, 1.0 / self.age)
+            self.mu += w * dist
+            self.sd = f32(math.sqrt((1 - w) * (sd * sd + w * dist * dist)))
+            off = abs(dist) / sd if sd > 0 else 0.0 if dist == 0 else math.inf
+        return off / asked if off < asked else 1.0
 
     def step(self, t, x):
         """t: seconds, x: value -> (severity, alert). severity >= 1 on an alert."""
@@ -134,6 +152,7 @@ class Detector:
         if not math.isfinite(x) or t < self.last_t:     # missing or late: no model update, no score
             return 0.0, False
         self.last_t = t
+        self.age += 1
         d, s, _, _ = self.A.step(x)
         f = d / (TA * s)
         k = min(self.BUCKETS - 1, int((t % self.PERIOD_S) / self.PERIOD_S * self.BUCKETS))
@@ -143,12 +162,16 @@ class Detector:
         self.mean[k] = f32(self.mean[k] + max(0.2, 1.0 / (self.cnt[k] + 1)) * r)
         self.cnt[k] = min(255, self.cnt[k] + 1)
         d, _, n, _ = self.C.step(r)
-        f = max(f, d / (LC * n))
+        c = d / (LC * n)
+        weekly, f = c > f, max(f, c)
         self.short = x if self.short is None else self.short + AM * (x - self.short)
         d, s, _, inside = self.M.step(self.short)
-        f = max(f, d / ((TM_IN if inside else TM) * s))
+        m = d / ((TM_IN if inside else TM) * s)
+        weekly, f = weekly and m <= f, max(f, m)
         d, s, _, _ = self.R.step(0.0 if self.prev is None else x - self.prev)
-        f = max(f, d / (TR * s))
+        r = d / (TR * s)
+        weekly, f = weekly and r <= f, max(f, r)
+        far = self.farness(x)
         stuck = False
         if x == self.prev:
             self.run += 1
@@ -159,21 +182,29 @@ class Detector:
         if self.stuck and self.changes >= 50 and not self.fired and self.run >= max(20.0, 4 * self.longest):
             self.fired = stuck = True
         self.prev = x
-        if self.n <= 100:
+        if self.age <= 100:
             return 0.0, False
+        if weekly and sum(n > 0 for n in self.cnt) >= WEEK:
+            far = 1.0
+        f *= far * far
         self.acc = LAMBDA * self.acc + min(f, CAP)
         e = self.acc / ((1 + K1 * self.b) * (1 + K2 * self.q)) if f > 0 else 0.0
+        near = far < 1 and not stuck
         if stuck:
             e = max(e, 1.01)
         if e < 1:
-            return (0.5 * e if self.n > MUTE else 0.0), False
-        if self.n - self.last <= COOL:
-            self.b += BSUP
+            return 0.5 * e, False
+        part = NEAR if near else 1.0
+        if self.n - (self.hushed if near else self.last) <= COOL:
+            self.b += part * BSUP
             return 0.0, False
-        self.b += 1
-        self.q = min(QMAX, self.q + 1)
+        self.b += part
+        self.q = min(QMAX, self.q + part)
+        if near:
+            self.hushed = self.n
+            return 0.0, False
         self.last = self.n
-        return (e, True) if self.n > MUTE else (0.0, False)
+        return e, True
 
 
 def run_file(src, dst):

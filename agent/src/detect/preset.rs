@@ -10,8 +10,9 @@ pub enum Preset {
     /// As balanced, and an alert must also be far from the recent mean: below 1, but of lasting
     /// shifts of three deviations it finds less than half.
     Quiet,
-    /// Below 1 over the first 50,000 readings, more in the first 2,000, and finds shifts: small
-    /// novelties add up, and a series that alerts often raises its own threshold.
+    /// Below 1 over the first 50,000 readings, more in the first 600, and finds shifts: small
+    /// novelties add up, a series that alerts often raises its own threshold, and one that is young
+    /// alerts only of what is far from its recent mean.
     #[default]
     Calm,
 }

@@ -18,23 +18,29 @@ impl Recent {
     /// Takes a value; how many deviations it was from the mean before it.
     pub fn step(&mut self, value: f64) -> f64 {
         self.count = self.count.saturating_add(1);
-        if self.count == 1 {
-            self.mean = value;
-            return 0.0;
-        }
-        let distance = value - self.mean;
-        let deviation = self.variance.sqrt();
-        // While there are few, each counts the same.
-        let weight = WEIGHT.max(1.0 / f64::from(self.count));
-        self.mean += weight * distance;
-        self.variance = (1.0 - weight) * (self.variance + weight * distance * distance);
-        if deviation > 0.0 {
-            distance / deviation
-        } else if distance == 0.0 {
-            0.0
-        } else {
-            f64::INFINITY.copysign(distance)
-        }
+        follow(&mut self.mean, &mut self.variance, self.count, value)
+    }
+}
+
+/// Moves a mean and a variance towards their `count`th value; how many deviations it was from the
+/// mean before it.
+pub(super) fn follow(mean: &mut f64, variance: &mut f64, count: u32, value: f64) -> f64 {
+    if count == 1 {
+        *mean = value;
+        return 0.0;
+    }
+    let distance = value - *mean;
+    let deviation = variance.sqrt();
+    // While there are few, each counts the same.
+    let weight = WEIGHT.max(1.0 / f64::from(count));
+    *mean += weight * distance;
+    *variance = (1.0 - weight) * (*variance + weight * distance * distance);
+    if deviation > 0.0 {
+        distance / deviation
+    } else if distance == 0.0 {
+        0.0
+    } else {
+        f64::INFINITY.copysign(distance)
     }
 }
 

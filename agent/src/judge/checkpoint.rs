@@ -17,7 +17,7 @@ use bytes::{Buf, BufMut};
 use std::sync::Arc;
 use tributary_protocol::ids::BufferId;
 
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 
 /// Why bytes are no checkpoint of this stage.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
