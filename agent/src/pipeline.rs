@@ -279,8 +279,10 @@ async fn start_stages(
     let deadline = settings.drain_deadline;
     let (sealed, sealed_in) = mpsc::channel(tributary_uplink::limits::SEALED_QUEUE);
     let give_up = Arc::new(AtomicBool::new(false));
-    let config = seal_config(&settings, storage.present, &give_up);
-    let stores = storage.stores;
+    let (config, stores) = (
+        seal_config(&settings, storage.present, &give_up),
+        storage.stores,
+    );
     let (refuse, letters) = (stores.spool.refuse_new(), stores.dead.reader().clone());
     // What is replayed ends here, before anything of this life is in the log.
     let judging = Waiting::new(storage.judge, &stores, &config);
@@ -302,8 +304,8 @@ async fn start_stages(
     let judged = Waiting::start(judging, &mut stages, tap, &wal.queue, publish::alerts(&hub));
     // Ends the sources when the agent is told to stop, or can't go on.
     let listening = stop.child_token();
-    let desk = Desk::new(hub.clone(), wal.queue.clone());
-    answer_commands(&mut stages, &settings.data_dir, (putter, desk), &stop);
+    let answers = (putter, Desk::new(hub.clone(), wal.queue.clone()));
+    answer_commands(&mut stages, &settings.data_dir, answers, &stop);
     stages.spawn(listen(sources, wal.queue, listening.clone(), deadline));
     stages.spawn(give_up_after(stop, deadline, give_up));
     let sealing = Sealing {

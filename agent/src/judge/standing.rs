@@ -56,8 +56,8 @@ impl Standings {
         Some(standing)
     }
 
-    /// Notes that somebody has seen one: where it stands, and whether it is the present state there,
-    /// if it stands and nobody had seen it.
+    /// Notes that somebody has seen one: where it stands, and whether it is the present state
+    /// there, if it stands and nobody had seen it.
     pub fn acknowledge(&mut self, id: AlertId) -> Option<(&str, &str, &Standing, bool)> {
         const RAISED: &str = "\"state\":\"raised\"";
         for ((device, metric), all) in &mut self.by_series {
