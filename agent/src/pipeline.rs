@@ -40,7 +40,6 @@ use std::time::Duration;
 use storage::Storage;
 #[cfg(test)]
 pub(crate) use storage::greatest_life_seen;
-use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -308,15 +307,7 @@ async fn start_stages(
     answer_commands(&mut stages, &settings.data_dir, answers, &stop);
     stages.spawn(listen(sources, wal.queue, listening.clone(), deadline));
     stages.spawn(give_up_after(stop, deadline, give_up));
-    let sealing = Sealing {
-        stage,
-        replay,
-        committed: wal.committed,
-        judged,
-        sessions,
-        clock: Clock::new(),
-        handle: Handle::current(),
-    };
+    let sealing = Sealing::new((stage, replay), (wal.committed, judged), sessions);
     stages.spawn_blocking(move || sealing.run_to_end(&storage.damage, &listening));
     stages.spawn(forward(
         settings.uplink,

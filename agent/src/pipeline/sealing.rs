@@ -16,16 +16,16 @@ use tributary_protocol::ids::BufferId;
 
 /// Everything that the thread has.
 pub(super) struct Sealing {
-    pub stage: SealStage,
+    stage: SealStage,
     /// What the log held before this life.
-    pub replay: Replay,
-    pub committed: mpsc::Receiver<CommittedFrame>,
+    replay: Replay,
+    committed: mpsc::Receiver<CommittedFrame>,
     /// What the judging stage says; ends behind its last checkpoint.
-    pub judged: mpsc::Receiver<FromJudge>,
+    judged: mpsc::Receiver<FromJudge>,
     /// Told what sessions the log knows of.
-    pub sessions: Sessions,
-    pub clock: Clock,
-    pub handle: Handle,
+    sessions: Sessions,
+    clock: Clock,
+    handle: Handle,
 }
 
 enum Next {
@@ -36,6 +36,23 @@ enum Next {
 }
 
 impl Sealing {
+    /// The stage, what is replayed to it, what it takes from then on, and who hears of sessions.
+    pub fn new(
+        (stage, replay): (SealStage, Replay),
+        (committed, judged): (mpsc::Receiver<CommittedFrame>, mpsc::Receiver<FromJudge>),
+        sessions: Sessions,
+    ) -> Self {
+        Self {
+            stage,
+            replay,
+            committed,
+            judged,
+            sessions,
+            clock: Clock::new(),
+            handle: Handle::current(),
+        }
+    }
+
     /// Runs; when it can't go on, nothing that comes could be sealed, and the listener ends.
     pub fn run_to_end(mut self, damage: &[Damage], listening: &CancellationToken) -> Ended {
         let ended = self.run(damage);

@@ -17,6 +17,7 @@ use std::pin::pin;
 use std::process::ExitCode;
 use tokio_util::sync::CancellationToken;
 use tributary_agent::decode::Rules;
+use tributary_agent::detect;
 use tributary_uplink::authority;
 
 /// The line that makes a child end in order.
@@ -82,7 +83,7 @@ pub fn run(arguments: ChildArguments) -> anyhow::Result<ExitCode> {
         mqtt: arguments.mqtt,
         console: arguments.console,
         decode: Rules::builtin(),
-        detect: machine::demo_detection(),
+        detect: detect::Settings::default(),
         brokers: Vec::new(),
     };
     match arguments.role {

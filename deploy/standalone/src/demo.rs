@@ -135,7 +135,7 @@ async fn demo(arguments: DemoArguments) -> anyhow::Result<ExitCode> {
         mqtt: port("MQTT", defaults.mqtt)?,
         console: port("HTTP", defaults.console)?,
         decode: defaults.decode,
-        detect: machine::demo_detection(),
+        detect: defaults.detect,
         brokers: defaults.brokers,
     };
     let outcome = match arguments.chaos {

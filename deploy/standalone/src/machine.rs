@@ -9,7 +9,6 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use tokio_util::sync::CancellationToken;
-use tributary_agent::detect::{self, Preset};
 use tributary_agent::pipeline::{self, Agent, StartError};
 use tributary_agent::source::{ListenerConfig, ListenerError};
 use tributary_agent::spool::SpoolConfig;
@@ -99,14 +98,6 @@ pub async fn start_aggregator(
 }
 
 const AGENT_NAME: &str = "standalone";
-
-/// What judges the demo's readings: the preset that says least of series that are a minute old.
-pub fn demo_detection() -> detect::Settings {
-    detect::Settings {
-        preset: Preset::Quiet,
-        ..detect::Settings::default()
-    }
-}
 
 /// Starts the agent alone, sending to `uplink`.
 pub async fn start_agent(
