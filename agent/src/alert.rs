@@ -11,6 +11,9 @@ use std::str::FromStr;
 /// The topics that alerts are published to begin so.
 pub const TOPIC_PREFIX: &str = "tributary/alerts/";
 const SCHEMA: u8 = 1;
+/// 0001-01-01, and the end of 9999: µs since 1970.
+const YEAR_1: i64 = -62_135_596_800_000_000;
+const YEAR_9999: i64 = 253_402_300_799_999_999;
 
 /// Which alert it is: the same reading judged again, in a replay or after a restart, has the same
 /// one, and nothing else has.
@@ -189,7 +192,8 @@ impl Serialize for Span {
 }
 
 fn as_text<S: Serializer>(time_us: &i64, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&rfc3339_micros(*time_us))
+    // RFC 3339 has four digits of the year.
+    serializer.serialize_str(&rfc3339_micros((*time_us).clamp(YEAR_1, YEAR_9999)))
 }
 
 /// One alert.
@@ -199,6 +203,8 @@ pub struct Alert {
     pub id: AlertId,
     /// How it stands.
     pub state: AlertState,
+    /// The first alert of those of this device that followed each other within a minute.
+    pub incident: AlertId,
     /// What kind.
     pub kind: AlertKind,
     /// What publishes; `$agent` in a summary.
@@ -363,6 +369,7 @@ mod tests {
         let alert = Alert {
             id: AlertId(0x5f0c_6a1e_9b3d_4728_8ac1_d2e3_f405_1627_u128.to_be_bytes()),
             state: AlertState::Raised,
+            incident: AlertId(0x5f0c_6a1e_9b3d_4728_8ac1_d2e3_f405_1627_u128.to_be_bytes()),
             kind: AlertKind::Event,
             device: "plant-1/pump-0007".to_owned(),
             metric: "temperature".to_owned(),

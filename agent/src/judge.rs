@@ -11,6 +11,7 @@ mod kept;
 mod recent;
 mod watched;
 
+mod incidents;
 mod standing;
 mod storm;
 

@@ -200,17 +200,17 @@ impl Detection {
     /// Reads `[detect]` once more. When anything in the file is wrong, what holds goes on.
     async fn read_again(&mut self, path: Option<&Path>) {
         let wanted = match Config::load(path) {
-            Ok(config) => config.detect,
+            // Whether anything is judged is said at the start.
+            Ok(config) => tributary_agent::detect::Settings {
+                enabled: self.present.enabled,
+                ..config.detect
+            },
             Err(error) => {
                 tracing::error!("readings are judged as before: {error}");
                 return;
             }
         };
         if wanted == self.present {
-            return;
-        }
-        if wanted.enabled && !self.present.enabled {
-            tracing::warn!("detection begins with the next start of the agent");
             return;
         }
         if self.rejudge.by(&wanted).await {
@@ -268,7 +268,13 @@ fn run(settings: Settings, config: &Config, path: Option<&Path>) -> anyhow::Resu
                     _ = interrupt.recv() => break None,
                     _ = hang_up.recv() => {
                         reload.now();
-                        detection.read_again(path).await;
+                        // While storage takes nothing this waits, and ends with the agent.
+                        tokio::select! {
+                            () = detection.read_again(path) => {}
+                            _ = terminate.recv() => break None,
+                            _ = interrupt.recv() => break None,
+                            summary = &mut joined => break Some(summary),
+                        }
                     }
                     summary = &mut joined => break Some(summary),
                 }

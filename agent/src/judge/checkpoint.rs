@@ -1,5 +1,6 @@
 //! What the stage knows at one place of the log, as bytes: versioned, total on arbitrary ones.
 
+use super::incidents::Incidents;
 use super::series::Series;
 use super::standing::Standings;
 use super::storm::Storm;
@@ -100,6 +101,7 @@ impl Series {
         out.put_i64_le(self.greatest_time);
         self.storm.write(out);
         self.standings.write(out);
+        self.incidents.write(out);
         self.watched.write(out);
         self.times
             .write_checkpoint(out, &|device| self.watched.device_name(device));
@@ -120,6 +122,7 @@ impl Series {
         series.greatest_time = input.try_get_i64_le().map_err(|_| field("greatest time"))?;
         series.storm = Storm::read(input).ok_or(field("storm"))?;
         series.standings = Standings::read(input).ok_or(field("alerts"))?;
+        series.incidents = Incidents::read(input).ok_or(field("incidents"))?;
         let most = series.settings.series_max;
         series.watched = Watched::read(most, input).ok_or(field("series"))?;
         let (watched, time) = (&series.watched, series.settings.time);

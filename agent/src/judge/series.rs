@@ -1,6 +1,7 @@
 //! What is said about readings: by the detectors of their series, by rules, and in windows. Told
 //! readings in the order of the log, and the time by it.
 
+use super::incidents::Incidents;
 use super::standing::Standings;
 use super::storm::Storm;
 use super::tell::{self, Moment};
@@ -58,6 +59,7 @@ pub(super) struct Series {
     pub(super) groups: GroupEngine,
     pub(super) storm: Storm,
     pub(super) standings: Standings,
+    pub(super) incidents: Incidents,
     /// The greatest received time of a clock that was trusted.
     pub(super) greatest_time: i64,
     pub(super) counts: Counts,
@@ -106,6 +108,7 @@ impl Series {
             settings,
             storm: Storm::default(),
             standings: Standings::default(),
+            incidents: Incidents::default(),
             greatest_time: 0,
             counts: Counts::default(),
             told: 0,

@@ -17,6 +17,8 @@ pub struct Standing {
     pub detector: Box<str>,
     /// Which.
     pub id: AlertId,
+    /// The incident that it is part of.
+    pub incident: AlertId,
     /// Its score.
     pub score: f64,
     /// Its JSON, as it was raised.
@@ -104,6 +106,7 @@ impl Standings {
                 write_text(metric, out);
                 write_text(&standing.detector, out);
                 out.put_slice(&standing.id.0);
+                out.put_slice(&standing.incident.0);
                 out.put_f64_le(standing.score);
                 write_text(&standing.json, out);
             }
@@ -117,10 +120,12 @@ impl Standings {
             let (device, metric) = (read_text(input)?, read_text(input)?);
             let detector = read_text(input)?.into();
             let (id, rest) = input.split_first_chunk()?;
+            let (incident, rest) = rest.split_first_chunk()?;
             *input = rest;
             let standing = Standing {
                 detector,
                 id: AlertId(*id),
+                incident: AlertId(*incident),
                 score: input.try_get_f64_le().ok()?,
                 json: read_text(input)?.into(),
             };

@@ -85,20 +85,23 @@ impl Series {
             text: sentence(&name, (seen.sample.value, seen.unit), judged.part),
             ..blank(seen, moment)
         };
-        self.tell_raised(&alert, seen.meta, moment.origin, said);
+        self.tell_raised(alert, seen.meta, moment, said);
     }
 
-    fn tell_raised(&mut self, alert: &Alert, meta: Meta, origin: Origin, said: &mut Vec<Said>) {
+    fn tell_raised(&mut self, alert: Alert, meta: Meta, moment: Moment, said: &mut Vec<Said>) {
+        let incident = self.incidents.of(&alert.device, moment.received, alert.id);
+        let alert = &Alert { incident, ..alert };
         let spoken = Spoken::new(alert, meta, true);
         let standing = Standing {
             detector: alert.detector.as_str().into(),
             id: alert.id,
             score: alert.score,
+            incident,
             json: spoken.json.as_str().into(),
         };
         self.standings.raise(&alert.device, &alert.metric, standing);
         said.push(Said {
-            origin,
+            origin: moment.origin,
             topic: alert.topic(),
             what: What::Alert(spoken),
         });
@@ -130,6 +133,7 @@ impl Series {
         };
         let alert = Alert {
             id: standing.id,
+            incident: standing.incident,
             state: AlertState::Cleared,
             revision: self.settings.revision(),
             score: standing.score,
@@ -215,7 +219,7 @@ impl Series {
                     // One that stands already was raised by the rule as it was before.
                     self.standings.clear(device, metric, &detector);
                     let alert = self.rule_alert(&event, detector, moment);
-                    self.tell_raised(&alert, meta, moment.origin, said);
+                    self.tell_raised(alert, meta, moment, said);
                 }
                 RuleChange::Raised => {}
                 RuleChange::Cleared => {
@@ -224,6 +228,7 @@ impl Series {
                     };
                     let alert = Alert {
                         id: standing.id,
+                        incident: standing.incident,
                         state: AlertState::Cleared,
                         ..self.rule_alert(&event, detector, moment)
                     };
@@ -252,11 +257,12 @@ impl Series {
                 if self.admits(moment, (device, metric)) {
                     self.standings.clear(device, metric, &detector);
                     let alert = self.state_alert(&event, detector, moment);
-                    self.tell_raised(&alert, meta, moment.origin, said);
+                    self.tell_raised(alert, meta, moment, said);
                 }
             } else if let Some(standing) = self.standings.clear(device, metric, &detector) {
                 let alert = Alert {
                     id: standing.id,
+                    incident: standing.incident,
                     state: AlertState::Cleared,
                     text: format!("{device}: {metric} is in its usual state again"),
                     ..self.state_alert(&event, detector, moment)
@@ -283,6 +289,7 @@ impl Series {
         });
         Alert {
             id: AlertId::new(&self.storage, &cause),
+            incident: AlertId([0; 16]),
             state: AlertState::Raised,
             kind: AlertKind::State,
             device: device.into(),
@@ -317,6 +324,7 @@ impl Series {
         };
         Alert {
             id: AlertId::new(&self.storage, &cause),
+            incident: AlertId([0; 16]),
             state: AlertState::Raised,
             kind: AlertKind::Rule,
             device: event.device.to_string(),
@@ -343,6 +351,7 @@ impl Series {
 fn blank(seen: &Seen<'_>, moment: Moment) -> Alert {
     Alert {
         id: AlertId([0; 16]),
+        incident: AlertId([0; 16]),
         state: AlertState::Raised,
         kind: AlertKind::Event,
         device: seen.device.into(),
@@ -377,8 +386,10 @@ pub(super) fn summary(storage: &[u8], counted: &Counted, moment: Moment) -> Said
         earlier: 0,
     };
     let alerts = counted.alerts;
+    let id = AlertId::new(storage, &cause);
     let alert = Alert {
-        id: AlertId::new(storage, &cause),
+        id,
+        incident: id,
         state: AlertState::Raised,
         kind: AlertKind::Summary,
         device: device.into(),

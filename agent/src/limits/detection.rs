@@ -110,6 +110,8 @@ pub const ALERT_AROUND_MAX: usize = 16;
 pub const ALERTS_BURST_MAX: u64 = 200;
 /// Alerts a second that are sent one by one for as long as it lasts.
 pub const ALERTS_PER_SECOND_MAX: u64 = 20;
+/// Devices whose alerts of the last minute are one incident.
+pub const INCIDENTS_MAX: usize = 4_096;
 /// Alerts that stand, and are said to be over once they are.
 pub const STANDING_MAX: usize = 32_768;
 /// Names in a summary.
@@ -118,6 +120,8 @@ pub const STORM_NAMES_MAX: usize = 8;
 pub const ALERT_BYTES_MAX: usize = 16 * 1024;
 /// Alerts told with one message; beyond, they are counted in a summary, or cleared later.
 pub const MESSAGE_ALERTS_MAX: usize = 32;
+/// Bytes of messages that come while the judging stage replays the log, and wait for it.
+pub const EARLY_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// What the judging stage has for the sealing stage: alerts of a message, or a checkpoint.
 pub const JUDGED_QUEUE: usize = 256;
 /// The same, where it waits until its message is durable.

@@ -4,16 +4,20 @@
 use super::clock::Clock;
 use super::{Ended, replay};
 use crate::judge::{Judge, Said, What, time_record};
-use crate::limits::{CHECKPOINT_SHARE, CHECKPOINT_WAL_BYTES, JUDGED_QUEUE};
+use crate::limits::{CHECKPOINT_SHARE, CHECKPOINT_WAL_BYTES, EARLY_BYTES_MAX, JUDGED_QUEUE};
 use crate::seal::{Ask, Asks, FromJudge, IDLE_WAIT, Origin, SealConfig, Stores};
-use crate::wal::{Queue, RecordKind, Replay, Tap};
+use crate::wal::{Batch, Queue, RecordKind, Replay, Tap};
 use metrics::{counter, gauge, histogram};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::{error, info};
 use tributary_journal::LogError;
 use tributary_protocol::ids::{BufferId, Lane};
+
+/// Records of a replay between two looks at what comes meanwhile.
+const EARLY_EVERY: u64 = 256;
 
 /// Publishes the present state of a topic.
 pub(super) type Publish = Box<dyn Fn(&str, &str) + Send>;
@@ -61,6 +65,8 @@ impl Waiting {
             publish,
             judged,
             clock: Clock::new(),
+            early: Vec::new(),
+            early_bytes: 0,
             waiting,
         };
         stages.spawn_blocking(move || {
@@ -79,10 +85,40 @@ struct Judging {
     publish: Publish,
     judged: mpsc::Sender<FromJudge>,
     clock: Clock,
+    /// What was handed to the log while what it held before was replayed.
+    early: Vec<Arc<Batch>>,
+    early_bytes: usize,
 }
 
 /// Nobody takes what is said any more.
 struct Gone;
+
+/// Where the stage is in this life's log.
+struct Live {
+    origin: Origin,
+    said: Vec<Said>,
+    /// Bytes since the last checkpoint.
+    bytes_since: u64,
+}
+
+/// What was said about time passing.
+struct Ticking {
+    /// A record that says so is on its way through the log.
+    under_way: bool,
+    /// What the last one was due for, and when it was written, if there was room.
+    last: Option<i64>,
+    at: Instant,
+}
+
+impl Default for Ticking {
+    fn default() -> Self {
+        Self {
+            under_way: false,
+            last: None,
+            at: Instant::now(),
+        }
+    }
+}
 
 impl Judging {
     /// Runs until the log's queue is closed and everything in it is judged.
@@ -111,6 +147,9 @@ impl Judging {
                 .judge
                 .replayed(&step, self.clock.now().wall, &mut said);
             records += 1;
+            if records.is_multiple_of(EARLY_EVERY) {
+                self.take_early();
+            }
             if self.tell(&mut said, None).is_err() {
                 return Ok(Err(Gone));
             }
@@ -119,42 +158,51 @@ impl Judging {
         Ok(Ok(()))
     }
 
+    /// Lets messages go on their way that come during a replay: the room that they take in the
+    /// log's queue is for what is not durable.
+    fn take_early(&mut self) {
+        let mut tapped = Vec::new();
+        if self.early_bytes < EARLY_BYTES_MAX {
+            self.tap.take(Duration::ZERO, &mut tapped);
+        }
+        for tapped in tapped {
+            self.early_bytes += tapped.len_bytes();
+            self.early.push(tapped.into_batch());
+        }
+    }
+
     fn live(&mut self) -> Result<(), Gone> {
-        let mut origin = Origin {
-            buffer: self.waiting.present,
-            number: 0,
+        let mut at = Live {
+            origin: Origin {
+                buffer: self.waiting.present,
+                number: 0,
+            },
+            said: Vec::new(),
+            bytes_since: 0,
         };
-        let (mut tapped, mut said) = (Vec::new(), Vec::new());
-        let (mut bytes_since, mut due) = (0_u64, 0_u64);
-        let mut ticked = None;
-        let mut measured = Instant::now();
+        let mut ticking = Ticking::default();
+        for batch in std::mem::take(&mut self.early) {
+            self.batch(&batch, &mut at, &mut ticking)?;
+        }
+        let mut tapped = Vec::new();
+        let (mut due, mut measured) = (0_u64, Instant::now());
         loop {
-            let wait = self.wait();
+            let wait = self.wait(&ticking);
             if !self.tap.take(wait, &mut tapped) {
                 break;
             }
-            let now = self.clock.now().wall;
             for batch in tapped.drain(..) {
-                for (kind, bytes) in batch.iter() {
-                    self.waiting
-                        .judge
-                        .record(origin, kind, bytes, now, &mut said);
-                    origin.number += 1;
-                    bytes_since += bytes.len() as u64;
-                    if !said.is_empty() {
-                        self.tell(&mut said, Some(now))?;
-                    }
-                }
+                self.batch(&batch, &mut at, &mut ticking)?;
             }
-            self.tick(&mut ticked);
+            self.tick(&mut ticking);
             let is_wanted = match self.waiting.asks.take() {
                 Ask::No => false,
-                Ask::Useful => bytes_since >= due,
-                Ask::Urgent => bytes_since > 0,
+                Ask::Useful => at.bytes_since >= due,
+                Ask::Urgent => at.bytes_since > 0,
             };
             if is_wanted {
                 due = self.checkpoint()?;
-                bytes_since = 0;
+                at.bytes_since = 0;
             }
             if measured.elapsed() >= IDLE_WAIT {
                 self.measure();
@@ -165,24 +213,44 @@ impl Judging {
         self.checkpoint().map(|_| ())
     }
 
-    fn wait(&mut self) -> Duration {
+    fn batch(&mut self, batch: &Batch, at: &mut Live, ticking: &mut Ticking) -> Result<(), Gone> {
+        let now = self.clock.now().wall;
+        for (kind, bytes) in batch.iter() {
+            let judge = &mut self.waiting.judge;
+            judge.record(at.origin, kind, bytes, now, &mut at.said);
+            ticking.under_way &= kind != RecordKind::Tick.code();
+            at.origin.number += 1;
+            at.bytes_since += bytes.len() as u64;
+            if !at.said.is_empty() {
+                self.tell(&mut at.said, Some(now))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn wait(&mut self, ticking: &Ticking) -> Duration {
         let due = self.waiting.judge.poll_timeout();
+        let is_new = |due: &i64| !ticking.under_way && ticking.last != Some(*due);
+        let due = due.filter(is_new);
         let us = due.map(|at| at.saturating_sub(self.clock.now().wall).max(0));
         let due = us.map(|us| Duration::from_micros(us.unsigned_abs()));
         due.map_or(IDLE_WAIT, |due| due.min(IDLE_WAIT))
     }
 
-    /// Has the log say that time has passed, once for each time that is due.
-    fn tick(&mut self, ticked: &mut Option<i64>) {
+    /// Has the log say that time has passed: one record at a time, and for what is still due
+    /// behind it only another after a pause. While storage takes nothing, room is for messages.
+    fn tick(&mut self, ticking: &mut Ticking) {
         let now = self.clock.now().wall;
         let due = self.waiting.judge.poll_timeout().filter(|due| *due <= now);
-        if due.is_none() || due == *ticked {
+        let is_again = due == ticking.last && ticking.at.elapsed() < IDLE_WAIT;
+        if due.is_none() || ticking.under_way || is_again {
             return;
         }
+        (ticking.last, ticking.at) = (due, Instant::now());
         let tick = time_record(RecordKind::Tick, now);
         if let Some(room) = self.queue.try_room(tick.len_bytes()) {
             self.queue.push(tick, room);
-            *ticked = due;
+            ticking.under_way = true;
         }
     }
 
@@ -239,9 +307,9 @@ impl Judging {
         let due = (body.len() as u64 * CHECKPOINT_SHARE)
             .max(CHECKPOINT_WAL_BYTES)
             .min(self.waiting.checkpoint_bytes_max);
+        self.waiting.asks.answered();
         self.send(FromJudge::Checkpoint { at, body })?;
-        // Asked for more often than that only at a start and an end.
-        Ok(due / 2)
+        Ok(due)
     }
 
     fn measure(&self) {

@@ -149,6 +149,13 @@ pub struct Tap {
 #[derive(Debug)]
 pub struct Tapped(Held);
 
+impl Tapped {
+    /// The batch alone; the room that it takes is given back, once it is durable.
+    pub fn into_batch(self) -> Arc<Batch> {
+        self.0.0
+    }
+}
+
 impl std::ops::Deref for Tapped {
     type Target = Batch;
 

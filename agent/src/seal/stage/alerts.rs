@@ -20,6 +20,9 @@ pub struct JudgeStore {
 #[derive(Clone, Debug, Default)]
 pub struct Asks(Arc<AtomicU8>);
 
+/// A checkpoint is on its way.
+const UNDER_WAY: u8 = 16;
+
 /// How much it would.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[repr(u8)]
@@ -35,11 +38,25 @@ pub enum Ask {
 impl Asks {
     /// What was asked for since this was called last.
     pub fn take(&self) -> Ask {
-        match self.0.swap(Ask::No as u8, Ordering::Relaxed) {
+        let taken = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |ask| {
+                (ask < UNDER_WAY).then_some(Ask::No as u8)
+            });
+        match taken.unwrap_or(0) {
             0 => Ask::No,
             1 => Ask::Useful,
             _ => Ask::Urgent,
         }
+    }
+
+    /// One is on its way: nobody asks for another until it is kept.
+    pub fn answered(&self) {
+        self.0.store(UNDER_WAY, Ordering::Relaxed);
+    }
+
+    fn kept(&self) {
+        self.0.store(Ask::No as u8, Ordering::Relaxed);
     }
 
     fn ask(&self, ask: Ask) {
@@ -112,6 +129,7 @@ impl SealStage {
         };
         let room = body.len() as u64 + body.len() as u64 / 4;
         store.checkpoints.prepare(room.max(CHECKPOINT_ROOM_BYTES));
+        store.asks.kept();
         match store.checkpoints.write(body) {
             Ok(_) => store.older = store.newest.replace(at),
             Err(error) => warn!(%error, "no checkpoint of detection: the log is kept for longer"),
