@@ -125,6 +125,15 @@ pub enum AlertState {
     Cleared,
 }
 
+impl AlertState {
+    /// The state with this place in the order of [`AlertState`].
+    pub fn from_code(code: u8) -> Option<Self> {
+        [Self::Raised, Self::Acknowledged, Self::Cleared]
+            .get(usize::from(code))
+            .copied()
+    }
+}
+
 /// What kind of alert it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]

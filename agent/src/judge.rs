@@ -12,6 +12,7 @@ mod recent;
 mod watched;
 
 mod incidents;
+mod later;
 mod standing;
 mod storm;
 
@@ -317,6 +318,7 @@ impl Judge {
             origin,
             received,
             now,
+            reading: (0, 0),
         }
     }
 

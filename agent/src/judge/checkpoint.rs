@@ -1,6 +1,7 @@
 //! What the stage knows at one place of the log, as bytes: versioned, total on arbitrary ones.
 
 use super::incidents::Incidents;
+use super::later::Later;
 use super::series::Series;
 use super::standing::Standings;
 use super::storm::Storm;
@@ -102,6 +103,7 @@ impl Series {
         self.storm.write(out);
         self.standings.write(out);
         self.incidents.write(out);
+        self.later.write(out);
         self.watched.write(out);
         self.times
             .write_checkpoint(out, &|device| self.watched.device_name(device));
@@ -123,6 +125,7 @@ impl Series {
         series.storm = Storm::read(input).ok_or(field("storm"))?;
         series.standings = Standings::read(input).ok_or(field("alerts"))?;
         series.incidents = Incidents::read(input).ok_or(field("incidents"))?;
+        series.later = Later::read(input).ok_or(field("what is owed"))?;
         let most = series.settings.series_max;
         series.watched = Watched::read(most, input).ok_or(field("series"))?;
         let (watched, time) = (&series.watched, series.settings.time);

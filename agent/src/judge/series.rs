@@ -2,6 +2,7 @@
 //! readings in the order of the log, and the time by it.
 
 use super::incidents::Incidents;
+use super::later::Later;
 use super::standing::Standings;
 use super::storm::Storm;
 use super::tell::{self, Moment};
@@ -60,6 +61,9 @@ pub(super) struct Series {
     pub(super) storm: Storm,
     pub(super) standings: Standings,
     pub(super) incidents: Incidents,
+    pub(super) later: Later,
+    /// The received time of the record at hand.
+    pub(super) received: i64,
     /// The greatest received time of a clock that was trusted.
     pub(super) greatest_time: i64,
     pub(super) counts: Counts,
@@ -109,6 +113,8 @@ impl Series {
             storm: Storm::default(),
             standings: Standings::default(),
             incidents: Incidents::default(),
+            later: Later::default(),
+            received: 0,
             greatest_time: 0,
             counts: Counts::default(),
             told: 0,
@@ -132,6 +138,7 @@ impl Series {
         let steady = self.windows.poll_timeout();
         let windows = steady.map(|steady| self.times.received_at(steady));
         let due = [
+            self.later_due(self.received),
             self.storm.poll_timeout(),
             self.rules.poll_timeout(),
             windows,
@@ -178,7 +185,8 @@ impl Series {
 
     /// The log has come to this time: before the readings of a message, and with a tick.
     pub fn pass(&mut self, moment: Moment, said: &mut Vec<Said>) {
-        self.told = 0;
+        (self.told, self.received) = (0, moment.received);
+        self.tell_later(moment, said);
         let synchronised = (CLOCK_SANE_FROM_US..CLOCK_SANE_BELOW_US).contains(&moment.received);
         let steady = self.times.at(&Gateway {
             received_time: moment.received,
@@ -283,9 +291,16 @@ impl Series {
         let (place, sample) = (seen.place(), &seen.sample);
         self.windows
             .step(&place, sample, &verdict.progress, &mut self.aggregates);
+        let watch = self.watched.watch(seen.at.series);
+        let same = watch.filter(|watch| watch.newest == sample.event_time);
+        let earlier = same.map_or(0, |watch| watch.of_newest.saturating_add(1));
+        let of_reading = Moment {
+            reading: (seen.meta.device_seq.unwrap_or(0), earlier),
+            ..moment
+        };
         let mut events = std::mem::take(&mut self.events);
         self.rules.step(&place, sample, &mut events);
-        self.tell_events(&mut events, moment, said);
+        self.tell_events(&mut events, of_reading, said);
         self.events = events;
         if !sample.late {
             self.judge(seen, moment, said);

@@ -3,7 +3,7 @@
 
 use super::kept::{read_text, write_text};
 use crate::alert::AlertId;
-use crate::limits::STANDING_MAX;
+use crate::limits::{STANDING_BYTES_MAX, STANDING_MAX};
 use bytes::{Buf, BufMut};
 use std::collections::BTreeMap;
 
@@ -31,12 +31,15 @@ pub struct Standing {
 pub struct Standings {
     by_series: BTreeMap<Key, Vec<Standing>>,
     count: usize,
+    /// Bytes of their JSON, about.
+    bytes: usize,
 }
 
 impl Standings {
     /// Keeps one, which is the only one of its detector there.
     pub fn raise(&mut self, device: &str, metric: &str, standing: Standing) {
-        if self.count < STANDING_MAX {
+        if self.count < STANDING_MAX && self.bytes < STANDING_BYTES_MAX {
+            self.bytes += standing.json.len();
             let of_series = self.by_series.entry((device.into(), metric.into()));
             of_series.or_default().push(standing);
             self.count += 1;
@@ -55,6 +58,7 @@ impl Standings {
             self.by_series.remove(&key);
         }
         self.count -= 1;
+        self.bytes = self.bytes.saturating_sub(standing.json.len());
         Some(standing)
     }
 
@@ -104,11 +108,7 @@ impl Standings {
             for standing in all {
                 write_text(device, out);
                 write_text(metric, out);
-                write_text(&standing.detector, out);
-                out.put_slice(&standing.id.0);
-                out.put_slice(&standing.incident.0);
-                out.put_f64_le(standing.score);
-                write_text(&standing.json, out);
+                standing.write(out);
             }
         }
     }
@@ -118,17 +118,7 @@ impl Standings {
         let mut standings = Self::default();
         for _ in 0..input.try_get_u32_le().ok()? {
             let (device, metric) = (read_text(input)?, read_text(input)?);
-            let detector = read_text(input)?.into();
-            let (id, rest) = input.split_first_chunk()?;
-            let (incident, rest) = rest.split_first_chunk()?;
-            *input = rest;
-            let standing = Standing {
-                detector,
-                id: AlertId(*id),
-                incident: AlertId(*incident),
-                score: input.try_get_f64_le().ok()?,
-                json: read_text(input)?.into(),
-            };
+            let standing = Standing::read(input)?;
             standings.raise(device, metric, standing);
         }
         Some(standings)

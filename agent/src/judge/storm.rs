@@ -1,12 +1,14 @@
 //! A summary instead of a storm: so many alerts are sent one by one, the rest is counted. Told the
 //! time, which is that of the log.
 
-use crate::limits::{ALERTS_BURST_MAX, ALERTS_PER_SECOND_MAX, STORM_NAMES_MAX};
+use crate::alert::Severity;
+use crate::limits::{ALERTS_BURST_MAX, ALERTS_CRITICAL, ALERTS_PER_SECOND_MAX, STORM_NAMES_MAX};
 use bytes::{Buf, BufMut};
 
 /// What one alert costs.
 const ALERT: u64 = 1_000_000;
 const FULL: u64 = ALERTS_BURST_MAX * ALERT;
+const KEPT: u64 = ALERTS_CRITICAL * ALERT;
 /// Microseconds that a summary counts.
 const SUMMARY_US: i64 = 1_000_000;
 
@@ -40,14 +42,28 @@ impl Default for Storm {
 }
 
 impl Storm {
-    /// Whether an alert of this name is sent, if it may be; otherwise it is counted.
-    pub fn admits(&mut self, now: i64, may_be: bool, name: impl FnOnce() -> String) -> bool {
+    /// Whether there is room for an alert at this time: some is kept for what is critical.
+    pub fn has_room(&mut self, now: i64, severity: Severity) -> bool {
         // A clock that was set back gives nothing, and goes on from there.
         let elapsed = now.saturating_sub(self.at).max(0) as u64;
         self.at = now;
         let more = elapsed.saturating_mul(ALERTS_PER_SECOND_MAX);
         self.left = self.left.saturating_add(more).min(FULL);
-        if may_be && self.left >= ALERT {
+        let kept = match severity {
+            Severity::Critical => 0,
+            Severity::Info | Severity::Warning => KEPT,
+        };
+        self.left >= kept + ALERT
+    }
+
+    /// Whether an alert of this name is sent, if it may be; otherwise it is counted.
+    pub fn admits(
+        &mut self,
+        now: i64,
+        (severity, may_be): (Severity, bool),
+        name: impl FnOnce() -> String,
+    ) -> bool {
+        if self.has_room(now, severity) && may_be {
             self.left -= ALERT;
             return true;
         }
@@ -59,6 +75,11 @@ impl Storm {
             self.counted.names.push(name());
         }
         false
+    }
+
+    /// An alert is sent that was counted before.
+    pub fn take(&mut self) {
+        self.left = self.left.saturating_sub(ALERT);
     }
 
     /// When a summary is due; `None` while nothing was counted.
@@ -111,24 +132,27 @@ const _: () = assert!(STORM_NAMES_MAX <= u8::MAX as usize);
 mod tests {
     use super::*;
 
+    const ALWAYS: (Severity, bool) = (Severity::Warning, true);
+
     #[test]
     fn a_burst_is_sent_and_the_rest_is_one_summary_a_second() {
         let mut storm = Storm::default();
         let name = || "a b".to_owned();
-        let sent = (0..1_000).filter(|_| storm.admits(0, true, name)).count() as u64;
-        assert_eq!(sent, ALERTS_BURST_MAX);
+        let sent = (0..1_000).filter(|_| storm.admits(0, ALWAYS, name)).count() as u64;
+        assert_eq!(sent, ALERTS_BURST_MAX - ALERTS_CRITICAL);
         assert_eq!(storm.summary(SUMMARY_US - 1), None);
         let counted = storm.summary(SUMMARY_US).unwrap();
-        assert_eq!(counted.alerts, 1_000 - ALERTS_BURST_MAX);
+        assert_eq!(counted.alerts, 1_000 - sent);
+        assert!(storm.has_room(0, Severity::Critical), "some is kept for it");
         assert_eq!(counted.names.len(), STORM_NAMES_MAX);
         assert_eq!(storm.poll_timeout(), None);
         let sent = (0..1_000)
-            .filter(|_| storm.admits(SUMMARY_US, true, name))
+            .filter(|_| storm.admits(SUMMARY_US, ALWAYS, name))
             .count() as u64;
         assert_eq!(sent, ALERTS_PER_SECOND_MAX);
         // A clock that goes back gives nothing, and what it counts from there does.
-        assert!(!storm.admits(0, true, name));
-        assert!(storm.admits(SUMMARY_US / 10, true, name));
+        assert!(!storm.admits(0, ALWAYS, name));
+        assert!(storm.admits(SUMMARY_US / 10, ALWAYS, name));
         let mut bytes = Vec::new();
         storm.write(&mut bytes);
         assert_eq!(Storm::read(&mut bytes.as_slice()), Some(storm));

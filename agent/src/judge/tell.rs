@@ -18,6 +18,9 @@ pub(super) const SERIES: &str = "series";
 /// Whose alerts summaries are.
 const AGENT: (&str, &str) = ("$agent", "alerts");
 
+/// How often it is looked whether there is room for alerts that wait for some.
+const OWED_US: i64 = 250_000;
+
 /// Where the log is, and what time it is.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Moment {
@@ -27,6 +30,9 @@ pub(super) struct Moment {
     pub received: i64,
     /// When it is judged, by the gateway's clock now.
     pub now: i64,
+    /// The number that the device gave the reading at hand, and how many of its series had its
+    /// time before: what tells apart what rules say of one time.
+    pub reading: (i64, u32),
 }
 
 impl Series {
@@ -35,14 +41,80 @@ impl Series {
     }
 
     /// Whether an alert is told, which it is then.
-    fn admits(&mut self, moment: Moment, (device, metric): (&str, &str)) -> bool {
+    fn admits(
+        &mut self,
+        moment: Moment,
+        (device, metric): (&str, &str),
+        severity: Severity,
+    ) -> bool {
         let may = self.may_tell();
         let name = || format!("{device} {metric}");
-        let admitted = self.storm.admits(moment.received, may, name);
+        let admitted = self.storm.admits(moment.received, (severity, may), name);
         self.told += usize::from(admitted);
         self.counts.raised += u64::from(admitted);
         self.counts.held_back += u64::from(!admitted);
         admitted
+    }
+
+    /// When there will be something to tell that waits: received time.
+    pub(super) fn later_due(&self, now: i64) -> Option<i64> {
+        let owed = self.later.gravest().map(|_| now.saturating_add(OWED_US));
+        let now = self.later.is_waiting().then_some(now);
+        now.or(owed)
+    }
+
+    /// Tells what waited, as far as this record may.
+    pub(super) fn tell_later(&mut self, moment: Moment, said: &mut Vec<Said>) {
+        while self.may_tell()
+            && let Some(waited) = self.later.next(moment.origin)
+        {
+            self.told += 1;
+            said.push(waited);
+        }
+        while self.may_tell()
+            && let Some(severity) = self.later.gravest()
+            && self.storm.has_room(moment.received, severity)
+            && let Some((device, metric, owed)) = self.later.take_gravest()
+        {
+            self.storm.take();
+            self.told += 1;
+            self.counts.raised += 1;
+            let spoken = Spoken {
+                device: device.clone(),
+                metric: metric.clone(),
+                meta: owed.meta,
+                state: AlertState::Raised,
+                is_present: true,
+                json: owed.standing.json.to_string(),
+            };
+            self.standings.raise(&device, &metric, owed.standing);
+            said.push(Said {
+                origin: moment.origin,
+                topic: topic_of(&device, &metric),
+                what: What::Alert(spoken),
+            });
+        }
+    }
+
+    /// Raises an alert that stands until it is over: one that there is no room for is told later.
+    fn raise_standing(&mut self, alert: Alert, meta: Meta, moment: Moment, said: &mut Vec<Said>) {
+        let (device, metric) = (alert.device.clone(), alert.metric.clone());
+        // One that stands already was raised by what is configured no more.
+        self.standings.clear(&device, &metric, &alert.detector);
+        if self.admits(moment, (&device, &metric), alert.severity) {
+            self.tell_raised(alert, meta, moment, said);
+            return;
+        }
+        let alert = self.of_incident(alert, moment);
+        let standing = standing_of(&alert, alert.json().into());
+        let names = (&*device, &*metric);
+        self.later.owe(names, (standing, alert.severity), meta);
+    }
+
+    fn of_incident(&mut self, alert: Alert, moment: Moment) -> Alert {
+        let incidents = &mut self.incidents;
+        let incident = incidents.of(&alert.device, moment.received, alert.id);
+        Alert { incident, ..alert }
     }
 
     /// The detector of a series found something.
@@ -54,7 +126,7 @@ impl Series {
         moment: Moment,
         said: &mut Vec<Said>,
     ) {
-        if !self.admits(moment, (seen.device, seen.metric)) {
+        if !self.admits(moment, (seen.device, seen.metric), Severity::Warning) {
             return;
         }
         if let Some(watch) = self.watched.watch(seen.at.series) {
@@ -89,16 +161,9 @@ impl Series {
     }
 
     fn tell_raised(&mut self, alert: Alert, meta: Meta, moment: Moment, said: &mut Vec<Said>) {
-        let incident = self.incidents.of(&alert.device, moment.received, alert.id);
-        let alert = &Alert { incident, ..alert };
-        let spoken = Spoken::new(alert, meta, true);
-        let standing = Standing {
-            detector: alert.detector.as_str().into(),
-            id: alert.id,
-            score: alert.score,
-            incident,
-            json: spoken.json.as_str().into(),
-        };
+        let alert = self.of_incident(alert, moment);
+        let spoken = Spoken::new(&alert, meta, true);
+        let standing = standing_of(&alert, spoken.json.as_str().into());
         self.standings.raise(&alert.device, &alert.metric, standing);
         said.push(Said {
             origin: moment.origin,
@@ -115,7 +180,6 @@ impl Series {
         moment: Moment,
         said: &mut Vec<Said>,
     ) {
-        self.told += 1;
         self.clear_with(seen, text, moment, said, true);
     }
 
@@ -143,9 +207,10 @@ impl Series {
         self.tell_cleared(&alert, seen.meta, is_present, moment.origin, said);
     }
 
-    /// What its topic shows then is the alert that was raised before, if one still stands.
+    /// What its topic shows then is the alert that was raised before, if one still stands. One
+    /// that this record has no room for is told with the next ones.
     fn tell_cleared(
-        &self,
+        &mut self,
         alert: &Alert,
         meta: Meta,
         is_present: bool,
@@ -155,13 +220,16 @@ impl Series {
         let other = self.standings.present(&alert.device, &alert.metric);
         let topic = alert.topic();
         let spoken = Spoken::new(alert, meta, is_present && other.is_none());
-        said.push(Said {
-            origin,
-            topic: topic.clone(),
-            what: What::Alert(spoken),
-        });
-        if let Some(other) = other.filter(|_| is_present) {
-            let what = What::Again(other.json.to_string());
+        if !self.may_tell() || self.later.is_waiting() {
+            self.later.say(topic, spoken);
+            return;
+        }
+        self.told += 1;
+        let again = other
+            .filter(|_| is_present)
+            .map(|other| What::Again(other.json.to_string()));
+        for what in [What::Alert(spoken)].into_iter().chain(again) {
+            let topic = topic.clone();
             said.push(Said {
                 origin,
                 topic,
@@ -215,13 +283,11 @@ impl Series {
                 ..Meta::default()
             };
             match event.change {
-                RuleChange::Raised if self.admits(moment, (device, metric)) => {
-                    // One that stands already was raised by the rule as it was before.
-                    self.standings.clear(device, metric, &detector);
+                RuleChange::Raised => {
                     let alert = self.rule_alert(&event, detector, moment);
-                    self.tell_raised(alert, meta, moment, said);
+                    self.raise_standing(alert, meta, moment, said);
                 }
-                RuleChange::Raised => {}
+                RuleChange::Cleared if self.later.is_over(device, metric, &detector) => {}
                 RuleChange::Cleared => {
                     let Some(standing) = self.standings.clear(device, metric, &detector) else {
                         continue;
@@ -254,11 +320,10 @@ impl Series {
                 ..Meta::default()
             };
             if event.began {
-                if self.admits(moment, (device, metric)) {
-                    self.standings.clear(device, metric, &detector);
-                    let alert = self.state_alert(&event, detector, moment);
-                    self.tell_raised(alert, meta, moment, said);
-                }
+                let alert = self.state_alert(&event, detector, moment);
+                self.raise_standing(alert, meta, moment, said);
+            } else if self.later.is_over(device, metric, &detector) {
+                continue;
             } else if let Some(standing) = self.standings.clear(device, metric, &detector) {
                 let alert = Alert {
                     id: standing.id,
@@ -319,8 +384,8 @@ impl Series {
             detector: &detector,
             revision,
             event_time: event.event_time,
-            device_seq: 0,
-            earlier: 0,
+            device_seq: moment.reading.0,
+            earlier: moment.reading.1,
         };
         Alert {
             id: AlertId::new(&self.storage, &cause),
@@ -344,6 +409,16 @@ impl Series {
             text: event.text.clone(),
             detector,
         }
+    }
+}
+
+fn standing_of(alert: &Alert, json: Box<str>) -> Standing {
+    Standing {
+        detector: alert.detector.as_str().into(),
+        id: alert.id,
+        incident: alert.incident,
+        score: alert.score,
+        json,
     }
 }
 

@@ -416,6 +416,86 @@ fn a_rule_is_raised_and_cleared_and_its_topic_shows_what_still_stands() {
     assert_eq!(told.raised()[0]["detector"], "rule:gone");
 }
 
+/// A threshold of this severity on a metric.
+fn limit(name: &str, metric: &str, severity: &str) -> String {
+    format!(
+        "[[detect.rule]]\nname = \"{name}\"\nkind = \"threshold\"\nmetric = \"{metric}\"\n\
+         above = 80\nseverity = \"{severity}\"\n"
+    )
+}
+
+#[test]
+fn what_is_critical_is_told_through_a_storm_and_what_stands_is_told_when_there_is_room() {
+    let text = limit("load", "load", "info") + &limit("hot", "heat", "critical");
+    let settings = Settings::parse(&text).unwrap();
+    let mut told = Told::new(&settings);
+    for device in 0..300 {
+        told.message(0, &format!("d{device}/load"), "90");
+    }
+    let first = told.raised().len();
+    assert!(first < 300);
+    told.message(0, "boiler/heat", "900");
+    let last = told.raised().pop().unwrap();
+    assert_eq!(
+        (&last["detector"], &last["severity"]),
+        (&"rule:hot".into(), &"critical".into())
+    );
+    // Of those that were held back, one is over before there is room.
+    told.message(1, "d299/load", "10");
+    told.again();
+    let due = told.judge.poll_timeout().unwrap();
+    assert!(due <= NOW + 2 * SECOND, "{due}");
+    for second in 2..20 {
+        told.tick(second);
+    }
+    let of_rule = |alert: &&serde_json::Value| alert["detector"] == "rule:load";
+    let raised = told.raised();
+    assert_eq!(
+        raised.iter().filter(of_rule).count(),
+        299,
+        "all but the one that is over"
+    );
+    let ids: std::collections::BTreeSet<_> = raised.iter().map(|a| a["id"].to_string()).collect();
+    assert_eq!(ids.len(), raised.len());
+    assert_eq!(told.told("cleared"), Vec::<serde_json::Value>::new());
+}
+
+#[test]
+fn however_much_is_over_at_once_a_record_says_only_so_much() {
+    let settings = Settings::parse(&limit("load", "load", "warning")).unwrap();
+    let mut told = Told::new(&settings);
+    let devices = 400;
+    for device in 0..devices {
+        told.message(i64::from(device), &format!("d{device}/load"), "90");
+    }
+    assert_eq!(told.raised().len(), 400);
+    told.said.clear();
+    told.settings(&sensitive());
+    for second in 500..540 {
+        told.again();
+        told.tick(second);
+    }
+    let cleared = told.told("cleared");
+    assert_eq!(cleared.len(), 400);
+    let mut of_record = std::collections::BTreeMap::new();
+    for said in &told.said {
+        *of_record.entry(said.origin).or_insert(0) += 1;
+    }
+    assert!(of_record.values().all(|said| *said <= 64), "{of_record:?}");
+    assert_eq!(told.judge.poll_timeout(), None);
+}
+
+#[test]
+fn alerts_of_one_rule_and_time_have_ids_of_their_own() {
+    let mut told = Told::new(&Settings::parse(&limit("load", "load", "info")).unwrap());
+    for value in [90, 10, 91, 10] {
+        told.message(7, "d/load", &format!("{{\"value\":{value},\"ts\":{NOW}}}"));
+    }
+    let raised = told.raised();
+    assert_eq!(raised.len(), 2);
+    assert_ne!(raised[0]["id"], raised[1]["id"]);
+}
+
 #[test]
 fn an_alert_that_somebody_has_seen_says_so_until_it_is_over() {
     let mut told = Told::new(&sensitive());

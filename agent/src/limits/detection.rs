@@ -110,6 +110,14 @@ pub const ALERT_AROUND_MAX: usize = 16;
 pub const ALERTS_BURST_MAX: u64 = 200;
 /// Alerts a second that are sent one by one for as long as it lasts.
 pub const ALERTS_PER_SECOND_MAX: u64 = 20;
+/// Alerts of rules and states that there was no room to tell, and that are told once there is.
+pub const OWED_MAX: usize = 4_096;
+/// What more is to be told than one record may, and waits for the next ones.
+pub const LATER_MAX: usize = 65_536;
+/// Alerts told at once that are kept for what is critical.
+pub const ALERTS_CRITICAL: u64 = 50;
+/// Bytes of alerts that stand.
+pub const STANDING_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Devices whose alerts of the last minute are one incident.
 pub const INCIDENTS_MAX: usize = 4_096;
 /// Alerts that stand, and are said to be over once they are.
@@ -134,6 +142,7 @@ pub const ALERTS_SPOOL_BYTES: u64 = 64 * 1024 * 1024;
 pub const DETECTION_TEXT_BYTES_MAX: usize = 64 * 1024;
 
 const _: () = assert!(crate::judge::AROUND <= ALERT_AROUND_MAX);
+const _: () = assert!(ALERTS_CRITICAL < ALERTS_BURST_MAX);
 // Two names, a unit and a sentence with both, each byte escaped, and the rest.
 const _: () = assert!(ALERT_BYTES_MAX <= TEXT_BYTES_MAX);
 // Those of a message stand in one batch: each may end the one before it, and a summary may come.
