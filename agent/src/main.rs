@@ -14,7 +14,7 @@ use tributary_agent::commands::detect::{self, DetectArguments, DetectError};
 use tributary_agent::commands::user::{self, UserCommand};
 use tributary_agent::config::Config;
 use tributary_agent::judge::Rejudge;
-use tributary_agent::pipeline::{self, Settings};
+use tributary_agent::pipeline::{self, Agent, Settings};
 use tributary_agent::{http, log_panics_and_abort};
 use tributary_settings::say;
 
@@ -227,6 +227,19 @@ impl Detection {
     }
 }
 
+fn sources(config: &Config, agent: &Agent) -> http::Sources {
+    http::Sources {
+        name: config.agent.name.clone(),
+        brokers: agent.brokers.clone(),
+        uplink: agent.uplink.clone(),
+        storage: agent.storage.clone(),
+        waits: agent.waits.clone(),
+        wear: agent.wear.clone(),
+        latest: agent.latest.clone(),
+        metrics: http::recorder(),
+    }
+}
+
 fn run(settings: Settings, config: &Config, path: Option<&Path>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -236,7 +249,6 @@ fn run(settings: Settings, config: &Config, path: Option<&Path>) -> anyhow::Resu
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hang_up = signal(SignalKind::hangup())?;
         let stop = CancellationToken::new();
-        let metrics = http::recorder();
         let socket = http::bind(config.http.address).await?;
         let agent = pipeline::start(settings, stop.clone()).await?;
         if let Some(address) = agent.mqtt_tls {
@@ -248,16 +260,7 @@ fn run(settings: Settings, config: &Config, path: Option<&Path>) -> anyhow::Resu
             present: config.detect.clone(),
         };
         tracing::info!(mqtt = %agent.mqtt, http = %socket.local_addr()?, "running");
-        let sources = http::Sources {
-            name: config.agent.name.clone(),
-            brokers: agent.brokers.clone(),
-            uplink: agent.uplink.clone(),
-            storage: agent.storage.clone(),
-            waits: agent.waits.clone(),
-            wear: agent.wear.clone(),
-            latest: agent.latest.clone(),
-            metrics,
-        };
+        let sources = sources(config, &agent);
         let http_stop = CancellationToken::new();
         let serving = http::serve(socket, sources, http_stop.clone());
         let ending = async {
