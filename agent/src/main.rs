@@ -249,6 +249,8 @@ fn run(settings: Settings, config: &Config, path: Option<&Path>) -> anyhow::Resu
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hang_up = signal(SignalKind::hangup())?;
         let stop = CancellationToken::new();
+        // Before anything is counted.
+        http::recorder();
         let socket = http::bind(config.http.address).await?;
         let agent = pipeline::start(settings, stop.clone()).await?;
         if let Some(address) = agent.mqtt_tls {
