@@ -12,6 +12,7 @@ pub mod partition;
 
 pub mod load;
 
+pub mod aggregate;
 pub mod alert;
 pub mod columns;
 pub mod file;

@@ -21,7 +21,9 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tributary_aggregator::lake::columns::{alerts_schema, digest, gaps_schema, readings_schema};
+use tributary_aggregator::lake::columns::{
+    aggregates_schema, alerts_schema, digest, gaps_schema, readings_schema,
+};
 use tributary_aggregator::lake::commit::LakeStore;
 use tributary_aggregator::lake::file::{footer, rows};
 use tributary_aggregator::lake::load::{Content, Names, Origin, SeriesName};
@@ -47,7 +49,7 @@ fn alert(n: u64) -> String {
 }
 
 /// The Parquet files below a folder.
-fn files(dir: &Path) -> Vec<PathBuf> {
+pub fn files(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
@@ -60,7 +62,7 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-fn read(path: &Path) -> RecordBatch {
+pub fn read(path: &Path) -> RecordBatch {
     let name = path.display().to_string();
     let bytes = std::fs::read(path).unwrap().into();
     let mut all = rows(&name, &bytes).unwrap();
@@ -69,24 +71,24 @@ fn read(path: &Path) -> RecordBatch {
     all.remove(0)
 }
 
-fn text(batch: &RecordBatch, name: &str, row: usize) -> Option<String> {
+pub fn text(batch: &RecordBatch, name: &str, row: usize) -> Option<String> {
     let column = batch.column_by_name(name).unwrap().as_string::<i32>();
     (!column.is_null(row)).then(|| column.value(row).to_owned())
 }
 
-fn time(batch: &RecordBatch, name: &str, row: usize) -> Option<i64> {
+pub fn time(batch: &RecordBatch, name: &str, row: usize) -> Option<i64> {
     let column = batch.column_by_name(name).unwrap().as_primitive::<Micros>();
     (!column.is_null(row)).then(|| column.value(row))
 }
 
-fn number(batch: &RecordBatch, name: &str, row: usize) -> Option<f64> {
+pub fn number(batch: &RecordBatch, name: &str, row: usize) -> Option<f64> {
     let column = batch.column_by_name(name).unwrap();
     let column = column.as_primitive::<Float64Type>();
     (!column.is_null(row)).then(|| column.value(row))
 }
 
 /// What the HTTP side answers, as JSON.
-async fn asked(site: &crate::ingest::Site, path: &str) -> Json {
+pub async fn asked(site: &crate::ingest::Site, path: &str) -> Json {
     let answer = http(site.running.http_addr(), path).await;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
@@ -332,6 +334,7 @@ fn is_of(value: &Json, kind: &str) -> bool {
         "array" => value.is_array(),
         "string" => value.is_string(),
         "number" => value.is_number(),
+        "integer" => value.is_i64() || value.is_u64(),
         "boolean" => value.is_boolean(),
         "null" => value.is_null(),
         other => panic!("the schema uses {other}"),
@@ -340,7 +343,12 @@ fn is_of(value: &Json, kind: &str) -> bool {
 
 #[test]
 fn the_golden_alert_is_what_the_published_schema_says() {
-    let (schema, golden): (Json, Json) = (serde_json::from_str(SCHEMA).unwrap(), golden());
+    assert_follows(SCHEMA, &golden());
+}
+
+/// Whether what is golden has what the schema asks for, and nothing that it does not know.
+pub fn assert_follows(schema: &str, golden: &Json) {
+    let schema: Json = serde_json::from_str(schema).unwrap();
     for name in schema["required"].as_array().unwrap() {
         assert!(
             golden.get(name.as_str().unwrap()).is_some(),
@@ -368,7 +376,7 @@ fn the_golden_alert_is_what_the_published_schema_says() {
 }
 
 /// Names and types of the columns that docs/lake.md lists under this heading.
-fn documented(table: &str) -> Vec<(String, String)> {
+pub fn documented(table: &str) -> Vec<(String, String)> {
     let document = include_str!("../../docs/lake.md");
     let heading = format!("## `{table}`");
     let section = document
@@ -394,6 +402,7 @@ fn every_column_of_the_lake_is_documented() {
     for (table, schema) in [
         ("readings", readings_schema()),
         ("alerts", alerts_schema()),
+        ("aggregates", aggregates_schema()),
         ("gaps", gaps_schema()),
     ] {
         let kind = |kind: &DataType| match kind {

@@ -6,6 +6,7 @@ mod ingest;
 mod keeper;
 mod keeper_wedges;
 mod lake;
+mod lake_aggregates;
 mod lake_alerts;
 mod lake_journal;
 mod lake_plan;

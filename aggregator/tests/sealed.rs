@@ -120,9 +120,13 @@ pub fn events(number: u64) -> SealedBatch {
         .unwrap()
 }
 
-/// Readings of the lane `alerts`, a second apart, that name their series themselves. Two devices
-/// take turns.
+/// Readings of the lane `alerts`; see [`named`].
 pub fn alerts(number: u64, values: &[Value<'_>]) -> SealedBatch {
+    named(Lane::Alerts, number, values)
+}
+
+/// Readings of a lane, a second apart, that name their series themselves. Two devices take turns.
+pub fn named(lane: Lane, number: u64, values: &[Value<'_>]) -> SealedBatch {
     let mut names: Vec<SeriesDef> = Vec::new();
     let mut block = Readings::new();
     for (row, value) in values.iter().enumerate() {
@@ -142,7 +146,7 @@ pub fn alerts(number: u64, values: &[Value<'_>]) -> SealedBatch {
         block.push(SeriesId(place as u32), meta, *value).unwrap();
     }
     Sealer::new()
-        .named(&spec(key(Lane::Alerts, number), 0), &names, &mut block)
+        .named(&spec(key(lane, number), 0), &names, &mut block)
         .unwrap()
 }
 

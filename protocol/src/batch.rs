@@ -288,8 +288,9 @@ impl Head {
         }
     }
 
-    /// The least series number that may not stand in the batch. What `alerts` and `events` hold
-    /// may name itself, and need no series at all; without names, nobody can say what it is.
+    /// The least series number that may not stand in the batch. What `alerts`, `aggregates` and
+    /// `events` hold may name itself, and need no series at all; without names, nobody can say what
+    /// it is.
     fn series_end(&self, names: usize) -> u32 {
         match (self.may_name_itself(), names) {
             (true, 0) => SERIES_MAX as u32,
@@ -300,7 +301,7 @@ impl Head {
 
     /// Whether the names of its series may stand in the batch itself.
     fn may_name_itself(&self) -> bool {
-        let lane = matches!(self.key.lane, Lane::Alerts | Lane::Events);
+        let lane = self.key.lane.may_name_itself();
         lane && self.kind == Kind::Readings && self.series_needed == 0
     }
 
@@ -311,7 +312,7 @@ impl Head {
         }
         match names == 0 || self.may_name_itself() {
             true => Ok(()),
-            false => Err("it names series, which only `alerts` and `events` do"),
+            false => Err("it names series, which only `alerts`, `aggregates` and `events` do"),
         }
     }
 }

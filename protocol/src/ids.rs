@@ -221,6 +221,11 @@ impl Lane {
             Self::Events => "events",
         }
     }
+
+    /// Whether a batch of it may name its series itself: what few series have, or many seldom.
+    pub fn may_name_itself(self) -> bool {
+        matches!(self, Self::Alerts | Self::Aggregates | Self::Events)
+    }
 }
 
 impl fmt::Display for Lane {

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use tributary_protocol::reading::Value;
 
 /// The schema that is read.
-const SCHEMA: u64 = 1;
+pub(super) const SCHEMA: u64 = 1;
 
 /// What an alert says. Words (states, kinds, parts) are not judged: one that a later agent uses
 /// stands as it came.
@@ -82,7 +82,7 @@ struct Window {
 /// Microseconds since 1970, out of RFC 3339.
 #[derive(Deserialize)]
 #[serde(try_from = "Cow<'_, str>")]
-struct Time(i64);
+pub(super) struct Time(pub i64);
 
 impl TryFrom<Cow<'_, str>> for Time {
     type Error = chrono::ParseError;
@@ -99,9 +99,6 @@ impl TryFrom<Raw> for Alert {
         if raw.schema != SCHEMA {
             return Err(format!("schema {}, this build knows {SCHEMA}", raw.schema));
         }
-        let is_hex = |text: &str, digits| {
-            text.len() == digits && text.bytes().all(|byte| byte.is_ascii_hexdigit())
-        };
         if !is_hex(&raw.id, 32) || !is_hex(&raw.revision, 16) {
             return Err("`id` or `revision` is no hash".to_owned());
         }
@@ -127,6 +124,11 @@ impl TryFrom<Raw> for Alert {
     }
 }
 
+/// Whether a text is so many hexadecimal digits.
+pub(super) fn is_hex(text: &str, digits: usize) -> bool {
+    text.len() == digits && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 impl Alert {
     /// Reads the JSON.
     ///
@@ -137,7 +139,7 @@ impl Alert {
     }
 }
 
-/// The text of a reading of the lane `alerts`; of another value what it looks like.
+/// The text of a reading that is one; of another value what it looks like.
 pub fn text_of(value: Value<'_>) -> Cow<'_, str> {
     match value {
         Value::Str(text) => Cow::Borrowed(text),

@@ -3,8 +3,10 @@
 //!
 //! Nothing here depends on time, place or chance: the same rows give the same columns.
 
+mod aggregates;
 mod alerts;
 
+pub use aggregates::{aggregates_columns, aggregates_schema};
 pub use alerts::{alerts_columns, alerts_schema};
 
 use super::load::{FlushPlan, Gap, GapRow, Origin, Part, PlannedRow};
@@ -34,8 +36,8 @@ fn schema(columns: Vec<(&str, DataType, bool)>) -> SchemaRef {
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
-/// Columns of `readings` and `aggregates`. In memory, texts that repeat stand in
-/// dictionaries; in the file they are plain strings.
+/// Columns of `readings`. In memory, texts that repeat stand in dictionaries; in the file they are
+/// plain strings.
 pub fn readings_schema() -> SchemaRef {
     schema(vec![
         ("tenant", dictionary(), false),

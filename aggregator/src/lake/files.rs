@@ -1,7 +1,7 @@
 //! The files of a flush, as bytes: one for each table and hour, and what cannot be written as rows.
 //! A function of the plan alone; where they go to is the business of [`commit`](super::commit).
 
-use super::columns::{alerts_columns, gaps_columns, readings_columns};
+use super::columns::{aggregates_columns, alerts_columns, gaps_columns, readings_columns};
 use super::commit::PlannedFile;
 use super::file::{EncodedFile, Span, encode};
 use super::load::{FlushPlan, Gap, Origin, sums_of_gaps};
@@ -23,7 +23,8 @@ pub(super) fn files_of(span: Span, plan: &FlushPlan) -> Result<Vec<PlannedFile>,
     for part in plan.parts() {
         let rows = match part.table {
             Table::Alerts => alerts_columns(plan, part)?,
-            Table::Readings | Table::Aggregates | Table::Gaps => readings_columns(plan, part)?,
+            Table::Aggregates => aggregates_columns(plan, part)?,
+            Table::Readings | Table::Gaps => readings_columns(plan, part)?,
         };
         let file = encode(span, part.table, &rows, &plan.sums_of(part))?;
         files.push(PlannedFile {

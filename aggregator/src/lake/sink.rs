@@ -67,6 +67,7 @@ pub struct LakeStatus {
     position: AtomicU64,
     rows: AtomicU64,
     alerts: AtomicU64,
+    aggregates: AtomicU64,
     recent: Recent,
     files: AtomicU64,
     flushes: AtomicU64,
@@ -97,6 +98,11 @@ impl LakeStatus {
     /// Those of them that lie in the table `alerts`.
     pub fn alerts(&self) -> u64 {
         self.alerts.load(Ordering::Relaxed)
+    }
+
+    /// Those of them that lie in the table `aggregates`.
+    pub fn aggregates(&self) -> u64 {
+        self.aggregates.load(Ordering::Relaxed)
     }
 
     /// The newest alerts, written or about to be.
@@ -371,13 +377,17 @@ impl Lake {
         self.store.put(commit.files.clone()).await?;
         self.store.finish(span, &commit.sums, count).await?;
         let rows: u64 = commit.sums.values().map(|sum| sum.rows).sum();
-        let of_alerts = |((_, lane), sum): (&(_, LaneKey), &Sum)| match lane.lane {
-            Lane::Alerts => sum.rows,
-            _ => 0,
+        let of = |lane: Lane| -> u64 {
+            let sums = commit.sums.iter();
+            let of_lane = sums.filter(|((_, key), _): &(&(_, LaneKey), &Sum)| key.lane == lane);
+            of_lane.map(|(_, sum)| sum.rows).sum()
         };
-        let alerts: u64 = commit.sums.iter().map(of_alerts).sum();
+        let (alerts, aggregates) = (of(Lane::Alerts), of(Lane::Aggregates));
         self.status.rows.fetch_add(rows, Ordering::Relaxed);
         self.status.alerts.fetch_add(alerts, Ordering::Relaxed);
+        self.status
+            .aggregates
+            .fetch_add(aggregates, Ordering::Relaxed);
         self.status.files.fetch_add(count, Ordering::Relaxed);
         self.status
             .refused
@@ -391,6 +401,7 @@ impl Lake {
         self.status.position.store(span.end, Ordering::Release);
         metrics::counter!("tributary_aggregator_lake_rows_total").increment(rows);
         metrics::counter!("tributary_aggregator_lake_alerts_total").increment(alerts);
+        metrics::counter!("tributary_aggregator_lake_aggregates_total").increment(aggregates);
         metrics::counter!("tributary_aggregator_lake_files_total").increment(count);
         self.commit = None;
         self.since = None;

@@ -66,8 +66,9 @@ impl Sealer {
         self.named(spec, &[], readings)
     }
 
-    /// As [`readings`](Self::readings), for `alerts` and `events`: what the series are called, by
-    /// number, stands in the batch itself, which needs no definitions then.
+    /// As [`readings`](Self::readings), for lanes that [may](crate::ids::Lane::may_name_itself):
+    /// what the series are called, by number, stands in the batch itself, which needs no
+    /// definitions then.
     ///
     /// # Errors
     /// As [`readings`](Self::readings), and when the batch may not name its series, or a name is

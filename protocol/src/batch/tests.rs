@@ -469,6 +469,10 @@ fn events_name_their_series_themselves() {
     let one = &names[..1];
     let beyond = sealer.named(&spec(Lane::Events, 0), one, &mut readings);
     assert!(matches!(beyond, Err(SealError::Series { needed: 1, .. })));
+    for lane in [Lane::Alerts, Lane::Aggregates] {
+        let sealed = sealer.named(&spec(lane, 0), &names, &mut readings);
+        assert_eq!(sealed.unwrap().names(), names, "{lane}");
+    }
     for (lane, needed) in [(Lane::Telemetry, 2), (Lane::Events, 2)] {
         let sealed = sealer.named(&spec(lane, needed), &names, &mut readings);
         assert!(matches!(sealed, Err(SealError::Head(_))), "{lane}");

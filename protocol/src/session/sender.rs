@@ -365,7 +365,9 @@ impl Sender {
         if let Some(key) = self.next(|key, _| key.lane == Lane::Events, None) {
             return Some((key, Urgency::Event));
         }
-        let live = self.next(|key, _| is_bulk(key), Some(true));
+        // Few beside the readings, and worth more on a line that carries not all of them.
+        let live = self.next(|key, _| key.lane == Lane::Aggregates, Some(true));
+        let live = live.or_else(|| self.next(|key, _| is_bulk(key), Some(true)));
         let backlog = self.next(|key, _| is_bulk(key), Some(false));
         match (live, backlog) {
             (Some(_), Some(key)) if self.contended.backlog_is_due() => {

@@ -138,9 +138,10 @@ impl World {
         let lane = match self.random.below(6) {
             0 => Lane::Alerts,
             1 => Lane::Events,
+            2 => Lane::Aggregates,
             _ => Lane::Telemetry,
         };
-        // Alerts and events carry their names inline and need no series.
+        // The others carry their names inline and need no series.
         let inline = lane != Lane::Telemetry;
         let needed = if inline { 0 } else { self.series };
         self.seal_one(lane, bytes, needed, 0);
@@ -656,6 +657,33 @@ fn nothing_else_is_sent_while_its_series_are_unknown() {
         .unwrap();
     assert_eq!(sender.poll_send(), Some((reading, Urgency::Live)));
     assert!(sender.offer(&batch, urgency));
+}
+
+#[test]
+fn what_is_live_goes_aggregates_first() {
+    let buffer = BufferId::new(1, 1);
+    let key = |lane| BatchKey {
+        buffer,
+        lane,
+        number: 0,
+    };
+    let mut sender = Sender::new(buffer, Vec::new());
+    sender.on_connected("a", "b").unwrap();
+    sender.on_welcome(welcome_of_nothing(), |_| None).unwrap();
+    let order = [
+        Lane::Alerts,
+        Lane::Events,
+        Lane::Aggregates,
+        Lane::Telemetry,
+    ];
+    for lane in order.into_iter().rev() {
+        sender.on_sealed(key(lane), 10);
+    }
+    for lane in order {
+        let (next, urgency) = sender.poll_send().unwrap();
+        assert_eq!(next, key(lane));
+        assert!(sender.offer(&outgoing(next, 10), urgency));
+    }
 }
 
 #[test]

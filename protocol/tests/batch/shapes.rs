@@ -200,6 +200,23 @@ pub fn events(sealer: &mut Sealer) -> SealedBatch {
         .unwrap()
 }
 
+/// Aggregates of two series, named inline; their windows overlap.
+pub fn aggregates(sealer: &mut Sealer) -> SealedBatch {
+    let mut readings = Readings::new();
+    for n in 0..40_u32 {
+        let mean = f64::from(n) / 8.0;
+        let text = format!("{{\"schema\":1,\"window\":\"second\",\"mean\":{mean}}}");
+        let at = meta(NOON + i64::from(n / 2) * 1_000_000, 1_000_500, 0);
+        let series = SeriesId(n % 2);
+        readings.push(series, at, Value::Str(&text)).unwrap();
+    }
+    let def = |device| SeriesDef::new(device, "flow", None, ValueType::Str).unwrap();
+    let names = [def("plant-1/pump-3"), def("plant-1/pump-4")];
+    sealer
+        .named(&spec(Lane::Aggregates, 0), &names, &mut readings)
+        .unwrap()
+}
+
 /// Every shape, by name, sealed.
 pub fn all() -> Vec<(&'static str, SealedBatch)> {
     let mut sealer = Sealer::new();
@@ -242,6 +259,7 @@ pub fn all() -> Vec<(&'static str, SealedBatch)> {
         ("gap", sealer.gap(&spec(Lane::Alerts, 0), &gap()).unwrap()),
         ("shed", sealer.gap(&gone, &shed()).unwrap()),
         ("events", events(&mut sealer)),
+        ("aggregates", aggregates(&mut sealer)),
     ]
 }
 
