@@ -287,7 +287,8 @@ pub fn topic_of(device: &str, metric: &str) -> String {
     topic
 }
 
-fn push_levels(topic: &mut String, name: &str) {
+/// Adds a name as levels of a topic; see [`topic_of`].
+pub(crate) fn push_levels(topic: &mut String, name: &str) {
     if name.is_empty() {
         topic.push('%');
     }

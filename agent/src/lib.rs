@@ -14,6 +14,7 @@ pub mod wal;
 pub mod decode;
 pub mod detect;
 
+pub mod aggregate;
 pub mod alert;
 
 pub mod configuration;
