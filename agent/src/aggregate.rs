@@ -4,11 +4,10 @@
 use crate::alert::{Revision, push_levels};
 use crate::civil::rfc3339_micros;
 use crate::detect::{Aggregate, Closed, WindowKind};
+use crate::source::hub::AGGREGATES;
 use serde::Serialize;
 use tributary_protocol::reading::{Flags, Meta};
 
-/// The topics that aggregates are published to begin so.
-pub const TOPIC_PREFIX: &str = "tributary/aggregates/";
 const SCHEMA: u8 = 1;
 
 /// An aggregate, and whose it is.
@@ -113,7 +112,7 @@ impl Told<'_> {
 
 /// The topic of a series' aggregates of one window; names as in alerts' topics.
 pub fn topic_of(window: &str, device: &str, metric: &str) -> String {
-    let mut topic = String::from(TOPIC_PREFIX);
+    let mut topic = String::from(AGGREGATES);
     push_levels(&mut topic, window);
     for name in [device, metric] {
         topic.push('/');

@@ -125,6 +125,8 @@ pub struct SpoolSettings {
     pub events: LanePolicy,
     /// The same for alerts.
     pub alerts: LanePolicy,
+    /// The same for aggregates.
+    pub aggregates: LanePolicy,
     /// How long readings wait to be sealed while connected.
     pub seal_delay: Duration,
 }
@@ -352,6 +354,11 @@ fn spool(section: &mut Section) -> SpoolSettings {
         telemetry: lane(&mut lanes.section("telemetry"), 64 << 20, telemetry),
         events: lane(&mut lanes.section("events"), 8 << 20, defaults.events),
         alerts: lane(&mut lanes.section("alerts"), 8 << 20, defaults.alerts),
+        aggregates: lane(
+            &mut lanes.section("aggregates"),
+            8 << 20,
+            defaults.aggregates,
+        ),
         seal_delay: Duration::from_millis(seal_delay_ms),
     }
 }

@@ -29,11 +29,12 @@ pub fn begin(disk: &Arc<dyn Disk>, dir: &Path, seen: u64) -> Result<BufferId, Cu
 }
 
 /// The folders whose segments are named by their life.
-const LOGS: [&str; 7] = [
+const LOGS: [&str; 8] = [
     "wal",
     "spool/series",
     "spool/alerts",
     "spool/telemetry",
+    "spool/aggregates",
     "spool/events",
     "spool/gaps",
     "deadletter",

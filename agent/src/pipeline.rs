@@ -122,6 +122,7 @@ impl Settings {
                 telemetry: config.spool.telemetry,
                 events: config.spool.events,
                 alerts: config.spool.alerts,
+                aggregates: config.spool.aggregates,
                 reserve_bytes: config.agent.reserve_bytes,
             },
             seal_delay: config.spool.seal_delay,
@@ -300,7 +301,7 @@ async fn start_stages(
     let (status, status_out) = watch::channel(Status::of(&storage.sender));
     let putter = Putter::new(letters, wal.queue.clone(), stage.put_back()).refusing(refuse);
     let (waits, mut stages) = (stage.waits(), JoinSet::new());
-    let judged = Waiting::start(judging, &mut stages, tap, &wal.queue, publish::alerts(&hub));
+    let judged = Waiting::start(judging, &mut stages, tap, &wal.queue, publish::said(&hub));
     // Ends the sources when the agent is told to stop, or can't go on.
     let listening = stop.child_token();
     let answers = (putter, Desk::new(hub.clone(), wal.queue.clone()));

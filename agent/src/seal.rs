@@ -1,5 +1,5 @@
 //! From readings to sealed batches: the lane `telemetry` with the definitions that it needs, and
-//! `events`, which names its series itself; and `alerts`, apart from them.
+//! `events`, which names its series itself; and `alerts` and `aggregates`, apart from them.
 //!
 //! Pure: told each message of the log and the time, it says when a lane is due and hands out sealed
 //! batches. It writes nothing; a batch counts as covered only once its spool made it durable.
@@ -16,15 +16,15 @@ use tributary_protocol::limits::{
 use tributary_protocol::reading::{Flags, Meta, ReadingError, Readings, Row, Value};
 use tributary_protocol::series::{NameError, SeriesDef};
 
-mod alerts;
 mod dictionary;
 mod refused;
+mod spoken;
 mod stage;
 mod waits;
 
-pub use alerts::FromJudge;
 pub use dictionary::OverShare;
 pub use refused::Refused;
+pub use spoken::FromJudge;
 pub use stage::{Ask, Asks, IDLE_WAIT, JudgeStore, Now, SealConfig, SealStage, StageError, Stores};
 pub use waits::Waits;
 

@@ -31,9 +31,17 @@ use gaps::{Book, Gaps};
 use writer::LaneLog;
 
 /// The lanes that this agent fills.
-const LANES: [Lane; 4] = [Lane::Series, Lane::Alerts, Lane::Telemetry, Lane::Events];
+const LANES: [Lane; 5] = [
+    Lane::Series,
+    Lane::Alerts,
+    Lane::Telemetry,
+    Lane::Aggregates,
+    Lane::Events,
+];
 /// Those of them that hold the readings of messages, and are sealed together.
 pub const DATA_LANES: [Lane; 2] = [Lane::Telemetry, Lane::Events];
+/// Those that hold what the judging stage says.
+pub const JUDGED_LANES: [Lane; 2] = [Lane::Alerts, Lane::Aggregates];
 /// The kind of a log's entry that is a sealed batch.
 const ENTRY_BATCH: u8 = 1;
 /// Bytes that reading one batch asks of the log: the log hands out one entry at least.
@@ -93,7 +101,8 @@ pub fn greatest_life(disk: &Arc<dyn Disk>, dir: &Path) -> Result<u64, OpenError>
 /// who seals and who trims: a segment goes only after a cursor that knows what it covered.
 ///
 /// Whenever a lane of readings is sealed, all are, `telemetry` last: it is the furthest behind. The
-/// lane `alerts` goes its own way: what it covers are the messages whose alerts are in it.
+/// lanes `alerts` and `aggregates` go their own ways: each covers the messages of which it has what
+/// was said.
 #[derive(Clone, Debug, Default)]
 pub struct Covered(Arc<Mutex<BTreeMap<Lane, Origin>>>);
 
@@ -199,7 +208,7 @@ pub fn open(
         sender.on_shed(key, numbers, 0);
     }
     let mut reader = AgentSpool::new(readers, cursor, covered.clone(), book);
-    for lane in DATA_LANES.into_iter().chain([Lane::Alerts]) {
+    for lane in DATA_LANES.into_iter().chain(JUDGED_LANES) {
         if let Some(origin) = reader.newest_cover(lane) {
             covered.advance(lane, origin);
         }

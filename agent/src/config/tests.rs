@@ -103,6 +103,7 @@ fn an_empty_file_gives_the_documented_defaults() {
         telemetry: config.spool.telemetry,
         events: config.spool.events,
         alerts: config.spool.alerts,
+        aggregates: config.spool.aggregates,
         reserve_bytes: config.agent.reserve_bytes,
     };
     assert_eq!(spool, SpoolConfig::default());

@@ -130,14 +130,22 @@ pub const ALERT_BYTES_MAX: usize = 16 * 1024;
 pub const MESSAGE_ALERTS_MAX: usize = 32;
 /// Bytes of messages that come while the judging stage replays the log, and wait for it.
 pub const EARLY_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// What the judging stage has for the sealing stage: alerts of a message, or a checkpoint.
+/// What the judging stage has for the sealing stage: what it said with a message, or a checkpoint.
 pub const JUDGED_QUEUE: usize = 256;
-/// The same, where it waits until its message is durable.
+/// Messages of which something waits in one lane, until they are durable and the lane is sealed.
 pub const JUDGED_WAITING_MAX: usize = 1_024;
-/// Microseconds from one batch of alerts to the next: five a second.
-pub const ALERTS_SEAL_US: i64 = 200_000;
+/// Bytes of JSON that wait so in one lane; one message more may stand there.
+pub const JUDGED_WAITING_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Checkpoints of the judging stage that wait for what is before them.
+pub const JUDGED_CHECKPOINTS_MAX: usize = 2;
+/// Microseconds from one batch of what was said to the next, of one lane: five a second.
+pub const JUDGED_SEAL_US: i64 = 200_000;
+/// Microseconds that an aggregate waits for others, at most.
+pub const AGGREGATES_SEAL_US: i64 = 5_000_000;
 /// Bytes of the lane `alerts` in the spool, by default.
 pub const ALERTS_SPOOL_BYTES: u64 = 64 * 1024 * 1024;
+/// Bytes of the lane `aggregates` in the spool, by default.
+pub const AGGREGATES_SPOOL_BYTES: u64 = 256 * 1024 * 1024;
 /// Bytes of the detection settings' text, which stands in the log.
 pub const DETECTION_TEXT_BYTES_MAX: usize = 64 * 1024;
 
@@ -151,4 +159,7 @@ const _: () = assert!(
     (2 * MESSAGE_ALERTS_MAX + 2) * ALERT_BYTES_MAX / 4
         <= tributary_protocol::limits::BATCH_TEXT_BYTES_MAX
 );
+const _: () =
+    assert!(tributary_protocol::limits::BATCH_TEXT_TARGET_BYTES < JUDGED_WAITING_BYTES_MAX / 2);
+const _: () = assert!(JUDGED_SEAL_US < AGGREGATES_SEAL_US);
 const _: () = assert!(DETECTION_TEXT_BYTES_MAX < RECORD_BYTES_MAX);

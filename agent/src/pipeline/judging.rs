@@ -8,6 +8,7 @@ use crate::limits::{CHECKPOINT_SHARE, CHECKPOINT_WAL_BYTES, EARLY_BYTES_MAX, JUD
 use crate::seal::{Ask, Asks, FromJudge, IDLE_WAIT, Origin, SealConfig, Stores};
 use crate::wal::{Batch, Queue, RecordKind, Replay, Tap};
 use metrics::{counter, gauge, histogram};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -19,15 +20,16 @@ use tributary_protocol::ids::{BufferId, Lane};
 /// Records of a replay between two looks at what comes meanwhile.
 const EARLY_EVERY: u64 = 256;
 
-/// Publishes the present state of a topic.
-pub(super) type Publish = Box<dyn Fn(&str, &str) + Send>;
+/// Publishes JSON on a topic; whether it is the topic's present state.
+pub(super) type Publish = Box<dyn Fn(&str, &str, bool) + Send>;
 
 /// The stage, before anything of this life is in the log.
 pub(super) struct Waiting {
     judge: Judge,
     replay: Replay,
     present: BufferId,
-    covered: Option<Origin>,
+    /// Of which messages it is stored what was said, lane by lane.
+    covered: BTreeMap<Lane, Origin>,
     asks: Asks,
     checkpoint_bytes_max: u64,
 }
@@ -40,7 +42,7 @@ impl Waiting {
             replay: replay(&stores.wal, judge.position()),
             judge,
             present: config.present,
-            covered: stores.covered.of(Lane::Alerts),
+            covered: stores.covered.all(),
             asks: stores.judged.as_ref()?.asks(),
             checkpoint_bytes_max: config.checkpoint_bytes_max,
         })
@@ -132,7 +134,7 @@ impl Judging {
             }
         }
         for (topic, json) in self.waiting.judge.standing() {
-            (self.publish)(&topic, json);
+            (self.publish)(&topic, json, true);
         }
         // The sealing stage is gone, and the agent ends, when that is an error.
         let _ = self.live();
@@ -257,39 +259,50 @@ impl Judging {
     /// Publishes what was said, and hands it on; in a replay only what is not stored yet.
     fn tell(&self, said: &mut Vec<Said>, live: Option<i64>) -> Result<(), Gone> {
         let mut at = None;
-        let mut alerts = Vec::new();
+        let (mut alerts, mut aggregates) = (Vec::new(), Vec::new());
         for Said {
             origin,
             topic,
             what,
         } in said.drain(..)
         {
-            if live.is_none() && self.waiting.covered.is_some_and(|covered| origin < covered) {
+            let lane = lane_of(&what);
+            let covered = self.waiting.covered.get(&lane);
+            if live.is_none() && covered.is_some_and(|covered| origin < *covered) {
                 continue;
             }
-            let alert = match what {
-                What::Alert(alert) => alert,
+            let is_alert = lane == Lane::Alerts;
+            let spoken = match what {
+                What::Alert(spoken) => spoken,
                 What::Again(json) => {
-                    (self.publish)(&topic, &json);
+                    (self.publish)(&topic, &json, true);
                     continue;
                 }
                 What::Forgotten => {
-                    (self.publish)(&topic, "");
+                    (self.publish)(&topic, "", true);
                     continue;
                 }
             };
-            if alert.is_present {
-                (self.publish)(&topic, &alert.json);
+            if spoken.is_present || !is_alert {
+                (self.publish)(&topic, &spoken.json, is_alert);
             }
-            if live.is_some() {
-                let late_us = self.clock.now().wall - alert.meta.received_time;
+            if live.is_some() && is_alert {
+                let late_us = self.clock.now().wall - spoken.meta.received_time;
                 histogram!("tributary_agent_alert_seconds").record(late_us as f64 / 1e6);
             }
             at = Some(origin);
-            alerts.push(alert);
+            match is_alert {
+                true => alerts.push(spoken),
+                false => aggregates.push(spoken),
+            }
         }
+        counter!("tributary_agent_aggregates_total").increment(aggregates.len() as u64);
         match at {
-            Some(origin) => self.send(FromJudge::Said { origin, alerts }),
+            Some(origin) => self.send(FromJudge::Said {
+                origin,
+                alerts,
+                aggregates,
+            }),
             None => Ok(()),
         }
     }
@@ -327,5 +340,12 @@ impl Judging {
         counter!("tributary_agent_alerts_held_back_total").absolute(counts.held_back);
         counter!("tributary_agent_suspect_times_total").absolute(counts.suspect);
         counter!("tributary_agent_forgotten_series_total").absolute(counts.forgotten);
+    }
+}
+
+/// The lane that it stands in, or goes along with.
+fn lane_of(what: &What) -> Lane {
+    match what {
+        What::Alert(_) | What::Again(_) | What::Forgotten => Lane::Alerts,
     }
 }

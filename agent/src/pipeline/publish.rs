@@ -1,4 +1,4 @@
-//! What the agent publishes: the alerts of its judging stage, and what it says of itself, on
+//! What the agent publishes: what its judging stage says, and what it says of itself, on
 //! `tributary/status`. It says that once: that it is gone is seen by the connection's end.
 
 use super::judging::Publish;
@@ -31,8 +31,10 @@ pub(super) fn begin(name: &str) -> Hub {
     hub
 }
 
-/// Where the judging stage publishes the present state of a topic; an empty one ends it.
-pub(super) fn alerts(hub: &Hub) -> Publish {
+/// Where the judging stage publishes; an empty present state ends that.
+pub(super) fn said(hub: &Hub) -> Publish {
     let hub = hub.clone();
-    Box::new(move |topic, json| hub.publish(topic, Bytes::copy_from_slice(json.as_bytes()), true))
+    Box::new(move |topic, json, is_present| {
+        hub.publish(topic, Bytes::copy_from_slice(json.as_bytes()), is_present);
+    })
 }

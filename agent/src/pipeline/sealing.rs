@@ -73,7 +73,7 @@ impl Sealing {
         loop {
             match self.next() {
                 Next::Frame(frame) => self.frame(&frame)?,
-                Next::Judged(from) => self.stage.judged(from),
+                Next::Judged(from) => self.stage.judged(from, self.clock.now()),
                 Next::Nothing => self.stage.idle()?,
                 Next::End => break,
             }
@@ -81,7 +81,7 @@ impl Sealing {
         }
         // Everything is durable by now, so that nothing waits here for more.
         while let Some(from) = self.handle.block_on(self.judged.recv()) {
-            self.stage.judged(from);
+            self.stage.judged(from, self.clock.now());
             self.stage.tick(self.clock.now())?;
         }
         Ok(self.stage.finish(self.clock.now())?)

@@ -7,12 +7,12 @@
 mod configured;
 mod message;
 
-mod alerts;
+mod judged;
 mod keep;
 mod lost;
 mod put_back;
 
-use super::alerts::AlertLane;
+use super::spoken::SpokenLanes;
 use super::{GivenUp, Lanes, Origin, Waits, text_bytes};
 use crate::catalogue::Catalogue;
 use crate::checkpoint::Checkpoint;
@@ -36,7 +36,7 @@ use tributary_protocol::batch::{Cover, SealError, SealedBatch};
 use tributary_protocol::ids::{BufferId, Lane};
 use tributary_uplink::Sealed;
 
-pub use alerts::{Ask, Asks, JudgeStore};
+pub use judged::{Ask, Asks, JudgeStore};
 use message::How;
 
 /// What ends the stage.
@@ -74,7 +74,7 @@ pub struct SealConfig {
 /// The stage; see the module.
 pub struct SealStage {
     lanes: Lanes,
-    alerts: AlertLane,
+    spoken: SpokenLanes,
     judged: Option<JudgeStore>,
     marks: Marks,
     rows: Rows,
@@ -179,7 +179,7 @@ impl SealStage {
         dead.expect(covered.least(), Arc::clone(&config.rules), put_back.clone());
         Self {
             lanes: Lanes::new(config.present, config.delay_us),
-            alerts: AlertLane::new(config.present, covered.of(Lane::Alerts)),
+            spoken: SpokenLanes::new(config.present, |lane| covered.of(lane)),
             judged,
             marks,
             rows: Rows::new(),
@@ -228,8 +228,8 @@ impl SealStage {
 
     /// When the stage has to be [ticked](Self::tick) next, on the monotonic clock.
     pub fn poll_timeout(&self) -> Option<i64> {
-        let alerts = self.alerts.poll_timeout(self.position);
-        self.lanes.poll_timeout().into_iter().chain(alerts).min()
+        let spoken = self.spoken.poll_timeout(self.position).map(|(at, _)| at);
+        self.lanes.poll_timeout().into_iter().chain(spoken).min()
     }
 
     /// Takes in what a replay of the log brings.
@@ -345,7 +345,7 @@ impl SealStage {
         if let Err(error) = self.spool.tick(now) {
             warn!(%error, "what is too old stays for now");
         }
-        self.tick_alerts(now, false)?;
+        self.tick_judged(now, false)?;
         if self.lanes.is_due(now.monotonic) || self.dead.owes() {
             self.seal(now)?;
         }
@@ -370,7 +370,7 @@ impl SealStage {
     /// # Errors
     /// See [`StageError`].
     pub fn finish(&mut self, now: Now) -> Result<(), StageError> {
-        self.tick_alerts(now, true)?;
+        self.tick_judged(now, true)?;
         self.seal(now)?;
         self.checkpoint(now)
     }

@@ -23,10 +23,10 @@ use tributary_protocol::ids::LaneKey;
 use tributary_protocol::session::{LaneCursor, Trim};
 use tributary_uplink::{Sealed, Spool};
 
-mod alerts;
 mod bad_input;
 mod configured;
 mod given_up;
+mod judged;
 mod put_back;
 
 const DATA: &str = "/data";
@@ -49,8 +49,8 @@ struct Life {
     stage: SealStage,
     spool: AgentSpool,
     sealed: mpsc::Receiver<Sealed>,
-    /// What the lane `alerts` covered when it was opened.
-    alerts_covered: Option<Origin>,
+    /// What each lane covered when it was opened.
+    covered: BTreeMap<Lane, Origin>,
     now: i64,
 }
 
@@ -117,7 +117,7 @@ impl Life {
             ..SpoolConfig::default()
         };
         let spool = spool::open(disk, &spool::dir(dir), present, &config).unwrap();
-        let alerts_covered = spool.covered.of(Lane::Alerts);
+        let covered = spool.covered.all();
         let stores = Stores {
             spool: spool.writer,
             covered: spool.covered,
@@ -144,7 +144,7 @@ impl Life {
             stage,
             spool: spool.reader,
             sealed,
-            alerts_covered,
+            covered,
             now: 0,
         };
         (life, wal.reader)

@@ -2,7 +2,8 @@
 //! nothing out.
 
 use crate::limits::{
-    ALERTS_SPOOL_BYTES, EVENTS_SPOOL_BYTES, SERIES_SPOOL_BYTES, SPOOL_QUOTA_BYTES,
+    AGGREGATES_SPOOL_BYTES, ALERTS_SPOOL_BYTES, EVENTS_SPOOL_BYTES, SERIES_SPOOL_BYTES,
+    SPOOL_QUOTA_BYTES,
 };
 use std::pin::pin;
 use std::sync::Arc;
@@ -51,6 +52,8 @@ pub struct SpoolConfig {
     pub events: LanePolicy,
     /// The lane `alerts`.
     pub alerts: LanePolicy,
+    /// The lane `aggregates`.
+    pub aggregates: LanePolicy,
     /// Bytes of the file system that are left free.
     pub reserve_bytes: u64,
 }
@@ -66,6 +69,7 @@ impl Default for SpoolConfig {
             telemetry: lane(Policy::DropOldest, SPOOL_QUOTA_BYTES),
             events: lane(Policy::DropOldest, EVENTS_SPOOL_BYTES),
             alerts: lane(Policy::DropOldest, ALERTS_SPOOL_BYTES),
+            aggregates: lane(Policy::DropOldest, AGGREGATES_SPOOL_BYTES),
             reserve_bytes: crate::limits::RESERVE_BYTES,
         }
     }
@@ -82,7 +86,8 @@ impl SpoolConfig {
             },
             Lane::Events => self.events,
             Lane::Alerts => self.alerts,
-            Lane::Telemetry | Lane::Aggregates => self.telemetry,
+            Lane::Aggregates => self.aggregates,
+            Lane::Telemetry => self.telemetry,
         }
     }
 }

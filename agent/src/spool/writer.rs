@@ -4,7 +4,7 @@
 use super::gaps::{Book, Gaps};
 use super::policy::{LanePolicy, Policy, RefuseNew};
 use super::shed::{contents, gap_for, lane_key};
-use super::{DATA_LANES, ENTRY_BATCH};
+use super::{DATA_LANES, ENTRY_BATCH, JUDGED_LANES};
 use crate::limits::{CLOCK_SANE_FROM_US, REFUSE_ROOM_BYTES};
 use crate::seal::Now;
 use metrics::counter;
@@ -182,7 +182,7 @@ impl SpoolWriter {
     /// When the disk fails.
     pub fn tick(&mut self, now: Now) -> Result<(), LogError> {
         let opened = *self.opened.get_or_insert(now);
-        for lane in DATA_LANES.into_iter().chain([Lane::Alerts]) {
+        for lane in DATA_LANES.into_iter().chain(JUDGED_LANES) {
             let log = lane_of(&mut self.lanes, lane);
             let Some(max_age) = log.policy.max_age else {
                 continue;

@@ -68,9 +68,11 @@ pub(super) fn sees(rights: Option<&Rights>, topic: &str) -> bool {
     let Some(rights) = rights else {
         return true;
     };
+    // The window's name stands before the device.
+    let of_window = topic.strip_prefix(AGGREGATES);
     let of_device = topic
         .strip_prefix(ALERTS)
-        .or_else(|| topic.strip_prefix(AGGREGATES));
+        .or_else(|| of_window?.split_once('/').map(|(_, series)| series));
     match of_device {
         Some(series) => rights.sees(series),
         None => topic == STATUS && rights.grants.read.is_some(),
@@ -159,9 +161,11 @@ mod tests {
                 [false, false, true, false, false],
             ),
             (
-                "tributary/aggregates/hall/4/t",
+                "tributary/aggregates/minute/hall/4/t",
                 [false, false, false, true, false],
             ),
+            ("tributary/aggregates/hall/4/t", [false; 5]),
+            ("tributary/aggregates/minute", [false; 5]),
             ("tributary/alerts/hall/4/5/t", [false; 5]),
             ("tributary/status", [true, true, true, true, false]),
             ("tributary/unknown", [false; 5]),

@@ -1,11 +1,11 @@
-//! The lane of alerts, and what of the log the judging stage still needs.
+//! The lanes of what the judging stage says, and what of the log it still needs.
 
-use super::{Checkpoints, Lane, Now, Origin, SealStage, StageError, counter};
+use super::{Checkpoints, Lane, Now, Origin, SealStage, StageError};
 use crate::limits::CHECKPOINT_ROOM_BYTES;
 use crate::seal::FromJudge;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use tracing::{error, warn};
+use tracing::warn;
 
 /// Where the judging stage's checkpoints are kept.
 #[derive(Debug)]
@@ -84,21 +84,21 @@ impl JudgeStore {
 impl SealStage {
     /// Whether there is room for more of what the judging stage says.
     pub fn takes_judged(&self) -> bool {
-        self.alerts.takes()
+        self.spoken.takes()
     }
 
     /// Takes what the judging stage says.
-    pub fn judged(&mut self, from: FromJudge) {
-        self.alerts.take(from);
+    pub fn judged(&mut self, from: FromJudge, now: Now) {
+        self.spoken.take(from, now);
     }
 
-    /// Seals the alerts that are due, and keeps the judging stage's checkpoint behind them.
-    pub(super) fn tick_alerts(&mut self, now: Now, at_once: bool) -> Result<(), StageError> {
+    /// Seals what is due of what was said, and keeps the judging stage's checkpoint behind it.
+    pub(super) fn tick_judged(&mut self, now: Now, at_once: bool) -> Result<(), StageError> {
         loop {
-            let due = self.alerts.poll_timeout(self.position);
-            if due.is_some_and(|at| at_once || at <= now.monotonic) {
-                self.seal_alerts(now)?;
-            } else if let Some((at, body)) = self.alerts.checkpoint(self.position) {
+            let due = self.spoken.poll_timeout(self.position);
+            if let Some((_, lane)) = due.filter(|(at, _)| at_once || *at <= now.monotonic) {
+                self.seal_spoken(lane, now)?;
+            } else if let Some((at, body)) = self.spoken.checkpoint(self.position) {
                 self.keep_judged(at, &body);
             } else {
                 return Ok(());
@@ -106,19 +106,13 @@ impl SealStage {
         }
     }
 
-    fn seal_alerts(&mut self, now: Now) -> Result<(), StageError> {
+    fn seal_spoken(&mut self, lane: Lane, now: Now) -> Result<(), StageError> {
         let Some(durable) = self.position else {
             return Ok(());
         };
-        while let Some((sealed, covered)) = self.alerts.seal(durable, now) {
-            match sealed {
-                Ok(batch) => self.store(vec![batch])?,
-                Err(error) => {
-                    error!(%error, "alerts can't be sealed, and are not stored");
-                    counter!("tributary_agent_alerts_unsealed_total").increment(1);
-                }
-            }
-            self.covered.advance(Lane::Alerts, covered);
+        while let Some((batches, covered)) = self.spoken.seal(lane, durable, now) {
+            self.store(batches)?;
+            self.covered.advance(lane, covered);
         }
         Ok(())
     }

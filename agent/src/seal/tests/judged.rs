@@ -1,11 +1,14 @@
 //! The judging stage ahead of the log and the sealing stage behind it, over power cuts: every alert
-//! stands in its lane exactly once, and is the one that a log without a crash gives.
+//! and every aggregate stands in its lane exactly once, and is the one that a log without a crash
+//! gives.
 
 use super::*;
 use crate::alert::AlertState;
 use crate::configuration::{Announcement, Configurations, InForce};
 use crate::detect::{Preset, Settings};
 use crate::judge::{Judge, Said, Spoken, What};
+use crate::spool::JUDGED_LANES;
+use crate::wal::{Record, Replayed};
 use std::collections::VecDeque;
 
 const STORAGE: &[u8] = b"agent";
@@ -61,6 +64,51 @@ fn alert_of(said: Said) -> Option<Spoken> {
     }
 }
 
+/// The device and the number of a message, if it is one.
+fn message_of(kind: u8, bytes: &[u8]) -> Option<(u64, i64)> {
+    let Ok(Record::Message(message)) = Record::parse(kind, bytes) else {
+        return None;
+    };
+    let payload: serde_json::Value = serde_json::from_slice(message.payload).unwrap();
+    let device = message.topic.strip_prefix("site/d").unwrap();
+    let device = device.strip_suffix("/m").unwrap();
+    Some((device.parse().unwrap(), payload["seq"].as_i64().unwrap()))
+}
+
+fn aggregate_id((device, seq): (u64, i64)) -> (String, String) {
+    (format!("{device} {seq}"), "aggregate".to_owned())
+}
+
+/// Stands for windows: every fourth message of a device closes one, when it first comes. Where each
+/// came first is what the log says, as far as it is durable.
+#[derive(Default)]
+struct Made(BTreeMap<(u64, i64), Origin>);
+
+impl Made {
+    fn of(&mut self, origin: Origin, kind: u8, bytes: &[u8]) -> Vec<Spoken> {
+        let key = message_of(kind, bytes).filter(|(_, seq)| seq % 4 == 3);
+        let new = key.filter(|key| *self.0.entry(*key).or_insert(origin) == origin);
+        let aggregate = new.map(|(device, seq)| {
+            let (id, state) = aggregate_id((device, seq));
+            Spoken {
+                device: format!("site/d{device}"),
+                metric: "m".into(),
+                meta: Meta::default(),
+                state: AlertState::Raised,
+                is_present: false,
+                json: format!("{{\"id\":\"{id}\",\"state\":\"{state}\"}}"),
+            }
+        });
+        aggregate.into_iter().collect()
+    }
+
+    /// What was behind the end of the log came never.
+    fn forget_from(&mut self, end: Option<Origin>) {
+        self.0
+            .retain(|_, origin| end.is_some_and(|end| *origin < end));
+    }
+}
+
 fn configurations(disk: &Arc<dyn Disk>) -> impl Fn(InForce) -> Configurations {
     let texts = Texts::open(Arc::clone(disk), &Path::new(DATA).join("config")).unwrap();
     move |in_force| Configurations::new(texts.clone(), Rules::builtin(), in_force)
@@ -83,10 +131,11 @@ struct Gateway {
     ahead: VecDeque<Ahead>,
     next: u64,
     asks: Asks,
+    made: Made,
 }
 
 impl Gateway {
-    fn open(disk: &Arc<dyn Disk>) -> (Self, LogReader) {
+    fn open(disk: &Arc<dyn Disk>, made: Made) -> (Self, LogReader) {
         let dir = Path::new(DATA);
         disk.create_dir_all(dir).unwrap();
         let checkpoints = Checkpoints::open(Arc::clone(disk), &dir.join("ckpt"), "judge").unwrap();
@@ -108,6 +157,7 @@ impl Gateway {
             ahead: VecDeque::new(),
             next: 0,
             asks,
+            made,
         };
         (gateway, wal)
     }
@@ -118,28 +168,53 @@ impl Gateway {
         let from = from.map(|at| (LifeId(at.buffer.0), at.number));
         let mut replay = Replay::new(wal.clone(), from);
         let mut said = Vec::new();
+        let mut end = self.judge.position();
         while let Some(step) = replay.next_step().unwrap() {
             self.judge.replayed(&step, 0, &mut said);
-            self.keep(&mut said);
+            if let Replayed::Record {
+                life,
+                number,
+                kind,
+                bytes,
+            } = &step
+            {
+                let buffer = BufferId(life.0);
+                let number = *number;
+                self.keep(Origin { buffer, number }, (*kind, bytes), &mut said);
+            }
+            end = self.judge.position();
         }
-        let covered = self.life.alerts_covered;
-        let is_new = |from: &FromJudge| match from {
-            FromJudge::Said { origin, .. } => covered.is_none_or(|covered| *origin >= covered),
-            FromJudge::Checkpoint { .. } => true,
-        };
-        self.said.retain(is_new);
+        self.made.forget_from(end);
+        let covered = self.life.covered.clone();
+        for from in &mut self.said {
+            if let FromJudge::Said {
+                origin,
+                alerts,
+                aggregates,
+            } = from
+            {
+                let is_held = |lane| covered.get(lane).is_some_and(|covered| *origin < *covered);
+                alerts.retain(|_| !is_held(&Lane::Alerts));
+                aggregates.retain(|_| !is_held(&Lane::Aggregates));
+            }
+        }
         self.life.replay(wal)?;
         self.judge(&announcements());
         self.life.commit_records(&announcements())
     }
 
     /// What was said with one record.
-    fn keep(&mut self, said: &mut Vec<Said>) {
-        let Some(origin) = said.first().map(|said| said.origin) else {
+    fn keep(&mut self, origin: Origin, (kind, bytes): (u8, &[u8]), said: &mut Vec<Said>) {
+        let alerts: Vec<Spoken> = said.drain(..).filter_map(alert_of).collect();
+        let aggregates = self.made.of(origin, kind, bytes);
+        if alerts.is_empty() && aggregates.is_empty() {
             return;
-        };
-        let alerts = said.drain(..).filter_map(alert_of).collect();
-        self.said.push_back(FromJudge::Said { origin, alerts });
+        }
+        self.said.push_back(FromJudge::Said {
+            origin,
+            alerts,
+            aggregates,
+        });
     }
 
     /// Judges records, which are not durable yet.
@@ -152,7 +227,7 @@ impl Gateway {
             };
             self.next += 1;
             self.judge.record(origin, kind.code(), bytes, 0, &mut said);
-            self.keep(&mut said);
+            self.keep(origin, (kind.code(), bytes), &mut said);
         }
     }
 
@@ -187,16 +262,16 @@ impl Gateway {
             let Some(from) = self.said.pop_front_if(|_| is_taken) else {
                 break;
             };
-            self.life.stage.judged(from);
+            self.life.stage.judged(from, self.life.now());
         }
         stored(self.life.stage.tick(self.life.now()))
     }
 }
 
-/// What the lane holds: how often each alert stands there, by id and state.
+/// What the lanes hold: how often each alert stands there, by id and state, and each aggregate.
 #[derive(Default)]
 struct Lake {
-    alerts: BTreeMap<(String, String), u32>,
+    said: BTreeMap<(String, String), u32>,
     seen: BTreeMap<LaneKey, u64>,
 }
 
@@ -209,7 +284,7 @@ impl Lake {
             let next = self.seen.entry(key).or_default();
             for number in *next..end {
                 let LaneKey { buffer, lane } = key;
-                if lane == Lane::Alerts {
+                if JUDGED_LANES.contains(&lane) {
                     let batch = life
                         .spool
                         .read(BatchKey {
@@ -223,11 +298,11 @@ impl Lake {
                     };
                     for row in readings.rows() {
                         let Value::Str(json) = readings.value(row) else {
-                            panic!("an alert is a text");
+                            panic!("what is said is a text");
                         };
                         let alert: serde_json::Value = serde_json::from_str(json).unwrap();
                         let text = |key: &str| alert[key].as_str().unwrap().to_owned();
-                        *self.alerts.entry((text("id"), text("state"))).or_default() += 1;
+                        *self.said.entry((text("id"), text("state"))).or_default() += 1;
                     }
                 }
                 *next = number + 1;
@@ -272,17 +347,21 @@ fn expected(next: &[i64]) -> BTreeMap<(String, String), u32> {
         let id = alert["id"].as_str().unwrap().to_owned();
         *alerts.entry((id, state.to_owned())).or_default() += 1;
     }
+    for (device, next) in (0..DEVICES).zip(next) {
+        let windows = (0..*next).filter(|seq| seq % 4 == 3);
+        alerts.extend(windows.map(|seq| (aggregate_id((device, seq)), 1)));
+    }
     alerts
 }
 
-fn run(seed: u64) -> usize {
+fn run(seed: u64) -> (usize, usize) {
     let mut disk = Arc::new(SimDisk::new(seed));
     let mut random = Random(seed * 2 + 1);
-    let mut lake = Lake::default();
+    let (mut lake, mut made) = (Lake::default(), Made::default());
     let (mut acked, mut next) = ([0_i64; 3], [0_i64; 3]);
     for life_number in 0..10 {
         let dynamic: Arc<dyn Disk> = disk.clone();
-        let (mut gateway, wal) = Gateway::open(&dynamic);
+        let (mut gateway, wal) = Gateway::open(&dynamic, made);
         let last = life_number == 9;
         if !last {
             disk.power_off_after(20 + random.below(150));
@@ -294,7 +373,7 @@ fn run(seed: u64) -> usize {
             if !powered {
                 break;
             }
-            gateway.life.now += 40_000;
+            gateway.life.now += 10_000 + random.below(400_000) as i64;
             let device = random.below(DEVICES);
             let place = device as usize;
             let mut records = Vec::new();
@@ -329,6 +408,7 @@ fn run(seed: u64) -> usize {
                 gateway.commit(&mut acked).unwrap();
             }
             while !gateway.said.is_empty() {
+                gateway.life.now += 200_000;
                 gateway.hear(u64::MAX, false).unwrap();
             }
             gateway.life.stage.finish(gateway.life.now()).unwrap();
@@ -340,16 +420,16 @@ fn run(seed: u64) -> usize {
             1 => Survival::RandomHalf(seed),
             _ => Survival::All,
         };
-        drop(gateway);
+        made = gateway.made;
         disk = Arc::new(disk.crash(survival));
     }
     let expected = expected(&next);
     let missing: Vec<_> = expected
         .keys()
-        .filter(|key| !lake.alerts.contains_key(*key))
+        .filter(|key| !lake.said.contains_key(*key))
         .collect();
     let doubled = lake
-        .alerts
+        .said
         .iter()
         .filter(|(key, count)| expected.get(*key) != Some(*count));
     let doubled: Vec<_> = doubled.collect();
@@ -357,11 +437,18 @@ fn run(seed: u64) -> usize {
         missing.is_empty() && doubled.is_empty(),
         "seed {seed}: {missing:?} {doubled:?}"
     );
-    lake.alerts.len()
+    let aggregates = lake.said.keys().filter(|(_, state)| state == "aggregate");
+    let aggregates = aggregates.count();
+    (lake.said.len() - aggregates, aggregates)
 }
 
 #[test]
-fn whenever_the_power_fails_every_alert_is_stored_once() {
-    let alerts: usize = (0..12).map(run).sum();
-    assert!(alerts > 100, "only {alerts} alerts");
+fn whenever_the_power_fails_every_alert_and_aggregate_is_stored_once() {
+    let (alerts, aggregates) = (0..12)
+        .map(run)
+        .fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1));
+    assert!(
+        alerts > 100 && aggregates > 1_000,
+        "only {alerts}, {aggregates}"
+    );
 }
