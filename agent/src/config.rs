@@ -5,6 +5,7 @@
 
 use crate::decode::Rules;
 use crate::detect;
+use crate::forward::ForwardRules;
 use crate::limits::{
     CONFIG_BYTES_MAX, CONFIG_ERRORS_MAX, ENDPOINTS_MAX, MAX_AGE_HOURS, RESERVE_BYTES,
     WRITE_GB_PER_DAY_MAX,
@@ -44,6 +45,8 @@ pub struct Config {
     pub wal: WalSettings,
     /// `[detect]`
     pub detect: detect::Settings,
+    /// `[[forward]]`
+    pub forward: Arc<ForwardRules>,
     /// `[spool]`
     pub spool: SpoolSettings,
     /// `[uplink]`
@@ -244,6 +247,7 @@ impl Config {
                 brokers: brokers(&mut source),
                 wal: wal(&mut root.section("wal")),
                 detect: detect::Settings::read(&mut root.section("detect")),
+                forward: ForwardRules::read(&mut root),
                 spool: spool(&mut root.section("spool")),
                 uplink: uplink(&mut root.section("uplink")),
                 http: HttpSettings {

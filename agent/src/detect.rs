@@ -41,6 +41,7 @@ pub use state_error::StateError;
 pub use vibration::{
     VibrationCounts, VibrationEngine, VibrationError, VibrationFeatures, VibrationSpecs,
 };
+pub(crate) use window::patterns;
 pub use window::{
     Aggregate, Closed, Quantiles, WindowCounts, WindowKind, WindowSpec, WindowSpecs, Windows,
 };

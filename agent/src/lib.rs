@@ -23,6 +23,8 @@ pub mod marks;
 
 pub mod judge;
 
+pub mod forward;
+
 pub mod seal;
 
 pub mod spool;

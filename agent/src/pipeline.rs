@@ -17,6 +17,7 @@ use crate::control::Desk;
 use crate::deadletter::{self, put_back::Putter};
 use crate::decode::Rules;
 use crate::detect;
+use crate::forward::{Forward, ForwardRules};
 use crate::judge::{self, Rejudge};
 use crate::limits::{self, WAL_SEGMENT_BYTES};
 use crate::seal::{Origin, SealConfig, SealStage, StageError, Waits};
@@ -70,6 +71,8 @@ pub struct Settings {
     pub wal_quota_bytes: u64,
     /// What judges readings.
     pub detect: detect::Settings,
+    /// Which readings leave as they are.
+    pub forward: Arc<ForwardRules>,
     /// What sealed readings may take, and what gives way; and how many bytes of the file system
     /// are left free.
     pub spool: SpoolConfig,
@@ -118,6 +121,7 @@ impl Settings {
             wal: config.wal.commit_policy(),
             wal_quota_bytes: config.wal.quota_bytes,
             detect: config.detect.clone(),
+            forward: Arc::clone(&config.forward),
             spool: SpoolConfig {
                 telemetry: config.spool.telemetry,
                 events: config.spool.events,
@@ -374,6 +378,7 @@ fn seal_config(settings: &Settings, present: BufferId, give_up: &Arc<AtomicBool>
         wal_quota_bytes: settings.wal_quota_bytes,
         give_up: Arc::clone(give_up),
         rules: Arc::clone(&settings.rules),
+        forward: Forward::new(&settings.forward, &settings.detect),
     }
 }
 

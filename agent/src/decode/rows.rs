@@ -66,7 +66,12 @@ impl Rows {
 
     /// The readings, in the order of the message.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Reading<'_>> {
-        self.rows.iter().map(|row| Reading {
+        self.rows.iter().map(|row| self.reading(row))
+    }
+
+    #[inline]
+    fn reading(&self, row: &Row) -> Reading<'_> {
+        Reading {
             device: self.text(row.device),
             metric: self.text(row.metric),
             unit: self.text(row.unit),
@@ -78,7 +83,16 @@ impl Rows {
                 Scalar::Str(span) => Value::Str(self.text(span)),
                 Scalar::Null => Value::Str(""),
             },
-        })
+        }
+    }
+
+    /// Keeps the readings that `keeps` is true of; gives how many it let go of.
+    pub fn retain(&mut self, mut keeps: impl FnMut(&Reading<'_>) -> bool) -> usize {
+        let before = self.rows.len();
+        let mut rows = std::mem::take(&mut self.rows);
+        rows.retain(|row| keeps(&self.reading(row)));
+        self.rows = rows;
+        before - self.rows.len()
     }
 
     /// How many readings there are.

@@ -31,6 +31,7 @@ use summary::Item;
 
 pub use aggregate::{Aggregate, Closed};
 pub use quantiles::Quantiles;
+pub(crate) use read::patterns;
 pub use spec::{WindowKind, WindowSpec, WindowSpecs};
 
 /// What windows made of readings, since the start of the process.

@@ -100,6 +100,11 @@ pub const GROUP_CHANNELS: (usize, usize) = (2, 64);
 /// Machines, each a group of one device: 20 bytes a channel.
 pub const GROUP_MACHINES_MAX: usize = 10_000;
 
+// --- forward ---
+
+/// Sections of `[[forward]]` in one configuration: each reading is held against them.
+pub const FORWARD_RULES_MAX: usize = 32;
+
 // --- judge: detection ---
 
 /// Series that are watched, when nothing is configured; and at most.

@@ -20,6 +20,7 @@ use crate::configuration::{Configurations, InForce, Texts};
 use crate::deadletter::put_back::{Done, PutBack};
 use crate::deadletter::{DeadLetters, Letter, TOO_LARGE, WORD_TOO_LARGE};
 use crate::decode::{Decoded, Rows, Rules};
+use crate::forward::Forward;
 use crate::limits::{CHECKPOINT_ROOM_BYTES, CHECKPOINT_WAL_BYTES, STORAGE_RETRY};
 use crate::marks::Marks;
 use crate::spool::{Covered, SpoolWriter};
@@ -69,6 +70,8 @@ pub struct SealConfig {
     pub give_up: Arc<AtomicBool>,
     /// The rules that this life's messages are decoded by.
     pub rules: Arc<Rules>,
+    /// Which readings are sealed at all.
+    pub forward: Forward,
 }
 
 /// The stage; see the module.
@@ -86,6 +89,7 @@ pub struct SealStage {
     catalogue: Catalogue,
     configurations: Configurations,
     put_back: PutBack,
+    pub(super) forward: Forward,
     /// Dead letters since the start.
     buried: u64,
     sealed: mpsc::Sender<Sealed>,
@@ -191,6 +195,7 @@ impl SealStage {
             catalogue,
             configurations: Configurations::new(texts, Arc::clone(&config.rules), in_force),
             put_back,
+            forward: config.forward.clone(),
             buried: 0,
             sealed,
             position,
@@ -299,6 +304,12 @@ impl SealStage {
             }
             Ok(Record::Control(RecordKind::Configuration, bytes)) => {
                 self.configured(origin, bytes, now)?;
+                self.pass(origin, covered, now)?;
+            }
+            Ok(Record::Control(RecordKind::Detection, bytes)) if !self.forward.is_all() => {
+                // What waits is looked at by what held before, also when it is sealed alone.
+                self.seal(now)?;
+                self.forward.record(bytes);
                 self.pass(origin, covered, now)?;
             }
             Ok(Record::Control(RecordKind::PutBack, bytes)) => {
@@ -484,6 +495,9 @@ impl SealStage {
         // Rules change only where nothing waits: these are the ones that it came under.
         if self.decode(&message).is_err() {
             return Ok(());
+        }
+        if entry.kind != RecordKind::PutBack.code() {
+            self.keep_forwarded(lane);
         }
         let readings = self.rows.iter();
         let taking = message::taking(&message, given_up.more_flags, now);

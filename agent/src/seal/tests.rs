@@ -6,6 +6,7 @@ use crate::catalogue::Catalogue;
 use crate::configuration::Texts;
 use crate::deadletter::{DeadLetters, Letter};
 use crate::decode::{Rules, UserProperties};
+use crate::forward::Forward;
 use crate::limits::{CHECKPOINT_WAL_BYTES, DEAD_LETTER_BYTES, WAL_SEGMENT_BYTES};
 use crate::spool::{self, AgentSpool, SpoolConfig};
 use crate::wal::{Message, Qos, RecordKind, Replay};
@@ -25,6 +26,7 @@ use tributary_uplink::{Sealed, Spool};
 
 mod bad_input;
 mod configured;
+mod forwarded;
 mod given_up;
 mod judged;
 mod put_back;
@@ -136,6 +138,7 @@ impl Life {
             wal_quota_bytes: 64 << 20,
             give_up: Arc::new(AtomicBool::new(true)),
             rules: Arc::clone(rules),
+            forward: Forward::default(),
         };
         let stage = SealStage::new(&config, stores, sender);
         let life = Self {

@@ -84,6 +84,7 @@ pub fn run(arguments: ChildArguments) -> anyhow::Result<ExitCode> {
         console: arguments.console,
         decode: Rules::builtin(),
         detect: detect::Settings::default(),
+        forward: std::sync::Arc::default(),
         brokers: Vec::new(),
     };
     match arguments.role {

@@ -136,6 +136,7 @@ async fn demo(arguments: DemoArguments) -> anyhow::Result<ExitCode> {
         console: port("HTTP", defaults.console)?,
         decode: defaults.decode,
         detect: defaults.detect,
+        forward: defaults.forward,
         brokers: defaults.brokers,
     };
     let outcome = match arguments.chaos {

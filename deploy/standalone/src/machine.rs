@@ -120,6 +120,7 @@ pub async fn start_agent(
         wal: tributary_journal::CommitPolicy::default(),
         wal_quota_bytes: WAL_QUOTA_BYTES,
         detect: settings.detect.clone(),
+        forward: settings.forward.clone(),
         spool,
         seal_delay: SEAL_DELAY,
         uplink: Some(UplinkConfig {

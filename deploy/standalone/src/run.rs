@@ -35,6 +35,7 @@ impl RunArguments {
             console: self.console.unwrap_or(file.console),
             decode: file.decode,
             detect: file.detect,
+            forward: file.forward,
             brokers: file.brokers,
         })
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tributary_agent::config::brokers;
 use tributary_agent::decode::Rules;
 use tributary_agent::detect;
+use tributary_agent::forward::ForwardRules;
 use tributary_agent::limits::CONFIG_BYTES_MAX;
 use tributary_agent::source::BrokerConfig;
 use tributary_settings::{Diagnostic, Document};
@@ -26,6 +27,8 @@ pub struct Settings {
     pub decode: Arc<Rules>,
     /// What judges readings: `[detect]`, as there.
     pub detect: detect::Settings,
+    /// Which readings leave the agent as they are: `[[forward]]`, as there.
+    pub forward: Arc<ForwardRules>,
     /// The user's brokers: `[[source.mqtt]]`, as there.
     pub brokers: Vec<BrokerConfig>,
 }
@@ -39,6 +42,7 @@ impl Default for Settings {
             console: SocketAddr::new(loopback, 8080),
             decode: Rules::builtin(),
             detect: detect::Settings::default(),
+            forward: Arc::default(),
             brokers: Vec::new(),
         }
     }
@@ -113,6 +117,7 @@ impl Settings {
                 console: machine.read("console", address).unwrap_or(defaults.console),
                 decode: Rules::read(&mut root),
                 detect: detect::Settings::read(&mut root.section("detect")),
+                forward: ForwardRules::read(&mut root),
                 brokers: brokers(&mut root.section("source")),
             }
         };

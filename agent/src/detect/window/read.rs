@@ -80,7 +80,8 @@ fn name(section: &mut Section) -> Option<Arc<str>> {
 }
 
 /// Filters over the levels of a name; all names when it is left out.
-fn patterns(section: &mut Section, key: &'static str) -> Option<Vec<Filter>> {
+/// Patterns of names; all when left out.
+pub(crate) fn patterns(section: &mut Section, key: &'static str) -> Option<Vec<Filter>> {
     if !section.has(key) {
         let _ = section.optional::<Vec<String>>(key);
         return Filter::parse("#").ok().map(|all| vec![all]);
