@@ -2,10 +2,11 @@
 //! windows that they are in. `docs/decisions/0020`. Pure: it says of a reading whether it goes.
 //!
 //! No reading is held back that no window takes: a text, what is no finite number, and a series
-//! that no `[[detect.window]]` is for go as they are.
+//! that no `[[detect.window]]` is for go as they are. Of a vibration, windows take not the samples
+//! but their features, `<metric>.rms` and so on.
 
 use crate::decode::{Filter, Reading};
-use crate::detect::{Settings, WindowSpecs, patterns};
+use crate::detect::{Settings, VibrationSpecs, WindowSpecs, patterns};
 use crate::limits::FORWARD_RULES_MAX;
 use std::sync::Arc;
 use tracing::error;
@@ -76,10 +77,17 @@ fn what(section: &mut Section) -> Option<Leaves> {
 }
 
 /// The rules, and the windows that hold where the log is.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Forward {
     rules: Arc<ForwardRules>,
     windows: Arc<WindowSpecs>,
+    vibration: Arc<VibrationSpecs>,
+}
+
+impl Default for Forward {
+    fn default() -> Self {
+        Self::new(&Arc::default(), &Settings::default())
+    }
 }
 
 impl Forward {
@@ -88,6 +96,7 @@ impl Forward {
         let mut forward = Self {
             rules: Arc::clone(rules),
             windows: Arc::default(),
+            vibration: VibrationSpecs::none(),
         };
         forward.judged_by(detect);
         forward
@@ -113,6 +122,16 @@ impl Forward {
             true => Arc::clone(&detect.windows),
             false => Arc::default(),
         };
+        self.vibration = Arc::clone(&detect.vibration);
+    }
+
+    /// Whether a window takes a series, or one of the features that it gives.
+    fn has_window(&self, device: &str, metric: &str) -> bool {
+        let any = |metric: &str| self.windows.iter().any(|it| it.is_for(device, metric));
+        match self.vibration.is_for(device, metric) {
+            true => any(&format!("{metric}.rms")),
+            false => any(metric),
+        }
     }
 
     /// Whether a reading leaves as it is.
@@ -122,8 +141,7 @@ impl Forward {
         let is_for = |rule: &&ForwardRule| any(&rule.devices, device) && any(&rule.metrics, metric);
         match self.rules.0.iter().find(is_for) {
             Some(rule) if rule.what == Leaves::Aggregates => {
-                !is_number(&reading.value)
-                    || !self.windows.iter().any(|it| it.is_for(device, metric))
+                !is_number(&reading.value) || !self.has_window(device, metric)
             }
             _ => true,
         }
@@ -201,6 +219,17 @@ mod tests {
         assert!(!takes(&forward, "line1/pump", "t", one));
         forward.record(&[&[1], Settings::default().text().as_bytes()].concat());
         assert!(takes(&forward, "line1/pump", "t", one));
+    }
+
+    #[test]
+    fn a_vibration_has_the_windows_of_its_features() {
+        let vibration =
+            "[[forward]]\nwhat = \"aggregates\"\n[[detect.vibration]]\nmetric = \"v\"\n";
+        let window = |metric: &str| WINDOW.replace("\"p\"", &format!("\"{metric}\""));
+        let of_samples = read(&format!("{vibration}{}", window("v"))).unwrap();
+        assert!(takes(&of_samples, "d", "v", Value::F64(1.0)));
+        let of_features = read(&format!("{vibration}{}", window("v.rms"))).unwrap();
+        assert!(!takes(&of_features, "d", "v", Value::F64(1.0)));
     }
 
     #[test]
