@@ -59,6 +59,8 @@ pub enum What {
     /// An alert that stood all the while is the present state again: its JSON, to be published and
     /// not stored.
     Again(String),
+    /// A window of a series closed.
+    Aggregate(Spoken),
     /// The series is not watched any more, and its state is not known.
     Forgotten,
 }

@@ -122,6 +122,15 @@ impl Settings {
         text
     }
 
+    /// What names the windows in aggregates.
+    pub fn windows_revision(&self) -> Revision {
+        let mut revision = Revision::default();
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(self.windows.text().as_bytes());
+        hasher.finalize_xof().fill(&mut revision.0);
+        revision
+    }
+
     /// What names the settings of a series' own detector in alerts: rules and windows are not
     /// among them.
     pub fn revision(&self) -> Revision {

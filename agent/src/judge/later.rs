@@ -32,6 +32,7 @@ pub(super) struct Later {
     owed: BTreeMap<Key, Owed>,
     serial: u64,
     said: VecDeque<(String, Spoken)>,
+    aggregates: VecDeque<(String, Spoken)>,
     /// What there was no room for, since the start.
     pub lost: u64,
 }
@@ -87,9 +88,32 @@ impl Later {
         }
     }
 
-    /// Whether something waits that only needs another record.
+    /// Whether alerts wait that only need another record.
     pub fn is_waiting(&self) -> bool {
         !self.said.is_empty()
+    }
+
+    /// Whether aggregates do.
+    pub fn has_aggregates(&self) -> bool {
+        !self.aggregates.is_empty()
+    }
+
+    /// Keeps an aggregate that a record has no room for.
+    pub fn say_aggregate(&mut self, topic: String, spoken: Spoken) {
+        match self.aggregates.len() < LATER_MAX {
+            true => self.aggregates.push_back((topic, spoken)),
+            false => self.lost += 1,
+        }
+    }
+
+    /// The aggregate that waits longest, to be told with this record.
+    pub fn next_aggregate(&mut self, origin: Origin) -> Option<Said> {
+        let (topic, spoken) = self.aggregates.pop_front()?;
+        Some(Said {
+            origin,
+            topic,
+            what: What::Aggregate(spoken),
+        })
     }
 
     /// What waits longest, to be told with this record.
@@ -114,14 +138,8 @@ impl Later {
             owed.standing.write(out);
             write_meta(&owed.meta, out);
         }
-        out.put_u32_le(self.said.len() as u32);
-        for (topic, spoken) in &self.said {
-            for text in [topic, &spoken.device, &spoken.metric, &spoken.json] {
-                write_text(text, out);
-            }
-            write_meta(&spoken.meta, out);
-            out.put_slice(&[spoken.state as u8, u8::from(spoken.is_present)]);
-        }
+        write_said(&self.said, out);
+        write_said(&self.aggregates, out);
     }
 
     /// Takes it off the front of `input`; `None` when the bytes are none.
@@ -142,21 +160,42 @@ impl Later {
             let key = (device.into(), metric.into(), owed.standing.detector.clone());
             later.owed.insert(key, owed);
         }
-        for _ in 0..input.try_get_u32_le().ok()? {
-            let mut text = || read_text(input).map(str::to_owned);
-            let (topic, device, metric, json) = (text()?, text()?, text()?, text()?);
-            let spoken = Spoken {
-                device,
-                metric,
-                meta: read_meta(input)?,
-                state: AlertState::from_code(input.try_get_u8().ok()?)?,
-                is_present: input.try_get_u8().ok()? != 0,
-                json,
-            };
-            later.said.push_back((topic, spoken));
-        }
-        (later.owed.len() <= OWED_MAX && later.said.len() <= LATER_MAX).then_some(later)
+        later.said = read_said(input)?;
+        later.aggregates = read_said(input)?;
+        (later.owed.len() <= OWED_MAX).then_some(later)
     }
+}
+
+fn write_said(said: &VecDeque<(String, Spoken)>, out: &mut Vec<u8>) {
+    out.put_u32_le(said.len() as u32);
+    for (topic, spoken) in said {
+        for text in [topic, &spoken.device, &spoken.metric, &spoken.json] {
+            write_text(text, out);
+        }
+        write_meta(&spoken.meta, out);
+        out.put_slice(&[spoken.state as u8, u8::from(spoken.is_present)]);
+    }
+}
+
+fn read_said(input: &mut &[u8]) -> Option<VecDeque<(String, Spoken)>> {
+    let mut said = VecDeque::new();
+    for _ in 0..input.try_get_u32_le().ok()? {
+        let mut text = || read_text(input).map(str::to_owned);
+        let (topic, device, metric, json) = (text()?, text()?, text()?, text()?);
+        let spoken = Spoken {
+            device,
+            metric,
+            meta: read_meta(input)?,
+            state: AlertState::from_code(input.try_get_u8().ok()?)?,
+            is_present: input.try_get_u8().ok()? != 0,
+            json,
+        };
+        if said.len() >= LATER_MAX {
+            return None;
+        }
+        said.push_back((topic, spoken));
+    }
+    Some(said)
 }
 
 impl Standing {

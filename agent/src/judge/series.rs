@@ -7,14 +7,15 @@ use super::standing::Standings;
 use super::storm::Storm;
 use super::tell::{self, Moment};
 use super::watched::{At, Gone, Watch, Watched};
-use super::{Said, What};
-use crate::alert::topic_of;
+use super::{Said, Spoken, What};
+use crate::aggregate::Told;
+use crate::alert::{AlertState, Revision, topic_of};
 use crate::decode::Reading;
 use crate::detect::{
     Aggregate, EventTime, Gateway, GroupEngine, GroupEvent, Place, RuleEngine, RuleEvent, Sample,
     Settings, TimeVerdict, Timed, VibrationEngine, VibrationFeatures, Windows,
 };
-use crate::limits::CLOCK_SANE_FROM_US;
+use crate::limits::{CLOCK_SANE_FROM_US, RECORD_AGGREGATES_MAX};
 use crate::seal::Origin;
 use std::sync::Arc;
 use tributary_protocol::ids::is_name;
@@ -69,6 +70,9 @@ pub(super) struct Series {
     pub(super) counts: Counts,
     /// Alerts that were told with the message at hand.
     pub(super) told: usize,
+    /// Aggregates that were.
+    told_aggregates: usize,
+    windows_revision: Revision,
     aggregates: Vec<Aggregate>,
     events: Vec<RuleEvent>,
     features: Vec<VibrationFeatures>,
@@ -109,6 +113,7 @@ impl Series {
             rules: RuleEngine::new(Arc::clone(&settings.rules)),
             vibration: VibrationEngine::new(Arc::clone(&settings.vibration)),
             groups: GroupEngine::new(Arc::clone(&settings.groups)),
+            windows_revision: settings.windows_revision(),
             settings,
             storm: Storm::default(),
             standings: Standings::default(),
@@ -118,6 +123,7 @@ impl Series {
             greatest_time: 0,
             counts: Counts::default(),
             told: 0,
+            told_aggregates: 0,
             aggregates: Vec::new(),
             events: Vec::new(),
             features: Vec::new(),
@@ -174,6 +180,7 @@ impl Series {
         while self.watched.is_crowded(false) {
             self.forget_oldest(moment.origin, said);
         }
+        self.windows_revision = settings.windows_revision();
         self.settings = settings;
     }
 
@@ -185,7 +192,7 @@ impl Series {
 
     /// The log has come to this time: before the readings of a message, and with a tick.
     pub fn pass(&mut self, moment: Moment, said: &mut Vec<Said>) {
-        (self.told, self.received) = (0, moment.received);
+        (self.told, self.told_aggregates, self.received) = (0, 0, moment.received);
         self.tell_later(moment, said);
         let synchronised = (CLOCK_SANE_FROM_US..CLOCK_SANE_BELOW_US).contains(&moment.received);
         let steady = self.times.at(&Gateway {
@@ -392,8 +399,44 @@ impl Series {
         }
     }
 
-    fn tell_aggregates(&mut self, _moment: Moment, _said: &mut Vec<Said>) {
-        self.aggregates.clear();
+    /// Tells what windows say, as far as this record may.
+    fn tell_aggregates(&mut self, moment: Moment, said: &mut Vec<Said>) {
+        let mut aggregates = std::mem::take(&mut self.aggregates);
+        for aggregate in aggregates.drain(..) {
+            let spec = self
+                .settings
+                .windows
+                .iter()
+                .find(|it| it.name == aggregate.window);
+            let names = self.watched.names(aggregate.series);
+            let (Some(spec), Some((device, metric))) = (spec, names) else {
+                continue;
+            };
+            let told = Told {
+                aggregate: &aggregate,
+                kind: spec.kind,
+                device,
+                metric,
+                unit: "",
+                revision: self.windows_revision,
+            };
+            let spoken = Spoken {
+                device: device.to_owned(),
+                metric: metric.to_owned(),
+                meta: told.meta(moment.received),
+                state: AlertState::Raised,
+                is_present: false,
+                json: told.json(),
+            };
+            self.later.say_aggregate(told.topic(), spoken);
+        }
+        self.aggregates = aggregates;
+        while self.told_aggregates < RECORD_AGGREGATES_MAX
+            && let Some(waited) = self.later.next_aggregate(moment.origin)
+        {
+            self.told_aggregates += 1;
+            said.push(waited);
+        }
     }
 }
 

@@ -59,8 +59,8 @@ impl Series {
     /// When there will be something to tell that waits: received time.
     pub(super) fn later_due(&self, now: i64) -> Option<i64> {
         let owed = self.later.gravest().map(|_| now.saturating_add(OWED_US));
-        let now = self.later.is_waiting().then_some(now);
-        now.or(owed)
+        let waits = self.later.is_waiting() || self.later.has_aggregates();
+        waits.then_some(now).or(owed)
     }
 
     /// Tells what waited, as far as this record may.

@@ -111,7 +111,7 @@ impl Told {
     fn told(&self, state: &str) -> Vec<serde_json::Value> {
         let spoken = self.said.iter().filter_map(|said| match &said.what {
             What::Alert(spoken) => Some(spoken),
-            What::Again(_) | What::Forgotten => None,
+            What::Again(_) | What::Aggregate(_) | What::Forgotten => None,
         });
         let json = spoken.map(|spoken| serde_json::from_str(&spoken.json).unwrap());
         json.filter(|alert: &serde_json::Value| alert["state"] == state)
@@ -377,7 +377,7 @@ fn the_series_that_was_silent_longest_gives_way() {
 fn a_rule_is_raised_and_cleared_and_its_topic_shows_what_still_stands() {
     let mut told = Told::new(&ruled(100));
     seconds(&mut told, 0..200);
-    assert_eq!(told.said, []);
+    assert_eq!(told.raised().len(), 0);
     told.message(200, "site/pump/t", &value(200, 95.0));
     let raised = told.raised();
     let detectors: Vec<&str> = raised
@@ -409,11 +409,52 @@ fn a_rule_is_raised_and_cleared_and_its_topic_shows_what_still_stands() {
     told.said.clear();
     let clock = time_record(RecordKind::Clock, NOW + 300 * SECOND);
     told.record(RecordKind::Clock, clock.iter().next().unwrap().1);
-    assert_eq!(told.said, []);
+    assert_eq!(told.raised().len(), 0);
     let due = told.judge.poll_timeout().unwrap();
     assert_eq!(due, NOW + 320 * SECOND);
     told.tick(320);
     assert_eq!(told.raised()[0]["detector"], "rule:gone");
+}
+
+#[test]
+fn windows_that_close_are_told_and_however_many_close_at_once_a_record_says_only_so_much() {
+    let text = "[[detect.window]]\nname = \"ten\"\nkind = \"tumbling\"\nsize_ms = 10000\n";
+    let mut told = Told::new(&Settings::parse(text).unwrap());
+    let devices = 700;
+    for second in 0..10 {
+        for device in 0..devices {
+            let payload = value(second, second as f64);
+            told.message(second, &format!("d{device}/t"), &payload);
+        }
+    }
+    assert_eq!(told.raised().len(), 0);
+    // They fall silent: all their windows close with one tick.
+    told.tick(30);
+    told.again();
+    told.tick(31);
+    let aggregates = |told: &Told, origin: u64| {
+        let of = told.said.iter().filter(|said| said.origin.number == origin);
+        of.filter(|said| matches!(said.what, What::Aggregate(_)))
+            .count()
+    };
+    let (first, second) = (told.number - 2, told.number - 1);
+    assert_eq!(
+        aggregates(&told, first),
+        crate::limits::RECORD_AGGREGATES_MAX
+    );
+    assert_eq!(
+        aggregates(&told, first) + aggregates(&told, second),
+        devices
+    );
+    let What::Aggregate(spoken) = &told.said[0].what else {
+        panic!("{:?}", told.said[0]);
+    };
+    let json: serde_json::Value = serde_json::from_str(&spoken.json).unwrap();
+    assert_eq!(
+        (&json["window"], &json["count"], &json["mean"]),
+        (&"ten".into(), &10.into(), &4.5.into())
+    );
+    assert!(told.said[0].topic.starts_with("tributary/aggregates/ten/d"));
 }
 
 /// A threshold of this severity on a metric.

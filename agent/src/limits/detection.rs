@@ -119,6 +119,8 @@ pub const ALERTS_PER_SECOND_MAX: u64 = 20;
 pub const OWED_MAX: usize = 4_096;
 /// What more is to be told than one record may, and waits for the next ones.
 pub const LATER_MAX: usize = 65_536;
+/// Aggregates told with one record of the log.
+pub const RECORD_AGGREGATES_MAX: usize = 512;
 /// Alerts told at once that are kept for what is critical.
 pub const ALERTS_CRITICAL: u64 = 50;
 /// Bytes of alerts that stand.

@@ -273,7 +273,7 @@ impl Judging {
             }
             let is_alert = lane == Lane::Alerts;
             let spoken = match what {
-                What::Alert(spoken) => spoken,
+                What::Alert(spoken) | What::Aggregate(spoken) => spoken,
                 What::Again(json) => {
                     (self.publish)(&topic, &json, true);
                     continue;
@@ -347,5 +347,6 @@ impl Judging {
 fn lane_of(what: &What) -> Lane {
     match what {
         What::Alert(_) | What::Again(_) | What::Forgotten => Lane::Alerts,
+        What::Aggregate(_) => Lane::Aggregates,
     }
 }

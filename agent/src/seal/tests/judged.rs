@@ -60,7 +60,7 @@ fn reading(device: u64, seq: i64, dup: bool) -> Vec<u8> {
 fn alert_of(said: Said) -> Option<Spoken> {
     match said.what {
         What::Alert(spoken) => Some(spoken),
-        What::Again(_) | What::Forgotten => None,
+        What::Again(_) | What::Aggregate(_) | What::Forgotten => None,
     }
 }
 

@@ -150,6 +150,7 @@ impl Gateway {
             wal_quota_bytes: WAL_QUOTA_BYTES,
             give_up: Arc::new(AtomicBool::new(true)),
             rules: Rules::builtin(),
+            forward: tributary_agent::forward::Forward::default(),
         };
         let (sender, sealed) = mpsc::channel(SEALED_QUEUE);
         let policy = CommitPolicy {
