@@ -158,6 +158,7 @@ fn open_stage(
         catalogue: Catalogue::unkept(),
     };
     let config = SealConfig {
+        forward: tributary_agent::forward::Forward::default(),
         rules: Rules::builtin(),
         present: present(),
         delay_us: SEAL_DELAY_US,
