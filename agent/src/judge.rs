@@ -227,6 +227,11 @@ impl Judge {
         self.series.len()
     }
 
+    /// The time that the log has come to: µs since 1970, UTC.
+    pub fn received(&self) -> i64 {
+        self.received
+    }
+
     /// When the stage needs a [tick](tick_record) in the log: microseconds since 1970, UTC.
     pub fn poll_timeout(&mut self) -> Option<i64> {
         self.series.poll_timeout()

@@ -53,6 +53,7 @@ pub fn log_panics_and_abort() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         report(panic);
+        pipeline::guard::note_panic();
         if !tributary_journal::state_db::is_opening() {
             std::process::abort();
         }

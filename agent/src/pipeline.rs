@@ -5,6 +5,7 @@
 mod beside;
 mod clock;
 mod forward;
+pub(crate) mod guard;
 mod judging;
 mod publish;
 mod sealing;
@@ -305,7 +306,8 @@ async fn start_stages(
     let (status, status_out) = watch::channel(Status::of(&storage.sender));
     let putter = Putter::new(letters, wal.queue.clone(), stage.put_back()).refusing(refuse);
     let (waits, mut stages) = (stage.waits(), JoinSet::new());
-    let judged = Waiting::start(judging, &mut stages, tap, &wal.queue, publish::said(&hub));
+    let told = (publish::said(&hub), guard::file(&settings.data_dir));
+    let judged = Waiting::start(judging, &mut stages, tap, &wal.queue, told);
     // Ends the sources when the agent is told to stop, or can't go on.
     let listening = stop.child_token();
     let answers = (putter, Desk::new(hub.clone(), wal.queue.clone()));

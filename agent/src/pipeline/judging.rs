@@ -2,13 +2,14 @@
 //! to the log, before that is. What it says is published at once, and given to the sealing stage.
 
 use super::clock::Clock;
-use super::{Ended, replay};
+use super::{Ended, guard, replay};
 use crate::judge::{Judge, Said, What, time_record};
 use crate::limits::{CHECKPOINT_SHARE, CHECKPOINT_WAL_BYTES, EARLY_BYTES_MAX, JUDGED_QUEUE};
 use crate::seal::{Ask, Asks, FromJudge, IDLE_WAIT, Origin, SealConfig, Stores};
 use crate::wal::{Batch, Queue, RecordKind, Replay, Tap};
 use metrics::{counter, gauge, histogram};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -55,7 +56,7 @@ impl Waiting {
         stages: &mut JoinSet<Ended>,
         tap: Tap,
         queue: &Queue,
-        publish: Publish,
+        (publish, panics): (Publish, PathBuf),
     ) -> mpsc::Receiver<FromJudge> {
         let (judged, judged_in) = mpsc::channel(JUDGED_QUEUE);
         let Some(waiting) = waiting else {
@@ -72,6 +73,7 @@ impl Waiting {
             waiting,
         };
         stages.spawn_blocking(move || {
+            guard::watch(panics);
             judging.run();
             Ended::Judging
         });
@@ -110,6 +112,8 @@ struct Ticking {
     /// What the last one was due for, and when it was written, if there was room.
     last: Option<i64>,
     at: Instant,
+    /// When a record was judged last.
+    heard: Instant,
 }
 
 impl Default for Ticking {
@@ -118,6 +122,7 @@ impl Default for Ticking {
             under_way: false,
             last: None,
             at: Instant::now(),
+            heard: Instant::now(),
         }
     }
 }
@@ -221,6 +226,7 @@ impl Judging {
             let judge = &mut self.waiting.judge;
             judge.record(at.origin, kind, bytes, now, &mut at.said);
             ticking.under_way &= kind != RecordKind::Tick.code();
+            ticking.heard = Instant::now();
             at.origin.number += 1;
             at.bytes_since += bytes.len() as u64;
             if !at.said.is_empty() {
@@ -233,23 +239,28 @@ impl Judging {
     fn wait(&mut self, ticking: &Ticking) -> Duration {
         let due = self.waiting.judge.poll_timeout();
         let is_new = |due: &i64| !ticking.under_way && ticking.last != Some(*due);
-        let due = due.filter(is_new);
-        let us = due.map(|at| at.saturating_sub(self.clock.now().wall).max(0));
-        let due = us.map(|us| Duration::from_micros(us.unsigned_abs()));
+        let due = due.filter(is_new).map(|due| self.due_in(due, ticking));
         due.map_or(IDLE_WAIT, |due| due.min(IDLE_WAIT))
+    }
+
+    /// How long it is until a time that the stage asked for: counted from when it last heard of
+    /// the time, whatever the gateway's clock does meanwhile.
+    fn due_in(&self, due: i64, ticking: &Ticking) -> Duration {
+        let us = due.saturating_sub(self.waiting.judge.received()).max(0);
+        Duration::from_micros(us.unsigned_abs()).saturating_sub(ticking.heard.elapsed())
     }
 
     /// Has the log say that time has passed: one record at a time, and for what is still due
     /// behind it only another after a pause. While storage takes nothing, room is for messages.
     fn tick(&mut self, ticking: &mut Ticking) {
-        let now = self.clock.now().wall;
-        let due = self.waiting.judge.poll_timeout().filter(|due| *due <= now);
+        let due = self.waiting.judge.poll_timeout();
+        let due = due.filter(|due| self.due_in(*due, ticking).is_zero());
         let is_again = due == ticking.last && ticking.at.elapsed() < IDLE_WAIT;
         if due.is_none() || ticking.under_way || is_again {
             return;
         }
         (ticking.last, ticking.at) = (due, Instant::now());
-        let tick = time_record(RecordKind::Tick, now);
+        let tick = time_record(RecordKind::Tick, self.clock.now().wall);
         if let Some(room) = self.queue.try_room(tick.len_bytes()) {
             self.queue.push(tick, room);
             ticking.under_way = true;

@@ -1,6 +1,6 @@
 //! The agent's storage, opened for a new life, and the judging stage as it was.
 
-use super::{Settings, StartError};
+use super::{Settings, StartError, guard};
 use crate::catalogue::Catalogue;
 use crate::configuration::{Configurations, InForce, Texts};
 use crate::deadletter::DeadLetters;
@@ -9,9 +9,10 @@ use crate::life;
 use crate::limits::WAL_SEGMENT_BYTES;
 use crate::seal::{JudgeStore, Stores};
 use crate::spool::{self, AgentSpool};
+use metrics::gauge;
 use std::path::Path;
 use std::sync::Arc;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 use tributary_journal::{
     Checkpoints, Damage, Disk, LifeId, Log, LogConfig, LogKind, LogReader, LogWriter, Meter,
     MeteredDisk, Open, OsDisk,
@@ -101,6 +102,15 @@ fn open_judge(
     if !settings.detect.enabled {
         return Ok(None);
     }
+    if guard::is_tripped(&guard::file(&settings.data_dir)) {
+        error!(
+            "detection ended the agent twice within ten minutes: nothing is judged until the next \
+             start; readings are taken, stored and forwarded. Report what the log says of it"
+        );
+        gauge!("tributary_agent_detection_off").set(1.0);
+        return Ok(None);
+    }
+    gauge!("tributary_agent_detection_off").set(0.0);
     let dir = settings.data_dir.join("checkpoint");
     let checkpoints = Checkpoints::open(Arc::clone(disk), &dir, "judge")?;
     let storage = settings.name.as_bytes();
