@@ -237,6 +237,18 @@ impl GroupEngine {
         }
     }
 
+    /// Nothing of a device is at hand any more: its machines leave their places to others, and a
+    /// state that stands is over.
+    pub fn forget_device(&mut self, device: &str, now: i64, out: &mut Vec<GroupEvent>) {
+        for (group, spec) in (0..).zip(&self.specs.specs) {
+            let key = (group, Box::from(device));
+            let machine = self.machines.remove(&key);
+            if let Some(machine) = machine.filter(|machine| machine.state.is_in_state()) {
+                out.push(machine.event(spec, device, false, now));
+            }
+        }
+    }
+
     /// Goes on with other groups. Machines of groups that mean the same go on as they were; a state
     /// of another one is over.
     pub fn replace(&mut self, specs: Arc<GroupSpecs>, now: i64, out: &mut Vec<GroupEvent>) {
@@ -492,6 +504,24 @@ mod tests {
             .replace(specs(&other).unwrap(), 9, &mut mill.out);
         assert!(!mill.out[0].began);
         assert_eq!(mill.engine.machines.len(), 0);
+    }
+
+    #[test]
+    fn a_device_that_is_forgotten_leaves_its_place_and_its_state_is_over() {
+        let mut mill = mill();
+        mill.rows(0, 600, 0.0);
+        mill.rows(600, 200, 3.0);
+        assert!(mill.out.pop().unwrap().began);
+        mill.engine.forget_device("mill-8", 9, &mut mill.out);
+        assert_eq!((mill.out.len(), mill.engine.machines.len()), (0, 1));
+        mill.engine.forget_device("mill-7", 9, &mut mill.out);
+        let over = mill.out.pop().unwrap();
+        assert!(!over.began && over.event_time == 9 && &*over.device == "mill-7");
+        assert_eq!((mill.out.len(), mill.engine.machines.len()), (0, 0));
+        // One without a state goes without a word.
+        mill.rows(800, 10, 0.0);
+        mill.engine.forget_device("mill-7", 9, &mut mill.out);
+        assert_eq!((mill.out.len(), mill.engine.machines.len()), (0, 0));
     }
 
     #[test]

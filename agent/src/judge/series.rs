@@ -16,7 +16,6 @@ use crate::detect::{
     Settings, TimeVerdict, Timed, VibrationEngine, VibrationFeatures, Windows,
 };
 use crate::limits::{CLOCK_SANE_FROM_US, RECORD_AGGREGATES_MAX};
-use crate::seal::Origin;
 use std::sync::Arc;
 use tributary_protocol::ids::is_name;
 use tributary_protocol::reading::{Flags, Meta, Value};
@@ -178,7 +177,7 @@ impl Series {
         self.states = states;
         self.watched.set_most(settings.series_max);
         while self.watched.is_crowded(false) {
-            self.forget_oldest(moment.origin, said);
+            self.forget_oldest(moment, said);
         }
         self.windows_revision = settings.windows_revision();
         self.settings = settings;
@@ -223,7 +222,7 @@ impl Series {
             self.counts.texts += 1;
             return;
         };
-        let at = self.place_of(reading.device, reading.metric, moment.origin, said);
+        let at = self.place_of(reading.device, reading.metric, moment, said);
         let meta = reading.meta;
         let verdict = self.times.step(&Timed {
             device: at.device,
@@ -275,7 +274,7 @@ impl Series {
                 continue;
             }
             let seen = Seen {
-                at: self.place_of(of.device, &metric, moment.origin, said),
+                at: self.place_of(of.device, &metric, moment, said),
                 metric: &metric,
                 unit: "",
                 sample: Sample {
@@ -354,18 +353,18 @@ impl Series {
     }
 
     /// Where a series stands; one that is new may take the place of another.
-    fn place_of(&mut self, device: &str, metric: &str, origin: Origin, said: &mut Vec<Said>) -> At {
+    fn place_of(&mut self, device: &str, metric: &str, moment: Moment, said: &mut Vec<Said>) -> At {
         if let Some(at) = self.watched.touch(device, metric) {
             return at;
         }
         if self.watched.is_crowded(true) {
-            self.forget_oldest(origin, said);
+            self.forget_oldest(moment, said);
         }
         let watch = Watch::new(self.settings.preset);
         self.watched.add(device, metric, watch)
     }
 
-    fn forget_oldest(&mut self, origin: Origin, said: &mut Vec<Said>) {
+    fn forget_oldest(&mut self, moment: Moment, said: &mut Vec<Said>) {
         let Some(gone) = self.watched.take_oldest() else {
             return;
         };
@@ -386,12 +385,17 @@ impl Series {
         self.groups.forget(&place);
         if gone.device_gone {
             self.times.forget(at.device);
+            let mut states = std::mem::take(&mut self.states);
+            self.groups
+                .forget_device(device, moment.received, &mut states);
+            self.tell_states(&mut states, moment, said);
+            self.states = states;
         }
         if gone.alerted {
             self.standings.clear(device, metric, tell::SERIES);
             if self.standings.present(device, metric).is_none() {
                 said.push(Said {
-                    origin,
+                    origin: moment.origin,
                     topic: topic_of(device, metric),
                     what: What::Forgotten,
                 });

@@ -54,8 +54,8 @@ pub struct RuleEngine {
     pub(super) serial: u64,
     tallies: Vec<Tally>,
     bytes: usize,
-    /// How often room was made.
-    made_room: u64,
+    /// How often room was made, or less of it was needed: since then, what was refused still is.
+    pub(super) made_room: u64,
     counts: RuleCounts,
 }
 
@@ -121,6 +121,7 @@ impl RuleEngine {
             tallies,
             counts,
             bytes,
+            made_room,
             ..
         } = self;
         let Some(channel) = channels.at(channel) else {
@@ -145,6 +146,7 @@ impl RuleEngine {
                 }
             });
             if *place.unit != *at.unit && *place.metric == *at.subject.metric() {
+                *made_room += u64::from(place.unit.len() < at.unit.len());
                 *bytes = (*bytes + place.unit.len()).saturating_sub(at.unit.len());
                 at.unit = place.unit.into();
             }
@@ -245,6 +247,7 @@ impl RuleEngine {
         let Some(channel) = self.channels.at_mut(at) else {
             return;
         };
+        self.made_room += 1;
         let is_needed = |feed: &Feed| {
             let state = self.states.at(feed.state);
             state.is_some_and(|state| {
@@ -357,7 +360,8 @@ impl RuleEngine {
     fn channel(&mut self, place: &Place<'_>, out: &mut Vec<RuleEvent>) -> Option<u32> {
         let SeriesSlot(slot) = place.series;
         let slot = slot as usize;
-        match self.slots.get(slot).copied().unwrap_or(Bound::Unknown) {
+        let known = self.slots.get(slot).copied().unwrap_or(Bound::Unknown);
+        match known {
             Bound::Free => return None,
             Bound::Refused(made_room) if made_room == self.made_room => return None,
             Bound::Channel(at, id) => {
@@ -373,6 +377,8 @@ impl RuleEngine {
             Bound::Unknown | Bound::Refused(_) => {}
         }
         let bound = self.bind(place.device_name, place.metric, out);
+        let is_first = !matches!(known, Bound::Refused(_));
+        self.counts.refused += u64::from(is_first && matches!(bound, Bound::Refused(_)));
         if self.slots.len() <= slot {
             self.slots.resize(slot + 1, Bound::Unknown);
         }
@@ -405,10 +411,10 @@ impl RuleEngine {
             }
             // The longest forgotten goes first.
             let Some((_, oldest)) = self.forgotten.first_key_value() else {
-                self.counts.refused += 1;
                 return Bound::Refused(self.made_room);
             };
             self.drop_channel(*oldest, out);
+            self.made_room += 1;
         }
     }
 
@@ -426,22 +432,29 @@ impl RuleEngine {
         self.bytes += self.channels.at(at).map_or(0, channel_bytes);
         let rules = Arc::clone(&self.rules);
         let mut feeds = Vec::new();
+        let joint = |engine: &Self| engine.joint.iter().map(BTreeMap::len).sum::<usize>();
+        let joint_before = joint(self);
         let mut has_room = true;
         for (place, rule) in rules.iter() {
             let Some(input) = rule.input(device, metric) else {
                 continue;
             };
-            match self.state_for(place, rule, &subject) {
-                Some(state) => feeds.push(Feed { state, input }),
-                None => has_room = false,
-            }
+            let Some(state) = self.state_for(place, rule, &subject) else {
+                has_room = false;
+                break;
+            };
+            feeds.push(Feed { state, input });
         }
         self.set_feeds(at, feeds.into());
         has_room &= self.bytes <= RULE_STATE_BYTES_MAX;
         if !has_room {
             self.drop_channel(at, &mut Vec::new());
+            self.serial -= 1;
+            return None;
         }
-        has_room.then_some(at)
+        // Another series of a joint state needs less.
+        self.made_room += u64::from(joint(self) > joint_before);
+        Some(at)
     }
 
     /// The state of a rule that readings of `subject` go to; `None` without room for another.
@@ -483,7 +496,6 @@ impl RuleEngine {
         self.bytes -= channel_bytes(&channel);
         self.names.remove(channel.subject.text());
         self.forgotten.remove(&channel.forgotten);
-        self.made_room += 1;
         let rules = Arc::clone(&self.rules);
         for feed in &channel.feeds {
             let Some(state) = self.states.at_mut(feed.state) else {

@@ -57,6 +57,8 @@ pub(super) struct Wave {
 enum Bound {
     Unknown,
     Free,
+    /// A vibration that there was no room for; how often room had been made then.
+    Refused(u64),
     Wave(u32),
 }
 
@@ -70,6 +72,8 @@ pub struct VibrationEngine {
     pub(super) names: BTreeMap<Arc<str>, u32>,
     /// Samples that all windows have together when they are full.
     samples: usize,
+    /// How often room was made.
+    made_room: u64,
     counts: VibrationCounts,
 }
 
@@ -94,6 +98,7 @@ impl VibrationEngine {
             waves: Slab::new(),
             names: BTreeMap::new(),
             samples: 0,
+            made_room: 0,
             counts: VibrationCounts::default(),
         }
     }
@@ -108,15 +113,18 @@ impl VibrationEngine {
         self.counts
     }
 
-    /// Takes a sample: a reading of a waveform. Whether its series is a vibration.
+    /// Takes a sample: a reading of a waveform. Whether its series is a vibration, which it is
+    /// without room for its window, too: its samples are no readings, and say nothing then.
     pub fn step(
         &mut self,
         place: &Place<'_>,
         sample: &Sample,
         out: &mut Vec<VibrationFeatures>,
     ) -> bool {
-        let Some(at) = self.wave(place) else {
-            return false;
+        let at = match self.bound(place) {
+            Bound::Wave(at) => at,
+            Bound::Refused(_) => return true,
+            Bound::Unknown | Bound::Free => return false,
         };
         let Some(wave) = self.waves.at_mut(at) else {
             return false;
@@ -163,26 +171,27 @@ impl VibrationEngine {
         true
     }
 
-    fn wave(&mut self, place: &Place<'_>) -> Option<u32> {
+    /// What a series is. One without room is looked at again once room was made, and only then: so
+    /// it is the same after a restart, which knows of none.
+    fn bound(&mut self, place: &Place<'_>) -> Bound {
         let SeriesSlot(slot) = place.series;
         let slot = slot as usize;
-        let bound = match self.slots.get(slot).copied().unwrap_or(Bound::Unknown) {
-            Bound::Unknown => {
-                let bound = self.bind(place.device_name, place.metric);
-                if self.slots.len() <= slot {
-                    self.slots.resize(slot + 1, Bound::Unknown);
-                }
-                if let Some(known) = self.slots.get_mut(slot) {
-                    *known = bound;
-                }
-                bound
-            }
-            known => known,
-        };
-        match bound {
-            Bound::Wave(at) => Some(at),
-            Bound::Unknown | Bound::Free => None,
+        let known = self.slots.get(slot).copied().unwrap_or(Bound::Unknown);
+        match known {
+            Bound::Free | Bound::Wave(_) => return known,
+            Bound::Refused(made_room) if made_room == self.made_room => return known,
+            Bound::Unknown | Bound::Refused(_) => {}
         }
+        let bound = self.bind(place.device_name, place.metric);
+        let is_first = !matches!(known, Bound::Refused(_));
+        self.counts.refused += u64::from(is_first && matches!(bound, Bound::Refused(_)));
+        if self.slots.len() <= slot {
+            self.slots.resize(slot + 1, Bound::Unknown);
+        }
+        if let Some(known) = self.slots.get_mut(slot) {
+            *known = bound;
+        }
+        bound
     }
 
     fn bind(&mut self, device: &str, metric: &str) -> Bound {
@@ -193,13 +202,8 @@ impl VibrationEngine {
         let Some(spec) = self.specs.find(device, metric) else {
             return Bound::Free;
         };
-        match self.add(Subject::new(device, metric), spec, Window::default()) {
-            Some(at) => Bound::Wave(at),
-            None => {
-                self.counts.refused += 1;
-                Bound::Free
-            }
-        }
+        let added = self.add(Subject::new(device, metric), spec, Window::default());
+        added.map_or(Bound::Refused(self.made_room), Bound::Wave)
     }
 
     /// Adds a series, if there is room for its window.
@@ -231,6 +235,7 @@ impl VibrationEngine {
         if let Some(wave) = self.waves.remove(at) {
             let spec = self.specs.specs.get(wave.spec);
             self.samples -= spec.map_or(0, |spec| spec.window);
+            self.made_room += 1;
         }
         // Another slot may be of the same names, in another type.
         for slot in &mut self.slots {

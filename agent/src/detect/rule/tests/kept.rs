@@ -418,3 +418,32 @@ fn there_is_room_for_so_much_and_the_longest_forgotten_go_first() {
         ]
     );
 }
+
+#[test]
+fn series_without_room_are_counted_once_and_looked_at_again_only_when_room_was_made() {
+    let rule = |n: usize| {
+        format!(
+            "[[detect.rule]]\nname = \"r{n}\"\nkind = \"threshold\"\nmetric = \"*\"\n\
+             above = {n}\n"
+        )
+    };
+    let mut bench = Bench::new(rules(&(100..300).map(rule).collect::<String>()));
+    let mut watched = 0;
+    while bench.engine.counts().refused == 0 {
+        bench.at(0.0, &format!("d{watched}/t"), 1.0);
+        watched += 1;
+    }
+    let room = (bench.engine.made_room, bench.engine.bytes());
+    let beyond: Vec<String> = (0..4).map(|i| format!("beyond-{i}/t")).collect();
+    for second in 1..4 {
+        for name in &beyond {
+            assert_eq!(bench.at(f64::from(second), name, 999.0), NONE);
+        }
+    }
+    assert_eq!(bench.engine.counts().refused, 5);
+    assert_eq!((bench.engine.made_room, bench.engine.bytes()), room);
+    bench.forget("d3/t");
+    assert_eq!(bench.at(5.0, &beyond[2], 999.0).len(), 200);
+    assert_eq!(bench.at(5.0, &beyond[3], 999.0), NONE);
+    assert_eq!(bench.engine.counts().refused, 5);
+}
