@@ -94,6 +94,8 @@ pub struct TimeCounts {
     pub begun_anew: u64,
     /// Times that the gateway's clock went back.
     pub gateway_back: u64,
+    /// Times that the gateway's clock was set ahead.
+    pub gateway_ahead: u64,
     /// Times that the gateway's clock began or ceased to be trusted.
     pub gateway_trust_changed: u64,
     /// Readings of devices beyond the bound, of which nothing is kept.
@@ -107,6 +109,8 @@ pub struct EventTime {
     gateway: GatewayClock,
     devices: Slots<DeviceClock>,
     median: Median,
+    /// Whether the gateway's clock was set before the last record.
+    was_set: bool,
     counts: TimeCounts,
 }
 
@@ -118,16 +122,20 @@ impl EventTime {
             gateway: GatewayClock::default(),
             devices: Slots::default(),
             median: Median::default(),
+            was_set: false,
             counts: TimeCounts::default(),
         }
     }
 
     /// Takes what a record of the log says of the gateway's clock, before its readings. Gives
-    /// the steady time, by which windows are told what runs out: µs from the first record on.
+    /// the steady time, by which windows and rules are told what runs out: µs from the first
+    /// record on.
     pub fn at(&mut self, told: &Gateway) -> i64 {
         let stepped = self.gateway.at(told);
         self.counts.gateway_back += u64::from(stepped.back);
+        self.counts.gateway_ahead += u64::from(stepped.ahead);
         self.counts.gateway_trust_changed += u64::from(stepped.trust_changed);
+        self.was_set = stepped.back || stepped.ahead || stepped.trust_changed;
         self.gateway.steady
     }
 
@@ -137,7 +145,19 @@ impl EventTime {
         self.gateway.received_at(steady)
     }
 
-    /// Whether the gateway's clock was trusted with the last record.
+    /// The steady time of the last record.
+    pub fn steady(&self) -> i64 {
+        self.gateway.steady
+    }
+
+    /// Whether the gateway's clock was set between the last record and the one before, or began or
+    /// ceased to be trusted: times from before it say nothing about those after it.
+    pub fn was_set(&self) -> bool {
+        self.was_set
+    }
+
+    /// Whether the gateway's clock was trusted with the last record. When that was received is the
+    /// log's greatest time then, also where it is less than what that was before.
     pub fn is_gateway_trusted(&self) -> bool {
         self.gateway.trusted
     }

@@ -15,7 +15,7 @@ use crate::detect::{
     Aggregate, EventTime, Gateway, GroupEngine, GroupEvent, Place, RuleEngine, RuleEvent, Sample,
     Settings, TimeVerdict, Timed, VibrationEngine, VibrationFeatures, Windows,
 };
-use crate::limits::{CLOCK_SANE_FROM_US, RECORD_AGGREGATES_MAX};
+use crate::limits::{CLOCK_SANE_FROM_US, RECORD_AGGREGATES_MAX, TICK_EVERY_US};
 use std::sync::Arc;
 use tributary_protocol::ids::is_name;
 use tributary_protocol::reading::{Flags, Meta, Value};
@@ -140,13 +140,19 @@ impl Series {
 
     /// When something is due although nothing comes: received time.
     pub fn poll_timeout(&mut self) -> Option<i64> {
-        let steady = self.windows.poll_timeout();
-        let windows = steady.map(|steady| self.times.received_at(steady));
+        // A pause between two records is told from a clock that was set by how long it is.
+        let next = self.times.steady().saturating_add(TICK_EVERY_US);
+        let steady = [
+            self.windows.poll_timeout(),
+            self.rules.poll_timeout(),
+            (self.watched.len() > 0).then_some(next),
+        ];
+        let steady = steady.into_iter().flatten().min();
+        let received = steady.map(|steady| self.times.received_at(steady));
         let due = [
             self.later_due(self.received),
             self.storm.poll_timeout(),
-            self.rules.poll_timeout(),
-            windows,
+            received,
         ];
         due.into_iter().flatten().min()
     }
@@ -185,14 +191,19 @@ impl Series {
 
     /// The agent begins to run: nothing was silent while it did not.
     pub fn resume(&mut self, moment: Moment, said: &mut Vec<Said>) {
-        self.rules.resume(moment.received);
-        self.pass(moment, said);
+        let steady = self.clock(moment);
+        self.rules.resume(steady);
+        self.run_out(steady, moment, said);
     }
 
     /// The log has come to this time: before the readings of a message, and with a tick.
     pub fn pass(&mut self, moment: Moment, said: &mut Vec<Said>) {
-        (self.told, self.told_aggregates, self.received) = (0, 0, moment.received);
-        self.tell_later(moment, said);
+        let steady = self.clock(moment);
+        self.run_out(steady, moment, said);
+    }
+
+    /// The steady time that the log has come to.
+    fn clock(&mut self, moment: Moment) -> i64 {
         let synchronised = (CLOCK_SANE_FROM_US..CLOCK_SANE_BELOW_US).contains(&moment.received);
         let steady = self.times.at(&Gateway {
             received_time: moment.received,
@@ -200,11 +211,20 @@ impl Series {
             greatest_time: self.greatest_time,
         });
         if self.times.is_gateway_trusted() {
-            self.greatest_time = self.greatest_time.max(moment.received);
+            self.greatest_time = self.times.received_at(steady);
         }
+        let zero = self.times.received_at(0);
+        self.rules.clock(zero, self.times.was_set());
+        steady
+    }
+
+    /// Says what has come due.
+    fn run_out(&mut self, steady: i64, moment: Moment, said: &mut Vec<Said>) {
+        (self.told, self.told_aggregates, self.received) = (0, 0, moment.received);
+        self.tell_later(moment, said);
         self.windows.tick(steady, &mut self.aggregates);
         let mut events = std::mem::take(&mut self.events);
-        self.rules.tick(moment.received, &mut events);
+        self.rules.tick(steady, &mut events);
         self.tell_events(&mut events, moment, said);
         self.events = events;
         self.tell_aggregates(moment, said);
@@ -305,7 +325,11 @@ impl Series {
             ..moment
         };
         let mut events = std::mem::take(&mut self.events);
-        self.rules.step(&place, sample, &mut events);
+        let steadily = Sample {
+            received_time: self.times.steady(),
+            ..*sample
+        };
+        self.rules.step(&place, &steadily, &mut events);
         self.tell_events(&mut events, of_reading, said);
         self.events = events;
         if !sample.late {

@@ -62,6 +62,15 @@ pub const IDLE_TIMEOUT_MS: (u64, u64, u64) = (100, 2_000, 86_400_000);
 pub const FUTURE_SKEW_S: (u64, u64, u64) = (1, 60, 86_400);
 /// Time for which nothing of a device is on time before its clock counts as set back.
 pub const CLOCK_BACK_AFTER_US: i64 = 60_000_000;
+/// How far out of order the received times of records are that several connections bring.
+pub const CLOCK_DISORDER_US: i64 = 1_000_000;
+/// At the latest so long after a record the next one follows while anything is watched.
+pub const TICK_EVERY_US: i64 = 10_000_000;
+/// More than this between two records is no time that passed: the gateway's clock was set.
+pub const CLOCK_STEP_US: i64 = 60_000_000;
+const _: () = assert!(CLOCK_STEP_US >= 3 * TICK_EVERY_US && TICK_EVERY_US > CLOCK_DISORDER_US);
+/// Time after which the gateway's clock is believed although the log has been further.
+pub const CLOCK_BELIEVED_AFTER_US: i64 = 3_600_000_000;
 /// How often the devices' median clock is looked for while the gateway's is not trusted.
 pub const CLOCK_MEDIAN_EVERY_US: i64 = 1_000_000;
 /// Windows of one configuration.

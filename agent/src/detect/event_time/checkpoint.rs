@@ -8,7 +8,7 @@ use crate::detect::sample::DeviceSlot;
 use crate::detect::state_error::{StateError, read_bool, read_name, read_version, write_name};
 use bytes::{Buf, BufMut};
 
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 
 impl EventTime {
     /// Appends the state to `out`. A device without a name is left out.
@@ -23,6 +23,8 @@ impl EventTime {
         out.put_i64_le(self.gateway.steady);
         out.put_u8(u8::from(self.gateway.trusted));
         out.put_i64_le(self.gateway.now);
+        out.put_u8(u8::from(self.gateway.behind_since.is_some()));
+        out.put_i64_le(self.gateway.behind_since.unwrap_or(0));
         out.put_i64_le(self.median.offset);
         out.put_i64_le(self.median.computed_at);
         out.put_u32_le(self.median.computed_of);
@@ -55,7 +57,11 @@ impl EventTime {
             steady: input.try_get_i64_le()?,
             trusted: read_bool(input)?,
             now: input.try_get_i64_le()?,
+            behind_since: None,
         };
+        let is_behind = read_bool(input)?;
+        let since = input.try_get_i64_le()?;
+        state.gateway.behind_since = is_behind.then_some(since);
         state.median.offset = input.try_get_i64_le()?;
         state.median.computed_at = input.try_get_i64_le()?;
         state.median.computed_of = input.try_get_u32_le()?;

@@ -1,6 +1,7 @@
 //! Each thing that goes wrong with clocks: what becomes of it, and who counts it.
 
 use super::*;
+use crate::limits::{CLOCK_BELIEVED_AFTER_US, CLOCK_DISORDER_US, CLOCK_STEP_US, TICK_EVERY_US};
 use proptest::prelude::*;
 
 const S: i64 = 1_000_000;
@@ -32,9 +33,19 @@ impl Case {
         }
     }
 
-    /// A record after so much time.
+    /// Records until so much time has passed, as ticks come.
     fn after(&mut self, passed: i64) -> i64 {
-        self.received += passed;
+        let mut left = passed;
+        while left > TICK_EVERY_US {
+            self.set(TICK_EVERY_US);
+            left -= TICK_EVERY_US;
+        }
+        self.set(left)
+    }
+
+    /// A record behind which the clock says so much more.
+    fn set(&mut self, by: i64) -> i64 {
+        self.received += by;
         self.record()
     }
 
@@ -44,8 +55,8 @@ impl Case {
             synchronised: self.synchronised,
             greatest_time: self.greatest,
         });
-        if self.synchronised {
-            self.greatest = self.greatest.max(self.received);
+        if self.times.is_gateway_trusted() {
+            self.greatest = self.times.received_at(steady);
         }
         steady
     }
@@ -290,6 +301,65 @@ fn a_gateway_that_jumps_back_by_an_hour_is_not_trusted_until_it_is_where_it_was(
     case.after(HOUR);
     assert!(case.times.is_gateway_trusted());
     assert_eq!(case.times.counts().gateway_back, 1);
+}
+
+#[test]
+fn a_gateway_that_jumps_ahead_stays_trusted_and_no_time_passes() {
+    let mut case = Case::new();
+    case.step(0, MAY);
+    let before = case.after(S);
+    assert_eq!(case.set(CLOCK_STEP_US), before + CLOCK_STEP_US);
+    assert!(!case.times.was_set());
+    let before = before + CLOCK_STEP_US;
+    assert_eq!(case.set(CLOCK_STEP_US + 1), before);
+    assert!(case.times.was_set() && case.times.is_gateway_trusted());
+    assert_eq!(case.set(S), before + S);
+    assert!(!case.times.was_set());
+    assert_eq!(case.times.received_at(before + 2 * S), case.received + S);
+    assert_eq!(case.times.counts().gateway_ahead, 1);
+}
+
+#[test]
+fn records_of_many_connections_out_of_order_let_no_more_time_pass() {
+    let mut case = Case::new();
+    let before = case.record();
+    for _ in 0..1_000 {
+        case.set(-CLOCK_DISORDER_US);
+        assert!(case.times.is_gateway_trusted() && !case.times.was_set());
+        case.set(CLOCK_DISORDER_US + 1);
+    }
+    assert_eq!(case.record(), before + 1_000);
+    assert_eq!(case.times.counts().gateway_back, 0);
+    case.set(-CLOCK_DISORDER_US - 1);
+    assert!(!case.times.is_gateway_trusted() && case.times.was_set());
+}
+
+#[test]
+fn a_gateway_that_was_in_2099_once_is_believed_again_after_an_hour() {
+    let mut case = Case::new();
+    case.set(YEAR_2099 - MAY);
+    assert!(case.times.is_gateway_trusted());
+    assert_eq!(case.without_time(0).time, YEAR_2099);
+    // A restart, with the right time.
+    case.times = restored(&kept(&case.times)).unwrap();
+    case.set(MAY - YEAR_2099);
+    assert!(!case.times.is_gateway_trusted());
+    case.after(CLOCK_BELIEVED_AFTER_US / 2);
+    case.times = restored(&kept(&case.times)).unwrap();
+    case.after(CLOCK_BELIEVED_AFTER_US / 2);
+    assert!(!case.times.is_gateway_trusted());
+    case.after(1);
+    assert!(case.times.is_gateway_trusted() && case.times.was_set());
+    assert_eq!(case.greatest, case.received);
+    let right = case.without_time(0);
+    assert_eq!(
+        (right.time, right.trusted, right.late),
+        (case.received, true, false)
+    );
+    // A clock that is not set has no such patience.
+    case.synchronised = false;
+    case.after(2 * CLOCK_BELIEVED_AFTER_US);
+    assert!(!case.times.is_gateway_trusted());
 }
 
 #[test]

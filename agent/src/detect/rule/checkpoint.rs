@@ -16,7 +16,7 @@ use bytes::{Buf, BufMut, TryGetError};
 use std::sync::Arc;
 use tributary_protocol::limits::NAME_BYTES_MAX;
 
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 
 /// Flags of a state.
 const RAISED: u8 = 1;
@@ -50,6 +50,7 @@ impl RuleEngine {
     pub fn write_checkpoint(&self, out: &mut Vec<u8>) {
         out.put_u16_le(VERSION);
         out.put_i64_le(self.now);
+        out.put_i64_le(self.zero);
         out.put_u64_le(self.serial);
         out.put_u32_le(self.names.len() as u32);
         for channel in self.names.values().filter_map(|at| self.channels.at(*at)) {
@@ -86,6 +87,7 @@ impl RuleEngine {
         }
         let mut engine = Self::new(Arc::clone(&rules));
         engine.now = input.try_get_i64_le()?;
+        engine.zero = input.try_get_i64_le()?;
         let serial = input.try_get_u64_le()?;
         // One number for each series that ever came.
         if serial > u64::MAX / 2 {
@@ -121,7 +123,10 @@ impl RuleEngine {
             });
             match (at, state.end(engine.now)) {
                 (Some(at), _) => engine.restore_state(at, state),
-                (None, Some(told)) => out.push(ended(&name.into(), severity, &state, &told)),
+                (None, Some(told)) => {
+                    let told = (&told, engine.zero);
+                    out.push(ended(&name.into(), severity, &state, told));
+                }
                 (None, None) => {}
             }
         }

@@ -1,11 +1,14 @@
 //! The rules at work: which states a reading goes to, what time does to them, and what happens to
 //! them when rules change or series are forgotten.
 //!
+//! Time in it is steady: that of its [samples](Sample::received_time) and ticks is received time
+//! without the jumps of the gateway's clock, and what it says is by that clock again.
+//!
 //! Everything is a function of the calls in their order. Whatever has come due by the time a
 //! reading was received is said before the reading is looked at, so that it does not matter whether
 //! somebody called [`tick`](RuleEngine::tick) in between.
 
-use super::channel::{Channel, Feed};
+use super::channel::{Bound, Channel, Feed};
 use super::due::{Due, NEVER};
 use super::event::{RuleCounts, RuleEvent, ended, say};
 use super::state::State;
@@ -15,18 +18,6 @@ use crate::detect::watched::{Slab, Subject};
 use crate::limits::RULE_STATE_BYTES_MAX;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-
-/// How a series's slot stands to what is watched.
-#[derive(Clone, Copy, PartialEq, Debug)]
-enum Bound {
-    Unknown,
-    /// No rule is for it.
-    Free,
-    /// There was no room; how often room had been made then.
-    Refused(u64),
-    /// The place of its channel, and which one that is.
-    Channel(u32, u64),
-}
 
 /// How many states a rule has, and how many of them could be judged.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
@@ -40,6 +31,8 @@ struct Tally {
 pub struct RuleEngine {
     pub(super) rules: Arc<Rules>,
     pub(super) now: i64,
+    /// What the gateway's clock says at steady time 0.
+    pub(super) zero: i64,
     slots: Vec<Bound>,
     pub(super) channels: Slab<Channel>,
     /// Channels by their subjects.
@@ -64,6 +57,7 @@ impl RuleEngine {
     pub fn new(rules: Arc<Rules>) -> Self {
         Self {
             now: i64::MIN,
+            zero: 0,
             slots: Vec::new(),
             channels: Slab::new(),
             names: BTreeMap::new(),
@@ -107,6 +101,18 @@ impl RuleEngine {
         tallied.filter_map(|((_, rule), tally)| (tally.judged == 0).then_some(&rule.name))
     }
 
+    /// How the gateway's clock stands to steady time, before what is received by it: it says `zero`
+    /// at steady time 0. Where it was set, what was measured by it begins anew.
+    pub fn clock(&mut self, zero: i64, was_set: bool) {
+        self.zero = zero;
+        if was_set {
+            self.states
+                .iter_mut()
+                .for_each(|(_, state)| state.clock_was_set());
+            self.enter_all();
+        }
+    }
+
     /// Judges a reading.
     pub fn step(&mut self, place: &Place<'_>, sample: &Sample, out: &mut Vec<RuleEvent>) {
         self.tick(sample.received_time, out);
@@ -122,6 +128,7 @@ impl RuleEngine {
             counts,
             bytes,
             made_room,
+            zero,
             ..
         } = self;
         let Some(channel) = channels.at(channel) else {
@@ -157,7 +164,7 @@ impl RuleEngine {
                 tally.judged += 1;
             }
             for told in told.into_iter().flatten() {
-                say(rule, at, &told, counts, out);
+                say(rule, at, (&told, *zero), counts, out);
             }
             let wanted = at.due(rule);
             if wanted < at.entered {
@@ -168,8 +175,7 @@ impl RuleEngine {
         self.tick(sample.received_time, out);
     }
 
-    /// When there may be something to say although nothing comes: microseconds since 1970, by
-    /// the agent's clock.
+    /// When there may be something to say although nothing comes: steady time.
     pub fn poll_timeout(&mut self) -> Option<i64> {
         self.first_due().map(|(due, _)| due)
     }
@@ -212,7 +218,7 @@ impl RuleEngine {
             let mut told = None;
             state.fire(rule, due, &mut |told_now| told = Some(told_now));
             if let Some(told) = told {
-                say(rule, state, &told, &mut self.counts, out);
+                say(rule, state, (&told, self.zero), &mut self.counts, out);
             }
             let wanted = state.due(rule);
             self.due.put(&mut state.entered, wanted, place);
@@ -224,8 +230,15 @@ impl RuleEngine {
     pub fn resume(&mut self, now: i64) {
         self.now = self.now.max(now);
         let now = self.now;
+        self.states
+            .iter_mut()
+            .for_each(|(_, state)| state.resume(now));
+        self.enter_all();
+    }
+
+    /// Looks at when everything is due.
+    fn enter_all(&mut self) {
         for (place, state) in self.states.iter_mut() {
-            state.resume(now);
             let wanted = self
                 .rules
                 .rule(state.rule)
@@ -308,13 +321,7 @@ impl RuleEngine {
         for (at, left) in known.into_iter().zip(left) {
             self.rebind(at, left, &new);
         }
-        for (place, state) in self.states.iter_mut() {
-            let wanted = self
-                .rules
-                .rule(state.rule)
-                .map_or(NEVER, |rule| state.due(rule));
-            self.due.put(&mut state.entered, wanted, place);
-        }
+        self.enter_all();
     }
 
     /// The states of a channel that are still there.
@@ -350,9 +357,9 @@ impl RuleEngine {
         if feeds.is_empty() {
             self.drop_channel(at, &mut Vec::new());
         } else if let Some(channel) = self.channels.at_mut(at) {
-            self.bytes -= channel_bytes(channel);
+            self.bytes -= channel.bytes();
             channel.feeds = feeds;
-            self.bytes += channel_bytes(channel);
+            self.bytes += channel.bytes();
         }
     }
 
@@ -429,7 +436,7 @@ impl RuleEngine {
             forgotten: 0,
         });
         self.names.insert(Arc::clone(subject.text()), at);
-        self.bytes += self.channels.at(at).map_or(0, channel_bytes);
+        self.bytes += self.channels.at(at).map_or(0, Channel::bytes);
         let rules = Arc::clone(&self.rules);
         let mut feeds = Vec::new();
         let joint = |engine: &Self| engine.joint.iter().map(BTreeMap::len).sum::<usize>();
@@ -472,7 +479,7 @@ impl RuleEngine {
         }
         let mut state = State::new(place, rule, about.clone());
         state.feeds = 1;
-        let bytes = state_bytes(&state);
+        let bytes = state.bytes();
         if self.bytes + bytes > RULE_STATE_BYTES_MAX {
             return None;
         }
@@ -493,7 +500,7 @@ impl RuleEngine {
         let Some(channel) = self.channels.remove(at) else {
             return;
         };
-        self.bytes -= channel_bytes(&channel);
+        self.bytes -= channel.bytes();
         self.names.remove(channel.subject.text());
         self.forgotten.remove(&channel.forgotten);
         let rules = Arc::clone(&self.rules);
@@ -515,7 +522,7 @@ impl RuleEngine {
             return;
         };
         self.due.put(&mut state.entered, NEVER, at);
-        self.bytes -= state_bytes(&state);
+        self.bytes -= state.bytes();
         if let Some(joint) = self.joint.get_mut(usize::from(state.rule))
             && joint.get(state.subject.text()) == Some(&at)
         {
@@ -527,7 +534,8 @@ impl RuleEngine {
         }
         if let (Some(rule), Some(told)) = (rule, state.end(self.now)) {
             self.counts.cleared += 1;
-            out.push(ended(&rule.name, rule.severity, &state, &told));
+            let told = (&told, self.zero);
+            out.push(ended(&rule.name, rule.severity, &state, told));
         }
     }
 
@@ -574,17 +582,4 @@ impl RuleEngine {
         let wanted = rules.rule(state.rule).map_or(NEVER, |rule| state.due(rule));
         due.put(&mut state.entered, wanted, at);
     }
-}
-
-/// Bytes of a channel, of its entries in maps, and of its name.
-fn channel_bytes(channel: &Channel) -> usize {
-    let name = channel.subject.text().len() + 2 * size_of::<usize>();
-    let entries = size_of::<Bound>() + 2 * size_of::<(Arc<str>, u32)>();
-    size_of::<Option<Channel>>() + size_of_val(&*channel.feeds) + name + entries
-}
-
-/// Bytes of a state, its unit, its name where it has one of its own, and its entries in maps.
-fn state_bytes(state: &State) -> usize {
-    let entries = 2 * size_of::<(i64, u32)>() + 2 * size_of::<(Arc<str>, u32)>();
-    size_of::<Option<State>>() + state.bytes() + state.unit.len() + entries
 }

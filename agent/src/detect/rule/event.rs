@@ -64,11 +64,11 @@ pub struct RuleCounts {
     pub refused: u64,
 }
 
-/// Counts what was told, and says it.
+/// Counts what was told, and says it; `zero` is what the gateway's clock says at steady time 0.
 pub(super) fn say(
     rule: &Rule,
     state: &State,
-    told: &Told,
+    (told, zero): (&Told, i64),
     counts: &mut RuleCounts,
     out: &mut Vec<RuleEvent>,
 ) {
@@ -82,7 +82,7 @@ pub(super) fn say(
         RuleChange::Raised => counts.raised += 1,
         RuleChange::Cleared => counts.cleared += 1,
     }
-    let mut event = event(&rule.name, rule.severity, state, told, change);
+    let mut event = event(&rule.name, rule.severity, state, (told, zero), change);
     event.text = template.fill(&Facts {
         rule: &rule.name,
         severity: rule.severity,
@@ -100,7 +100,12 @@ pub(super) fn say(
 }
 
 /// That an alert is over, because its rule or its series is no longer there.
-pub(super) fn ended(name: &Arc<str>, severity: Severity, state: &State, told: &Told) -> RuleEvent {
+pub(super) fn ended(
+    name: &Arc<str>,
+    severity: Severity,
+    state: &State,
+    told: (&Told, i64),
+) -> RuleEvent {
     let mut event = event(name, severity, state, told, RuleChange::Cleared);
     event.text = format!(
         "{}: {} is no longer watched by the rule \"{name}\"",
@@ -113,9 +118,12 @@ fn event(
     name: &Arc<str>,
     severity: Severity,
     state: &State,
-    told: &Told,
+    (told, zero): (&Told, i64),
     change: RuleChange,
 ) -> RuleEvent {
+    // A state's time is steady where it is no event time, and what is said is neither.
+    let zero = if state.clock.by_event { 0 } else { zero };
+    let said = |time: i64| time.saturating_add(zero);
     let known = |number: f64| (!number.is_nan()).then_some(number);
     RuleEvent {
         rule: Arc::clone(name),
@@ -128,8 +136,11 @@ fn event(
         measured: known(told.finding.measured),
         limit: known(told.finding.limit),
         text: String::new(),
-        event_time: told.event_time,
-        window: told.window,
+        event_time: match told.by_clock {
+            true => said(told.event_time),
+            false => told.event_time,
+        },
+        window: told.window.map(|(from, to)| (said(from), said(to))),
         late: told.late,
     }
 }

@@ -13,12 +13,12 @@ const RHYTHM_LEARNS: u32 = 8;
 /// The weight of a new interval.
 const RHYTHM_WEIGHT: f64 = 1.0 / 32.0;
 
-/// The time of a state: microseconds since 1970.
+/// The time of a state: microseconds since 1970 by event time, and steady time otherwise.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) struct Clock {
     /// That of the newest reading.
     pub time: i64,
-    /// When that was received, or the agent came back.
+    /// The steady time at which that was received, or the agent came back.
     pub received: i64,
     /// Whether it is event time.
     pub by_event: bool,

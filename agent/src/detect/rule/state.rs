@@ -2,8 +2,8 @@
 //! or the passing of time makes of it.
 //!
 //! The time of a state is the event time of its newest reading while its clock is trusted, and the
-//! time it was received otherwise; between readings it passes as the agent's clock does. Where
-//! that changes, what was measured in time begins anew.
+//! steady time at which it was received otherwise; between readings it passes as steady time does.
+//! Where that changes, or the gateway's clock is set, what was measured in time begins anew.
 
 use super::band::{Band, Side};
 use super::due::NEVER;
@@ -14,6 +14,7 @@ use super::slope::Slope;
 use super::{Kind, Other, Rule, SilenceLimit};
 use crate::detect::sample::Sample;
 use crate::detect::watched::Subject;
+use std::sync::Arc;
 
 /// Numbers that an alert tells.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -51,6 +52,9 @@ pub(super) struct Told {
     pub turn: Turn,
     pub finding: Finding,
     pub event_time: i64,
+    /// Whether that is by the state's clock, and not a reading's own.
+    pub by_clock: bool,
+    /// By the state's clock.
     pub window: Option<(i64, i64)>,
     pub late: bool,
 }
@@ -103,9 +107,10 @@ impl State {
         }
     }
 
-    /// Bytes beyond the state itself that it remembers in.
+    /// Bytes of it, its memory, its unit, and its entries in maps.
     pub fn bytes(&self) -> usize {
-        self.memory.bytes()
+        let entries = 2 * size_of::<(i64, u32)>() + 2 * size_of::<(Arc<str>, u32)>();
+        size_of::<Option<Self>>() + self.memory.bytes() + self.unit.len() + entries
     }
 
     /// The time as it passes without readings.
@@ -132,17 +137,40 @@ impl State {
     fn advance(&mut self, sample: &Sample, trusted: bool, late: bool) -> Order {
         let order = self.clock.advance(sample, trusted, late);
         if order == Order::First {
-            self.since = NEVER;
-            if self.raised_at != NEVER_YET {
-                self.raised_at = self.clock.time;
-            }
-            match &mut self.memory {
-                Memory::Slope(slope) => **slope = Slope::new(),
-                Memory::Run(run) => run.began = self.clock.time,
-                Memory::Nothing | Memory::Rhythm(_) | Memory::Pair(_) | Memory::Inputs(_) => {}
-            }
+            self.begin_anew();
         }
         order
+    }
+
+    /// What was measured in time begins anew.
+    fn begin_anew(&mut self) {
+        self.since = NEVER;
+        if self.raised_at != NEVER_YET {
+            self.raised_at = self.clock.time;
+        }
+        match &mut self.memory {
+            Memory::Slope(slope) => **slope = Slope::new(),
+            Memory::Run(run) => run.began = self.clock.time,
+            Memory::Nothing | Memory::Rhythm(_) | Memory::Pair(_) | Memory::Inputs(_) => {}
+        }
+    }
+
+    /// The gateway's clock was set: times by it from before say nothing about those to come.
+    pub fn clock_was_set(&mut self) {
+        if self.clock.by_event {
+            (self.clock.by_event, self.clock.time) = (false, self.clock.received);
+            self.begin_anew();
+        }
+        match &mut self.memory {
+            Memory::Pair(cells) => cells.iter_mut().for_each(|cell| cell.trusted = false),
+            Memory::Inputs(inputs) => {
+                inputs
+                    .cells
+                    .iter_mut()
+                    .for_each(|cell| cell.trusted = false);
+            }
+            Memory::Nothing | Memory::Slope(_) | Memory::Run(_) | Memory::Rhythm(_) => {}
+        }
     }
 
     fn band(&mut self, rule: &Rule, band: &Band, sample: &Sample, tell: &mut dyn FnMut(Told)) {
@@ -163,8 +191,8 @@ impl State {
                 measured: sample.value,
                 limit,
             };
-            let now = (self.clock.time, sample.event_time);
-            self.raise(now, None, sample.late, tell);
+            let now = self.clock.time;
+            self.raise((now, Some(sample.event_time)), None, sample.late, tell);
         }
     }
 
@@ -265,7 +293,7 @@ impl State {
             measured: seconds(to.saturating_sub(from)),
             limit: seconds(allowed),
         };
-        self.raise((to, to), Some((from, to)), false, tell);
+        self.raise((to, None), Some((from, to)), false, tell);
     }
 
     fn pair(
@@ -383,7 +411,7 @@ impl State {
                 let from = from.or((rule.kind.hold() > 0).then_some(self.since));
                 if time >= self.target(rule) {
                     let window = from.map(|from| (from, time));
-                    self.raise((time, sample.event_time), window, false, tell);
+                    self.raise((time, Some(sample.event_time)), window, false, tell);
                 } else if !self.held && time >= self.since.saturating_add(rule.kind.hold()) {
                     self.held = true;
                     tell(self.told(Turn::HeldBack, sample.event_time, None, false));
@@ -400,7 +428,7 @@ impl State {
         held.max(self.raised_at.saturating_add(rule.cool_down))
     }
 
-    /// When it has something to say although nothing comes, by the agent's clock; [`NEVER`] if not.
+    /// When it has something to say although nothing comes: steady time; [`NEVER`] if not.
     pub fn due(&self, rule: &Rule) -> i64 {
         if self.raised || !self.clock.runs {
             return NEVER;
@@ -430,23 +458,26 @@ impl State {
             return;
         }
         let window = (rule.kind.hold() > 0).then_some((self.since, time));
-        self.raise((time, time), window, false, tell);
+        self.raise((time, None), window, false, tell);
     }
 
-    /// Raises the alert, `at` by the state's time.
+    /// Raises the alert, `at` by the state's time, with a reading of `event_time` if with one.
     fn raise(
         &mut self,
-        (at, event_time): (i64, i64),
+        (at, event_time): (i64, Option<i64>),
         window: Option<(i64, i64)>,
         late: bool,
         tell: &mut dyn FnMut(Told),
     ) {
         (self.raised, self.since) = (true, NEVER);
-        self.raised_at = match self.clock.runs {
-            true => at,
-            false => event_time,
+        self.raised_at = match event_time {
+            Some(event_time) if !self.clock.runs => event_time,
+            _ => at,
         };
-        tell(self.told(Turn::Raised, event_time, window, late));
+        tell(Told {
+            by_clock: event_time.is_none(),
+            ..self.told(Turn::Raised, event_time.unwrap_or(at), window, late)
+        });
     }
 
     fn clear(&mut self, event_time: i64, tell: &mut dyn FnMut(Told)) {
@@ -459,6 +490,7 @@ impl State {
             turn,
             finding: self.finding,
             event_time,
+            by_clock: false,
             window,
             late,
         }
@@ -469,6 +501,7 @@ impl State {
         let told = self.told(Turn::Cleared, self.time_at(now), None, false);
         self.raised.then_some(Told {
             finding: Finding::NONE,
+            by_clock: true,
             ..told
         })
     }

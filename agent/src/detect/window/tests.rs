@@ -10,6 +10,7 @@ use super::series::Held;
 use super::*;
 use crate::detect::event_time::{EventTime, Gateway, TimeVerdict, Timed};
 use crate::detect::sample::DeviceSlot;
+use crate::limits::TICK_EVERY_US;
 use tributary_settings::Document;
 
 pub(super) const S: i64 = 1_000_000;
@@ -68,12 +69,18 @@ impl Case {
 
     /// A record after so much time: what is over then closes.
     pub fn after(&mut self, passed: i64) {
-        self.received += passed;
-        self.steady = self.times.at(&Gateway {
-            received_time: self.received,
-            synchronised: true,
-            greatest_time: 0,
-        });
+        let end = self.received + passed;
+        loop {
+            self.received = end.min(self.received + TICK_EVERY_US);
+            self.steady = self.times.at(&Gateway {
+                received_time: self.received,
+                synchronised: true,
+                greatest_time: 0,
+            });
+            if self.received == end {
+                break;
+            }
+        }
         self.windows.tick(self.steady, &mut self.out);
     }
 

@@ -447,3 +447,40 @@ fn series_without_room_are_counted_once_and_looked_at_again_only_when_room_was_m
     assert_eq!(bench.at(5.0, &beyond[3], 999.0), NONE);
     assert_eq!(bench.engine.counts().refused, 5);
 }
+
+#[test]
+fn steady_time_goes_on_where_the_clock_is_set_and_what_is_said_is_by_the_clock() {
+    let text = "[[detect.rule]]\nname = \"gone\"\nkind = \"silence\"\nmetric = \"t\"\nfor_s = 60\n\
+                [[detect.rule]]\nname = \"hot\"\nkind = \"threshold\"\nmetric = \"u\"\n\
+                above = 1\nhold_s = 10\n\
+                [[detect.rule]]\nname = \"apart\"\nkind = \"compare\"\nmetric = \"t\"\n\
+                op = \">\"\nother_metric = \"u\"\noffset = 5\nstale_s = 100\n";
+    for reborn in [false, true] {
+        let mut bench = Bench::new(rules(text));
+        bench.reborn = reborn;
+        bench.at(0.0, "d/t", 1.0);
+        bench.at(5.0, "d/t", 1.0);
+        bench.at(5.0, "d/u", 5.0);
+        bench.engine.clock(-100_000_000, true);
+        assert_eq!(bench.due(), Some(65.0));
+        assert_eq!(bench.tick(20.0), NONE, "the hold begins anew");
+        let [gone] = bench.tick(65.0).try_into().unwrap();
+        assert!(gone.starts_with("+gone d/t @-35 [-95..-35]: "), "{gone}");
+        let untrusted = |at: f64| Sample {
+            trusted: false,
+            ..sample(at, 5.0)
+        };
+        assert_eq!(bench.step("d/u", untrusted(66.0)), NONE);
+        let [hot] = bench.tick(76.0).try_into().unwrap();
+        assert!(hot.starts_with("+hot d/u @-24 [-34..-24]: "), "{hot}");
+        // A time before those that were by the clock as it was is no old one.
+        let trusted = |value: f64| Sample {
+            received_time: time(77.0),
+            ..sample(-23.0, value)
+        };
+        let said = bench.step("d/t", trusted(90.0));
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert!(said.iter().any(|line| line.starts_with("-gone d/t @-23")));
+        assert!(said.iter().any(|line| line.starts_with("+apart d/t @-23")));
+    }
+}
