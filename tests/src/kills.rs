@@ -6,14 +6,12 @@
 
 use crate::dice::Dice;
 use crate::limits::{KILL_COMMITS_MAX, KILLED_FLEET};
-use crate::programs::scratch;
+use crate::shim::Shim;
 use crate::site::{Site, assert_clean, backlog_gone};
 use std::ffi::OsStr;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::time::Instant;
-use tempfile::TempDir;
 use tributary_sim::sim::RunSummary;
 use tributary_sim::verify::Report;
 
@@ -80,33 +78,12 @@ pub struct Outcome {
     pub seconds: f64,
 }
 
-/// The shim, compiled.
-struct Shim {
-    dir: TempDir,
-    library: PathBuf,
-}
+/// The shim that kills, and what it says of that.
+struct Killer(Shim);
 
-impl Shim {
-    fn compile() -> Self {
-        let dir = scratch("shim");
-        let library = dir.path().join("kill.so");
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("shim/kill.c");
-        let compiled = Command::new("cc")
-            .args([
-                "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o",
-            ])
-            .arg(&library)
-            .arg(&source)
-            .arg("-ldl")
-            .output()
-            .expect("cc, the C compiler that building needs anyway");
-        let said = String::from_utf8_lossy(&compiled.stderr);
-        assert!(compiled.status.success(), "cc: {said}");
-        Self { dir, library }
-    }
-
+impl Killer {
     fn log(&self) -> PathBuf {
-        self.dir.path().join("kills.log")
+        self.0.dir.path().join("kills.log")
     }
 
     /// What it did so far, oldest first.
@@ -119,7 +96,7 @@ impl Shim {
     fn kill(&self, site: &Site, point: Point, at: u64) {
         let (at, log) = (at.to_string(), self.log());
         let agent = site.agent_with(&[
-            ("LD_PRELOAD", self.library.as_os_str()),
+            ("LD_PRELOAD", self.0.library.as_os_str()),
             ("KILL_POINT", OsStr::new(point.name())),
             ("KILL_AT", OsStr::new(&at)),
             ("KILL_LOG", log.as_os_str()),
@@ -146,7 +123,7 @@ pub fn run(what: Kills) -> Outcome {
     }
     dice.shuffle(&mut points);
 
-    let (shim, site) = (Shim::compile(), Site::new("kills"));
+    let (shim, site) = (Killer(Shim::compile("kill")), Site::new("kills"));
     let mut aggregator = site.aggregator();
     aggregator.up();
     let (sensors, rate_hz) = KILLED_FLEET;

@@ -20,3 +20,9 @@ pub const KILL_COMMITS_MAX: u64 = 8;
 pub const GIVES_WAY_READINGS_MAX: u64 = 8_000_000;
 /// Sensors, and readings a second of each, of the fleet whose agent is killed.
 pub const KILLED_FLEET: (u32, f64) = (64, 10.0);
+/// Bytes of the spool that drains while alerts are timed.
+pub const BACKLOG_BYTES: u64 = 1_000_000_000;
+/// Connections that fill it.
+pub const FILLERS: u64 = 32;
+/// Milliseconds that every fsync takes more on a slow disk.
+pub const SYNC_DELAY_MS: u64 = 200;

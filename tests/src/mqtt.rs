@@ -11,12 +11,14 @@ pub struct Raw {
     next_id: u16,
 }
 
-fn text(out: &mut Vec<u8>, bytes: &[u8]) {
+/// A text as MQTT writes it.
+pub fn text(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend((bytes.len() as u16).to_be_bytes());
     out.extend(bytes);
 }
 
-fn packet(head: u8, body: &[u8]) -> Vec<u8> {
+/// A packet with its head.
+pub fn packet(head: u8, body: &[u8]) -> Vec<u8> {
     let mut out = vec![head];
     let mut left = body.len();
     loop {

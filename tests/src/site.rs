@@ -38,6 +38,10 @@ pub fn free_address() -> SocketAddr {
 const STORAGE: &str = "[wal]\nquota_bytes = \"16 MiB\"\n\
     [spool]\nquota_bytes = \"64 MiB\"\nseal_delay_ms = 200\n";
 
+/// The same of the aggregator.
+const AGGREGATOR_STORAGE: &str =
+    "[journal]\nquota_bytes = \"64 MiB\"\n[lake]\nflush_interval_ms = 500\n";
+
 /// A site.
 #[derive(Debug)]
 pub struct Site {
@@ -58,6 +62,7 @@ pub struct Site {
     /// Where the agent keeps its data, and what its configuration says of storage.
     agent_dir: PathBuf,
     agent_storage: String,
+    aggregator_storage: String,
 }
 
 impl Site {
@@ -77,6 +82,7 @@ impl Site {
             more_of_the_agent: String::new(),
             agent_dir: PathBuf::new(),
             agent_storage: STORAGE.to_owned(),
+            aggregator_storage: AGGREGATOR_STORAGE.to_owned(),
         };
         let agent_dir = site.path().join("agent");
         site.storing(&agent_dir, STORAGE)
@@ -85,6 +91,13 @@ impl Site {
     /// The same, with the agent's data elsewhere, and other settings of its storage.
     pub fn storing(mut self, agent_dir: &Path, storage: &str) -> Self {
         (self.agent_dir, self.agent_storage) = (agent_dir.to_owned(), storage.to_owned());
+        self.configure();
+        self
+    }
+
+    /// The same, with other settings of the aggregator's storage.
+    pub fn aggregating(mut self, storage: &str) -> Self {
+        storage.clone_into(&mut self.aggregator_storage);
         self.configure();
         self
     }
@@ -143,15 +156,14 @@ impl Site {
         let text = format!(
             "[aggregator]\ndata_dir = {:?}\n\
              [uplink]\naddress = \"{}\"\nca = {:?}\ncertificate = {:?}\nkey = {:?}\n\
-             [http]\naddress = \"{}\"\n\
-             [journal]\nquota_bytes = \"64 MiB\"\n\
-             [lake]\nflush_interval_ms = 500\n",
+             [http]\naddress = \"{}\"\n{}",
             dir.join("aggregator"),
             self.uplink,
             aggregator.ca,
             aggregator.certificate,
             aggregator.key,
             self.aggregator_http,
+            self.aggregator_storage,
         );
         std::fs::write(dir.join("aggregator.toml"), text).unwrap();
     }
