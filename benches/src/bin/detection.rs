@@ -1,0 +1,376 @@
+//! What judging costs: a reading in the default detector and in the whole stage, memory of a series,
+//! a checkpoint of all.
+//!
+//! `cargo run --release -p tributary-benches --bin detection -- [--json]`. Each measure is a process
+//! of its own, so that no memory of another is in it; each figure is the median of its runs.
+#![forbid(unsafe_code)]
+#![allow(clippy::print_stdout)]
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use serde_json::{Value, json};
+use std::hint::black_box;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Instant;
+use tributary_agent::configuration::{Announcement, Configurations, InForce, Texts};
+use tributary_agent::decode::{Rules, UserProperties};
+use tributary_agent::detect::{Calm, Preset, SeriesDetector, Settings};
+use tributary_agent::judge::Judge;
+use tributary_agent::seal::Origin;
+use tributary_agent::wal::{Message, Qos, RecordKind};
+use tributary_journal::{Disk, OsDisk};
+use tributary_protocol::ids::BufferId;
+
+/// Nanoseconds a reading, bytes a series.
+#[derive(Parser)]
+struct Arguments {
+    /// Runs of each measure.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Readings, or messages, of each run that is timed.
+    #[arg(long, default_value_t = 4_000_000)]
+    readings: u64,
+    /// Series of the measures of memory and checkpoints.
+    #[arg(long, default_value_t = 100_000)]
+    series: u64,
+    /// Print one JSON object on the last line as well.
+    #[arg(long)]
+    json: bool,
+    /// Runs only this measure, in this process.
+    #[arg(long, hide = true)]
+    one: Option<String>,
+}
+
+/// What a figure is, its key, its digits.
+type Figure = (&'static str, &'static str, usize);
+
+/// Name, what it is, and its figures.
+const MEASURES: [(&str, &str, &[Figure]); 5] = [
+    (
+        "detector",
+        "the default detector alone, one series, its state in the cache",
+        &[("ns a reading", "ns", 1)],
+    ),
+    (
+        "detector-1000",
+        "the same, 1,000 series in turn",
+        &[("ns a reading", "ns", 1)],
+    ),
+    (
+        "stage",
+        "records of JSON messages of one reading, of 1,000 series in turn: parsing, repeats, decoding, \
+         look-up, detector",
+        &[("ns a message", "ns", 1), ("bytes a message", "bytes", 0)],
+    ),
+    (
+        "memory",
+        "the stage with all series, of ten a device; their names, repeats, last readings included",
+        &[
+            ("resident MiB of all series", "mib", 1),
+            ("bytes a series", "bytes", 0),
+        ],
+    ),
+    (
+        "checkpoint",
+        "of all series; what is read is another stage beside it",
+        &[
+            ("ms to write", "write_ms", 1),
+            ("ms to read", "read_ms", 1),
+            ("MB", "mb", 2),
+            ("bytes a series", "bytes", 0),
+        ],
+    ),
+];
+
+/// 2026-05-01T00:00:00Z.
+const BEGIN_US: i64 = 1_777_593_600_000_000;
+/// Readings of a series: ten a second.
+const EVERY_US: i64 = 100_000;
+/// Readings before anything is timed.
+const WARM: u64 = 1_000;
+const METRICS: u64 = 10;
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    if let Some(name) = &arguments.one {
+        println!("{}", one(name, &arguments)?);
+        return Ok(());
+    }
+    let mut told = Vec::new();
+    for (name, about, figures) in MEASURES {
+        let runs = (0..arguments.rounds).map(|_| child(name, &arguments));
+        let runs = runs.collect::<Result<Vec<Value>>>()?;
+        println!("{name}: {about}");
+        let mut rows = Vec::new();
+        for (what, key, digits) in figures {
+            let values = runs.iter().filter_map(|run| run.get(*key)?.as_f64());
+            let mut values: Vec<f64> = values.collect();
+            values.sort_by(f64::total_cmp);
+            let at = |place: usize| values.get(place).copied();
+            let spread = (at(values.len() / 2), at(0), values.last().copied());
+            let (Some(median), Some(min), Some(max)) = spread else {
+                anyhow::bail!("{name} gave no `{key}`");
+            };
+            println!("  {what:<28}{median:.digits$} ({min:.digits$} to {max:.digits$})");
+            rows.push(
+                json!({"what": what, "digits": digits, "median": median, "min": min,
+                "max": max}),
+            );
+        }
+        told.push(json!({"measure": name, "about": about, "rows": rows}));
+    }
+    let state = size_of::<Calm>();
+    println!("state of the default detector: {state} bytes");
+    if arguments.json {
+        println!(
+            "{}",
+            json!({"measures": told, "state_bytes": state, "series": arguments.series})
+        );
+    }
+    Ok(())
+}
+
+/// Runs a measure in a process of its own.
+fn child(name: &str, arguments: &Arguments) -> Result<Value> {
+    let output = Command::new(std::env::current_exe()?)
+        .args(["--one", name])
+        .args(["--readings", &arguments.readings.to_string()])
+        .args(["--series", &arguments.series.to_string()])
+        .output()
+        .context("running this program again")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{name}: {}: {said}", output.status);
+    serde_json::from_slice(&output.stdout).with_context(|| format!("what {name} gave"))
+}
+
+fn one(name: &str, arguments: &Arguments) -> Result<Value> {
+    match name {
+        "detector" => Ok(detector(1, arguments.readings)),
+        "detector-1000" => Ok(detector(1_000, arguments.readings)),
+        "stage" => stage(arguments.readings),
+        "memory" => memory(arguments.series),
+        "checkpoint" => checkpoint(arguments.series),
+        _ => anyhow::bail!("no such measure"),
+    }
+}
+
+/// Slow waves with noise on them: hardly anything is unusual.
+struct Values(u64);
+
+impl Values {
+    fn next(&mut self, reading: u64) -> f64 {
+        // xorshift; Marsaglia 2003.
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        let noise = (self.0 >> 11) as f64 / (1_u64 << 53) as f64;
+        20.0 + (reading as f64 / 40.0).sin() + noise
+    }
+}
+
+fn detector(series: usize, readings: u64) -> Value {
+    let mut detectors: Vec<SeriesDetector> = Vec::new();
+    detectors.resize_with(series, || SeriesDetector::new(Preset::default()));
+    let mut values = Values(1);
+    let values: Vec<f64> = (0..1 << 16).map(|reading| values.next(reading)).collect();
+    let run = |detectors: &mut Vec<SeriesDetector>, from: u64, to: u64| {
+        let mut alerts = 0_u64;
+        let mut time = BEGIN_US + EVERY_US * from as i64;
+        let mut left = (to - from) * series as u64;
+        for value in values.iter().cycle() {
+            time += EVERY_US;
+            for detector in detectors.iter_mut() {
+                alerts += u64::from(detector.step(true, time, black_box(*value)).alert);
+            }
+            left = left.saturating_sub(series as u64);
+            if left == 0 {
+                break;
+            }
+        }
+        black_box(alerts)
+    };
+    run(&mut detectors, 0, WARM);
+    let each = readings / series as u64;
+    let begun = Instant::now();
+    run(&mut detectors, WARM, WARM + each);
+    let ns = begun.elapsed().as_nanos() as f64;
+    json!({"ns": ns / (each * series as u64) as f64})
+}
+
+/// A stage, and the log that it is told.
+struct Told {
+    judge: Judge,
+    number: u64,
+    said: usize,
+    out: Vec<tributary_agent::judge::Said>,
+}
+
+const BUFFER: BufferId = BufferId([7; 16]);
+
+impl Told {
+    fn new(place: &Path, settings: &Settings) -> Result<Self> {
+        let mut told = Self {
+            judge: Judge::new(b"bench", configurations(place, InForce::default())?),
+            number: 0,
+            said: 0,
+            out: Vec::new(),
+        };
+        let hash = Rules::builtin().hash();
+        told.record(RecordKind::Configuration, &Announcement(hash).write());
+        // The version, then the text: see `judge::announce`.
+        let text = [&[1], settings.text().as_bytes()].concat();
+        told.record(RecordKind::Detection, &text);
+        Ok(told)
+    }
+
+    fn record(&mut self, kind: RecordKind, bytes: &[u8]) {
+        let origin = Origin {
+            buffer: BUFFER,
+            number: self.number,
+        };
+        self.number += 1;
+        let now = BEGIN_US;
+        self.judge
+            .record(origin, kind.code(), bytes, now, &mut self.out);
+        self.said += self.out.len();
+        self.out.clear();
+    }
+}
+
+fn configurations(place: &Path, in_force: InForce) -> Result<Configurations> {
+    let disk: Arc<dyn Disk> = Arc::new(OsDisk);
+    let texts = Texts::open(disk, place)?;
+    Ok(Configurations::new(texts, Rules::builtin(), in_force))
+}
+
+/// The record of a message with one reading.
+fn message(series: u64, reading: u64, values: &mut Values, out: &mut Vec<u8>) -> Result<usize> {
+    let time = BEGIN_US + EVERY_US * reading as i64;
+    let (device, metric) = (series / METRICS, series % METRICS);
+    let topic = format!("plant/d{device:05}/metric{metric}");
+    let payload = format!(
+        "{{\"ts\":{time},\"value\":{:.3}}}",
+        values.next(reading + 37 * series)
+    );
+    let from = out.len();
+    Message {
+        // As many connections as the bench of latency has.
+        session: Message::session_of(&format!("d{}", device % 200)),
+        qos: Qos::AtLeastOnce,
+        dup: false,
+        retain: false,
+        v5: false,
+        will: false,
+        broker: false,
+        packet_id: u16::try_from(reading % 60_000 + 1)?,
+        received_time: time + 1_000,
+        topic: &topic,
+        properties: UserProperties::default(),
+        payload: payload.as_bytes(),
+    }
+    .write(out);
+    Ok(out.len() - from)
+}
+
+/// Messages that are made at once, before those of them are timed.
+const BLOCK: u64 = 50_000;
+
+fn stage(messages: u64) -> Result<Value> {
+    let place = tempfile::tempdir()?;
+    let mut told = Told::new(place.path(), &Settings::default())?;
+    let mut values = Values(1);
+    let (mut ns, mut bytes, series) = (0, 0, 1_000);
+    let (mut block, mut ends) = (Vec::new(), Vec::new());
+    let mut made = 0;
+    let warm = 300 * series;
+    while made < warm + messages {
+        block.clear();
+        ends.clear();
+        for number in made..made + BLOCK {
+            message(number % series, number / series, &mut values, &mut block)?;
+            ends.push(block.len());
+        }
+        let begun = Instant::now();
+        let mut from = 0;
+        for to in &ends {
+            let record = block.get(from..*to).context("a record that was written")?;
+            told.record(RecordKind::Message, record);
+            from = *to;
+        }
+        if made >= warm {
+            ns += begun.elapsed().as_nanos();
+            bytes += block.len() as u64;
+        }
+        made += BLOCK;
+    }
+    let timed = (made - warm) as f64;
+    let judged = told.judge.counts().judged;
+    ensure!(judged == made, "{judged} of {made} readings were judged");
+    Ok(json!({"ns": ns as f64 / timed, "bytes": bytes as f64 / timed, "said": told.said}))
+}
+
+/// A stage that knows so many series, from two readings of each.
+fn full(place: &Path, series: u64) -> Result<Told> {
+    let settings = Settings {
+        series_max: usize::try_from(series)?,
+        ..Settings::default()
+    };
+    let mut told = Told::new(place, &settings)?;
+    let (mut values, mut record) = (Values(1), Vec::new());
+    for reading in 0..2 {
+        for series in 0..series {
+            record.clear();
+            message(series, reading, &mut values, &mut record)?;
+            told.record(RecordKind::Message, &record);
+        }
+    }
+    let watched = told.judge.watched() as u64;
+    ensure!(watched == series, "{watched} series are watched");
+    Ok(told)
+}
+
+fn memory(series: u64) -> Result<Value> {
+    let place = tempfile::tempdir()?;
+    // What the first series takes along is not theirs.
+    drop(black_box(full(place.path(), 1)?));
+    let before = resident_bytes()?;
+    let told = full(place.path(), series)?;
+    let bytes = resident_bytes()?.saturating_sub(before) as f64;
+    drop(black_box(told));
+    Ok(json!({"mib": bytes / f64::from(1 << 20), "bytes": bytes / series as f64}))
+}
+
+fn checkpoint(series: u64) -> Result<Value> {
+    let place = tempfile::tempdir()?;
+    let told = full(place.path(), series)?;
+    let begun = Instant::now();
+    let mut bytes = Vec::new();
+    told.judge
+        .write_checkpoint(&mut bytes)
+        .context("the stage has seen something")?;
+    let write_ms = begun.elapsed().as_secs_f64() * 1e3;
+    let begun = Instant::now();
+    let configurations = configurations(place.path(), InForce::default())?;
+    let read = Judge::read_checkpoint(b"bench", |_| configurations, &bytes)?;
+    let read_ms = begun.elapsed().as_secs_f64() * 1e3;
+    ensure!(read.watched() == told.judge.watched(), "all is read");
+    Ok(json!({
+        "write_ms": write_ms,
+        "read_ms": read_ms,
+        "mb": bytes.len() as f64 / 1e6,
+        "bytes": bytes.len() as f64 / series as f64,
+    }))
+}
+
+/// Resident memory of this process, see proc_pid_status(5).
+fn resident_bytes() -> Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").context("reading /proc")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    let kib: u64 = kib
+        .and_then(|kib| kib.trim().parse().ok())
+        .context("no VmRSS in /proc/self/status")?;
+    Ok(kib * 1024)
+}
