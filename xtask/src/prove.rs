@@ -1,9 +1,12 @@
 //! Runs what takes too long for a test, and keeps its figures in `benches/RESULTS.md`: the demo
-//! under chaos with one seed after the other, an agent killed a thousand times, a full disk.
+//! under chaos with one seed after the other, an agent killed a thousand times, a full disk; what
+//! alerts take, and what judging costs.
 //!
 //! What is proven is judged by the programs that run; here only their exit codes count.
 
+mod detection;
 mod full_disk;
+mod latency;
 mod table;
 
 use crate::results::{self, machine::Machine};
@@ -47,6 +50,11 @@ enum Proof {
     },
     /// A file system of 64 MB, filled from outside: no exit, no wedge, every loss declared
     FullDisk(full_disk::Arguments),
+    /// How long alerts take, from socket to socket: connected, offline, while a backlog drains, on
+    /// a slow disk, after a crash
+    Latency(latency::Arguments),
+    /// What judging costs: time a reading, memory of 100,000 series, their checkpoint
+    DetectionCost,
 }
 
 /// Runs it, and writes its figures once all went well.
@@ -82,6 +90,15 @@ pub fn run(root: &Path, arguments: &Arguments) -> Result<()> {
         Proof::FullDisk(arguments) => {
             let table = full_disk::run(root, arguments)?;
             ("full disk".to_owned(), arguments.command(), table)
+        }
+        Proof::Latency(arguments) => {
+            let tables = latency::run(root, arguments)?;
+            ("latency of alerts".to_owned(), arguments.command(), tables)
+        }
+        Proof::DetectionCost => {
+            let table = detection::tables(&results::bench(root, "detection", &[])?)?;
+            let command = "cargo xtask prove detection-cost".to_owned();
+            ("cost of detection".to_owned(), command, table)
         }
     };
     let text = format!("```sh\n{command}\n```\n\n{machine}\n{table}");

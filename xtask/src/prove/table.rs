@@ -1,5 +1,6 @@
 //! From the figures of a proof to its table. A figure that is missing is an error, not a gap.
 
+pub use crate::results::tables::{list, number, word};
 use anyhow::{Context, Result};
 use serde_json::Value;
 

@@ -151,17 +151,20 @@ fn shown(median: f64, min: f64, max: f64, digits: usize) -> String {
     format!("{} ({} to {})", number(median), number(min), number(max))
 }
 
-fn list<'a>(value: &'a Value, key: &str) -> Result<&'a Vec<Value>> {
+/// A list of what a bench printed.
+pub fn list<'a>(value: &'a Value, key: &str) -> Result<&'a Vec<Value>> {
     let list = value.get(key).and_then(Value::as_array);
     list.with_context(|| format!("the bench printed no list `{key}`"))
 }
 
-fn word<'a>(value: &'a Value, key: &str) -> Result<&'a str> {
+/// A text of it.
+pub fn word<'a>(value: &'a Value, key: &str) -> Result<&'a str> {
     let word = value.get(key).and_then(Value::as_str);
     word.with_context(|| format!("the bench printed no text `{key}`"))
 }
 
-fn number(value: &Value, key: &str) -> Result<f64> {
+/// A number of it.
+pub fn number(value: &Value, key: &str) -> Result<f64> {
     let number = value.get(key).and_then(Value::as_f64);
     number.with_context(|| format!("the bench printed no number `{key}`"))
 }
