@@ -83,6 +83,8 @@ pub struct Outcome {
 /// The decoding rule by which a backlog comes; doubles of 53 bits that nothing makes smaller.
 const BACKLOG_RULE: &str = "[[decode]]\ntopic = \"backlog/{device}/{metric}\"\nformat = \"f32le\"\n\
      rate_hz = 1000\nscale = 0.12345678901234567\n";
+/// Alerts that were only counted.
+const HELD_BACK: &str = "tributary_agent_alerts_held_back_total";
 /// Samples of one of its messages.
 const SAMPLES: usize = 16_000;
 /// What is left of a backlog when it counts as gone, of its bytes.
@@ -136,6 +138,7 @@ fn round(case: Case, amount: &Amount) -> Outcome {
         load_average: load_average(),
         ..Outcome::default()
     };
+    let held_back_before = agent.counter(HELD_BACK, "");
     let (from, made) = clients.begin(amount);
     let begun = Instant::now();
     if case == Case::Backlog {
@@ -161,7 +164,7 @@ fn round(case: Case, amount: &Amount) -> Outcome {
     outcome.cpu = Cpu::now(&agent, aggregator.as_ref()).since(&before);
     outcome.made = clients.made() - made;
     clients.settle(&agent);
-    outcome.held_back = agent.counter("tributary_agent_alerts_held_back_total", "");
+    outcome.held_back = agent.counter(HELD_BACK, "") - held_back_before;
     clients.end(from, &mut outcome);
     agent.kill();
     outcome
@@ -350,8 +353,7 @@ impl Outcome {
         json!({
             "case": case.name(),
             "latency": part(|(made, seen)| seen.came - made),
-            "taken": part(|(made, seen)| seen.received - made),
-            "judged": part(|(_, seen)| seen.judged - seen.received),
+            "judged": part(|(made, seen)| seen.judged - made),
             "delivered": part(|(_, seen)| seen.came - seen.judged),
             "planted": self.planted,
             "others": self.others,

@@ -22,14 +22,16 @@ pub struct Plan {
     pub rate: u64,
 }
 
-/// Readings of a series before which nothing is planted: the detector must know it.
-pub const WARM_READINGS: u64 = 300;
+/// Readings of a series before which nothing is planted: the detector must know it, and hardly raise
+/// anything by itself any more.
+pub const WARM_READINGS: u64 = 600;
 /// How often a reading is made.
 const TICK: Duration = Duration::from_millis(1);
 /// Looks of a connection that is down until it tries again: 50 ms.
 const RETRY_TICKS: u64 = 50;
-/// How far above everything else a spike is.
-const SPIKE: f64 = 60.0;
+/// How far from everything else the first spike of a series is. The next one is below, the ones
+/// behind that four times as far: what came once is not unusual.
+const SPIKE: f64 = 20.0;
 
 /// A series and the time of a reading: what an alert tells of it.
 pub type Place = (u32, i64);
@@ -111,6 +113,8 @@ struct Maker {
     shared: Arc<Shared>,
     devices: Vec<Device>,
     topics: Vec<String>,
+    /// How far the next spike of each series is.
+    spikes: Vec<f64>,
     made: u64,
     next_spike: u64,
     noise: u64,
@@ -125,6 +129,7 @@ impl Maker {
             topics: (0..plan.series)
                 .map(|series| topic(series, plan.connections))
                 .collect(),
+            spikes: vec![SPIKE; plan.series as usize],
             plan,
             clock,
             shared,
@@ -162,10 +167,11 @@ impl Maker {
         }
         let is_spike = every > 0 && self.made >= self.next_spike;
         let series = self.made % self.plan.series;
-        let place = self.made / self.plan.series;
-        let mut value = 20.0 + ((place + series * 37) as f64 / 40.0).sin() + 0.3 * self.uniform();
+        let mut value = 20.0 + self.uniform();
         if is_spike {
-            value += SPIKE;
+            let spike = &mut self.spikes[series as usize];
+            value += *spike;
+            *spike *= if *spike < 0.0 { -4.0 } else { -1.0 };
             self.next_spike = self.made + every;
         }
         let number = (series % self.plan.connections as u64) as usize;

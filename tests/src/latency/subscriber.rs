@@ -12,11 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// What an alert that was raised says of its times, in µs since 1970.
+/// When an alert was raised, in µs since 1970.
 #[derive(Clone, Copy, Debug)]
 pub struct Seen {
-    /// When the agent took the reading.
-    pub received: i64,
     /// When the agent judged it.
     pub judged: i64,
     /// When the alert came to the subscriber, first.
@@ -175,7 +173,6 @@ impl Listener {
         let time = |key: &str| time(word(key), came);
         let event = time("event_time");
         let seen = Seen {
-            received: time("received_time"),
             judged: time("detection_time"),
             came,
         };

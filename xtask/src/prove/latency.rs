@@ -127,11 +127,7 @@ fn latencies(cases: &[&Value]) -> Result<String> {
 
 /// Where the time goes.
 fn parts(cases: &[&Value]) -> Result<String> {
-    const PARTS: [(&str, &str); 3] = [
-        ("socket to agent", "taken"),
-        ("until judged", "judged"),
-        ("until read by the subscriber", "delivered"),
-    ];
+    const PARTS: [(&str, &str); 2] = [("until judged", "judged"), ("from then on", "delivered")];
     let headings: Vec<&str> = PARTS.iter().map(|(heading, _)| *heading).collect();
     let mut text = format!(
         "\nOf that, p50 / p99 / greatest:\n\n| ms | {} |\n|{}\n",
@@ -275,8 +271,7 @@ mod tests {
 
     fn report() -> Value {
         let cpu = json!({"agent": 1.0, "clients": 2.0, "aggregator": 0.0, "others": 0.5});
-        let case = json!({"case": "backlog", "latency": figures(), "taken": figures(),
-            "judged": figures(), "delivered": figures(), "planted": 14, "others": 0,
+        let case = json!({"case": "backlog", "latency": figures(),             "judged": figures(), "delivered": figures(), "planted": 14, "others": 0,
             "held_back": 0, "rounds": 2, "seconds": 60.0, "rate": 9999.7,
             "acknowledged_ms": 20.0, "behind_ms": 1.0, "backlog_bytes": 1e9,
             "fill_seconds": 30.0, "cpu": cpu, "load_average": "0.50"});
