@@ -16,5 +16,6 @@ mod crowd;
 mod full_disk;
 mod hostile;
 mod kills;
+mod latency;
 mod link;
 mod small;

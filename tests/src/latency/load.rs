@@ -209,10 +209,11 @@ impl Maker {
             up += u64::from(device.is_up());
             acknowledged += device.acknowledged;
         }
-        if up > self.shared.up.swap(up, Ordering::Relaxed) {
+        if up > self.shared.up.load(Ordering::Relaxed) {
             let now = self.clock.now();
             self.shared.last_up.store(now, Ordering::Relaxed);
         }
+        self.shared.up.store(up, Ordering::Release);
         self.shared.made.store(self.made, Ordering::Relaxed);
         self.shared
             .acknowledged

@@ -57,9 +57,12 @@ pub fn run(amount: &Amount, restarts: u64, seed: u64) -> Value {
         since_kill.push(came - killed);
         since_start.push(came - started);
         agent.up();
-        let all = clients.load.shared.up.load(Ordering::Relaxed) == amount.plan.connections as u64;
-        let up = clients.load.shared.last_up.load(Ordering::Relaxed);
-        since_up.extend(all.then_some(up - started));
+        let all = || {
+            let up = clients.load.shared.up.load(Ordering::Relaxed);
+            (up == amount.plan.connections as u64).then_some(())
+        };
+        wait_for("all clients", || agent.state(), all);
+        since_up.push(clients.load.shared.last_up.load(Ordering::Relaxed) - started);
     }
     let seconds = begun.elapsed().as_secs_f64();
     let mut used = Cpu::now(&agent, Some(&aggregator)).since(&before);
