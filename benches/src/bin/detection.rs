@@ -2,18 +2,19 @@
 //! a checkpoint of all.
 //!
 //! `cargo run --release -p tributary-benches --bin detection -- [--json]`. Each measure is a process
-//! of its own, so that no memory of another is in it; each figure is the median of its runs.
+//! of its own, so that no memory of another is in it; each figure is the median of its runs. Times
+//! are of the processor, kernel included.
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout)]
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
+use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 use std::hint::black_box;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Instant;
 use tributary_agent::configuration::{Announcement, Configurations, InForce, Texts};
 use tributary_agent::decode::{Rules, UserProperties};
 use tributary_agent::detect::{Calm, Preset, SeriesDetector, Settings};
@@ -80,6 +81,11 @@ const MEASURES: [(&str, &str, &[Figure]); 5] = [
             ("ms to read", "read_ms", 1),
             ("MB", "mb", 2),
             ("bytes a series", "bytes", 0),
+            (
+                "MiB more resident while it is written, at most",
+                "more_mib",
+                1,
+            ),
         ],
     ),
 ];
@@ -193,9 +199,9 @@ fn detector(series: usize, readings: u64) -> Value {
     };
     run(&mut detectors, 0, WARM);
     let each = readings / series as u64;
-    let begun = Instant::now();
+    let begun = cpu_ns();
     run(&mut detectors, WARM, WARM + each);
-    let ns = begun.elapsed().as_nanos() as f64;
+    let ns = (cpu_ns() - begun) as f64;
     json!({"ns": ns / (each * series as u64) as f64})
 }
 
@@ -292,7 +298,7 @@ fn stage(messages: u64) -> Result<Value> {
             message(number % series, number / series, &mut values, &mut block)?;
             ends.push(block.len());
         }
-        let begun = Instant::now();
+        let begun = cpu_ns();
         let mut from = 0;
         for to in &ends {
             let record = block.get(from..*to).context("a record that was written")?;
@@ -300,7 +306,7 @@ fn stage(messages: u64) -> Result<Value> {
             from = *to;
         }
         if made >= warm {
-            ns += begun.elapsed().as_nanos();
+            ns += cpu_ns() - begun;
             bytes += block.len() as u64;
         }
         made += BLOCK;
@@ -335,9 +341,9 @@ fn memory(series: u64) -> Result<Value> {
     let place = tempfile::tempdir()?;
     // What the first series takes along is not theirs.
     drop(black_box(full(place.path(), 1)?));
-    let before = resident_bytes()?;
+    let before = resident_bytes("VmRSS:")?;
     let told = full(place.path(), series)?;
-    let bytes = resident_bytes()?.saturating_sub(before) as f64;
+    let bytes = resident_bytes("VmRSS:")?.saturating_sub(before) as f64;
     drop(black_box(told));
     Ok(json!({"mib": bytes / f64::from(1 << 20), "bytes": bytes / series as f64}))
 }
@@ -345,32 +351,41 @@ fn memory(series: u64) -> Result<Value> {
 fn checkpoint(series: u64) -> Result<Value> {
     let place = tempfile::tempdir()?;
     let told = full(place.path(), series)?;
-    let begun = Instant::now();
+    let before = resident_bytes("VmRSS:")?;
+    let begun = cpu_ns();
     let mut bytes = Vec::new();
     told.judge
         .write_checkpoint(&mut bytes)
         .context("the stage has seen something")?;
-    let write_ms = begun.elapsed().as_secs_f64() * 1e3;
-    let begun = Instant::now();
+    let write_ms = (cpu_ns() - begun) as f64 / 1e6;
+    let more = resident_bytes("VmHWM:")?.saturating_sub(before) as f64;
+    let begun = cpu_ns();
     let configurations = configurations(place.path(), InForce::default())?;
     let read = Judge::read_checkpoint(b"bench", |_| configurations, &bytes)?;
-    let read_ms = begun.elapsed().as_secs_f64() * 1e3;
+    let read_ms = (cpu_ns() - begun) as f64 / 1e6;
     ensure!(read.watched() == told.judge.watched(), "all is read");
     Ok(json!({
         "write_ms": write_ms,
+        "more_mib": more / f64::from(1 << 20),
         "read_ms": read_ms,
         "mb": bytes.len() as f64 / 1e6,
         "bytes": bytes.len() as f64 / series as f64,
     }))
 }
 
-/// Resident memory of this process, see proc_pid_status(5).
-fn resident_bytes() -> Result<u64> {
+/// Processor time of this thread: who else runs is not in it.
+fn cpu_ns() -> i64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec * 1_000_000_000 + time.tv_nsec
+}
+
+/// Resident memory of this process, now (`VmRSS:`) or at most (`VmHWM:`), see proc_pid_status(5).
+fn resident_bytes(which: &str) -> Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status").context("reading /proc")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(which));
     let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
     let kib: u64 = kib
         .and_then(|kib| kib.trim().parse().ok())
-        .context("no VmRSS in /proc/self/status")?;
+        .with_context(|| format!("no {which} in /proc/self/status"))?;
     Ok(kib * 1024)
 }

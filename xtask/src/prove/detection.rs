@@ -8,8 +8,9 @@ use std::fmt::Write;
 /// A table for each measure.
 pub fn tables(report: &Value) -> Result<String> {
     let mut text = format!(
-        "Medians of the runs, with the least and the greatest behind each. The state of the default \
-         detector is {} bytes a\nseries; `memory` and `checkpoint` are of {} series.\n\n\
+        "Medians of five runs, with the least and the greatest behind each; time is the \
+         processor's, kernel included.\nThe state of the default detector is {} bytes a series; \
+         `memory` and `checkpoint` are of {} series.\n\n\
          | | | |\n|---|---|---|\n",
         number(report, "state_bytes")?,
         number(report, "series")?
