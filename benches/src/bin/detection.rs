@@ -1,9 +1,9 @@
-//! What judging costs: a reading in the default detector and in the whole stage, memory of a series,
-//! a checkpoint of all.
+//! What judging costs: a reading in the default detector and in the whole stage, memory of a
+//! series, a checkpoint of all.
 //!
-//! `cargo run --release -p tributary-benches --bin detection -- [--json]`. Each measure is a process
-//! of its own, so that no memory of another is in it; each figure is the median of its runs. Times
-//! are of the processor, kernel included.
+//! `cargo run --release -p tributary-benches --bin detection -- [--json]`. Each measure is a
+//! process of its own, so that no memory of another is in it; each figure is the median of its
+//! runs. Times are of the processor, kernel included.
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout)]
 
@@ -61,8 +61,8 @@ const MEASURES: [(&str, &str, &[Figure]); 5] = [
     ),
     (
         "stage",
-        "records of JSON messages of one reading, of 1,000 series in turn: parsing, repeats, decoding, \
-         look-up, detector",
+        "records of JSON messages of one reading, of 1,000 series in turn: parsing, repeats, \
+         decoding, look-up, detector",
         &[("ns a message", "ns", 1), ("bytes a message", "bytes", 0)],
     ),
     (

@@ -22,8 +22,8 @@ pub struct Plan {
     pub rate: u64,
 }
 
-/// Readings of a series before which nothing is planted: the detector must know it, and hardly raise
-/// anything by itself any more.
+/// Readings of a series before which nothing is planted: the detector must know it, and hardly
+/// raise anything by itself any more.
 pub const WARM_READINGS: u64 = 600;
 /// How often a reading is made.
 const TICK: Duration = Duration::from_millis(1);

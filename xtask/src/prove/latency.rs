@@ -244,7 +244,8 @@ fn restarts(case: &Value) -> Result<String> {
     let mut text = format!(
         "\n{} SIGKILLs under that load, each 5 to 10 s behind the alert before; the aggregator \
          acknowledges. Clients try\nevery 50 ms to come back, and send what was not acknowledged. \
-         Spikes are 99 a second then.\n\n| ms | least | p50 | greatest | of |\n|---|---|---|---|---|\n",
+         Spikes are 99 a second then.\n\n\
+         | ms | least | p50 | greatest | of |\n|---|---|---|---|---|\n",
         number(case, "restarts")?
     );
     for (heading, key) in ROWS {
