@@ -272,8 +272,9 @@ mod tests {
 
     fn report() -> Value {
         let cpu = json!({"agent": 1.0, "clients": 2.0, "aggregator": 0.0, "others": 0.5});
-        let case = json!({"case": "backlog", "latency": figures(),             "judged": figures(), "delivered": figures(), "planted": 14, "others": 0,
-            "held_back": 0, "rounds": 2, "seconds": 60.0, "rate": 9999.7,
+        let case = json!({"case": "backlog", "latency": figures(), "judged": figures(),
+            "delivered": figures(), "planted": 14, "others": 0, "held_back": 0, "rounds": 2,
+            "seconds": 60.0, "rate": 9999.7,
             "acknowledged_ms": 20.0, "behind_ms": 1.0, "backlog_bytes": 1e9,
             "fill_seconds": 30.0, "cpu": cpu, "load_average": "0.50"});
         let restarts = json!({"case": "restarts", "since_kill": figures(),
@@ -286,7 +287,8 @@ mod tests {
     #[test]
     fn what_was_found_becomes_tables_and_a_missing_figure_an_error() {
         let text = tables(&report()).unwrap();
-        let row = "| backlog | it takes a backlog in the spool | 3.2 | 4.0 | 5.0 | 6.0 | 7.0 | 13 | 14 |\n";
+        let row = "| backlog | it takes a backlog in the spool | 3.2 | 4.0 | 5.0 | 6.0 | 7.0 | 13 \
+                   | 14 |\n";
         assert!(text.contains(row), "{text}");
         assert!(text.contains("| more | 1 |\n"), "{text}");
         assert!(text.contains("The backlog: 1.00 GB"), "{text}");
