@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 /// How much.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Spikes in each case, at least.
-    #[arg(long, default_value_t = 1_000)]
+    /// Spikes in each case, at least; about 99 of 100 are alerts.
+    #[arg(long, default_value_t = 1_100)]
     spikes: u64,
     /// SIGKILLs and restarts.
     #[arg(long, default_value_t = 20)]
