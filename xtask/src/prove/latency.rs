@@ -52,8 +52,8 @@ const BARS_MS: [u64; 12] = [1, 2, 3, 5, 10, 20, 50, 100, 250, 500, 1_000, 2_000]
 const ABOUT: &str = "From just before a reading is written to its client's socket until its alert \
 was read from the socket of a client\nthat subscribes with QoS 1, both in one process; the agent, \
 and the aggregator where there is one, are processes of\ntheir own on the same processors. One \
-reading a message, QoS 1. One reading of 627 is a spike; what of them raised no\nalert is what \
-the detector did not find unusual.\n";
+reading of 627 is a spike; what of them raised no alert is what the detector\ndid not find \
+unusual.\n";
 
 const CASES: [(&str, &str); 4] = [
     ("connected", "the aggregator acknowledges"),
@@ -68,7 +68,8 @@ const CASES: [(&str, &str); 4] = [
 fn tables(report: &Value) -> Result<String> {
     let plan = report.get("plan").context("no plan")?;
     let mut text = format!(
-        "{} readings a second of {} series over {} connections. {ABOUT}\n",
+        "{} readings a second of {} series over {} connections, one reading a message, QoS 1.\n\
+         {ABOUT}\n",
         number(plan, "rate")?,
         number(plan, "series")?,
         number(plan, "connections")?
