@@ -232,7 +232,7 @@ impl Judge {
         self.received
     }
 
-    /// When the stage needs a [tick](tick_record) in the log: microseconds since 1970, UTC.
+    /// When the stage needs a [tick](time_record) in the log: microseconds since 1970, UTC.
     pub fn poll_timeout(&mut self) -> Option<i64> {
         self.series.poll_timeout()
     }
