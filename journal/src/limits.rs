@@ -1,6 +1,8 @@
 //! Every bound of the stored formats and of what this crate holds in memory, related at compile
 //! time. This file holds no behaviour but [`segment_bytes`].
 
+use std::time::Duration;
+
 /// Bytes before the first frame of a segment: one page, so that no torn frame reaches the header.
 pub const SEGMENT_HEADER_BYTES: u64 = 4096;
 /// Bytes of a segment when nothing else is asked for.
@@ -72,6 +74,10 @@ pub const CHECKPOINT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 pub const STATE_KEY_BYTES_MAX: usize = 64;
 /// Bytes of a value of the state database, at most: a page must never become one of sled's blobs.
 pub const STATE_VALUE_BYTES_MAX: usize = 2 * 1024;
+/// How long an open waits for a state database that is in use, and between two looks.
+pub const STATE_BUSY_PATIENCE: Duration = Duration::from_secs(2);
+/// See there.
+pub const STATE_BUSY_RETRY: Duration = Duration::from_millis(20);
 /// Changes that wait for one commit of the state database, at most.
 pub const STATE_PENDING_MAX: usize = 65_536;
 /// Bytes of the state database's file above which it is set aside at open: it never shrinks.

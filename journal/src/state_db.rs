@@ -7,8 +7,8 @@
 //! caller from checkpoint and log.
 
 use crate::limits::{
-    STATE_FILE_BYTES_MAX, STATE_KEY_BYTES_MAX, STATE_PENDING_MAX, STATE_SET_ASIDE_MAX,
-    STATE_VALUE_BYTES_MAX, STATE_VERIFY_BYTES_MAX,
+    STATE_BUSY_PATIENCE, STATE_BUSY_RETRY, STATE_FILE_BYTES_MAX, STATE_KEY_BYTES_MAX,
+    STATE_PENDING_MAX, STATE_SET_ASIDE_MAX, STATE_VALUE_BYTES_MAX, STATE_VERIFY_BYTES_MAX,
 };
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -17,6 +17,7 @@ use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 const SEGMENT_BYTES: usize = 512 * 1024;
 const CACHE_BYTES: u64 = 2 << 20;
@@ -190,7 +191,18 @@ impl StateDb {
     /// When it is open already, when the disk is full (nothing is set aside then), or when an
     /// empty one cannot be opened either.
     pub fn open(dir: &Path) -> Result<Opened, StateDbError> {
-        let unusable = match check_and_open(dir) {
+        // sled's own threads hold its lock for a moment after a database is dropped.
+        let mut waited = Duration::ZERO;
+        let opened = loop {
+            match check_and_open(dir) {
+                Err(StateDbError::Busy { .. }) if waited < STATE_BUSY_PATIENCE => {
+                    std::thread::sleep(STATE_BUSY_RETRY);
+                    waited += STATE_BUSY_RETRY;
+                }
+                outcome => break outcome,
+            }
+        };
+        let unusable = match opened {
             Ok((db, fresh)) => {
                 return Ok(Opened {
                     db,
