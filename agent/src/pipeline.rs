@@ -50,7 +50,6 @@ use tributary_journal::{
     CheckpointError, CommitPolicy, CursorError, DirLock, Disk, LifeId, LockError, LogError,
     LogReader, OsDisk, Wear,
 };
-use tributary_protocol::ids::BufferId;
 use tributary_uplink::{Identity, Status, Target, UplinkConfig};
 
 /// Everything that a running agent has to know.
@@ -284,10 +283,7 @@ async fn start_stages(
     let deadline = settings.drain_deadline;
     let (sealed, sealed_in) = mpsc::channel(tributary_uplink::limits::SEALED_QUEUE);
     let give_up = Arc::new(AtomicBool::new(false));
-    let (config, stores) = (
-        seal_config(&settings, storage.present, &give_up),
-        storage.stores,
-    );
+    let (config, stores) = (seal_config(&settings, &storage, &give_up), storage.stores);
     let (refuse, letters) = (stores.spool.refuse_new(), stores.dead.reader().clone());
     // What is replayed ends here, before anything of this life is in the log.
     let judging = Waiting::new(storage.judge, &stores, &config);
@@ -372,15 +368,20 @@ async fn open_sources(
     Ok((listener, brokers.refusing(refuse).publishing(hub)))
 }
 
-fn seal_config(settings: &Settings, present: BufferId, give_up: &Arc<AtomicBool>) -> SealConfig {
+fn seal_config(settings: &Settings, storage: &Storage, give_up: &Arc<AtomicBool>) -> SealConfig {
+    // Where nothing is judged, no window stands for a reading: all leave as they are.
+    let forward = match &storage.judge {
+        Some(_) => Forward::new(&settings.forward, &settings.detect),
+        None => Forward::default(),
+    };
     SealConfig {
-        present,
+        present: storage.present,
         delay_us: i64::try_from(settings.seal_delay.as_micros()).unwrap_or(i64::MAX),
         checkpoint_bytes_max: (settings.wal_quota_bytes / 4).max(WAL_SEGMENT_BYTES),
         wal_quota_bytes: settings.wal_quota_bytes,
         give_up: Arc::clone(give_up),
         rules: Arc::clone(&settings.rules),
-        forward: Forward::new(&settings.forward, &settings.detect),
+        forward,
     }
 }
 

@@ -218,3 +218,27 @@ async fn an_alert_is_listed_and_acknowledged_by_command() {
         (&id.into(), &"acknowledged".into())
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_life_without_detection_forwards_readings_that_windows_would_stand_for() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    // Detection broke twice just now.
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    std::fs::create_dir(dir.path().join("data")).unwrap();
+    let noted = format!("{now}\n{now}\n");
+    std::fs::write(dir.path().join("data/judge.panics"), noted).unwrap();
+    let program = Program::start(
+        dir.path(),
+        "[[detect.window]]\nname = \"ten\"\nkind = \"tumbling\"\nsize_ms = 10000\n\
+         [[forward]]\nwhat = \"aggregates\"\n",
+    );
+    assert_eq!(program.metric("tributary_agent_detection_off "), 1.0);
+    let (publisher, mut events) = client(program.mqtt, "tank");
+    let sent = publisher.publish("tank/level", QoS::AtLeastOnce, false, "5");
+    sent.await.unwrap();
+    acknowledged(&mut events).await;
+    let sealed = || program.metric("tributary_agent_readings_total ");
+    let held = || program.metric("tributary_agent_not_forwarded_readings_total ");
+    while sealed() + held() < 1.0 {}
+    assert_eq!((sealed(), held()), (1.0, 0.0));
+}
