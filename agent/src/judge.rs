@@ -238,7 +238,7 @@ impl Judge {
     }
 
     /// Every alert that stands: its topic and its JSON.
-    pub fn standing(&self) -> impl Iterator<Item = (String, &str)> {
+    pub fn standing(&self) -> impl Iterator<Item = (&str, &str)> {
         self.series.standing()
     }
 

@@ -116,14 +116,9 @@ impl Later {
         })
     }
 
-    /// What waits longest, to be told with this record.
-    pub fn next(&mut self, origin: Origin) -> Option<Said> {
-        let (topic, spoken) = self.said.pop_front()?;
-        Some(Said {
-            origin,
-            topic,
-            what: What::Alert(spoken),
-        })
+    /// What waits longest, with its topic.
+    pub fn next(&mut self) -> Option<(String, Spoken)> {
+        self.said.pop_front()
     }
 
     /// Appends all of it, as in a checkpoint.

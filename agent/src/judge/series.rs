@@ -7,9 +7,9 @@ use super::standing::Standings;
 use super::storm::Storm;
 use super::tell::{self, Moment};
 use super::watched::{At, Gone, Watch, Watched};
-use super::{Said, Spoken, What};
+use super::{Said, Spoken};
 use crate::aggregate::Told;
-use crate::alert::{AlertState, Revision, topic_of};
+use crate::alert::{AlertState, Revision};
 use crate::decode::Reading;
 use crate::detect::{
     Aggregate, EventTime, Gateway, GroupEngine, GroupEvent, Place, RuleEngine, RuleEvent, Sample,
@@ -157,9 +157,9 @@ impl Series {
         due.into_iter().flatten().min()
     }
 
-    pub fn standing(&self) -> impl Iterator<Item = (String, &str)> {
+    pub fn standing(&self) -> impl Iterator<Item = (&str, &str)> {
         let all = self.standings.iter();
-        all.map(|(device, metric, standing)| (topic_of(device, metric), &*standing.json))
+        all.map(|(topic, standing)| (topic, &*standing.json))
     }
 
     /// Judges by other settings from here on. What is unchanged goes on as it was.
@@ -416,14 +416,7 @@ impl Series {
             self.states = states;
         }
         if gone.alerted {
-            self.standings.clear(device, metric, tell::SERIES);
-            if self.standings.present(device, metric).is_none() {
-                said.push(Said {
-                    origin: moment.origin,
-                    topic: topic_of(device, metric),
-                    what: What::Forgotten,
-                });
-            }
+            self.tell_forgotten((device, metric), moment.origin, said);
         }
     }
 

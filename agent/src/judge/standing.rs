@@ -1,14 +1,11 @@
-//! Alerts that were raised and not cleared, by series: what a topic shows when one of several is
-//! over.
+//! Alerts that were raised and not cleared, by topic: what it shows when one of several is over.
+//! Several detectors may judge one series, and names with slashes may make one topic of two series.
 
 use super::kept::{read_text, write_text};
-use crate::alert::AlertId;
+use crate::alert::{AlertId, topic_of};
 use crate::limits::{STANDING_BYTES_MAX, STANDING_MAX};
 use bytes::{Buf, BufMut};
 use std::collections::BTreeMap;
-
-/// Device and metric.
-type Key = (Box<str>, Box<str>);
 
 /// An alert that stands.
 #[derive(Clone, PartialEq, Debug)]
@@ -25,11 +22,19 @@ pub struct Standing {
     pub json: Box<str>,
 }
 
+/// One, and whose it is.
+#[derive(Clone, PartialEq, Debug)]
+struct Of {
+    device: Box<str>,
+    metric: Box<str>,
+    standing: Standing,
+}
+
 /// All of them, at most [`STANDING_MAX`]: of one more it is not remembered that it was raised, and
 /// so it is never said to be over.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Standings {
-    by_series: BTreeMap<Key, Vec<Standing>>,
+    by_topic: BTreeMap<Box<str>, Vec<Of>>,
     count: usize,
     /// Bytes of their JSON, about.
     bytes: usize,
@@ -40,22 +45,26 @@ impl Standings {
     pub fn raise(&mut self, device: &str, metric: &str, standing: Standing) {
         if self.count < STANDING_MAX && self.bytes < STANDING_BYTES_MAX {
             self.bytes += standing.json.len();
-            let of_series = self.by_series.entry((device.into(), metric.into()));
-            of_series.or_default().push(standing);
+            let of_topic = self.by_topic.entry(topic_of(device, metric).into());
+            of_topic.or_default().push(Of {
+                device: device.into(),
+                metric: metric.into(),
+                standing,
+            });
             self.count += 1;
         }
     }
 
     /// Takes out the one of a detector.
     pub fn clear(&mut self, device: &str, metric: &str, detector: &str) -> Option<Standing> {
-        let key = (device.into(), metric.into());
-        let of_series = self.by_series.get_mut(&key)?;
-        let at = of_series
-            .iter()
-            .position(|standing| *standing.detector == *detector)?;
-        let standing = of_series.remove(at);
-        if of_series.is_empty() {
-            self.by_series.remove(&key);
+        let topic = topic_of(device, metric);
+        let of_topic = self.by_topic.get_mut(topic.as_str())?;
+        let at = of_topic.iter().position(|of| {
+            (&*of.device, &*of.metric, &*of.standing.detector) == (device, metric, detector)
+        })?;
+        let standing = of_topic.remove(at).standing;
+        if of_topic.is_empty() {
+            self.by_topic.remove(topic.as_str());
         }
         self.count -= 1;
         self.bytes = self.bytes.saturating_sub(standing.json.len());
@@ -66,15 +75,16 @@ impl Standings {
     /// there, if it stands and nobody had seen it.
     pub fn acknowledge(&mut self, id: AlertId) -> Option<(&str, &str, &Standing, bool)> {
         const RAISED: &str = "\"state\":\"raised\"";
-        for ((device, metric), all) in &mut self.by_series {
+        for all in self.by_topic.values_mut() {
             let last = all.len().saturating_sub(1);
             let found = all
                 .iter_mut()
                 .enumerate()
-                .find(|(_, standing)| standing.id == id);
-            let Some((at, standing)) = found else {
+                .find(|(_, of)| of.standing.id == id);
+            let Some((at, of)) = found else {
                 continue;
             };
+            let standing = &mut of.standing;
             // Our own JSON: nothing that somebody else named stands before its state.
             let seen = standing
                 .json
@@ -83,33 +93,29 @@ impl Standings {
                 return None;
             }
             standing.json = seen.into();
-            return Some((device, metric, standing, at == last));
+            return Some((&of.device, &of.metric, standing, at == last));
         }
         None
     }
 
-    /// The one of a series that was raised last.
-    pub fn present(&self, device: &str, metric: &str) -> Option<&Standing> {
-        self.by_series
-            .get(&(device.into(), metric.into()))
-            .and_then(|of_series| of_series.last())
+    /// The one of a topic that was raised last.
+    pub fn present(&self, topic: &str) -> Option<&Standing> {
+        Some(&self.by_topic.get(topic)?.last()?.standing)
     }
 
-    /// For each series with alerts the one that was raised last.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &str, &Standing)> {
-        let of_series = self.by_series.iter();
-        of_series.filter_map(|((device, metric), all)| Some((&**device, &**metric, all.last()?)))
+    /// For each topic with alerts the one that was raised last.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Standing)> {
+        let of_topic = self.by_topic.iter();
+        of_topic.filter_map(|(topic, all)| Some((&**topic, &all.last()?.standing)))
     }
 
     /// Appends all of them, as in a checkpoint.
     pub fn write(&self, out: &mut Vec<u8>) {
         out.put_u32_le(self.count as u32);
-        for ((device, metric), all) in &self.by_series {
-            for standing in all {
-                write_text(device, out);
-                write_text(metric, out);
-                standing.write(out);
-            }
+        for of in self.by_topic.values().flatten() {
+            write_text(&of.device, out);
+            write_text(&of.metric, out);
+            of.standing.write(out);
         }
     }
 

@@ -66,10 +66,9 @@ impl Series {
     /// Tells what waited, as far as this record may.
     pub(super) fn tell_later(&mut self, moment: Moment, said: &mut Vec<Said>) {
         while self.may_tell()
-            && let Some(waited) = self.later.next(moment.origin)
+            && let Some((topic, spoken)) = self.later.next()
         {
-            self.told += 1;
-            said.push(waited);
+            self.tell_over(topic, spoken, moment.origin, said);
         }
         while self.may_tell()
             && let Some(severity) = self.later.gravest()
@@ -207,8 +206,8 @@ impl Series {
         self.tell_cleared(&alert, seen.meta, is_present, moment.origin, said);
     }
 
-    /// What its topic shows then is the alert that was raised before, if one still stands. One
-    /// that this record has no room for is told with the next ones.
+    /// Tells that an alert is over. One that this record has no room for is told with the next
+    /// ones.
     fn tell_cleared(
         &mut self,
         alert: &Alert,
@@ -217,17 +216,26 @@ impl Series {
         origin: Origin,
         said: &mut Vec<Said>,
     ) {
-        let other = self.standings.present(&alert.device, &alert.metric);
-        let topic = alert.topic();
-        let spoken = Spoken::new(alert, meta, is_present && other.is_none());
-        if !self.may_tell() || self.later.is_waiting() {
-            self.later.say(topic, spoken);
-            return;
+        let (topic, spoken) = (alert.topic(), Spoken::new(alert, meta, is_present));
+        match self.may_tell() && !self.later.is_waiting() {
+            true => self.tell_over(topic, spoken, origin, said),
+            false => self.later.say(topic, spoken),
         }
+    }
+
+    /// What the topic shows then is the alert that was raised last of those that still stand.
+    fn tell_over(
+        &mut self,
+        topic: String,
+        mut spoken: Spoken,
+        origin: Origin,
+        said: &mut Vec<Said>,
+    ) {
         self.told += 1;
-        let again = other
-            .filter(|_| is_present)
-            .map(|other| What::Again(other.json.to_string()));
+        let other = self.standings.present(&topic);
+        let other = other.filter(|_| spoken.is_present);
+        let again = other.map(|other| What::Again(other.json.to_string()));
+        spoken.is_present &= again.is_none();
         for what in [What::Alert(spoken)].into_iter().chain(again) {
             let topic = topic.clone();
             said.push(Said {
@@ -236,6 +244,25 @@ impl Series {
                 what,
             });
         }
+    }
+
+    /// A series is not watched any more: its alert no longer stands, and nobody knows whether it
+    /// should.
+    pub(super) fn tell_forgotten(
+        &mut self,
+        (device, metric): (&str, &str),
+        origin: Origin,
+        said: &mut Vec<Said>,
+    ) {
+        self.standings.clear(device, metric, SERIES);
+        let topic = topic_of(device, metric);
+        let other = self.standings.present(&topic);
+        let again = other.map(|other| What::Again(other.json.to_string()));
+        said.push(Said {
+            origin,
+            what: again.unwrap_or(What::Forgotten),
+            topic,
+        });
     }
 
     /// Somebody has seen an alert.

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use tributary_journal::{Disk, SimDisk};
 
 mod clock;
+mod topics;
 
 const STORAGE: &[u8] = b"storage";
 const NOW: i64 = 1_700_000_000_000_000;

@@ -139,7 +139,7 @@ impl Judging {
             }
         }
         for (topic, json) in self.waiting.judge.standing() {
-            (self.publish)(&topic, json, true);
+            (self.publish)(topic, json, true);
         }
         // The sealing stage is gone, and the agent ends, when that is an error.
         let _ = self.live();

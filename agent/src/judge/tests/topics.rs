@@ -1,0 +1,101 @@
+//! What a topic shows: which alert, when several share it.
+
+use super::*;
+
+/// What the topics below `tributary/alerts/` show, to somebody who was there all the while.
+fn shown(said: &[Said]) -> std::collections::BTreeMap<String, String> {
+    let mut shown = std::collections::BTreeMap::new();
+    for said in said {
+        let json = match &said.what {
+            What::Alert(spoken) if spoken.is_present => spoken.json.clone(),
+            What::Again(json) => json.clone(),
+            What::Forgotten => String::new(),
+            What::Alert(_) | What::Aggregate(_) => continue,
+        };
+        shown.insert(said.topic.clone(), json);
+    }
+    shown
+}
+
+fn names(json: &str) -> (String, String, String) {
+    let json: serde_json::Value = serde_json::from_str(json).unwrap();
+    let text = |key: &str| json[key].as_str().unwrap().to_owned();
+    (text("device"), text("metric"), text("state"))
+}
+
+fn is(names: (&str, &str, &str)) -> (String, String, String) {
+    (names.0.into(), names.1.into(), names.2.into())
+}
+
+/// Two series that share the topic `tributary/alerts/a/b/c`, each with a limit.
+fn colliding() -> Told {
+    let text = limit("one", "c", "info") + &limit("two", "b/c", "info");
+    Told::new(&Settings::parse(&text).unwrap())
+}
+
+fn reading(told: &mut Told, second: i64, names: (&str, &str), value: f64) {
+    let (device, metric) = names;
+    told.message(second, device, &format!("{{\"{metric}\":{value}}}"));
+}
+
+#[test]
+fn two_series_of_one_topic_do_not_hide_each_others_alerts() {
+    const TOPIC: &str = "tributary/alerts/a/b/c";
+    let (one, two) = (("a/b", "c"), ("a", "b/c"));
+    for (first, then) in [(one, two), (two, one)] {
+        let mut told = colliding();
+        reading(&mut told, 0, first, 90.0);
+        reading(&mut told, 1, then, 90.0);
+        assert_eq!(told.raised().len(), 2);
+        told.again();
+        reading(&mut told, 2, then, 10.0);
+        let left = is((first.0, first.1, "raised"));
+        assert_eq!(names(&shown(&told.said)[TOPIC]), left);
+        assert_eq!(told.judge.standing().count(), 1);
+        reading(&mut told, 3, first, 10.0);
+        let over = is((first.0, first.1, "cleared"));
+        assert_eq!(names(&shown(&told.said)[TOPIC]), over);
+        assert_eq!(told.judge.standing().count(), 0);
+    }
+}
+
+#[test]
+fn what_is_told_to_be_over_later_leaves_the_other_alert_shown() {
+    let (one, two) = (limit("one", "load", "info"), limit("two", "load", "info"));
+    let mut told = Told::new(&Settings::parse(&(one.clone() + &two)).unwrap());
+    let devices = 40;
+    for device in 0..devices {
+        told.message(device * 10, &format!("d{device}/load"), "90");
+    }
+    assert_eq!(told.raised().len() as i64, 2 * devices);
+    told.settings(&Settings::parse(&one).unwrap());
+    assert!(
+        (told.told("cleared").len() as i64) < devices,
+        "more than a record may tell"
+    );
+    told.again();
+    told.tick(500);
+    assert_eq!(told.told("cleared").len() as i64, devices);
+    for (topic, json) in shown(&told.said) {
+        assert_eq!(names(&json).2, "raised", "{topic}");
+        assert!(json.contains("rule:one"), "{topic}");
+    }
+}
+
+#[test]
+fn where_a_forgotten_series_had_the_last_word_the_other_alert_is_shown() {
+    let text = "[detect]\npreset = \"sensitive\"\nweekly = false\nseries_max = 2\n".to_owned()
+        + &limit("two", "b/c", "info");
+    let mut told = Told::new(&Settings::parse(&text).unwrap());
+    for second in 0..150 {
+        reading(&mut told, second, ("a/b", "c"), usual(second));
+    }
+    reading(&mut told, 150, ("a", "b/c"), 90.0);
+    reading(&mut told, 151, ("a/b", "c"), 900.0);
+    assert_eq!(told.raised().len(), 2);
+    reading(&mut told, 152, ("a", "b/c"), 90.0);
+    reading(&mut told, 153, ("z", "z"), 1.0);
+    assert_eq!(told.judge.counts().forgotten, 1);
+    let json = &shown(&told.said)["tributary/alerts/a/b/c"];
+    assert_eq!(names(json), is(("a", "b/c", "raised")));
+}
