@@ -13,6 +13,7 @@ mod watched;
 
 mod incidents;
 mod later;
+mod over;
 mod standing;
 mod storm;
 
@@ -235,6 +236,12 @@ impl Judge {
     /// When the stage needs a [tick](time_record) in the log: microseconds since 1970, UTC.
     pub fn poll_timeout(&mut self) -> Option<i64> {
         self.series.poll_timeout()
+    }
+
+    /// What topics show on which nothing stands any more: topic and JSON, which is empty where the
+    /// series is not watched any more. The newest of them.
+    pub fn over(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.series.over.iter()
     }
 
     /// Every alert that stands: its topic and its JSON.

@@ -242,3 +242,32 @@ async fn a_life_without_detection_forwards_readings_that_windows_would_stand_for
     while sealed() + held() < 1.0 {}
     assert_eq!((sealed(), held()), (1.0, 0.0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_crash_it_is_known_which_alerts_are_over() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let program = Program::start(dir.path(), &rule(100));
+    let (publisher, mut events) = client(program.mqtt, "plant");
+    for (topic, value) in [("a/level", 150), ("b/level", 150), ("a/level", 50)] {
+        let sent = publisher.publish(topic, QoS::AtLeastOnce, false, value.to_string());
+        sent.await.unwrap();
+        acknowledged(&mut events).await;
+    }
+    drop(program);
+    let program = Program::start(dir.path(), &rule(100));
+    let (reader, mut told) = client(program.mqtt, "reader");
+    let filter = "tributary/alerts/#";
+    reader.subscribe(filter, QoS::AtLeastOnce).await.unwrap();
+    let mut heard = Vec::new();
+    while heard.len() < 2 {
+        if let Event::Incoming(Packet::Publish(publish)) = told.poll().await.unwrap() {
+            let alert: serde_json::Value = serde_json::from_slice(&publish.payload).unwrap();
+            heard.push((publish.topic, alert["state"].as_str().unwrap().to_owned()));
+        }
+    }
+    heard.sort();
+    let expected = [("a", "cleared"), ("b", "raised")];
+    let expected = expected
+        .map(|(device, state)| (format!("tributary/alerts/{device}/level"), state.to_owned()));
+    assert_eq!(heard, expected);
+}

@@ -2,6 +2,7 @@
 
 use super::incidents::Incidents;
 use super::later::Later;
+use super::over::Over;
 use super::series::Series;
 use super::standing::Standings;
 use super::storm::Storm;
@@ -19,7 +20,7 @@ use bytes::{Buf, BufMut};
 use std::sync::Arc;
 use tributary_protocol::ids::BufferId;
 
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
 
 /// Why bytes are no checkpoint of this stage.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -102,6 +103,7 @@ impl Series {
         out.put_i64_le(self.greatest_time);
         self.storm.write(out);
         self.standings.write(out);
+        self.over.write(out);
         self.incidents.write(out);
         self.later.write(out);
         self.watched.write(out);
@@ -124,6 +126,7 @@ impl Series {
         series.greatest_time = input.try_get_i64_le().map_err(|_| field("greatest time"))?;
         series.storm = Storm::read(input).ok_or(field("storm"))?;
         series.standings = Standings::read(input).ok_or(field("alerts"))?;
+        series.over = Over::read(input).ok_or(field("alerts that are over"))?;
         series.incidents = Incidents::read(input).ok_or(field("incidents"))?;
         series.later = Later::read(input).ok_or(field("what is owed"))?;
         let most = series.settings.series_max;

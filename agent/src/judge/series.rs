@@ -3,6 +3,7 @@
 
 use super::incidents::Incidents;
 use super::later::Later;
+use super::over::Over;
 use super::standing::Standings;
 use super::storm::Storm;
 use super::tell::{self, Moment};
@@ -60,6 +61,7 @@ pub(super) struct Series {
     pub(super) groups: GroupEngine,
     pub(super) storm: Storm,
     pub(super) standings: Standings,
+    pub(super) over: Over,
     pub(super) incidents: Incidents,
     pub(super) later: Later,
     /// The received time of the record at hand.
@@ -116,6 +118,7 @@ impl Series {
             settings,
             storm: Storm::default(),
             standings: Standings::default(),
+            over: Over::default(),
             incidents: Incidents::default(),
             later: Later::default(),
             received: 0,

@@ -86,7 +86,7 @@ impl Series {
                 is_present: true,
                 json: owed.standing.json.to_string(),
             };
-            self.standings.raise(&device, &metric, owed.standing);
+            self.stand(&device, &metric, owed.standing);
             said.push(Said {
                 origin: moment.origin,
                 topic: topic_of(&device, &metric),
@@ -163,12 +163,17 @@ impl Series {
         let alert = self.of_incident(alert, moment);
         let spoken = Spoken::new(&alert, meta, true);
         let standing = standing_of(&alert, spoken.json.as_str().into());
-        self.standings.raise(&alert.device, &alert.metric, standing);
+        self.stand(&alert.device, &alert.metric, standing);
         said.push(Said {
             origin: moment.origin,
             topic: alert.topic(),
             what: What::Alert(spoken),
         });
+    }
+
+    fn stand(&mut self, device: &str, metric: &str, standing: Standing) {
+        self.over.remove(&topic_of(device, metric));
+        self.standings.raise(device, metric, standing);
     }
 
     /// The alert of a series' detector is over.
@@ -236,6 +241,9 @@ impl Series {
         let other = other.filter(|_| spoken.is_present);
         let again = other.map(|other| What::Again(other.json.to_string()));
         spoken.is_present &= again.is_none();
+        if spoken.is_present {
+            self.over.put(&topic, &spoken.json);
+        }
         for what in [What::Alert(spoken)].into_iter().chain(again) {
             let topic = topic.clone();
             said.push(Said {
@@ -258,6 +266,9 @@ impl Series {
         let topic = topic_of(device, metric);
         let other = self.standings.present(&topic);
         let again = other.map(|other| What::Again(other.json.to_string()));
+        if again.is_none() {
+            self.over.put(&topic, "");
+        }
         said.push(Said {
             origin,
             what: again.unwrap_or(What::Forgotten),

@@ -138,6 +138,10 @@ pub const STANDING_BYTES_MAX: usize = 32 * 1024 * 1024;
 pub const INCIDENTS_MAX: usize = 4_096;
 /// Alerts that stand, and are said to be over once they are.
 pub const STANDING_MAX: usize = 32_768;
+/// Topics on which nothing stands any more, of which it is known that the last alert is over.
+pub const OVER_MAX: usize = 4_096;
+/// Bytes of what these show, which is part of each checkpoint.
+pub const OVER_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Names in a summary.
 pub const STORM_NAMES_MAX: usize = 8;
 /// Bytes of an alert's JSON.
@@ -167,6 +171,8 @@ pub const DETECTION_TEXT_BYTES_MAX: usize = 64 * 1024;
 
 const _: () = assert!(crate::judge::AROUND <= ALERT_AROUND_MAX);
 const _: () = assert!(ALERTS_CRITICAL < ALERTS_BURST_MAX);
+const _: () = assert!(OVER_MAX < super::RETAINED_MAX && OVER_BYTES_MAX < super::RETAINED_BYTES_MAX);
+const _: () = assert!(ALERT_BYTES_MAX < OVER_BYTES_MAX);
 // Two names, a unit and a sentence with both, each byte escaped, and the rest.
 const _: () = assert!(ALERT_BYTES_MAX <= TEXT_BYTES_MAX);
 // Those of a message stand in one batch: each may end the one before it, and a summary may come.

@@ -138,7 +138,8 @@ impl Judging {
                 return;
             }
         }
-        for (topic, json) in self.waiting.judge.standing() {
+        let judge = &self.waiting.judge;
+        for (topic, json) in judge.over().chain(judge.standing()) {
             (self.publish)(topic, json, true);
         }
         // The sealing stage is gone, and the agent ends, when that is an error.

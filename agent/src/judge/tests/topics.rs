@@ -99,3 +99,35 @@ fn where_a_forgotten_series_had_the_last_word_the_other_alert_is_shown() {
     let json = &shown(&told.said)["tributary/alerts/a/b/c"];
     assert_eq!(names(json), is(("a", "b/c", "raised")));
 }
+
+#[test]
+fn what_topics_show_is_known_after_a_restart_also_where_nothing_stands() {
+    let text = "[detect]\npreset = \"sensitive\"\nweekly = false\nseries_max = 4\n".to_owned()
+        + &limit("load", "load", "info");
+    let mut told = Told::new(&Settings::parse(&text).unwrap());
+    for second in 0..150 {
+        reading(&mut told, second, ("pump", "t"), usual(second));
+    }
+    reading(&mut told, 150, ("pump", "t"), 900.0);
+    for device in ["a", "b", "c"] {
+        reading(&mut told, 151, (device, "load"), 90.0);
+    }
+    for device in ["a", "b"] {
+        reading(&mut told, 152, (device, "load"), 10.0);
+    }
+    reading(&mut told, 153, ("b", "load"), 90.0);
+    // The pump has to go, with its alert.
+    reading(&mut told, 154, ("z", "load"), 1.0);
+    assert_eq!(told.judge.counts().forgotten, 1);
+    told.again();
+    let both = told.judge.over().chain(told.judge.standing());
+    let known: std::collections::BTreeMap<_, _> = both
+        .map(|(topic, json)| (topic.to_owned(), json.to_owned()))
+        .collect();
+    assert_eq!(known, shown(&told.said));
+    assert_eq!(
+        told.judge.over().count(),
+        2,
+        "a is as usual, the pump is not watched"
+    );
+}
