@@ -133,7 +133,7 @@ pub const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
 pub const PUBLISHED_BYTES_MAX: usize = 64 * 1024;
 /// Bytes that a message counts beside its topic and payload, wherever it is kept or waits.
 pub const PUBLISHED_HEAD_BYTES: usize = 128;
-/// Topics whose present state is retained; beyond, the one that was published least lately goes.
+/// Topics whose present state is retained; beyond, those go first on which nothing stands.
 pub const RETAINED_MAX: usize = 32_768;
 /// Bytes of all of them; beyond, likewise.
 pub const RETAINED_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -169,8 +169,8 @@ pub const DELIVERING_BYTES: usize = 16 * 1024;
 pub const DELIVERED_MAX: usize = 256;
 /// Retained topics that one look for the next one passes, before others have their turn.
 pub const RETAINED_STEP: usize = 256;
-/// Topics whose newest alert waits for one of the user's brokers; beyond, the one that waits for
-/// longest goes.
+/// Topics whose newest alert waits for one of the user's brokers; beyond, what the hub retains is
+/// read from there again.
 pub const BROKER_ALERTS_MAX: usize = RETAINED_MAX;
 /// Bytes of them; beyond, likewise.
 pub const BROKER_ALERTS_BYTES_MAX: usize = 4 * 1024 * 1024;

@@ -3,9 +3,11 @@
 
 use super::clock::Clock;
 use super::{Ended, guard, replay};
+use crate::alert::AlertState;
 use crate::judge::{Judge, Said, What, time_record};
 use crate::limits::{CHECKPOINT_SHARE, CHECKPOINT_WAL_BYTES, EARLY_BYTES_MAX, JUDGED_QUEUE};
 use crate::seal::{Ask, Asks, FromJudge, IDLE_WAIT, Origin, SealConfig, Stores};
+use crate::source::hub::Keep;
 use crate::wal::{Batch, Queue, RecordKind, Replay, Tap};
 use metrics::{counter, gauge, histogram};
 use std::collections::BTreeMap;
@@ -21,8 +23,8 @@ use tributary_protocol::ids::{BufferId, Lane};
 /// Records of a replay between two looks at what comes meanwhile.
 const EARLY_EVERY: u64 = 256;
 
-/// Publishes JSON on a topic; whether it is the topic's present state.
-pub(super) type Publish = Box<dyn Fn(&str, &str, bool) + Send>;
+/// Publishes JSON on a topic.
+pub(super) type Publish = Box<dyn Fn(&str, &str, Keep) + Send>;
 
 /// The stage, before anything of this life is in the log.
 pub(super) struct Waiting {
@@ -139,8 +141,11 @@ impl Judging {
             }
         }
         let judge = &self.waiting.judge;
-        for (topic, json) in judge.over().chain(judge.standing()) {
-            (self.publish)(topic, json, true);
+        for (topic, json) in judge.over() {
+            (self.publish)(topic, json, Keep::Over);
+        }
+        for (topic, json) in judge.standing() {
+            (self.publish)(topic, json, Keep::Stands);
         }
         // The sealing stage is gone, and the agent ends, when that is an error.
         let _ = self.live();
@@ -287,16 +292,21 @@ impl Judging {
             let spoken = match what {
                 What::Alert(spoken) | What::Aggregate(spoken) => spoken,
                 What::Again(json) => {
-                    (self.publish)(&topic, &json, true);
+                    (self.publish)(&topic, &json, Keep::Stands);
                     continue;
                 }
                 What::Forgotten => {
-                    (self.publish)(&topic, "", true);
+                    (self.publish)(&topic, "", Keep::Over);
                     continue;
                 }
             };
             if spoken.is_present || !is_alert {
-                (self.publish)(&topic, &spoken.json, is_alert);
+                let keep = match spoken.state {
+                    _ if !is_alert => Keep::Not,
+                    AlertState::Cleared => Keep::Over,
+                    AlertState::Raised | AlertState::Acknowledged => Keep::Stands,
+                };
+                (self.publish)(&topic, &spoken.json, keep);
             }
             if live.is_some() && is_alert {
                 let late_us = self.clock.now().wall - spoken.meta.received_time;

@@ -3,7 +3,7 @@
 
 use super::judging::Publish;
 use crate::source::Hub;
-use crate::source::hub::STATUS;
+use crate::source::hub::{Keep, STATUS};
 use bytes::Bytes;
 use serde::Serialize;
 
@@ -27,14 +27,14 @@ pub(super) fn begin(name: &str) -> Hub {
         state: "running",
     };
     let json = serde_json::to_vec(&state).expect("texts and a number are JSON");
-    hub.publish(STATUS, json.into(), true);
+    hub.publish(STATUS, json.into(), Keep::Stands);
     hub
 }
 
 /// Where the judging stage publishes; an empty present state ends that.
 pub(super) fn said(hub: &Hub) -> Publish {
     let hub = hub.clone();
-    Box::new(move |topic, json, is_present| {
-        hub.publish(topic, Bytes::copy_from_slice(json.as_bytes()), is_present);
+    Box::new(move |topic, json, keep| {
+        hub.publish(topic, Bytes::copy_from_slice(json.as_bytes()), keep);
     })
 }

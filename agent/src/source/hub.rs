@@ -5,6 +5,7 @@
 //! One lock holds all of it, and nothing is done under it that has no bound: publishing walks the
 //! filters that fit the topic, and whoever is slow loses, or goes; nobody else waits for it.
 
+mod feed;
 mod filters;
 mod newest;
 mod queue;
@@ -17,9 +18,10 @@ use crate::limits::{
     SUBSCRIPTIONS_OF_CLIENT_MAX, TOPIC_BYTES_MAX,
 };
 use bytes::Bytes;
+pub(super) use feed::Feed;
+use feed::{Due, Waiting};
 use filters::{Filters, cost_of};
 use metrics::{Counter, Gauge, counter, gauge};
-use newest::Newest;
 use queue::{Full, Queue};
 use retained::Retained;
 pub(super) use served::check;
@@ -36,6 +38,17 @@ pub const AGGREGATES: &str = "tributary/aggregates/";
 /// How the agent itself stands.
 pub const STATUS: &str = "tributary/status";
 
+/// Whether a message is its topic's present state; what is less goes first where there is no room.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Keep {
+    /// It is none, and is not retained.
+    Not,
+    /// Nothing stands there any more.
+    Over,
+    /// It stands.
+    Stands,
+}
+
 /// One message.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Published {
@@ -43,10 +56,14 @@ pub(super) struct Published {
     pub number: u64,
     pub topic: Arc<str>,
     pub payload: Bytes,
-    pub retain: bool,
+    pub keep: Keep,
 }
 
 impl Published {
+    pub fn is_retained(&self) -> bool {
+        self.keep != Keep::Not
+    }
+
     /// What it counts wherever it is kept or waits.
     fn held_bytes(&self) -> usize {
         PUBLISHED_HEAD_BYTES + self.topic.len() + self.payload.len()
@@ -138,9 +155,6 @@ struct State {
     next_reader: u64,
 }
 
-/// What waits for one of the user's brokers.
-type Waiting = Arc<Mutex<Newest>>;
-
 /// One connection that subscribes.
 struct Entry {
     rights: Option<Rights>,
@@ -199,11 +213,11 @@ impl Hub {
     }
 
     /// Publishes: hands `payload` to everybody who subscribed to `topic`, which is one below
-    /// `tributary/`, and, with `retain`, keeps it as the topic's present state; an empty one ends
-    /// that. May be called on any thread, and waits for nobody. What no client could be sent (a
-    /// topic elsewhere or with a wildcard, a payload beyond [`PUBLISHED_BYTES_MAX`]) is not
-    /// published, but counted and logged.
-    pub fn publish(&self, topic: &str, payload: Bytes, retain: bool) {
+    /// `tributary/`, and, unless `keep` says otherwise, keeps it as the topic's present state; an
+    /// empty one ends that. May be called on any thread, and waits for nobody. What no client could
+    /// be sent (a topic elsewhere or with a wildcard, a payload beyond [`PUBLISHED_BYTES_MAX`]) is
+    /// not published, but counted and logged.
+    pub fn publish(&self, topic: &str, payload: Bytes, keep: Keep) {
         let counters = &self.0.counters;
         if let Some(why) = wrong(topic, &payload) {
             counters.refused.increment(1);
@@ -216,9 +230,9 @@ impl Hub {
             number: state.published,
             topic: topic.into(),
             payload,
-            retain,
+            keep,
         });
-        let evicted = match retain {
+        let evicted = match message.is_retained() {
             true => state.retained.keep(&message),
             false => 0,
         };
@@ -271,13 +285,13 @@ impl Hub {
 
     /// The newest message of each topic below [`ALERTS`], for one of the user's brokers.
     pub(super) fn alerts(&self, wake: Arc<dyn Wake>) -> Feed {
-        let newest = Arc::new(Mutex::new(Newest::default()));
+        let due = Arc::new(Mutex::new(Due::default()));
         let mut state = self.lock();
-        state.feeds.push((Arc::clone(&newest), wake));
+        state.feeds.push((Arc::clone(&due), wake));
         drop(state);
         let feed = Feed {
             hub: self.clone(),
-            newest,
+            due,
         };
         feed.refill();
         feed
@@ -324,7 +338,7 @@ impl State {
             let delivery = Delivery {
                 message: Arc::clone(message),
                 qos: terms.clone().map(|terms| terms.qos).max().unwrap_or(0),
-                retain: message.retain && terms.clone().any(|terms| terms.as_published),
+                retain: message.is_retained() && terms.clone().any(|terms| terms.as_published),
                 ids: terms.filter_map(|terms| terms.id).collect(),
             };
             dropped += entry.push(delivery, &mut self.waiting);
@@ -333,12 +347,12 @@ impl State {
     }
 
     fn feed(&self, message: &Arc<Published>) -> u64 {
-        if !message.retain || !message.topic.starts_with(ALERTS) {
+        if !message.is_retained() || !message.topic.starts_with(ALERTS) {
             return 0;
         }
         let mut dropped = 0;
-        for (newest, wake) in &self.feeds {
-            dropped += lock(newest).put(message);
+        for (due, wake) in &self.feeds {
+            dropped += feed::lock(due).put(message);
             wake.wake();
         }
         dropped
@@ -539,57 +553,6 @@ impl Reader {
         let taken = replays.chain(queued).min().unwrap_or(state.published);
         (subscriptions.collect(), taken)
     }
-}
-
-/// The newest alert of each topic that one of the user's brokers has not taken.
-pub(super) struct Feed {
-    hub: Hub,
-    newest: Waiting,
-}
-
-impl Drop for Feed {
-    fn drop(&mut self) {
-        let mut state = self.hub.lock();
-        state
-            .feeds
-            .retain(|(newest, _)| !Arc::ptr_eq(newest, &self.newest));
-    }
-}
-
-impl Feed {
-    /// The one that waits for longest.
-    pub(super) fn take(&self) -> Option<Arc<Published>> {
-        lock(&self.newest).take()
-    }
-
-    /// One that was taken was not delivered; a newer one of its topic stays in its place.
-    pub(super) fn put_back(&self, message: &Arc<Published>) {
-        lock(&self.newest).put_back(message);
-    }
-
-    /// Everything that is retained waits, once more.
-    pub(super) fn refill(&self) {
-        let mut after: Option<Arc<str>> = None;
-        loop {
-            let state = self.hub.lock();
-            let step = state.retained.from("tributary/alerts/#", after.as_deref());
-            let mut newest = lock(&self.newest);
-            let mut looked = 0;
-            for message in step.take(RETAINED_STEP) {
-                looked += 1;
-                newest.put_back(message);
-                after = Some(Arc::clone(&message.topic));
-            }
-            if looked < RETAINED_STEP {
-                return;
-            }
-        }
-    }
-}
-
-/// Nothing panics while it holds the lock.
-fn lock(newest: &Mutex<Newest>) -> MutexGuard<'_, Newest> {
-    newest.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use rumqttc::{AsyncClient, Event, MqttOptions, Packet, QoS};
 use std::net::SocketAddr;
 use tributary_agent::limits::BROKER_PUBLISHING_MAX;
 use tributary_agent::source::broker::Protocol;
+use tributary_agent::source::hub::Keep;
 use tributary_agent::source::{BrokerConfig, Hub};
 
 const BOTH: [Protocol; 2] = [Protocol::V4, Protocol::V5];
@@ -21,7 +22,11 @@ fn with_alerts(address: SocketAddr, protocol: Protocol) -> BrokerConfig {
 
 fn alert(hub: &Hub, name: &str, payload: &str) {
     let topic = format!("tributary/alerts/{name}");
-    hub.publish(&topic, Bytes::copy_from_slice(payload.as_bytes()), true);
+    hub.publish(
+        &topic,
+        Bytes::copy_from_slice(payload.as_bytes()),
+        Keep::Stands,
+    );
 }
 
 /// Takes and acknowledges what is published; what it was.
@@ -46,7 +51,7 @@ async fn alerts_go_to_the_broker_and_wait_for_it_each_in_its_newest_state() {
         alert(&ours.hub, "pump/t", "0");
         alert(&ours.hub, "pump/t", "1");
         ours.hub
-            .publish("tributary/status", Bytes::from_static(b"x"), true);
+            .publish("tributary/status", Bytes::from_static(b"x"), Keep::Stands);
         let mut peer = fake.subscribed().await;
         assert_eq!(taken(&mut peer, 1).await, ["pump/t=1"]);
         alert(&ours.hub, "pump/v", "2");

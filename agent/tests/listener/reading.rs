@@ -7,12 +7,17 @@ use bytes::Bytes;
 use rumqttc::{QoS, v5};
 use tributary_agent::limits::DELIVERED_MAX;
 use tributary_agent::source::access::acl::Grants;
+use tributary_agent::source::hub::Keep;
 
 const ALL: &str = "tributary/alerts/#";
 
 fn alert(hub: &Hub, name: &str, payload: &str) {
     let topic = format!("tributary/alerts/{name}");
-    hub.publish(&topic, Bytes::copy_from_slice(payload.as_bytes()), true);
+    hub.publish(
+        &topic,
+        Bytes::copy_from_slice(payload.as_bytes()),
+        Keep::Stands,
+    );
 }
 
 async fn durable_at_once() -> Server {
@@ -204,10 +209,10 @@ async fn a_session_brings_subscriptions_back_and_what_changed() {
         drop(client);
         server
             .hub
-            .publish("tributary/alerts/pump/t", Bytes::new(), true);
+            .publish("tributary/alerts/pump/t", Bytes::new(), Keep::Over);
         server
             .hub
-            .publish("tributary/alerts/pump/v", Bytes::new(), true);
+            .publish("tributary/alerts/pump/v", Bytes::new(), Keep::Over);
     }
     server.end().await;
 }

@@ -165,7 +165,7 @@ fn head_bytes(message: &Published) -> usize {
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 mod tests {
     use super::*;
-    use crate::source::hub::Hub;
+    use crate::source::hub::{Hub, Keep};
     use crate::source::registry::Signal;
     use bytes::Bytes;
 
@@ -177,7 +177,11 @@ mod tests {
 
     fn alert(hub: &Hub, name: &str, payload: &str) {
         let topic = format!("tributary/alerts/{name}");
-        hub.publish(&topic, Bytes::copy_from_slice(payload.as_bytes()), true);
+        hub.publish(
+            &topic,
+            Bytes::copy_from_slice(payload.as_bytes()),
+            Keep::Stands,
+        );
     }
 
     fn due(outgoing: &mut Outgoing) -> Option<(String, Bytes)> {
@@ -241,8 +245,12 @@ mod tests {
     fn a_broker_without_a_session_of_ours_is_told_everything_again() {
         let (hub, mut outgoing) = outgoing();
         alert(&hub, "a", "1");
-        hub.publish("tributary/status", Bytes::from_static(b"x"), true);
-        hub.publish("tributary/alerts/passing", Bytes::from_static(b"x"), false);
+        hub.publish("tributary/status", Bytes::from_static(b"x"), Keep::Stands);
+        hub.publish(
+            "tributary/alerts/passing",
+            Bytes::from_static(b"x"),
+            Keep::Not,
+        );
         assert_eq!(
             all(&mut outgoing),
             ["a=1"],

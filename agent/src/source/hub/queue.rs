@@ -107,7 +107,7 @@ impl Queue {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 mod tests {
-    use super::super::Published;
+    use super::super::{Keep, Published};
     use super::*;
     use bytes::Bytes;
     use std::sync::Arc;
@@ -118,7 +118,7 @@ mod tests {
             number,
             topic: "tributary/alerts/a".into(),
             payload: Bytes::new(),
-            retain: true,
+            keep: Keep::Stands,
         };
         let bytes = READER_BYTES_MAX / 16 - message.held_bytes();
         let payload = Bytes::from(vec![0; bytes]);

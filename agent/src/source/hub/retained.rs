@@ -1,7 +1,7 @@
-//! The present state of each topic (section 3.3.1.3 of both standards), within bounds: what was
-//! published least lately makes room. Pure.
+//! The present state of each topic (section 3.3.1.3 of both standards), within bounds: topics on
+//! which nothing stands make room first, and then what was published least lately. Pure.
 
-use super::{Published, STATUS};
+use super::{Keep, Published, STATUS};
 use crate::limits::{RETAINED_BYTES_MAX, RETAINED_MAX};
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -11,8 +11,8 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(super) struct Retained {
     topics: BTreeMap<Arc<str>, Arc<Published>>,
-    /// Topics that may make room, by when they were published.
-    oldest: BTreeMap<u64, Arc<str>>,
+    /// Topics that may make room, in the order in which they do.
+    oldest: BTreeMap<(Keep, u64), Arc<str>>,
     bytes: usize,
     most: (usize, usize),
 }
@@ -49,7 +49,7 @@ impl Retained {
         // The agent's own state is one topic, published once: it gives way to nobody.
         if &*message.topic != STATUS {
             self.oldest
-                .insert(message.number, Arc::clone(&message.topic));
+                .insert((message.keep, message.number), Arc::clone(&message.topic));
         }
         self.topics
             .insert(Arc::clone(&message.topic), Arc::clone(message));
@@ -66,7 +66,7 @@ impl Retained {
     fn forget(&mut self, topic: &str) {
         if let Some(before) = self.topics.remove(topic) {
             self.bytes -= before.held_bytes();
-            self.oldest.remove(&before.number);
+            self.oldest.remove(&(before.keep, before.number));
         }
     }
 
@@ -111,7 +111,7 @@ mod tests {
             number,
             topic: topic.into(),
             payload: Bytes::from(vec![b'x'; bytes]),
-            retain: true,
+            keep: Keep::Stands,
         })
     }
 
@@ -159,6 +159,28 @@ mod tests {
             "itself, too"
         );
         assert_eq!((small.len(), small.bytes), (0, 0));
+    }
+
+    #[test]
+    fn where_nothing_stands_any_more_makes_room_first() {
+        let over = |number, topic| {
+            Arc::new(Published {
+                keep: Keep::Over,
+                ..(*message(number, topic, 10)).clone()
+            })
+        };
+        let mut retained = Retained::new(3, usize::MAX);
+        retained.keep(&message(1, "a", 10));
+        retained.keep(&over(2, "b"));
+        retained.keep(&message(3, "c", 10));
+        assert_eq!(retained.keep(&message(4, "d", 10)), 1);
+        assert_eq!(numbers(&retained, "#", None), [1, 3, 4]);
+        assert_eq!(retained.keep(&over(5, "e")), 1, "itself");
+        assert_eq!(numbers(&retained, "#", None), [1, 3, 4]);
+        retained.keep(&over(6, "a"));
+        assert_eq!(retained.keep(&message(7, "f", 10)), 1);
+        assert_eq!(numbers(&retained, "#", None), [3, 4, 7]);
+        assert_eq!(retained.oldest.len(), 3);
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! The hub told what to publish, and what each reader then takes.
 
 use super::*;
-use crate::limits::{READER_BYTES_MAX, RETAINED_MAX, SUBSCRIPTION_BYTES_MAX};
+use crate::limits::{
+    BROKER_ALERTS_BYTES_MAX, READER_BYTES_MAX, RETAINED_BYTES_MAX, RETAINED_MAX,
+    SUBSCRIPTION_BYTES_MAX,
+};
 use crate::source::access::acl::Grants;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -33,7 +36,8 @@ fn reader(hub: &Hub) -> Reader {
 
 fn publish(hub: &Hub, topic: &str, payload: &str, retain: bool) {
     let topic = format!("tributary/{topic}");
-    hub.publish(&topic, Bytes::copy_from_slice(payload.as_bytes()), retain);
+    let keep = if retain { Keep::Stands } else { Keep::Not };
+    hub.publish(&topic, Bytes::copy_from_slice(payload.as_bytes()), keep);
 }
 
 /// What a reader takes: topic, payload, and `r` where it is marked as retained.
@@ -337,7 +341,11 @@ fn what_no_client_could_be_sent_is_not_published() {
         (long.as_str(), "1"),
         ("tributary/alerts/a/t", large.as_str()),
     ] {
-        hub.publish(topic, Bytes::copy_from_slice(payload.as_bytes()), true);
+        hub.publish(
+            topic,
+            Bytes::copy_from_slice(payload.as_bytes()),
+            Keep::Stands,
+        );
         assert_eq!(
             (hub.newest(), hub.lock().retained.len()),
             (0, 0),
@@ -396,4 +404,55 @@ fn any_thread_may_publish() {
         let numbers: Vec<usize> = own.map(|number| number.parse().unwrap()).collect();
         assert_eq!(numbers, (0..500).collect::<Vec<_>>());
     }
+}
+
+/// Everything that a broker which takes now has then: topic and payload's first byte.
+fn had(feed: &Feed) -> BTreeMap<String, Option<u8>> {
+    let mut had = BTreeMap::new();
+    while let Some(message) = feed.take() {
+        let name = message.topic.strip_prefix(ALERTS).unwrap();
+        had.insert(name.to_owned(), message.payload.first().copied());
+    }
+    had
+}
+
+#[test]
+fn a_broker_is_told_all_that_is_retained_although_less_may_wait_for_it() {
+    let hub = Hub::new();
+    let bytes = 60_000;
+    let count = RETAINED_BYTES_MAX / (bytes + 1_000);
+    assert!(count * bytes > BROKER_ALERTS_BYTES_MAX * 3 / 2);
+    let feed = hub.alerts(Arc::new(Told::default()));
+    let alert = |number: usize, byte: u8, keep| {
+        let topic = format!("{ALERTS}{number:03}");
+        hub.publish(&topic, Bytes::from(vec![byte; bytes]), keep);
+    };
+    // It is away: more comes than may wait, and one topic ends.
+    alert(0, b'1', Keep::Stands);
+    hub.publish(&format!("{ALERTS}000"), Bytes::new(), Keep::Over);
+    for number in 1..count {
+        alert(number, b'1', Keep::Stands);
+    }
+    let mut all: BTreeMap<_, _> = (1..count)
+        .map(|n| (format!("{n:03}"), Some(b'1')))
+        .collect();
+    all.insert("000".into(), None);
+    assert_eq!(had(&feed), all);
+    assert_eq!(had(&feed), BTreeMap::new(), "once");
+    // It comes back with nothing, and what is published meanwhile does not wait for all of that.
+    feed.refill();
+    all.remove("000");
+    let first = feed.take().unwrap();
+    alert(5, b'2', Keep::Over);
+    all.insert("005".into(), Some(b'2'));
+    feed.put_back(&first);
+    let next: Vec<_> = (0..4).map(|_| feed.take().unwrap()).collect();
+    assert!(
+        next.iter()
+            .any(|message| &*message.topic == "tributary/alerts/005")
+    );
+    for message in &next {
+        feed.put_back(message);
+    }
+    assert_eq!(had(&feed), all);
 }

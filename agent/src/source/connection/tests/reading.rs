@@ -3,7 +3,7 @@
 use super::*;
 use crate::limits::{DELIVERED_MAX, READER_BYTES_MAX, SUBSCRIPTIONS_OF_CLIENT_MAX};
 use crate::source::access::acl::Grants;
-use crate::source::hub::Subscription;
+use crate::source::hub::{Keep, Subscription};
 use bytes::Bytes;
 
 /// SUBSCRIBE of packet id 9: each filter with its options, behind the identifier that MQTT 5 has.
@@ -52,7 +52,8 @@ impl Client {
     fn publish(&self, name: &str, payload: &str, retain: bool) {
         let topic = format!("tributary/alerts/{name}");
         let payload = Bytes::copy_from_slice(payload.as_bytes());
-        self.hub.publish(&topic, payload, retain);
+        let keep = if retain { Keep::Stands } else { Keep::Not };
+        self.hub.publish(&topic, payload, keep);
     }
 
     /// What its task does when it is told.
