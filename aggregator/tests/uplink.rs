@@ -13,7 +13,7 @@ use tributary_protocol::batch::SealedBatch;
 use tributary_protocol::ids::*;
 use tributary_protocol::session::{LaneCursor, Sender, Trim};
 use tributary_uplink::authority::{TRUST_DOMAIN, open_or_create};
-use tributary_uplink::{Identity, Sealed, Spool, SpoolError, Target, UplinkConfig, run};
+use tributary_uplink::{Identity, Save, Sealed, Spool, SpoolError, Target, UplinkConfig, run};
 
 const BATCHES: u64 = 60;
 
@@ -49,7 +49,9 @@ impl Spool for Memory {
         self.trimmed.lock().unwrap().insert(trim.key, trim.below);
     }
 
-    fn save(&mut self, _: &[LaneCursor]) {}
+    fn save(&mut self, _: &[LaneCursor]) -> Save {
+        Box::new(|| {})
+    }
 }
 
 #[tokio::test]

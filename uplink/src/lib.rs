@@ -10,10 +10,11 @@ mod backoff;
 pub mod connection;
 pub mod control;
 pub mod run;
+mod saving;
 mod spool;
 mod status;
 
 pub use connection::{ConnectError, Identity, Target};
 pub use run::{UplinkConfig, run};
-pub use spool::{Sealed, Shed, Spool, SpoolError};
+pub use spool::{Save, Sealed, Shed, Spool, SpoolError};
 pub use status::{Status, keep};

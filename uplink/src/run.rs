@@ -5,9 +5,9 @@ use crate::backoff;
 use crate::connection::{Connector, Identity, Target};
 use crate::control;
 use crate::limits::{
-    BACKOFF_MIN, BUSY_WAIT_MAX, CURSOR_INTERVAL, GOODBYE, HANDSHAKE_TIMEOUT, PROBE_AFTER,
-    RECEIVE_WINDOW_BYTES, TICK,
+    BACKOFF_MIN, BUSY_WAIT_MAX, GOODBYE, HANDSHAKE_TIMEOUT, PROBE_AFTER, RECEIVE_WINDOW_BYTES, TICK,
 };
+use crate::saving::Saving;
 use crate::spool::{Sealed, Spool};
 use crate::status::{Status, look};
 use bytes::Bytes;
@@ -60,7 +60,7 @@ pub async fn run<S: Spool>(
             closed_at: None,
         },
         status,
-        cursor_due: None,
+        saving: Saving::default(),
         hold: (None, 0),
         acked: false,
     };
@@ -94,7 +94,7 @@ struct Uplink<S> {
     spool: S,
     sealed: Intake,
     status: watch::Sender<Status>,
-    cursor_due: Option<Instant>,
+    saving: Saving,
     /// Nothing is sent before this, because the aggregator had no room; and how often in a row.
     hold: (Option<Instant>, u32),
     /// Whether this session acknowledged anything.
@@ -159,7 +159,7 @@ impl<S: Spool> Uplink<S> {
         let mut failures = 0;
         loop {
             if self.is_over() {
-                return self.close();
+                return self.close().await;
             }
             match self.connect().await {
                 Ok(link) => {
@@ -171,7 +171,7 @@ impl<S: Spool> Uplink<S> {
                         failures + 1
                     };
                     match ended {
-                        End::Drained => return self.close(),
+                        End::Drained => return self.close().await,
                         End::Again => {}
                         End::Lost(problem) => self.disconnected(problem),
                     }
@@ -196,8 +196,8 @@ impl<S: Spool> Uplink<S> {
         })
     }
 
-    fn close(&mut self) -> bool {
-        self.spool.save(&self.sender.cursor());
+    async fn close(&mut self) -> bool {
+        self.saving.finish(&mut self.spool, &self.sender).await;
         self.sender.is_drained()
     }
 
@@ -380,10 +380,8 @@ impl<S: Spool> Uplink<S> {
                 other => return Err(unexpected(&other)),
             },
         }
-        if self.cursor_due.is_some_and(|due| due <= Instant::now()) {
-            self.cursor_due = None;
-            self.spool.save(&self.sender.cursor());
-        }
+        let saving = &mut self.saving;
+        saving.look(Instant::now(), &mut self.spool, &self.sender);
         Ok(())
     }
 
@@ -406,8 +404,7 @@ impl<S: Spool> Uplink<S> {
         for trim in self.sender.poll_trims() {
             self.spool.trim(trim);
         }
-        self.cursor_due
-            .get_or_insert_with(|| Instant::now() + CURSOR_INTERVAL);
+        self.saving.want(Instant::now());
     }
 
     /// Sends as much as the window allows.

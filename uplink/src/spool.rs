@@ -37,6 +37,9 @@ pub struct SpoolError {
     pub passing: bool,
 }
 
+/// What is done where a disk may be waited for.
+pub type Save = Box<dyn FnOnce() + Send>;
+
 /// Where batches are until they are acknowledged.
 pub trait Spool: Send {
     /// A batch that is durable here.
@@ -51,6 +54,8 @@ pub trait Spool: Send {
     }
     /// Everything below is acknowledged and may go.
     fn trim(&mut self, trim: Trim);
-    /// Keeps what was acknowledged, so that a restart sends little again.
-    fn save(&mut self, cursor: &[LaneCursor]);
+    /// Keeps what was acknowledged, so that a restart sends little again, and lets go of what was
+    /// [trimmed](Self::trim) until now: gives the part of it that waits for a disk. It runs on
+    /// another thread, and is over before there is another one.
+    fn save(&mut self, cursor: &[LaneCursor]) -> Save;
 }

@@ -1,6 +1,7 @@
 //! How the uplink stands, for others to see: at any time, connected or not. It sends nothing.
 
 use crate::limits::TICK;
+use crate::saving::Saving;
 use crate::spool::{Sealed, Spool};
 use tokio::sync::{mpsc, watch};
 use tributary_protocol::session::Sender;
@@ -71,7 +72,7 @@ pub async fn keep(
             Err(_) => {}
         }
     }
-    spool.save(&sender.cursor());
+    Saving::default().finish(&mut spool, &sender).await;
     sender.is_drained()
 }
 
@@ -79,7 +80,7 @@ pub async fn keep(
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::spool::{Shed, SpoolError};
+    use crate::spool::{Save, Shed, SpoolError};
     use tributary_protocol::batch::SealedBatch;
     use tributary_protocol::ids::{BatchKey, BufferId, Lane};
     use tributary_protocol::session::{LaneCursor, LaneStart, Trim};
@@ -100,7 +101,9 @@ mod tests {
             std::mem::take(&mut self.0)
         }
         fn trim(&mut self, _: Trim) {}
-        fn save(&mut self, _: &[LaneCursor]) {}
+        fn save(&mut self, _: &[LaneCursor]) -> Save {
+            Box::new(|| {})
+        }
     }
 
     #[tokio::test]

@@ -372,7 +372,7 @@ impl World {
             });
         }
         let cursor: [LaneCursor; 0] = [];
-        life.spool.save(&cursor);
+        life.spool.save(&cursor)();
         Some(())
     }
 }

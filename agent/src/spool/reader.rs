@@ -6,23 +6,59 @@ use super::{Covered, CursorBody, ONE_ENTRY, lane_starts};
 use crate::limits::{BATCH_READ_TRIES, SUSPECTS_MAX};
 use crate::seal::Origin;
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use tributary_journal::{Cursor, LifeId, LogError, LogReader};
 use tributary_protocol::batch::SealedBatch;
 use tributary_protocol::ids::{BatchKey, BufferId, Lane, LaneKey};
 use tributary_protocol::session::{LaneCursor, LaneStart, Trim};
-use tributary_uplink::{Shed, Spool, SpoolError};
+use tributary_uplink::{Save, Shed, Spool, SpoolError};
 
 /// The spool as the uplink sees it.
 #[derive(Debug)]
 pub struct AgentSpool {
     pub(super) readers: BTreeMap<Lane, LogReader>,
-    cursor: Cursor,
+    keeper: Arc<Mutex<Keeper>>,
     covered: Covered,
     pub(super) book: Book,
-    /// Acknowledged, but still here until the cursor says so.
+    /// Acknowledged since the cursor was handed on last.
     trims: BTreeMap<LaneKey, u64>,
     /// Batches that looked damaged, and how often.
     suspects: BTreeMap<BatchKey, u32>,
+}
+
+/// Keeps what was acknowledged, and then lets go of it; where a disk may be waited for.
+#[derive(Debug)]
+struct Keeper {
+    readers: BTreeMap<Lane, LogReader>,
+    cursor: Cursor,
+    book: Book,
+    /// Acknowledged, but still here until the cursor says so.
+    trims: BTreeMap<LaneKey, u64>,
+}
+
+impl Keeper {
+    fn keep(&mut self, body: &CursorBody, trims: BTreeMap<LaneKey, u64>) {
+        self.trims.extend(trims);
+        match self.cursor.write(&body.write()) {
+            Ok(()) => self.unlink(),
+            // Nothing is lost: what stays is sent again, and judged a replay.
+            Err(error) => tracing::warn!(%error, "the spool's cursor can't be written"),
+        }
+    }
+
+    fn unlink(&mut self) {
+        for (key, below) in std::mem::take(&mut self.trims) {
+            let Some(reader) = self.readers.get(&key.lane) else {
+                continue;
+            };
+            let trimmed = reader.trim(LifeId(key.buffer.0), below);
+            let forgotten = trimmed.and_then(|_| self.book.forget(key, below));
+            if let Err(error) = forgotten {
+                tracing::warn!(lane = %key.lane, %error, "acknowledged batches can't be removed");
+                self.trims.insert(key, below);
+            }
+        }
+    }
 }
 
 impl AgentSpool {
@@ -32,9 +68,15 @@ impl AgentSpool {
         covered: Covered,
         book: Book,
     ) -> Self {
+        let keeper = Keeper {
+            readers: readers.clone(),
+            cursor,
+            book: book.clone(),
+            trims: BTreeMap::new(),
+        };
         Self {
             readers,
-            cursor,
+            keeper: Arc::new(Mutex::new(keeper)),
             covered,
             book,
             trims: BTreeMap::new(),
@@ -83,20 +125,6 @@ impl AgentSpool {
             }
         }
         None
-    }
-
-    fn unlink(&mut self) {
-        for (key, below) in std::mem::take(&mut self.trims) {
-            let Some(reader) = self.readers.get(&key.lane) else {
-                continue;
-            };
-            let trimmed = reader.trim(LifeId(key.buffer.0), below);
-            let forgotten = trimmed.and_then(|_| self.book.forget(key, below));
-            if let Err(error) = forgotten {
-                tracing::warn!(lane = %key.lane, %error, "acknowledged batches can't be removed");
-                self.trims.insert(key, below);
-            }
-        }
     }
 
     fn read_stored(&mut self, key: BatchKey) -> Result<SealedBatch, ReadError> {
@@ -191,15 +219,18 @@ impl Spool for AgentSpool {
         self.trims.insert(trim.key, trim.below);
     }
 
-    fn save(&mut self, cursor: &[LaneCursor]) {
+    fn save(&mut self, cursor: &[LaneCursor]) -> Save {
         let body = CursorBody {
             covered: self.covered.all(),
             lanes: cursor.to_vec(),
         };
-        match self.cursor.write(&body.write()) {
-            Ok(()) => self.unlink(),
-            // Nothing is lost: what stays is sent again, and judged a replay.
-            Err(error) => tracing::warn!(%error, "the spool's cursor can't be written"),
-        }
+        let keeper = Arc::clone(&self.keeper);
+        let trims = std::mem::take(&mut self.trims);
+        Box::new(move || {
+            // Each step leaves it whole, also where the one before it panicked.
+            let keeper = keeper.lock();
+            let mut keeper = keeper.unwrap_or_else(PoisonError::into_inner);
+            keeper.keep(&body, trims);
+        })
     }
 }

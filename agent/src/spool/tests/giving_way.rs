@@ -160,7 +160,7 @@ fn acknowledge(reader: &mut AgentSpool) {
         reader.save(&[LaneCursor {
             key: start.key,
             acked: acked.iter().copied().collect(),
-        }]);
+        }])();
     }
 }
 
