@@ -113,6 +113,11 @@ impl Calm {
         }
     }
 
+    /// What came before was of another time: from here on no time is before it.
+    pub(super) fn forget_times(&mut self) {
+        self.newest = i64::MIN;
+    }
+
     pub(super) fn learns(&self) -> u32 {
         u32::from(u16::from(WARM).saturating_sub(self.age))
     }

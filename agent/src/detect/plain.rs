@@ -51,6 +51,11 @@ impl Plain {
         self.preset
     }
 
+    /// What came before was of another time: from here on no time is before it.
+    pub(super) fn forget_times(&mut self) {
+        self.newest = i64::MIN;
+    }
+
     pub(super) fn learns(&self) -> u32 {
         let missing = WARM - self.values.warmth();
         self.policy.learns().max(missing.into())

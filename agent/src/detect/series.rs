@@ -88,6 +88,15 @@ impl SeriesDetector {
         }
     }
 
+    /// What came before was of another time, since a clock was set: from here on no time is before
+    /// it.
+    pub fn forget_times(&mut self) {
+        match self {
+            Self::Plain(plain) => plain.forget_times(),
+            Self::Calm(calm) => calm.forget_times(),
+        }
+    }
+
     /// Appends its bytes, as in a checkpoint: the preset's place among
     /// [`NAMES`](Preset::NAMES) (1 byte), then the detector.
     pub fn write(&self, out: &mut Vec<u8>) {

@@ -4,6 +4,7 @@
 use super::incidents::Incidents;
 use super::later::Later;
 use super::over::Over;
+use super::recent::Recent;
 use super::standing::Standings;
 use super::storm::Storm;
 use super::tell::{self, Moment};
@@ -321,6 +322,7 @@ impl Series {
         self.windows
             .step(&place, sample, &verdict.progress, &mut self.aggregates);
         let watch = self.watched.watch(seen.at.series);
+        let watch = watch.map(|watch| anew(watch, verdict.progress.newest));
         let same = watch.filter(|watch| watch.newest == sample.event_time);
         let earlier = same.map_or(0, |watch| watch.of_newest.saturating_add(1));
         let of_reading = Moment {
@@ -462,6 +464,18 @@ impl Series {
             said.push(waited);
         }
     }
+}
+
+/// A series that is further than its device, whose time began anew since: when the gateway's clock
+/// was set right, say. Its times from before say nothing.
+fn anew(watch: &mut Watch, device_newest: i64) -> &mut Watch {
+    if watch.newest > device_newest {
+        watch.newest = i64::MIN;
+        watch.of_newest = 0;
+        watch.recent = Recent::default();
+        watch.detector.forget_times();
+    }
+    watch
 }
 
 /// Takes a reading among those that are shown; earlier readings of its time, or `None` when there

@@ -96,6 +96,38 @@ fn a_gateway_that_was_once_in_2090_is_as_it_was() {
 }
 
 #[test]
+fn series_that_began_in_2090_are_judged_once_the_clock_is_right() {
+    for preset in [Preset::Sensitive, Preset::Calm] {
+        let settings = Settings {
+            preset,
+            ..sensitive()
+        };
+        let mut told = Told::new(&settings);
+        let wrong = 67 * YEAR;
+        for second in (0..5_000).step_by(10) {
+            let payload = usual(second / 10).to_string();
+            told.message(wrong + second, "d/t", &payload);
+        }
+        // It is set right, and believed after an hour.
+        for second in (5_000..10_000).step_by(10) {
+            told.message(second, "d/t", &usual(second / 10).to_string());
+            if second == 7_000 {
+                told.again();
+            }
+        }
+        assert!(told.judge.series.times.is_gateway_trusted());
+        told.message(10_000, "d/t", "900");
+        assert_eq!(told.judge.counts().late, 0);
+        let alert = told.raised().pop().unwrap();
+        let around = alert["around"].as_array().unwrap().iter();
+        let around: Vec<i64> = around
+            .map(|reading| (reading[0].as_i64().unwrap() - NOW) / SECOND)
+            .collect();
+        assert_eq!(around, [9_960, 9_970, 9_980, 9_990, 10_000], "{preset:?}");
+    }
+}
+
+#[test]
 fn a_tick_is_due_soon_after_any_record_while_something_is_watched() {
     let mut told = Told::new(&sensitive());
     assert_eq!(told.judge.poll_timeout(), None);
