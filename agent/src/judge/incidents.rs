@@ -1,5 +1,5 @@
 //! Alerts of one device that follow each other closely are one incident, which is called by its
-//! first alert. A function of the order of calls and the times in them.
+//! first alert. A function of the order of calls and the steady times in them.
 
 use super::kept::{read_text, write_text};
 use crate::alert::AlertId;

@@ -65,8 +65,6 @@ pub(super) struct Series {
     pub(super) over: Over,
     pub(super) incidents: Incidents,
     pub(super) later: Later,
-    /// The received time of the record at hand.
-    pub(super) received: i64,
     /// The greatest received time of a clock that was trusted.
     pub(super) greatest_time: i64,
     pub(super) counts: Counts,
@@ -122,7 +120,6 @@ impl Series {
             over: Over::default(),
             incidents: Incidents::default(),
             later: Later::default(),
-            received: 0,
             greatest_time: 0,
             counts: Counts::default(),
             told: 0,
@@ -145,20 +142,17 @@ impl Series {
     /// When something is due although nothing comes: received time.
     pub fn poll_timeout(&mut self) -> Option<i64> {
         // A pause between two records is told from a clock that was set by how long it is.
-        let next = self.times.steady().saturating_add(TICK_EVERY_US);
-        let steady = [
+        let now = self.times.steady();
+        let next = now.saturating_add(TICK_EVERY_US);
+        let due = [
             self.windows.poll_timeout(),
             self.rules.poll_timeout(),
+            self.later_due(now),
+            self.storm.poll_timeout(),
             (self.watched.len() > 0).then_some(next),
         ];
-        let steady = steady.into_iter().flatten().min();
-        let received = steady.map(|steady| self.times.received_at(steady));
-        let due = [
-            self.later_due(self.received),
-            self.storm.poll_timeout(),
-            received,
-        ];
-        due.into_iter().flatten().min()
+        let due = due.into_iter().flatten().min();
+        due.map(|steady| self.times.received_at(steady))
     }
 
     pub fn standing(&self) -> impl Iterator<Item = (&str, &str)> {
@@ -224,7 +218,7 @@ impl Series {
 
     /// Says what has come due.
     fn run_out(&mut self, steady: i64, moment: Moment, said: &mut Vec<Said>) {
-        (self.told, self.told_aggregates, self.received) = (0, 0, moment.received);
+        (self.told, self.told_aggregates) = (0, 0);
         self.tell_later(moment, said);
         self.windows.tick(steady, &mut self.aggregates);
         let mut events = std::mem::take(&mut self.events);
@@ -232,7 +226,7 @@ impl Series {
         self.tell_events(&mut events, moment, said);
         self.events = events;
         self.tell_aggregates(moment, said);
-        if let Some(counted) = self.storm.summary(moment.received) {
+        if let Some(counted) = self.storm.summary(steady) {
             said.push(tell::summary(&self.storage, &counted, moment));
         }
     }

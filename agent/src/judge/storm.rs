@@ -1,5 +1,5 @@
 //! A summary instead of a storm: so many alerts are sent one by one, the rest is counted. Told the
-//! time, which is that of the log.
+//! time that has passed by the log, whose clock may be set: steady time, µs.
 
 use crate::alert::Severity;
 use crate::limits::{ALERTS_BURST_MAX, ALERTS_CRITICAL, ALERTS_PER_SECOND_MAX, STORM_NAMES_MAX};
@@ -17,8 +17,10 @@ const SUMMARY_US: i64 = 1_000_000;
 pub struct Counted {
     /// Alerts.
     pub alerts: u64,
-    /// When the first of them was received.
+    /// When the first of them was received: µs since 1970, UTC.
     pub since: i64,
+    /// The steady time of that.
+    steady: i64,
     /// Whose the first ones are.
     pub names: Vec<String>,
 }
@@ -44,7 +46,6 @@ impl Default for Storm {
 impl Storm {
     /// Whether there is room for an alert at this time: some is kept for what is critical.
     pub fn has_room(&mut self, now: i64, severity: Severity) -> bool {
-        // A clock that was set back gives nothing, and goes on from there.
         let elapsed = now.saturating_sub(self.at).max(0) as u64;
         self.at = now;
         let more = elapsed.saturating_mul(ALERTS_PER_SECOND_MAX);
@@ -59,7 +60,7 @@ impl Storm {
     /// Whether an alert of this name is sent, if it may be; otherwise it is counted.
     pub fn admits(
         &mut self,
-        now: i64,
+        (now, received): (i64, i64),
         (severity, may_be): (Severity, bool),
         name: impl FnOnce() -> String,
     ) -> bool {
@@ -68,7 +69,8 @@ impl Storm {
             return true;
         }
         if self.counted.alerts == 0 {
-            self.counted.since = now;
+            self.counted.since = received;
+            self.counted.steady = now;
         }
         self.counted.alerts += 1;
         if self.counted.names.len() < STORM_NAMES_MAX {
@@ -84,7 +86,7 @@ impl Storm {
 
     /// When a summary is due; `None` while nothing was counted.
     pub fn poll_timeout(&self) -> Option<i64> {
-        (self.counted.alerts > 0).then_some(self.counted.since.saturating_add(SUMMARY_US))
+        (self.counted.alerts > 0).then_some(self.counted.steady.saturating_add(SUMMARY_US))
     }
 
     /// The summary, if it is due.
@@ -99,6 +101,7 @@ impl Storm {
         out.put_i64_le(self.at);
         out.put_u64_le(self.counted.alerts);
         out.put_i64_le(self.counted.since);
+        out.put_i64_le(self.counted.steady);
         out.put_u8(self.counted.names.len() as u8);
         for name in &self.counted.names {
             super::kept::write_text(name, out);
@@ -110,6 +113,7 @@ impl Storm {
         let left = input.try_get_u64_le().ok()?.min(FULL);
         let at = input.try_get_i64_le().ok()?;
         let (alerts, since) = (input.try_get_u64_le().ok()?, input.try_get_i64_le().ok()?);
+        let steady = input.try_get_i64_le().ok()?;
         let count = usize::from(input.try_get_u8().ok()?);
         let names = (0..count.min(STORM_NAMES_MAX)).map(|_| super::kept::read_text(input));
         let names: Option<Vec<_>> = names.map(|name| name.map(str::to_owned)).collect();
@@ -119,6 +123,7 @@ impl Storm {
             counted: Counted {
                 alerts,
                 since,
+                steady,
                 names: names?,
             },
         })
@@ -138,21 +143,22 @@ mod tests {
     fn a_burst_is_sent_and_the_rest_is_one_summary_a_second() {
         let mut storm = Storm::default();
         let name = || "a b".to_owned();
-        let sent = (0..1_000).filter(|_| storm.admits(0, ALWAYS, name)).count() as u64;
+        let sent = (0..1_000)
+            .filter(|_| storm.admits((0, 9), ALWAYS, name))
+            .count() as u64;
         assert_eq!(sent, ALERTS_BURST_MAX - ALERTS_CRITICAL);
         assert_eq!(storm.summary(SUMMARY_US - 1), None);
         let counted = storm.summary(SUMMARY_US).unwrap();
-        assert_eq!(counted.alerts, 1_000 - sent);
+        assert_eq!((counted.alerts, counted.since), (1_000 - sent, 9));
         assert!(storm.has_room(0, Severity::Critical), "some is kept for it");
         assert_eq!(counted.names.len(), STORM_NAMES_MAX);
         assert_eq!(storm.poll_timeout(), None);
         let sent = (0..1_000)
-            .filter(|_| storm.admits(SUMMARY_US, ALWAYS, name))
+            .filter(|_| storm.admits((SUMMARY_US, 9), ALWAYS, name))
             .count() as u64;
         assert_eq!(sent, ALERTS_PER_SECOND_MAX);
-        // A clock that goes back gives nothing, and what it counts from there does.
-        assert!(!storm.admits(0, ALWAYS, name));
-        assert!(storm.admits(SUMMARY_US / 10, ALWAYS, name));
+        assert!(!storm.admits((SUMMARY_US, 9), ALWAYS, name));
+        assert!(storm.admits((SUMMARY_US * 11 / 10, 9), ALWAYS, name));
         let mut bytes = Vec::new();
         storm.write(&mut bytes);
         assert_eq!(Storm::read(&mut bytes.as_slice()), Some(storm));

@@ -48,15 +48,16 @@ impl Series {
         severity: Severity,
     ) -> bool {
         let may = self.may_tell();
+        let now = (self.times.steady(), moment.received);
         let name = || format!("{device} {metric}");
-        let admitted = self.storm.admits(moment.received, (severity, may), name);
+        let admitted = self.storm.admits(now, (severity, may), name);
         self.told += usize::from(admitted);
         self.counts.raised += u64::from(admitted);
         self.counts.held_back += u64::from(!admitted);
         admitted
     }
 
-    /// When there will be something to tell that waits: received time.
+    /// When there will be something to tell that waits: steady time.
     pub(super) fn later_due(&self, now: i64) -> Option<i64> {
         let owed = self.later.gravest().map(|_| now.saturating_add(OWED_US));
         let waits = self.later.is_waiting() || self.later.has_aggregates();
@@ -72,7 +73,7 @@ impl Series {
         }
         while self.may_tell()
             && let Some(severity) = self.later.gravest()
-            && self.storm.has_room(moment.received, severity)
+            && self.storm.has_room(self.times.steady(), severity)
             && let Some((device, metric, owed)) = self.later.take_gravest()
         {
             self.storm.take();
@@ -104,15 +105,15 @@ impl Series {
             self.tell_raised(alert, meta, moment, said);
             return;
         }
-        let alert = self.of_incident(alert, moment);
+        let alert = self.of_incident(alert);
         let standing = standing_of(&alert, alert.json().into());
         let names = (&*device, &*metric);
         self.later.owe(names, (standing, alert.severity), meta);
     }
 
-    fn of_incident(&mut self, alert: Alert, moment: Moment) -> Alert {
-        let incidents = &mut self.incidents;
-        let incident = incidents.of(&alert.device, moment.received, alert.id);
+    fn of_incident(&mut self, alert: Alert) -> Alert {
+        let now = self.times.steady();
+        let incident = self.incidents.of(&alert.device, now, alert.id);
         Alert { incident, ..alert }
     }
 
@@ -160,7 +161,7 @@ impl Series {
     }
 
     fn tell_raised(&mut self, alert: Alert, meta: Meta, moment: Moment, said: &mut Vec<Said>) {
-        let alert = self.of_incident(alert, moment);
+        let alert = self.of_incident(alert);
         let spoken = Spoken::new(&alert, meta, true);
         let standing = standing_of(&alert, spoken.json.as_str().into());
         self.stand(&alert.device, &alert.metric, standing);

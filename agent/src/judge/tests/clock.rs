@@ -186,3 +186,26 @@ fn the_state_of_a_machine_that_is_forgotten_is_over() {
             .is_none_or(|(topic, _)| !topic.contains("spindle"))
     );
 }
+
+#[test]
+fn a_clock_that_is_set_holds_back_no_alert_and_lets_no_flood_through() {
+    let settings = Settings::parse(&limit("load", "load", "info")).unwrap();
+    for set in [-3_600, 3_600] {
+        let mut told = Told::new(&settings);
+        for device in 0..400 {
+            told.message(10, &format!("d{device}/load"), "90");
+        }
+        let at_once = told.raised().len();
+        assert!(at_once < 400);
+        // What was not told is owed, and a summary of it is due, by the seconds that pass.
+        told.again();
+        told.tick(10 + set);
+        assert_eq!(told.raised().len(), at_once, "{set}: no time has passed");
+        told.tick(11 + set);
+        let first = told.raised().len() - at_once;
+        let each = crate::limits::ALERTS_PER_SECOND_MAX as usize;
+        assert_eq!(first, each + 1, "{set}: a second's worth, and the summary");
+        told.tick(12 + set);
+        assert_eq!(told.raised().len(), at_once + first + each);
+    }
+}
