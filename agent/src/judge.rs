@@ -21,9 +21,11 @@ mod series;
 mod tell;
 
 mod checkpoint;
+mod rejudge;
 
 pub use checkpoint::CheckpointError;
 pub use recent::KEPT as AROUND;
+pub use rejudge::{Detection, Rejudge};
 pub use series::Counts;
 
 use crate::alert::{Alert, AlertId, AlertState};
@@ -129,27 +131,6 @@ const VERSION: u8 = 1;
 /// | 1 | | the settings' text |
 pub fn announce(queue: &Queue, settings: &Settings) -> bool {
     push(queue, settings_record(settings))
-}
-
-/// Has a running agent judge by other settings.
-#[derive(Clone, Debug)]
-pub struct Rejudge {
-    queue: Queue,
-}
-
-impl Rejudge {
-    /// For the agent whose log has this queue.
-    pub fn new(queue: Queue) -> Self {
-        Self { queue }
-    }
-
-    /// Has the log say that readings are judged by these settings behind this record. Waits for
-    /// room while storage takes nothing; `false` when the agent ends.
-    pub async fn by(&self, settings: &Settings) -> bool {
-        let batch = settings_record(settings);
-        let room = self.queue.room(batch.len_bytes()).await;
-        room.map(|room| self.queue.push(batch, room)).is_some()
-    }
 }
 
 fn settings_record(settings: &Settings) -> Batch {

@@ -13,7 +13,7 @@ use tributary_agent::commands::deadletter::{self, DeadLetterArguments};
 use tributary_agent::commands::detect::{self, DetectArguments, DetectError};
 use tributary_agent::commands::user::{self, UserCommand};
 use tributary_agent::config::Config;
-use tributary_agent::judge::Rejudge;
+use tributary_agent::judge::Detection;
 use tributary_agent::pipeline::{self, Agent, Settings};
 use tributary_agent::{http, log_panics_and_abort};
 use tributary_settings::say;
@@ -190,43 +190,6 @@ fn check(settings: &Settings) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// What readings are judged by, which may change while the agent runs.
-struct Detection {
-    rejudge: Rejudge,
-    present: tributary_agent::detect::Settings,
-}
-
-impl Detection {
-    /// Reads `[detect]` once more. When anything in the file is wrong, what holds goes on.
-    async fn read_again(&mut self, path: Option<&Path>) {
-        let wanted = match Config::load(path) {
-            // Whether anything is judged is said at the start.
-            Ok(config) => tributary_agent::detect::Settings {
-                enabled: self.present.enabled,
-                ..config.detect
-            },
-            Err(error) => {
-                tracing::error!("readings are judged as before: {error}");
-                return;
-            }
-        };
-        if wanted == self.present {
-            return;
-        }
-        if self.rejudge.by(&wanted).await {
-            let (rules, windows) = (wanted.rules.len(), wanted.windows.len());
-            let preset = wanted.preset.name();
-            tracing::info!(
-                preset,
-                rules,
-                windows,
-                "readings are judged by other settings"
-            );
-            self.present = wanted;
-        }
-    }
-}
-
 fn sources(config: &Config, agent: &Agent) -> http::Sources {
     http::Sources {
         name: config.agent.name.clone(),
@@ -257,10 +220,7 @@ fn run(settings: Settings, config: &Config, path: Option<&Path>) -> anyhow::Resu
             tracing::info!(%address, "MQTT with TLS");
         }
         let reload = agent.reload.clone();
-        let mut detection = Detection {
-            rejudge: agent.rejudge.clone(),
-            present: config.detect.clone(),
-        };
+        let mut detection = Detection::new(agent.rejudge.clone(), config.detect.clone());
         tracing::info!(mqtt = %agent.mqtt, http = %socket.local_addr()?, "running");
         let sources = sources(config, &agent);
         let http_stop = CancellationToken::new();
@@ -273,9 +233,10 @@ fn run(settings: Settings, config: &Config, path: Option<&Path>) -> anyhow::Resu
                     _ = interrupt.recv() => break None,
                     _ = hang_up.recv() => {
                         reload.now();
+                        let read = Config::load(path).map(|config| config.detect);
                         // While storage takes nothing this waits, and ends with the agent.
                         tokio::select! {
-                            () = detection.read_again(path) => {}
+                            () = detection.read_again(read) => {}
                             _ = terminate.recv() => break None,
                             _ = interrupt.recv() => break None,
                             summary = &mut joined => break Some(summary),

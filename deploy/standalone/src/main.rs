@@ -73,8 +73,11 @@ fn main() -> ExitCode {
     // What a child logs goes to a file, which is looked into when something went wrong.
     log(match arguments.command {
         Some(Command::Child(_)) => "info",
-        // Whoever named a broker wants to know whether it is there.
-        Some(Command::Run(_)) => "warn,tributary_agent::source::broker=info",
+        // Whoever named a broker wants to know whether it is there, and whoever sent SIGHUP what
+        // came of it.
+        Some(Command::Run(_)) => {
+            "warn,tributary_agent::source::broker=info,tributary_agent::judge::rejudge=info"
+        }
         _ => "warn",
     });
     tributary_agent::log_panics_and_abort();

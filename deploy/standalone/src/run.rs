@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
+use tributary_agent::judge::Detection;
 use tributary_settings::say;
 
 /// Arguments of `tributary run`.
@@ -27,10 +28,10 @@ pub struct RunArguments {
 }
 
 impl RunArguments {
-    fn settings(self) -> Result<Settings, SettingsError> {
+    fn settings(&self) -> Result<Settings, SettingsError> {
         let file = Settings::load(self.config.as_deref())?;
         Ok(Settings {
-            data_dir: self.data_dir.unwrap_or(file.data_dir),
+            data_dir: self.data_dir.clone().unwrap_or(file.data_dir),
             mqtt: self.mqtt.unwrap_or(file.mqtt),
             console: self.console.unwrap_or(file.console),
             decode: file.decode,
@@ -41,7 +42,7 @@ impl RunArguments {
     }
 }
 
-/// Runs until SIGTERM or Ctrl-C.
+/// Runs until SIGTERM or Ctrl-C; SIGHUP has it read `[detect]` once more.
 pub fn run(arguments: RunArguments) -> anyhow::Result<ExitCode> {
     let settings = arguments.settings()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -50,6 +51,7 @@ pub fn run(arguments: RunArguments) -> anyhow::Result<ExitCode> {
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hang_up = signal(SignalKind::hangup())?;
         let machine = machine::start(&settings).await?;
         say!("MQTT     {}", machine.agent.mqtt);
         say!(
@@ -57,9 +59,17 @@ pub fn run(arguments: RunArguments) -> anyhow::Result<ExitCode> {
             machine.aggregator.http_addr()
         );
         say!("lake     {}", machine::lake_dir(&settings).display());
+        let mut detection = Detection::new(machine.agent.rejudge.clone(), settings.detect.clone());
+        let judge_again = async {
+            while hang_up.recv().await.is_some() {
+                let read = arguments.settings().map(|settings| settings.detect);
+                detection.read_again(read).await;
+            }
+        };
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            () = judge_again => {}
         }
         say!("draining …");
         if machine.drain().await? {

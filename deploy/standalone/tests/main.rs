@@ -128,6 +128,25 @@ fn the_console_of_a_machine_measures_its_agent_too() {
 }
 
 #[test]
+fn a_machine_judges_by_what_its_file_says_at_each_hang_up() {
+    let data_dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let mut machine = Machine::start(data_dir.path());
+    let mut says = machine.says.take().unwrap().lines().map_while(Result::ok);
+    let rule = "[[detect.rule]]\nname = \"hot\"\nkind = \"threshold\"\nmetric = \"t\"\n";
+    for (text, words) in [
+        (format!("{rule}above = 80\n"), "rules=1"),
+        (rule.to_owned(), "readings are judged as before"),
+        (String::new(), "rules=0"),
+    ] {
+        std::fs::write(data_dir.path().join("tributary.toml"), &text).unwrap();
+        let mut hang_up = Command::new("kill");
+        hang_up.args(["-HUP", &machine.process.0.id().to_string()]);
+        assert!(hang_up.status().unwrap().success());
+        assert!(says.any(|line| line.contains(words)), "{words}");
+    }
+}
+
+#[test]
 fn a_machine_whose_log_nobody_reads_any_more_goes_on() {
     let data_dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let mut machine = Machine::start(data_dir.path());
