@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use told::Told;
 use tributary_sim::fault::{Mark, Observer};
 use tributary_sim::reading::{Reading, Series};
 
@@ -179,8 +180,11 @@ impl Subscriber {
                 *locked(&self.watch.offer) = Offer::Granted;
             }
             Packet::Publish(publish) => {
-                if let Some(alert) = told::read(&publish.payload) {
-                    locked(&self.watch.hits).alert(&alert, at);
+                let mut hits = locked(&self.watch.hits);
+                match told::read(&publish.payload) {
+                    Some(Told::Alert(alert)) => hits.alert(&alert, at),
+                    Some(Told::Summary(summary)) => hits.summary(&summary),
+                    None => {}
                 }
             }
             _ => {}

@@ -35,8 +35,10 @@ pub struct Summary {
     pub faults_injected: u64,
     /// Faults that an alert was raised about.
     pub faults_detected: u64,
-    /// Alerts without a fault.
+    /// Alerts without a fault, told one by one or in a summary.
     pub alerts_false: u64,
+    /// Alerts that were told in a summary alone.
+    pub alerts_held_back: u64,
     /// From the socket write of a faulty reading to the arrival of its alert.
     pub alert_latency_ms: Latency,
     /// Bytes of UDP payload that the agent sent.
@@ -69,6 +71,7 @@ impl Summary {
             faults_injected: found.all().injected,
             faults_detected: found.all().found,
             alerts_false: found.alerts_false,
+            alerts_held_back: found.alerts_held_back,
             alert_latency_ms: found.latency,
             uplink_bytes,
             bytes_per_reading: (per_reading * 1_000.0).round() / 1_000.0,
@@ -105,16 +108,21 @@ impl fmt::Display for Summary {
 fn in_words(found: &Found) -> String {
     let Tally { injected, found: n } = found.all();
     let [injected, n, wrong] = [injected, n, found.alerts_false].map(grouped);
+    let held_back = match found.alerts_held_back {
+        0 => String::new(),
+        count => format!("; {} of all alerts came in summaries alone", grouped(count)),
+    };
     if let Some(why) = &found.refused {
         return format!("{injected} faults injected; whether they were found nobody knows: {why}");
     }
     if found.kinds.is_empty() {
-        return format!("no faults injected, {wrong} alerts");
+        return format!("no faults injected, {wrong} alerts{held_back}");
     }
     let kind = |(kind, tally): &(_, Tally)| format!("{kind} {} of {}", tally.found, tally.injected);
     let kinds: Vec<_> = found.kinds.iter().map(kind).collect();
     let kinds = kinds.join(", ");
-    let words = format!("{n} of {injected} faults found ({kinds}), {wrong} false alerts");
+    let words =
+        format!("{n} of {injected} faults found ({kinds}), {wrong} false alerts{held_back}");
     let Latency { p50, p99, max, .. } = found.latency;
     if max == 0.0 {
         return words;
@@ -165,6 +173,9 @@ mod tests {
         let line = "from a reading's way into the socket to its alert: median 4.1 ms, \
                     99 of 100 within 20.0 ms, all within 25.0 ms";
         assert_eq!(in_words(&found), format!("{words}\n{line}"));
+        found.alerts_held_back = 1_200;
+        let held_back = "; 1,200 of all alerts came in summaries alone";
+        assert_eq!(in_words(&found), format!("{words}{held_back}\n{line}"));
         found.refused = Some("it said no".to_owned());
         assert!(in_words(&found).starts_with("1,003 faults injected; "));
         assert!(in_words(&found).ends_with("it said no"));

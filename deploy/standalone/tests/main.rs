@@ -47,6 +47,7 @@ fn a_short_demo_delivers_everything_once_and_says_so() {
         assert!(summary["alert_latency_ms"][key].is_number(), "{summary}");
     }
     let faults = |key: &str| summary[key].as_u64().unwrap();
+    assert!(summary["alerts_held_back"].is_u64(), "{summary}");
     assert!(faults("faults_injected") > 0, "{summary}");
     assert!(faults("faults_detected") <= faults("faults_injected"));
     for key in ["kills_agent", "kills_aggregator", "link_cuts"] {

@@ -5,6 +5,9 @@
 //! fault's span: from the first faulty reading to the last of the aftermath, 30 readings behind it,
 //! because a detector may notice the end. Each fault is found once; an alert that meets none is
 //! false. Alerts about times before the run are of an older one, and are passed over.
+//!
+//! A summary stands for alerts that were held back. Each of them counts: as one with a fault only
+//! if the summary names its series, and that had a fault meanwhile; nothing is found by it.
 
 use crate::limits::{ALERT_IDS_KEPT_MAX, FAULTS_KEPT_MAX, LATENCIES_KEPT_MAX};
 use crate::report::Latency;
@@ -23,6 +26,19 @@ pub struct Alert {
     /// What it measures.
     pub metric: String,
     /// What it is about: event times, first and last, microseconds since 1970.
+    pub span_us: (i64, i64),
+}
+
+/// A summary of alerts that were held back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// The same for every copy.
+    pub id: u128,
+    /// How many they are.
+    pub alerts: u64,
+    /// Device and metric of the first ones, with a space between.
+    pub names: Vec<String>,
+    /// When they came, microseconds since 1970.
     pub span_us: (i64, i64),
 }
 
@@ -60,8 +76,10 @@ pub struct Tally {
 pub struct Found {
     /// By kind, those that there were.
     pub kinds: Vec<(FaultKind, Tally)>,
-    /// Alerts without a fault.
+    /// Alerts without a fault, told one by one or in a summary.
     pub alerts_false: u64,
+    /// Alerts that were told in a summary alone.
+    pub alerts_held_back: u64,
     /// From the socket write of the reading that an alert is about to the alert's arrival, over all
     /// alerts with a fault.
     pub latency: Latency,
@@ -95,6 +113,7 @@ pub struct Hits {
     seen_order: VecDeque<u128>,
     alerts: u64,
     alerts_false: u64,
+    alerts_held_back: u64,
     /// In microseconds, newest last.
     latencies: VecDeque<u64>,
 }
@@ -113,6 +132,7 @@ impl Hits {
             seen_order: VecDeque::new(),
             alerts: 0,
             alerts_false: 0,
+            alerts_held_back: 0,
             latencies: VecDeque::new(),
         }
     }
@@ -161,13 +181,7 @@ impl Hits {
         self.alerts += 1;
         let name = (alert.device.clone(), alert.metric.clone());
         let series = self.series.get(&name).copied();
-        let fault = series.and_then(|series| {
-            let mut begun = self
-                .faults
-                .range_mut((series, i64::MIN)..=(series, last_us));
-            let (_, fault) = begun.next_back()?;
-            (fault.last_us >= first_us).then_some(fault)
-        });
+        let fault = series.and_then(|series| met(&mut self.faults, series, alert.span_us));
         let Some(fault) = fault else {
             self.alerts_false += 1;
             return;
@@ -185,6 +199,24 @@ impl Hits {
         if self.latencies.len() > LATENCIES_KEPT_MAX {
             self.latencies.pop_front();
         }
+    }
+
+    /// A summary has come.
+    pub fn summary(&mut self, summary: &Summary) {
+        if summary.span_us.1 < self.started_us || !self.is_new(summary.id) {
+            return;
+        }
+        self.alerts += summary.alerts;
+        self.alerts_held_back += summary.alerts;
+        let with_fault = summary.names.iter().filter(|name| {
+            // Neither of the fleet's devices nor metrics have spaces.
+            let name = name.split_once(' ');
+            let name = name.map(|(device, metric)| (device.to_owned(), metric.to_owned()));
+            let series = name.and_then(|name| self.series.get(&name).copied());
+            series.is_some_and(|series| met(&mut self.faults, series, summary.span_us).is_some())
+        });
+        let with_fault = with_fault.count() as u64;
+        self.alerts_false += summary.alerts.saturating_sub(with_fault);
     }
 
     /// Whether no copy of this alert has come before.
@@ -210,10 +242,22 @@ impl Hits {
         Found {
             kinds: kinds.into_iter().collect(),
             alerts_false: self.alerts_false,
+            alerts_held_back: self.alerts_held_back,
             latency: latency(self.latencies.iter().copied().collect()),
             refused: None,
         }
     }
+}
+
+/// The newest fault of a series that meets a span of event times.
+fn met(
+    faults: &mut BTreeMap<(u32, i64), Fault>,
+    series: u32,
+    (first_us, last_us): (i64, i64),
+) -> Option<&mut Fault> {
+    let mut begun = faults.range_mut((series, i64::MIN)..=(series, last_us));
+    let (_, fault) = begun.next_back()?;
+    (fault.last_us >= first_us).then_some(fault)
 }
 
 fn count(kinds: &mut BTreeMap<FaultKind, Tally>, fault: &Fault) {

@@ -188,3 +188,29 @@ fn a_long_run_is_counted_whole_in_bounded_room() {
     }
     assert_eq!(run.hits.seen.len(), ALERT_IDS_KEPT_MAX);
 }
+
+#[test]
+fn alerts_that_were_held_back_are_false_but_for_those_whose_series_had_a_fault() {
+    let mut run = Run::new();
+    run.fault(0, FaultKind::Spike, 10, 3);
+    run.fault(1, FaultKind::Spike, 90, 3);
+    let summary = Summary {
+        id: 77,
+        alerts: 12,
+        names: [0, 1, 2]
+            .map(|n| format!("plant-1/pump-000{n} temperature"))
+            .into(),
+        span_us: (START_US + 8 * STEP_US, START_US + 18 * STEP_US),
+    };
+    let old = Summary {
+        id: 78,
+        span_us: (START_US - 9, START_US - 1),
+        ..summary.clone()
+    };
+    for summary in [&summary, &summary, &old] {
+        run.hits.summary(summary);
+    }
+    let found = run.hits.found();
+    assert_eq!((found.alerts_false, found.alerts_held_back), (11, 12));
+    assert_eq!((run.hits.alerts(), found.all().found), (12, 0));
+}
