@@ -17,6 +17,8 @@ mod over;
 mod standing;
 mod storm;
 
+mod units;
+
 mod series;
 mod tell;
 

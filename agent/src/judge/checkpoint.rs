@@ -6,6 +6,7 @@ use super::over::Over;
 use super::series::Series;
 use super::standing::Standings;
 use super::storm::Storm;
+use super::units::Units;
 use super::watched::Watched;
 use super::{Judge, kept};
 use crate::configuration::{Configurations, InForce};
@@ -111,6 +112,7 @@ impl Series {
             .write_checkpoint(out, &|device| self.watched.device_name(device));
         self.windows
             .write_checkpoint(out, &|series| self.watched.names(series));
+        self.units.write(out, &|series| self.watched.names(series));
         self.rules.write_checkpoint(out);
         self.vibration.write_checkpoint(out);
         self.groups.write_checkpoint(out);
@@ -138,6 +140,10 @@ impl Series {
         series.windows = Windows::read_checkpoint(input, windows, time, &mut |device, metric| {
             watched.series(device, metric)
         })?;
+        series.units = Units::read(input, &mut |device, metric| {
+            Some(watched.series(device, metric)?.0)
+        })
+        .ok_or(field("units"))?;
         // The rules are those that it was written with: none of their alerts is over.
         let rules = Arc::clone(&series.settings.rules);
         series.rules = RuleEngine::read_checkpoint(input, rules, &mut Vec::new())?;

@@ -8,6 +8,7 @@ use super::recent::Recent;
 use super::standing::Standings;
 use super::storm::Storm;
 use super::tell::{self, Moment};
+use super::units::Units;
 use super::watched::{At, Gone, Watch, Watched};
 use super::{Said, Spoken};
 use crate::aggregate::Told;
@@ -57,6 +58,7 @@ pub(super) struct Series {
     pub(super) watched: Watched,
     pub(super) times: EventTime,
     pub(super) windows: Windows,
+    pub(super) units: Units,
     pub(super) rules: RuleEngine,
     pub(super) vibration: VibrationEngine,
     pub(super) groups: GroupEngine,
@@ -110,6 +112,7 @@ impl Series {
             watched: Watched::new(settings.series_max),
             times: EventTime::new(settings.time),
             windows: Windows::new(Arc::clone(&settings.windows), settings.time),
+            units: Units::default(),
             rules: RuleEngine::new(Arc::clone(&settings.rules)),
             vibration: VibrationEngine::new(Arc::clone(&settings.vibration)),
             groups: GroupEngine::new(Arc::clone(&settings.groups)),
@@ -313,6 +316,9 @@ impl Series {
         said: &mut Vec<Said>,
     ) {
         let (place, sample) = (seen.place(), &seen.sample);
+        if !self.settings.windows.is_empty() {
+            self.units.note(seen.at.series, seen.unit);
+        }
         self.windows
             .step(&place, sample, &verdict.progress, &mut self.aggregates);
         let watch = self.watched.watch(seen.at.series);
@@ -396,6 +402,7 @@ impl Series {
         } = &gone;
         self.counts.forgotten += 1;
         self.windows.forget(at.series);
+        self.units.forget(at.series);
         let place = Place {
             series: at.series,
             device: at.device,
@@ -437,7 +444,7 @@ impl Series {
                 kind: spec.kind,
                 device,
                 metric,
-                unit: "",
+                unit: self.units.of(aggregate.series),
                 revision: self.windows_revision,
             };
             let spoken = Spoken {

@@ -423,6 +423,29 @@ fn a_rule_is_raised_and_cleared_and_its_topic_shows_what_still_stands() {
 }
 
 #[test]
+fn an_aggregate_has_the_unit_of_its_series() {
+    let text = "[[detect.window]]\nname = \"ten\"\nkind = \"tumbling\"\nsize_ms = 10000\n";
+    let mut told = Told::new(&Settings::parse(text).unwrap());
+    for second in 0..10 {
+        let unit = if second == 3 { ",\"unit\":\"°C\"" } else { "" };
+        told.message(second, "d/t", &format!("{{\"value\":1{unit}}}"));
+        told.message(second, "d/v", "1");
+    }
+    told.again();
+    told.tick(40);
+    let units = told.said.iter().filter_map(|said| match &said.what {
+        What::Aggregate(spoken) => {
+            let json: serde_json::Value = serde_json::from_str(&spoken.json).unwrap();
+            Some((spoken.metric.as_str(), json["unit"].clone()))
+        }
+        _ => None,
+    });
+    let units: std::collections::BTreeMap<_, _> = units.collect();
+    assert_eq!(units["t"], "°C");
+    assert_eq!(units["v"], serde_json::Value::Null, "it has none");
+}
+
+#[test]
 fn windows_that_close_are_told_and_however_many_close_at_once_a_record_says_only_so_much() {
     let text = "[[detect.window]]\nname = \"ten\"\nkind = \"tumbling\"\nsize_ms = 10000\n";
     let mut told = Told::new(&Settings::parse(text).unwrap());

@@ -142,6 +142,8 @@ pub const STANDING_MAX: usize = 32_768;
 pub const OVER_MAX: usize = 4_096;
 /// Bytes of what these show, which is part of each checkpoint.
 pub const OVER_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Different units of series whose aggregates have one.
+pub const UNITS_MAX: usize = 1_024;
 /// Names in a summary.
 pub const STORM_NAMES_MAX: usize = 8;
 /// Bytes of an alert's JSON.
