@@ -103,6 +103,8 @@ async fn aggregates_have_columns_of_their_own_and_what_is_none_is_kept_beside() 
     let lake = &status["lake"];
     let counted = (&lake["aggregates"], &lake["alerts"], &lake["rows"]);
     assert_eq!(counted, (&json!(4), &json!(1), &json!(15)));
+    let foreign = (&lake["foreign_aggregates"], &lake["foreign_alerts"]);
+    assert_eq!(foreign, (&json!(3), &json!(1)), "kept, and counted");
     let metrics = http(site.running.http_addr(), "/metrics").await;
     assert!(metrics.contains("tributary_aggregator_lake_aggregates_total"));
 }

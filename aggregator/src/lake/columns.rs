@@ -3,6 +3,8 @@
 //!
 //! Nothing here depends on time, place or chance: the same rows give the same columns.
 
+mod carried;
+
 mod aggregates;
 mod alerts;
 

@@ -1,6 +1,7 @@
 //! The newest alerts, for whoever asks over HTTP: a bounded ring in memory that begins anew with
 //! the process. The lake's table has them all.
 
+use super::aggregate::Aggregate;
 use super::alert::Alert;
 use super::load::{Content, Origin};
 use crate::limits::{ALERTS_RECENT_BYTES_MAX, ALERTS_RECENT_MAX};
@@ -20,7 +21,8 @@ struct Held {
     /// Objects of JSON, oldest first.
     kept: VecDeque<String>,
     bytes: usize,
-    foreign: u64,
+    /// Of the lanes `alerts` and `aggregates`.
+    foreign: [u64; 2],
 }
 
 impl Recent {
@@ -28,12 +30,14 @@ impl Recent {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the alerts out of a journal entry, if it holds any.
+    /// Takes the alerts out of a journal entry, if it holds any, and counts what is no alert, or no
+    /// aggregate, where one should be.
     pub fn note(&self, origin: &Origin, content: &Content) {
         let (Content::Readings(readings) | Content::Named(readings, _)) = content else {
             return;
         };
-        if origin.key.lane != Lane::Alerts {
+        let lane = origin.key.lane;
+        if !matches!(lane, Lane::Alerts | Lane::Aggregates) {
             return;
         }
         let mut held = self.held();
@@ -45,12 +49,18 @@ impl Recent {
         let mut rows: Vec<_> = readings.rows().iter().enumerate().collect();
         rows.sort_by_key(|(_, reading)| reading.meta.received_time);
         for (row, reading) in rows {
-            match readings.value(reading) {
-                Value::Str(json) => match Alert::parse(json) {
-                    Ok(_) => held.push(object(origin, row, json)),
-                    Err(reason) => held.refuse(origin, row, &reason),
-                },
-                _ => held.refuse(origin, row, "it is no text"),
+            let Value::Str(json) = readings.value(reading) else {
+                held.refuse(origin, row, "it is no text");
+                continue;
+            };
+            let parsed = match lane {
+                Lane::Alerts => Alert::parse(json).map(|_| Some(object(origin, row, json))),
+                _ => Aggregate::parse(json).map(|_| None),
+            };
+            match parsed {
+                Ok(Some(alert)) => held.push(alert),
+                Ok(None) => {}
+                Err(reason) => held.refuse(origin, row, &reason),
             }
         }
     }
@@ -62,7 +72,14 @@ impl Recent {
 
     /// Readings of the lane `alerts` since the start that are no alerts of schema 1.
     pub fn foreign(&self) -> u64 {
-        self.held().foreign
+        let [alerts, _] = self.held().foreign;
+        alerts
+    }
+
+    /// Readings of the lane `aggregates` since the start that are no aggregates of schema 1.
+    pub fn foreign_aggregates(&self) -> u64 {
+        let [_, aggregates] = self.held().foreign;
+        aggregates
     }
 }
 
@@ -79,9 +96,13 @@ impl Held {
     }
 
     fn refuse(&mut self, origin: &Origin, row: usize, reason: &str) {
-        self.foreign += 1;
+        let [alerts, aggregates] = &mut self.foreign;
+        match origin.key.lane {
+            Lane::Alerts => *alerts += 1,
+            _ => *aggregates += 1,
+        }
         let (agent, batch) = (&origin.agent, origin.key);
-        tracing::debug!(%agent, %batch, row, reason, "no alert of schema 1");
+        tracing::debug!(%agent, %batch, row, reason, "no JSON of schema 1");
     }
 }
 

@@ -2,13 +2,12 @@
 //! times are those of the reading that carries it, so that no row is without; the other columns are
 //! null where the text is no aggregate of schema 1.
 
-use super::{OriginTexts, Texts, dictionary, schema, timestamp, utc};
+use super::carried::{self, Carried, Spoken};
+use super::{Texts, dictionary, schema, timestamp, utc};
 use crate::lake::aggregate::Aggregate;
-use crate::lake::alert::text_of;
-use crate::lake::load::{FlushPlan, Part, PlannedRow};
+use crate::lake::load::{FlushPlan, Part};
 use arrow_array::builder::{
-    BooleanBuilder, Float64Builder, Int32Builder, Int64Builder, StringBuilder,
-    TimestampMicrosecondBuilder,
+    BooleanBuilder, Float64Builder, Int64Builder, TimestampMicrosecondBuilder,
 };
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::{ArrowError, DataType, SchemaRef};
@@ -51,19 +50,11 @@ pub fn aggregates_schema() -> SchemaRef {
     ])
 }
 
-/// Builders of all columns, in the schema's order.
+/// Builders of what an aggregate says, in the schema's order.
 #[derive(Default)]
 struct AggregateColumns {
-    tenant: Texts,
-    agent: Texts,
-    buffer: Texts,
-    lane: Texts,
-    batch: Int64Builder,
-    row: Int32Builder,
     window: Texts,
     kind: Texts,
-    device: Texts,
-    metric: Texts,
     unit: Texts,
     window_from: TimestampMicrosecondBuilder,
     window_to: TimestampMicrosecondBuilder,
@@ -76,41 +67,13 @@ struct AggregateColumns {
     late: Int64Builder,
     trusted: BooleanBuilder,
     closed: Texts,
-    event_time: TimestampMicrosecondBuilder,
-    received_time: TimestampMicrosecondBuilder,
     revision: Texts,
-    json: StringBuilder,
 }
 
-impl AggregateColumns {
-    fn push(
-        &mut self,
-        plan: &FlushPlan,
-        row: &PlannedRow<'_>,
-        texts: &OriginTexts,
-    ) -> Result<(), ArrowError> {
-        let origin = &row.batch.origin;
-        self.tenant.append(origin.agent.tenant())?;
-        self.agent.append(&texts.agent)?;
-        self.buffer.append(&texts.buffer)?;
-        self.lane.append(origin.key.lane.name())?;
-        self.batch.append_value(origin.key.number as i64);
-        self.row.append_value(row.row as i32);
-        let name = plan.names().get(row.series as usize);
-        let name = name.expect("a planned row names one of its plan's series");
-        self.device.append(&*name.device)?;
-        self.metric.append(&*name.metric)?;
-        let meta = &row.reading.meta;
-        self.event_time.append_value(meta.event_time);
-        self.received_time.append_value(meta.received_time);
-        let json = text_of(row.batch.readings.value(row.reading));
-        self.push_aggregate(Aggregate::parse(&json).ok().as_ref());
-        self.json.append_value(&json);
-        Ok(())
-    }
-
-    /// What stands in the aggregate alone.
-    fn push_aggregate(&mut self, aggregate: Option<&Aggregate>) {
+impl Spoken for AggregateColumns {
+    fn push(&mut self, json: &str) {
+        let aggregate = Aggregate::parse(json).ok();
+        let aggregate = aggregate.as_ref();
         self.window.append_option(aggregate.map(|it| &it.window));
         self.kind.append_option(aggregate.map(|it| &it.kind));
         self.unit
@@ -135,37 +98,30 @@ impl AggregateColumns {
             .append_option(aggregate.map(|it| &it.revision));
     }
 
-    fn finish(mut self) -> Result<RecordBatch, ArrowError> {
-        let mut columns: Vec<ArrayRef> = vec![
-            Arc::new(self.tenant.finish()),
-            Arc::new(self.agent.finish()),
-            Arc::new(self.buffer.finish()),
-            Arc::new(self.lane.finish()),
-            Arc::new(self.batch.finish()),
-            Arc::new(self.row.finish()),
+    fn finish(mut self, carried: Carried) -> Result<RecordBatch, ArrowError> {
+        let mut columns: Vec<ArrayRef> = carried.origin.into();
+        columns.extend::<[ArrayRef; 2]>([
             Arc::new(self.window.finish()),
             Arc::new(self.kind.finish()),
-            Arc::new(self.device.finish()),
-            Arc::new(self.metric.finish()),
+        ]);
+        columns.extend(carried.names);
+        columns.extend::<[ArrayRef; 4]>([
             Arc::new(self.unit.finish()),
             utc(self.window_from),
             utc(self.window_to),
             Arc::new(self.count.finish()),
-        ];
+        ]);
         for column in self.values.iter_mut().chain(&mut self.quantiles) {
             columns.push(Arc::new(column.finish()));
         }
-        let rest: [ArrayRef; 8] = [
+        columns.extend::<[ArrayRef; 4]>([
             Arc::new(self.complete.finish()),
             Arc::new(self.late.finish()),
             Arc::new(self.trusted.finish()),
             Arc::new(self.closed.finish()),
-            utc(self.event_time),
-            utc(self.received_time),
-            Arc::new(self.revision.finish()),
-            Arc::new(self.json.finish()),
-        ];
-        columns.extend(rest);
+        ]);
+        columns.extend(carried.times);
+        columns.extend::<[ArrayRef; 2]>([Arc::new(self.revision.finish()), carried.json]);
         RecordBatch::try_new(aggregates_schema(), columns)
     }
 }
@@ -175,7 +131,5 @@ impl AggregateColumns {
 /// # Errors
 /// When a column cannot hold its values, which the bounds of a flush exclude.
 pub fn aggregates_columns(plan: &FlushPlan, part: &Part) -> Result<RecordBatch, ArrowError> {
-    let mut columns = AggregateColumns::default();
-    super::each_row(plan, part, |row, texts| columns.push(plan, row, texts))?;
-    columns.finish()
+    carried::columns::<AggregateColumns>(plan, part)
 }

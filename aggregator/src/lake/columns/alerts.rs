@@ -2,12 +2,12 @@
 //! those of the reading that carries it, so that no row is without; the other columns are null
 //! where the text is no alert of schema 1.
 
-use super::{OriginTexts, Texts, dictionary, schema, timestamp, utc};
-use crate::lake::alert::{Alert, text_of};
-use crate::lake::load::{FlushPlan, Part, PlannedRow};
+use super::carried::{self, Carried, Spoken};
+use super::{Texts, dictionary, schema, timestamp, utc};
+use crate::lake::alert::Alert;
+use crate::lake::load::{FlushPlan, Part};
 use arrow_array::builder::{
-    BooleanBuilder, Float64Builder, Int32Builder, Int64Builder, StringBuilder,
-    TimestampMicrosecondBuilder,
+    BooleanBuilder, Float64Builder, StringBuilder, TimestampMicrosecondBuilder,
 };
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::{ArrowError, DataType, SchemaRef};
@@ -45,20 +45,12 @@ pub fn alerts_schema() -> SchemaRef {
     ])
 }
 
-/// Builders of all columns, in the schema's order.
+/// Builders of what an alert says, in the schema's order.
 #[derive(Default)]
 struct AlertColumns {
-    tenant: Texts,
-    agent: Texts,
-    buffer: Texts,
-    lane: Texts,
-    batch: Int64Builder,
-    row: Int32Builder,
     alert_id: StringBuilder,
     state: Texts,
     kind: Texts,
-    device: Texts,
-    metric: Texts,
     unit: Texts,
     detector: Texts,
     part: Texts,
@@ -66,45 +58,17 @@ struct AlertColumns {
     severity: Texts,
     score: Float64Builder,
     value: Float64Builder,
-    event_time: TimestampMicrosecondBuilder,
-    received_time: TimestampMicrosecondBuilder,
     detection_time: TimestampMicrosecondBuilder,
     window_from: TimestampMicrosecondBuilder,
     window_to: TimestampMicrosecondBuilder,
     late: BooleanBuilder,
     text: StringBuilder,
-    json: StringBuilder,
 }
 
-impl AlertColumns {
-    fn push(
-        &mut self,
-        plan: &FlushPlan,
-        row: &PlannedRow<'_>,
-        texts: &OriginTexts,
-    ) -> Result<(), ArrowError> {
-        let origin = &row.batch.origin;
-        self.tenant.append(origin.agent.tenant())?;
-        self.agent.append(&texts.agent)?;
-        self.buffer.append(&texts.buffer)?;
-        self.lane.append(origin.key.lane.name())?;
-        self.batch.append_value(origin.key.number as i64);
-        self.row.append_value(row.row as i32);
-        let name = plan.names().get(row.series as usize);
-        let name = name.expect("a planned row names one of its plan's series");
-        self.device.append(&*name.device)?;
-        self.metric.append(&*name.metric)?;
-        let meta = &row.reading.meta;
-        self.event_time.append_value(meta.event_time);
-        self.received_time.append_value(meta.received_time);
-        let json = text_of(row.batch.readings.value(row.reading));
-        self.push_alert(Alert::parse(&json).ok().as_ref());
-        self.json.append_value(&json);
-        Ok(())
-    }
-
-    /// What stands in the alert alone.
-    fn push_alert(&mut self, alert: Option<&Alert>) {
+impl Spoken for AlertColumns {
+    fn push(&mut self, json: &str) {
+        let alert = Alert::parse(json).ok();
+        let alert = alert.as_ref();
         self.alert_id.append_option(alert.map(|it| &it.id));
         self.state.append_option(alert.map(|it| &it.state));
         self.kind.append_option(alert.map(|it| &it.kind));
@@ -126,19 +90,15 @@ impl AlertColumns {
         self.text.append_option(alert.map(|it| &it.text));
     }
 
-    fn finish(mut self) -> Result<RecordBatch, ArrowError> {
-        let columns: Vec<ArrayRef> = vec![
-            Arc::new(self.tenant.finish()),
-            Arc::new(self.agent.finish()),
-            Arc::new(self.buffer.finish()),
-            Arc::new(self.lane.finish()),
-            Arc::new(self.batch.finish()),
-            Arc::new(self.row.finish()),
+    fn finish(mut self, carried: Carried) -> Result<RecordBatch, ArrowError> {
+        let mut columns: Vec<ArrayRef> = carried.origin.into();
+        columns.extend::<[ArrayRef; 3]>([
             Arc::new(self.alert_id.finish()),
             Arc::new(self.state.finish()),
             Arc::new(self.kind.finish()),
-            Arc::new(self.device.finish()),
-            Arc::new(self.metric.finish()),
+        ]);
+        columns.extend(carried.names);
+        columns.extend::<[ArrayRef; 7]>([
             Arc::new(self.unit.finish()),
             Arc::new(self.detector.finish()),
             Arc::new(self.part.finish()),
@@ -146,15 +106,16 @@ impl AlertColumns {
             Arc::new(self.severity.finish()),
             Arc::new(self.score.finish()),
             Arc::new(self.value.finish()),
-            utc(self.event_time),
-            utc(self.received_time),
+        ]);
+        columns.extend(carried.times);
+        columns.extend::<[ArrayRef; 6]>([
             utc(self.detection_time),
             utc(self.window_from),
             utc(self.window_to),
             Arc::new(self.late.finish()),
             Arc::new(self.text.finish()),
-            Arc::new(self.json.finish()),
-        ];
+            carried.json,
+        ]);
         RecordBatch::try_new(alerts_schema(), columns)
     }
 }
@@ -164,7 +125,5 @@ impl AlertColumns {
 /// # Errors
 /// When a column cannot hold its values, which the bounds of a flush exclude.
 pub fn alerts_columns(plan: &FlushPlan, part: &Part) -> Result<RecordBatch, ArrowError> {
-    let mut columns = AlertColumns::default();
-    super::each_row(plan, part, |row, texts| columns.push(plan, row, texts))?;
-    columns.finish()
+    carried::columns::<AlertColumns>(plan, part)
 }
