@@ -6,8 +6,8 @@
 //! It has marks of its own, since it is ahead of what is durable and the sealing stage is not; and
 //! it reads no clock: the time is that of the records.
 
-mod devices;
 mod kept;
+mod names;
 mod recent;
 mod watched;
 

@@ -58,13 +58,15 @@ impl Judgement {
     }
 }
 
-/// The detector of a series: at most 768 bytes of state.
+/// The detector of a series: at most 768 bytes of state. In place: all series of an agent have the
+/// same preset, and nearly all agents the largest.
 #[derive(Clone, PartialEq, Debug)]
+#[allow(clippy::large_enum_variant)]
 pub enum SeriesDetector {
     /// The presets `sensitive`, `balanced` and `quiet`.
-    Plain(Box<Plain>),
+    Plain(Plain),
     /// The preset `calm`.
-    Calm(Box<Calm>),
+    Calm(Calm),
 }
 
 const STATE_BYTES_MAX: usize = 768;
@@ -75,8 +77,8 @@ impl SeriesDetector {
     /// A detector that has seen nothing.
     pub fn new(preset: Preset) -> Self {
         match preset {
-            Preset::Calm => Self::Calm(Box::new(Calm::new())),
-            plain => Self::Plain(Box::new(Plain::new(plain))),
+            Preset::Calm => Self::Calm(Calm::new()),
+            plain => Self::Plain(Plain::new(plain)),
         }
     }
 
@@ -113,8 +115,8 @@ impl SeriesDetector {
     pub fn read(input: &mut &[u8]) -> Option<Self> {
         let place = usize::from(input.try_get_u8().ok()?);
         match Preset::NAMES.get(place)?.1 {
-            Preset::Calm => Calm::read(input).map(|calm| Self::Calm(Box::new(calm))),
-            plain => Plain::read(plain, input).map(|plain| Self::Plain(Box::new(plain))),
+            Preset::Calm => Calm::read(input).map(Self::Calm),
+            plain => Plain::read(plain, input).map(Self::Plain),
         }
     }
 

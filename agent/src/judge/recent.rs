@@ -1,4 +1,5 @@
-//! The last readings of a series, to show around an alert: 64 bytes.
+//! The last readings of a series, to show around an alert: 57 bytes, at any
+//! address.
 
 use bytes::{Buf, BufMut};
 
@@ -8,18 +9,18 @@ pub const KEPT: usize = 5;
 /// Values and how long before each the one before it was.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Recent {
-    /// The newest first.
-    values: [f64; KEPT],
-    /// Microseconds from the reading before to this one.
-    steps: [u32; KEPT - 1],
+    /// The newest first, little endian.
+    values: [[u8; 8]; KEPT],
+    /// Microseconds from the reading before to this one, little endian.
+    steps: [[u8; 4]; KEPT - 1],
     count: u8,
 }
 
 impl Default for Recent {
     fn default() -> Self {
         Self {
-            values: [0.0; KEPT],
-            steps: [0; KEPT - 1],
+            values: [[0; 8]; KEPT],
+            steps: [[0; 4]; KEPT - 1],
             count: 0,
         }
     }
@@ -39,10 +40,10 @@ impl Recent {
         self.values.rotate_right(1);
         self.steps.rotate_right(1);
         if let Some(first) = self.values.first_mut() {
-            *first = value;
+            *first = value.to_le_bytes();
         }
         if let Some(first) = self.steps.first_mut() {
-            *first = step;
+            *first = step.to_le_bytes();
         }
         self.count = (self.count + 1).min(KEPT as u8);
     }
@@ -51,9 +52,10 @@ impl Recent {
     pub fn around(&self, time: i64) -> Vec<(i64, f64)> {
         let mut at = time;
         let mut around = Vec::with_capacity(KEPT);
-        let steps = self.steps.iter().map(|step| i64::from(*step)).chain([0]);
+        let steps = self.steps.iter().map(|step| u32::from_le_bytes(*step));
+        let steps = steps.map(i64::from).chain([0]);
         for (value, step) in self.values.iter().zip(steps).take(self.count.into()) {
-            around.push((at, *value));
+            around.push((at, f64::from_le_bytes(*value)));
             at = at.saturating_sub(step);
         }
         around.reverse();
@@ -63,8 +65,8 @@ impl Recent {
     /// Appends its bytes, as in a checkpoint.
     pub fn write(&self, out: &mut Vec<u8>) {
         out.put_u8(self.count);
-        self.values.iter().for_each(|value| out.put_f64_le(*value));
-        self.steps.iter().for_each(|step| out.put_u32_le(*step));
+        out.put_slice(self.values.as_flattened());
+        out.put_slice(self.steps.as_flattened());
     }
 
     /// Takes its bytes off the front of `input`; `None` when they are none.
@@ -77,12 +79,10 @@ impl Recent {
             count,
             ..Self::default()
         };
-        for value in &mut recent.values {
-            *value = input.try_get_f64_le().ok()?;
-        }
-        for step in &mut recent.steps {
-            *step = input.try_get_u32_le().ok()?;
-        }
+        let values = recent.values.as_flattened_mut();
+        input.try_copy_to_slice(values).ok()?;
+        let steps = recent.steps.as_flattened_mut();
+        input.try_copy_to_slice(steps).ok()?;
         Some(recent)
     }
 }
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn the_last_ones_are_shown_with_their_times() {
-        assert_eq!(size_of::<Recent>(), 64);
+        assert_eq!(size_of::<Recent>(), 57);
         let mut recent = Recent::default();
         assert_eq!(recent.around(0), []);
         for i in 1..=7_i32 {

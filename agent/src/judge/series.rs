@@ -182,9 +182,8 @@ impl Series {
         self.groups.replace(groups, moment.received, &mut states);
         self.tell_states(&mut states, moment, said);
         self.states = states;
-        self.watched.set_most(settings.series_max);
-        while self.watched.is_crowded(false) {
-            self.forget_oldest(moment, said);
+        while let Some(gone) = self.watched.shrink(settings.series_max) {
+            self.forget(&gone, moment, said);
         }
         self.windows_revision = settings.windows_revision();
         self.settings = settings;
@@ -386,20 +385,17 @@ impl Series {
         if let Some(at) = self.watched.touch(device, metric) {
             return at;
         }
-        if self.watched.is_crowded(true) {
-            self.forget_oldest(moment, said);
+        if let Some(gone) = self.watched.make_room(device) {
+            self.forget(&gone, moment, said);
         }
         let watch = Watch::new(self.settings.preset);
         self.watched.add(device, metric, watch)
     }
 
-    fn forget_oldest(&mut self, moment: Moment, said: &mut Vec<Said>) {
-        let Some(gone) = self.watched.take_oldest() else {
-            return;
-        };
+    fn forget(&mut self, gone: &Gone, moment: Moment, said: &mut Vec<Said>) {
         let Gone {
             at, device, metric, ..
-        } = &gone;
+        } = gone;
         self.counts.forgotten += 1;
         self.windows.forget(at.series);
         self.units.forget(at.series);
@@ -421,7 +417,7 @@ impl Series {
             self.tell_states(&mut states, moment, said);
             self.states = states;
         }
-        if gone.alerted {
+        if gone.watch.alerted {
             self.tell_forgotten((device, metric), moment.origin, said);
         }
     }

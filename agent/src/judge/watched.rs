@@ -1,10 +1,12 @@
-//! The series that are watched, by name: a bounded number, of which the one that was silent longest
-//! gives way. A function of the order of calls alone, so that a replay builds the same.
+//! The series that are watched, by name: a bounded number. For a new one another gives way: as a rule
+//! the one that was silent longest, but a device that has its share gives way to itself. A function
+//! of the order of calls alone, so that a replay builds the same.
 
-use super::devices::Devices;
 use super::kept::{read_text, write_text};
+use super::names::Names;
 use super::recent::Recent;
 use crate::detect::{DeviceSlot, Preset, SeriesDetector, SeriesSlot};
+use crate::limits::WATCHED_SHARE;
 use bytes::{Buf, BufMut};
 use hashbrown::HashTable;
 use std::hash::{BuildHasher, RandomState};
@@ -13,6 +15,9 @@ use std::hash::{BuildHasher, RandomState};
 const NONE: u32 = u32::MAX;
 /// Slots that are taken from memory at once.
 const SLOTS_STEP: usize = 4_096;
+/// Bytes of a series, beside the names and the place that it is found by.
+const SLOT_BYTES_MAX: usize = 888;
+const _: () = assert!(size_of::<Option<Slot>>() <= SLOT_BYTES_MAX);
 
 /// What is known of one series.
 #[derive(Clone, PartialEq, Debug)]
@@ -43,22 +48,74 @@ impl Watch {
             recent: Recent::default(),
         }
     }
+
+    /// Judges by this preset from here on; what was judged by another learns anew.
+    pub fn judge_by(&mut self, preset: Preset) {
+        if self.detector.preset() != preset {
+            self.detector = SeriesDetector::new(preset);
+        }
+    }
+
+    /// Appends its bytes, as in a checkpoint.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        self.detector.write(out);
+        out.put_i64_le(self.newest);
+        out.put_u32_le(self.of_newest);
+        out.put_slice(&[self.quiet, u8::from(self.alerted)]);
+        self.recent.write(out);
+    }
+
+    /// Takes its bytes off the front of `input`; `None` when they are none.
+    pub fn read(input: &mut &[u8]) -> Option<Self> {
+        Some(Self {
+            detector: SeriesDetector::read(input)?,
+            newest: input.try_get_i64_le().ok()?,
+            of_newest: input.try_get_u32_le().ok()?,
+            quiet: input.try_get_u8().ok()?,
+            alerted: input.try_get_u8().ok()? != 0,
+            recent: Recent::read(input)?,
+        })
+    }
 }
 
-struct Slot {
-    /// The device's name, then the metric's.
-    name: Box<str>,
-    device_bytes: u16,
-    device: DeviceSlot,
+/// Where a series stands in a list that begins with the one that spoke last.
+#[derive(Clone, Copy)]
+struct Link {
     newer: u32,
     older: u32,
-    watch: Watch,
 }
 
-impl Slot {
-    fn names(&self) -> (&str, &str) {
-        self.name.split_at(usize::from(self.device_bytes))
-    }
+const UNLINKED: Link = Link {
+    newer: NONE,
+    older: NONE,
+};
+
+/// Both ends of such a list.
+#[derive(Clone, Copy)]
+struct Ends {
+    newest: u32,
+    oldest: u32,
+}
+
+const EMPTY: Ends = Ends {
+    newest: NONE,
+    oldest: NONE,
+};
+
+struct Slot {
+    watch: Watch,
+    device: u32,
+    metric: u32,
+    /// Among all series, and among those of its device.
+    of_all: Link,
+    of_device: Link,
+}
+
+/// Which list.
+#[derive(Clone, Copy)]
+enum List {
+    All,
+    Device(u32),
 }
 
 /// Where a series stands.
@@ -71,7 +128,7 @@ pub struct At {
 }
 
 /// A series that gave way.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Gone {
     /// Where it stood.
     pub at: At,
@@ -81,8 +138,10 @@ pub struct Gone {
     pub metric: Box<str>,
     /// Whether it was the last one of its device.
     pub device_gone: bool,
-    /// Whether its detector's alert stood.
-    pub alerted: bool,
+    /// Whether it gave way to one of its own device, which has its share.
+    pub to_its_own: bool,
+    /// What was known of it.
+    pub watch: Watch,
 }
 
 /// The series; see the module.
@@ -91,9 +150,13 @@ pub struct Watched {
     hasher: RandomState,
     slots: Vec<Option<Slot>>,
     free: Vec<u32>,
-    devices: Devices,
-    newest: u32,
-    oldest: u32,
+    devices: Names,
+    metrics: Names,
+    all: Ends,
+    /// By device.
+    of_devices: Vec<Ends>,
+    /// The device that has more than half of what there may be.
+    greedy: Option<u32>,
     most: usize,
 }
 
@@ -105,21 +168,49 @@ impl Watched {
             hasher: RandomState::new(),
             slots: Vec::new(),
             free: Vec::new(),
-            devices: Devices::default(),
-            newest: NONE,
-            oldest: NONE,
+            devices: Names::default(),
+            metrics: Names::default(),
+            all: EMPTY,
+            of_devices: Vec::new(),
+            greedy: None,
             most: most.clamp(1, NONE as usize),
         }
     }
 
-    /// Watches at most so many from here on; [take](Self::take_oldest) those beyond.
-    pub fn set_most(&mut self, most: usize) {
+    /// Watches at most so many from here on. Those beyond, which were silent longest, are taken
+    /// out, one with each call until there is none.
+    pub fn shrink(&mut self, most: usize) -> Option<Gone> {
         self.most = most.clamp(1, NONE as usize);
+        if self.len() > self.most {
+            return self.take(self.all.oldest);
+        }
+        self.greedy = self.devices.iter().find(|device| self.is_greedy(*device));
+        None
     }
 
-    /// Whether there are more than there may be, or as many, if `one_more` is to come.
-    pub fn is_crowded(&self, one_more: bool) -> bool {
-        self.len() + usize::from(one_more) > self.most
+    /// Takes out a series where one of this device is to come, and there is no room for it.
+    ///
+    /// A device that has its share gives way to itself: a sixteenth, or as much as each has when
+    /// all have the same. What one has beyond half of all gives way first; otherwise it is the one
+    /// that was silent longest.
+    pub fn make_room(&mut self, device: &str) -> Option<Gone> {
+        if self.len() < self.most {
+            return None;
+        }
+        let each = self.most / self.devices.len().max(1);
+        let share = each.max(self.most / WATCHED_SHARE).max(1);
+        let own = self.devices.find(device);
+        let own = own.filter(|device| self.devices.series(*device) >= share);
+        let of_device = own
+            .or(self.greedy)
+            .and_then(|it| self.of_devices.get(it as usize));
+        let mut gone = self.take(of_device.map_or(self.all.oldest, |ends| ends.oldest))?;
+        gone.to_its_own = own.is_some();
+        Some(gone)
+    }
+
+    fn is_greedy(&self, device: u32) -> bool {
+        self.devices.series(device) > self.most / 2
     }
 
     /// How many there are.
@@ -130,21 +221,25 @@ impl Watched {
     /// Where the series of these names stands; it is the newest from here on.
     pub fn touch(&mut self, device: &str, metric: &str) -> Option<At> {
         let at = self.find(device, metric)?;
-        self.unlink(at);
-        self.link(at);
+        let device = self.slot(at)?.device;
+        for list in [List::All, List::Device(device)] {
+            self.unlink(list, at);
+            self.link(list, at);
+        }
         Some(At {
             series: SeriesSlot(at),
-            device: self.slot(at)?.device,
+            device: DeviceSlot(device),
         })
     }
 
     fn find(&self, device: &str, metric: &str) -> Option<u32> {
         let hash = self.hasher.hash_one((device, metric));
-        let is_it = |at: &u32| {
-            let slot = self.slot(*at);
-            slot.is_some_and(|it| it.names() == (device, metric))
-        };
+        let is_it = |at: &u32| self.names_at(*at) == Some((device, metric));
         self.places.find(hash, is_it).copied()
+    }
+
+    fn names_at(&self, at: u32) -> Option<(&str, &str)> {
+        names_of(self.slot(at)?, (&self.devices, &self.metrics))
     }
 
     fn slot(&self, at: u32) -> Option<&Slot> {
@@ -160,138 +255,184 @@ impl Watched {
         self.slot_mut(at).map(|slot| &mut slot.watch)
     }
 
-    /// A new series, which is the newest. There has to be [room](Self::is_crowded).
+    /// A new series, which is the newest. There has to be [room](Self::make_room).
     pub fn add(&mut self, device: &str, metric: &str, watch: Watch) -> At {
-        let device_slot = self.devices.enter(device);
+        let device_at = self.devices.enter(device);
         let slot = Slot {
-            name: [device, metric].concat().into(),
-            device_bytes: device.len() as u16,
-            device: device_slot,
-            newer: NONE,
-            older: NONE,
             watch,
+            device: device_at,
+            metric: self.metrics.enter(metric),
+            of_all: UNLINKED,
+            of_device: UNLINKED,
         };
-        let at = match self.free.pop() {
-            Some(at) => {
-                if let Some(place) = self.slots.get_mut(at as usize) {
-                    *place = Some(slot);
-                }
-                at
-            }
-            None => {
-                if self.slots.len() == self.slots.capacity() {
-                    let more = self.most.saturating_sub(self.slots.len()).max(1);
-                    self.slots.reserve_exact(SLOTS_STEP.min(more));
-                }
-                self.slots.push(Some(slot));
-                self.slots.len() as u32 - 1
-            }
-        };
+        let at = self.put(slot);
         let hash = self.hasher.hash_one((device, metric));
         let Self {
             places,
             slots,
             hasher,
+            devices,
+            metrics,
             ..
         } = self;
         places.insert_unique(hash, at, |at| {
             let slot = slots.get(*at as usize).and_then(Option::as_ref);
-            hasher.hash_one(slot.map(Slot::names).unwrap_or_default())
+            let names = slot.and_then(|slot| names_of(slot, (devices, metrics)));
+            hasher.hash_one(names.unwrap_or_default())
         });
-        self.link(at);
+        let places = device_at as usize + 1;
+        if self.of_devices.len() < places {
+            self.of_devices.resize(places, EMPTY);
+        }
+        self.link(List::All, at);
+        self.link(List::Device(device_at), at);
+        if self.is_greedy(device_at) {
+            self.greedy = Some(device_at);
+        }
         At {
             series: SeriesSlot(at),
-            device: device_slot,
+            device: DeviceSlot(device_at),
         }
     }
 
-    /// Takes out the series that was silent longest.
-    pub fn take_oldest(&mut self) -> Option<Gone> {
-        let at = self.oldest;
-        self.unlink(at);
+    fn put(&mut self, slot: Slot) -> u32 {
+        if let Some(at) = self.free.pop() {
+            if let Some(place) = self.slots.get_mut(at as usize) {
+                *place = Some(slot);
+            }
+            return at;
+        }
+        if self.slots.len() == self.slots.capacity() {
+            let more = self.most.saturating_sub(self.slots.len()).max(1);
+            self.slots.reserve_exact(SLOTS_STEP.min(more));
+        }
+        self.slots.push(Some(slot));
+        self.slots.len() as u32 - 1
+    }
+
+    fn take(&mut self, at: u32) -> Option<Gone> {
+        let (device, metric) = self.names_at(at)?;
+        let hash = self.hasher.hash_one((device, metric));
+        let (device, metric) = (device.into(), metric.into());
+        let device_at = self.slot(at)?.device;
+        self.unlink(List::All, at);
+        self.unlink(List::Device(device_at), at);
         let slot = self.slots.get_mut(at as usize)?.take()?;
-        let hash = self.hasher.hash_one(slot.names());
         if let Ok(entry) = self.places.find_entry(hash, |known| *known == at) {
             entry.remove();
         }
         self.free.push(at);
-        let (device, metric) = slot.names();
+        self.metrics.leave(slot.metric);
+        let device_gone = self.devices.leave(device_at);
+        if self.greedy == Some(device_at) && !self.is_greedy(device_at) {
+            self.greedy = None;
+        }
         Some(Gone {
             at: At {
                 series: SeriesSlot(at),
-                device: slot.device,
+                device: DeviceSlot(device_at),
             },
-            device: device.into(),
-            metric: metric.into(),
-            device_gone: self.devices.leave(slot.device),
-            alerted: slot.watch.alerted,
+            device,
+            metric,
+            device_gone,
+            to_its_own: false,
+            watch: slot.watch,
         })
     }
 
-    fn unlink(&mut self, at: u32) {
-        let Some(Slot { newer, older, .. }) = self.slot(at) else {
-            return;
-        };
-        let (newer, older) = (*newer, *older);
-        match self.slot_mut(newer) {
-            Some(slot) => slot.older = older,
-            None => self.newest = older,
-        }
-        match self.slot_mut(older) {
-            Some(slot) => slot.newer = newer,
-            None => self.oldest = newer,
+    fn link_mut(&mut self, list: List, at: u32) -> Option<&mut Link> {
+        let slot = self.slot_mut(at)?;
+        Some(match list {
+            List::All => &mut slot.of_all,
+            List::Device(_) => &mut slot.of_device,
+        })
+    }
+
+    fn ends_mut(&mut self, list: List) -> Option<&mut Ends> {
+        match list {
+            List::All => Some(&mut self.all),
+            List::Device(device) => self.of_devices.get_mut(device as usize),
         }
     }
 
-    fn link(&mut self, at: u32) {
-        let before = std::mem::replace(&mut self.newest, at);
-        match self.slot_mut(before) {
-            Some(slot) => slot.newer = at,
-            None => self.oldest = at,
+    fn unlink(&mut self, list: List, at: u32) {
+        let Some(Link { newer, older }) = self.link_mut(list, at).copied() else {
+            return;
+        };
+        match self.link_mut(list, newer) {
+            Some(link) => link.older = older,
+            None => {
+                if let Some(ends) = self.ends_mut(list) {
+                    ends.newest = older;
+                }
+            }
         }
-        if let Some(slot) = self.slot_mut(at) {
-            (slot.newer, slot.older) = (NONE, before);
+        match self.link_mut(list, older) {
+            Some(link) => link.newer = newer,
+            None => {
+                if let Some(ends) = self.ends_mut(list) {
+                    ends.oldest = newer;
+                }
+            }
+        }
+    }
+
+    fn link(&mut self, list: List, at: u32) {
+        let Some(ends) = self.ends_mut(list) else {
+            return;
+        };
+        let before = std::mem::replace(&mut ends.newest, at);
+        if before == NONE {
+            ends.oldest = at;
+        }
+        if let Some(link) = self.link_mut(list, before) {
+            link.newer = at;
+        }
+        if let Some(link) = self.link_mut(list, at) {
+            *link = Link {
+                newer: NONE,
+                older: before,
+            };
         }
     }
 
     /// Every series with its names, the one that was silent longest first.
     pub fn iter(&self) -> impl Iterator<Item = ((&str, &str), &Watch)> {
-        let mut at = self.oldest;
+        let mut at = self.all.oldest;
         std::iter::from_fn(move || {
             let slot = self.slot(at)?;
-            at = slot.newer;
-            Some((slot.names(), &slot.watch))
+            at = slot.of_all.newer;
+            let names = names_of(slot, (&self.devices, &self.metrics))?;
+            Some((names, &slot.watch))
         })
     }
 
     /// Device and metric of a series.
     pub fn names(&self, SeriesSlot(at): SeriesSlot) -> Option<(&str, &str)> {
-        self.slot(at).map(Slot::names)
+        self.names_at(at)
     }
 
     /// The name of a device.
-    pub fn device_name(&self, device: DeviceSlot) -> Option<&str> {
-        self.devices.name(device)
+    pub fn device_name(&self, DeviceSlot(at): DeviceSlot) -> Option<&str> {
+        self.devices.text(at)
     }
 
     /// Where a device of this name stands.
     pub fn device(&self, name: &str) -> Option<DeviceSlot> {
-        self.devices.find(name)
+        self.devices.find(name).map(DeviceSlot)
     }
 
     /// Where a series of these names stands.
     pub fn series(&self, device: &str, metric: &str) -> Option<(SeriesSlot, DeviceSlot)> {
         let at = self.find(device, metric)?;
-        Some((SeriesSlot(at), self.slot(at)?.device))
+        Some((SeriesSlot(at), DeviceSlot(self.slot(at)?.device)))
     }
 
     /// Has every series judged by this preset from here on; one that was judged by another learns
     /// anew.
     pub fn judge_by(&mut self, preset: Preset) {
         for slot in self.slots.iter_mut().flatten() {
-            if slot.watch.detector.preset() != preset {
-                slot.watch.detector = SeriesDetector::new(preset);
-            }
+            slot.watch.judge_by(preset);
         }
     }
 
@@ -301,11 +442,7 @@ impl Watched {
         for ((device, metric), watch) in self.iter() {
             write_text(device, out);
             write_text(metric, out);
-            watch.detector.write(out);
-            out.put_i64_le(watch.newest);
-            out.put_u32_le(watch.of_newest);
-            out.put_slice(&[watch.quiet, u8::from(watch.alerted)]);
-            watch.recent.write(out);
+            watch.write(out);
         }
     }
 
@@ -314,8 +451,8 @@ impl Watched {
         let mut watched = Self::new(most);
         for _ in 0..input.try_get_u32_le().ok()? {
             let (device, metric) = (read_text(input)?, read_text(input)?);
-            let watch = read_watch(input)?;
-            if watched.is_crowded(true) || watched.find(device, metric).is_some() {
+            let watch = Watch::read(input)?;
+            if watched.len() >= watched.most || watched.find(device, metric).is_some() {
                 return None;
             }
             watched.add(device, metric, watch);
@@ -324,13 +461,10 @@ impl Watched {
     }
 }
 
-fn read_watch(input: &mut &[u8]) -> Option<Watch> {
-    Some(Watch {
-        detector: SeriesDetector::read(input)?,
-        newest: input.try_get_i64_le().ok()?,
-        of_newest: input.try_get_u32_le().ok()?,
-        quiet: input.try_get_u8().ok()?,
-        alerted: input.try_get_u8().ok()? != 0,
-        recent: Recent::read(input)?,
-    })
+fn names_of<'a>(slot: &Slot, names: (&'a Names, &'a Names)) -> Option<(&'a str, &'a str)> {
+    Some((names.0.text(slot.device)?, names.1.text(slot.metric)?))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -118,6 +118,9 @@ pub const FORWARD_RULES_MAX: usize = 32;
 
 /// Series that are watched, when nothing is configured; and at most.
 pub const WATCHED_SERIES: (usize, usize) = (100_000, 1_000_000);
+/// The part of the series that are watched up to which one device pushes out others', once there is
+/// no room; with few devices it is as much as each has when all have the same.
+pub const WATCHED_SHARE: usize = 16;
 /// Readings shown around an alert, itself included.
 pub const ALERT_AROUND_MAX: usize = 16;
 /// Alerts that are sent one by one at once; beyond, they are counted in a summary.
