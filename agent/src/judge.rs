@@ -23,9 +23,11 @@ mod series;
 mod tell;
 
 mod checkpoint;
+mod packed;
 mod rejudge;
 
 pub use checkpoint::CheckpointError;
+pub use packed::Known;
 pub use recent::KEPT as AROUND;
 pub use rejudge::{Detection, Rejudge};
 pub use series::Counts;

@@ -21,7 +21,7 @@ use crate::detect;
 use crate::forward::{Forward, ForwardRules};
 use crate::judge::{self, Rejudge};
 use crate::limits::{self, WAL_SEGMENT_BYTES};
-use crate::seal::{Origin, SealConfig, SealStage, StageError, Waits};
+use crate::seal::{JudgeWriter, Origin, SealConfig, SealStage, StageError, Waits};
 use crate::source::{
     BrokerConfig, BrokerStatus, Brokers, Hub, Listener, ListenerConfig, ListenerError, Reload,
     Sessions,
@@ -234,6 +234,7 @@ enum Ended {
     Listener,
     Deadline,
     Judging,
+    Keeping,
     Sealing(Result<(), PipelineError>),
     Uplink { drained: bool },
     Control,
@@ -312,6 +313,11 @@ async fn start_stages(
     stages.spawn(give_up_after(stop, deadline, give_up));
     let sealing = Sealing::new((stage, replay), (wal.committed, judged), sessions);
     stages.spawn_blocking(move || sealing.run_to_end(&storage.damage, &listening));
+    stages.spawn_blocking(move || {
+        // Ends behind the sealing stage, with the last checkpoint of what is judged.
+        storage.writer.map(JudgeWriter::run);
+        Ended::Keeping
+    });
     stages.spawn(forward(
         settings.uplink,
         storage.sender,
@@ -415,7 +421,7 @@ impl Agent {
     pub async fn join(mut self) -> Result<Summary, PipelineError> {
         let mut summary = Summary { drained: false };
         let mut failed = None;
-        let mut open = 3;
+        let mut open = 4;
         while open > 0
             && let Some(ended) = self.stages.join_next().await
         {
@@ -424,7 +430,7 @@ impl Agent {
                 Ok(Ended::Deadline | Ended::Control | Ended::Judging)
             ));
             match ended {
-                Ok(Ended::Control | Ended::Judging) => {}
+                Ok(Ended::Control | Ended::Judging | Ended::Keeping) => {}
                 Ok(Ended::Deadline) => info!("the time to drain is over"),
                 Ok(Ended::Listener) => info!("listener closed"),
                 Ok(Ended::Sealing(Ok(()))) => info!("everything is sealed"),

@@ -17,15 +17,17 @@ use tributary_protocol::reading::{Flags, Meta, ReadingError, Readings, Row, Valu
 use tributary_protocol::series::{NameError, SeriesDef};
 
 mod dictionary;
+mod judge_store;
 mod refused;
 mod spoken;
 mod stage;
 mod waits;
 
 pub use dictionary::OverShare;
+pub use judge_store::{Ask, Asks, JudgeStore, JudgeWriter};
 pub use refused::Refused;
 pub use spoken::FromJudge;
-pub use stage::{Ask, Asks, IDLE_WAIT, JudgeStore, Now, SealConfig, SealStage, StageError, Stores};
+pub use stage::{IDLE_WAIT, Now, SealConfig, SealStage, StageError, Stores};
 pub use waits::Waits;
 
 /// A message of the log: the life of its segment, and its number there. Later ones are greater.

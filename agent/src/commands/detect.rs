@@ -182,7 +182,7 @@ struct Judge {
 
 enum Detector {
     /// One series.
-    Series(SeriesDetector),
+    Series(Box<SeriesDetector>),
     /// The channels of one machine.
     Group(StateGroup),
 }
@@ -191,7 +191,7 @@ impl Judge {
     /// What is for a file with these columns behind the time.
     fn of(names: Vec<String>, settings: &Settings) -> Self {
         let detector = match names.len() {
-            0 | 1 => Detector::Series(SeriesDetector::new(settings.preset)),
+            0 | 1 => Detector::Series(Box::new(SeriesDetector::new(settings.preset))),
             channels => Detector::Group(StateGroup::new(channels)),
         };
         Self {

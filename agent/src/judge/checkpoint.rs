@@ -21,7 +21,8 @@ use bytes::{Buf, BufMut};
 use std::sync::Arc;
 use tributary_protocol::ids::BufferId;
 
-const VERSION: u16 = 3;
+/// Of what is known and of how it is [packed](super::Known), which begin with it.
+pub(super) const VERSION: u16 = 4;
 
 /// Why bytes are no checkpoint of this stage.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -155,7 +156,7 @@ impl Series {
     }
 }
 
-fn read_origin(input: &mut &[u8]) -> Option<Origin> {
+pub(super) fn read_origin(input: &mut &[u8]) -> Option<Origin> {
     let (buffer, rest) = input.split_first_chunk()?;
     let buffer = BufferId(*buffer);
     *input = rest;

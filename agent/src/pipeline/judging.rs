@@ -5,7 +5,7 @@ use super::clock::Clock;
 use super::{Ended, guard, replay};
 use crate::alert::AlertState;
 use crate::judge::{Judge, Said, What, time_record};
-use crate::limits::{CHECKPOINT_SHARE, CHECKPOINT_WAL_BYTES, EARLY_BYTES_MAX, JUDGED_QUEUE};
+use crate::limits::{EARLY_BYTES_MAX, JUDGED_QUEUE};
 use crate::seal::{Ask, Asks, FromJudge, IDLE_WAIT, Origin, SealConfig, Stores};
 use crate::source::hub::Keep;
 use crate::wal::{Batch, Queue, RecordKind, Replay, Tap};
@@ -198,7 +198,7 @@ impl Judging {
             self.batch(&batch, &mut at, &mut ticking)?;
         }
         let mut tapped = Vec::new();
-        let (mut due, mut measured) = (0_u64, Instant::now());
+        let mut measured = Instant::now();
         loop {
             let wait = self.wait(&ticking);
             if !self.tap.take(wait, &mut tapped) {
@@ -210,11 +210,14 @@ impl Judging {
             self.tick(&mut ticking);
             let is_wanted = match self.waiting.asks.take() {
                 Ask::No => false,
-                Ask::Useful => at.bytes_since >= due,
+                Ask::Useful => {
+                    let most = self.waiting.checkpoint_bytes_max;
+                    at.bytes_since >= self.waiting.asks.due(most)
+                }
                 Ask::Urgent => at.bytes_since > 0,
             };
             if is_wanted {
-                due = self.checkpoint()?;
+                self.checkpoint()?;
                 at.bytes_since = 0;
             }
             if measured.elapsed() >= IDLE_WAIT {
@@ -223,7 +226,7 @@ impl Judging {
             }
         }
         self.measure();
-        self.checkpoint().map(|_| ())
+        self.checkpoint()
     }
 
     fn batch(&mut self, batch: &Batch, at: &mut Live, ticking: &mut Ticking) -> Result<(), Gone> {
@@ -333,18 +336,16 @@ impl Judging {
         self.judged.blocking_send(from).map_err(|_| Gone)
     }
 
-    /// Hands on what is known; gives how many bytes of the log are due before the next time.
-    fn checkpoint(&self) -> Result<u64, Gone> {
-        let mut body = Vec::new();
-        let Some(at) = self.waiting.judge.write_checkpoint(&mut body) else {
-            return Ok(0);
+    /// Hands on what is known.
+    fn checkpoint(&self) -> Result<(), Gone> {
+        let begun = Instant::now();
+        let Some(known) = self.waiting.judge.known() else {
+            return Ok(());
         };
-        let due = (body.len() as u64 * CHECKPOINT_SHARE)
-            .max(CHECKPOINT_WAL_BYTES)
-            .min(self.waiting.checkpoint_bytes_max);
+        histogram!("tributary_agent_detection_checkpoint_seconds")
+            .record(begun.elapsed().as_secs_f64());
         self.waiting.asks.answered();
-        self.send(FromJudge::Checkpoint { at, body })?;
-        Ok(due)
+        self.send(FromJudge::Checkpoint(known))
     }
 
     fn measure(&self) {

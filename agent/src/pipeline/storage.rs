@@ -4,10 +4,10 @@ use super::{Settings, StartError, guard};
 use crate::catalogue::Catalogue;
 use crate::configuration::{Configurations, InForce, Texts};
 use crate::deadletter::DeadLetters;
-use crate::judge::Judge;
+use crate::judge::{Judge, Known};
 use crate::life;
 use crate::limits::WAL_SEGMENT_BYTES;
-use crate::seal::{JudgeStore, Stores};
+use crate::seal::{JudgeStore, JudgeWriter, Stores};
 use crate::spool::{self, AgentSpool};
 use metrics::gauge;
 use std::path::Path;
@@ -24,6 +24,7 @@ use tributary_protocol::session::Sender;
 pub(super) struct Storage {
     pub present: BufferId,
     pub judge: Option<Judge>,
+    pub writer: Option<JudgeWriter>,
     pub meter: Meter,
     pub wal: LogWriter,
     pub wal_reader: LogReader,
@@ -66,8 +67,10 @@ impl Storage {
         let texts = Texts::open(Arc::clone(&disk), &dir.join("config"))?;
         texts.keep(&settings.rules)?;
         let judge = open_judge(settings, &disk, &texts)?;
-        let (judge, judged) =
-            judge.map_or((None, None), |(judge, store)| (Some(judge), Some(store)));
+        let (judge, (judged, writer)) = judge.map_or((None, (None, None)), |opened| {
+            let (judge, (store, writer)) = opened;
+            (Some(judge), (Some(store), Some(writer)))
+        });
         let stores = Stores {
             judged,
             spool: spool.writer,
@@ -82,6 +85,7 @@ impl Storage {
         Ok(Self {
             present,
             judge,
+            writer,
             meter,
             wal: wal.writer,
             wal_reader: wal.reader,
@@ -98,7 +102,7 @@ fn open_judge(
     settings: &Settings,
     disk: &Arc<dyn Disk>,
     texts: &Texts,
-) -> Result<Option<(Judge, JudgeStore)>, StartError> {
+) -> Result<Option<(Judge, (JudgeStore, JudgeWriter))>, StartError> {
     if !settings.detect.enabled {
         return Ok(None);
     }
@@ -116,14 +120,22 @@ fn open_judge(
     let storage = settings.name.as_bytes();
     let configurations =
         |in_force| Configurations::new(texts.clone(), Arc::clone(&settings.rules), in_force);
-    let good = checkpoints.valid().into_iter().find_map(|held| {
-        let read = Judge::read_checkpoint(storage, configurations, &held.body);
+    let (mut held, mut cost) = (checkpoints.valid().into_iter(), 0);
+    let good = held.find_map(|held| {
+        cost = held.body.len() as u64;
+        let known = Known::unpack(&held.body);
+        let read =
+            known.and_then(|known| Judge::read_checkpoint(storage, configurations, &known.body));
         read.inspect_err(|error| warn!(%error, "detection learns from an older one, or anew"))
             .ok()
     });
     let judge = good.unwrap_or_else(|| Judge::new(storage, configurations(InForce::default())));
-    let store = JudgeStore::new(checkpoints, judge.position());
-    Ok(Some((judge, store)))
+    // What the next start falls back to, should the one that was read be damaged by then.
+    let older = held.find_map(|held| Known::position(&held.body).ok());
+    let positions = (judge.position(), older);
+    let (store, writer) = JudgeStore::new(checkpoints, positions);
+    store.asks().cost(cost);
+    Ok(Some((judge, (store, writer))))
 }
 
 /// The greatest life that checkpoint and cursor know of.

@@ -7,7 +7,7 @@
 
 use super::{Inline, Now, Origin};
 use crate::decode::Reading;
-use crate::judge::Spoken;
+use crate::judge::{Known, Spoken};
 use crate::limits::{
     AGGREGATES_SEAL_US, JUDGED_CHECKPOINTS_MAX, JUDGED_SEAL_US, JUDGED_WAITING_BYTES_MAX,
     JUDGED_WAITING_MAX,
@@ -39,20 +39,15 @@ pub enum FromJudge {
         /// The windows that closed with it.
         aggregates: Vec<Spoken>,
     },
-    /// What it knows, before this record.
-    Checkpoint {
-        /// The first record that is not in it.
-        at: Origin,
-        /// Its bytes.
-        body: Vec<u8>,
-    },
+    /// What it knows by then.
+    Checkpoint(Known),
 }
 
 /// Both lanes, and the judging stage's checkpoints, which wait for them.
 pub(super) struct SpokenLanes {
     alerts: SpokenLane,
     aggregates: SpokenLane,
-    checkpoints: VecDeque<(Origin, Vec<u8>)>,
+    checkpoints: VecDeque<Known>,
 }
 
 impl SpokenLanes {
@@ -84,7 +79,7 @@ impl SpokenLanes {
                 self.alerts.take(origin, alerts, now);
                 self.aggregates.take(origin, aggregates, now);
             }
-            FromJudge::Checkpoint { at, body } => self.checkpoints.push_back((at, body)),
+            FromJudge::Checkpoint(known) => self.checkpoints.push_back(known),
         }
     }
 
@@ -92,7 +87,7 @@ impl SpokenLanes {
     pub fn poll_timeout(&self, durable: Option<Origin>) -> Option<(i64, Lane)> {
         let durable = durable?;
         // What a checkpoint waits for is not held back.
-        let next = self.checkpoints.front().map(|(at, _)| *at);
+        let next = self.checkpoints.front().map(|known| known.at);
         let wanted = next.filter(|at| *at <= durable);
         let lanes = [&self.alerts, &self.aggregates].into_iter();
         let due = lanes.filter_map(|lane| Some((lane.due(durable, wanted)?, lane.lane)));
@@ -100,11 +95,11 @@ impl SpokenLanes {
     }
 
     /// The checkpoint that comes next, if everything before it is durable, and sealed.
-    pub fn checkpoint(&mut self, durable: Option<Origin>) -> Option<(Origin, Vec<u8>)> {
+    pub fn checkpoint(&mut self, durable: Option<Origin>) -> Option<Known> {
         let Self {
             alerts, aggregates, ..
         } = self;
-        self.checkpoints.pop_front_if(|(at, _)| {
+        self.checkpoints.pop_front_if(|Known { at, .. }| {
             durable.is_some_and(|durable| *at <= durable)
                 && !alerts.holds_before(*at)
                 && !aggregates.holds_before(*at)

@@ -12,6 +12,7 @@ mod keep;
 mod lost;
 mod put_back;
 
+use super::judge_store::{Ask, JudgeStore};
 use super::spoken::SpokenLanes;
 use super::{GivenUp, Lanes, Origin, Waits, text_bytes};
 use crate::catalogue::Catalogue;
@@ -37,7 +38,6 @@ use tributary_protocol::batch::{Cover, SealError, SealedBatch};
 use tributary_protocol::ids::{BufferId, Lane};
 use tributary_uplink::Sealed;
 
-pub use judged::{Ask, Asks, JudgeStore};
 use message::How;
 
 /// What ends the stage.

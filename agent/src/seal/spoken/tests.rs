@@ -141,7 +141,7 @@ fn no_more_is_taken_than_may_wait() {
     for n in 0..JUDGED_CHECKPOINTS_MAX as u64 {
         assert!(lanes.takes());
         let (at, body) = (origin(2, n), Vec::new());
-        lanes.take(FromJudge::Checkpoint { at, body }, now(0));
+        lanes.take(FromJudge::Checkpoint(Known { at, body }), now(0));
     }
     assert!(!lanes.takes());
 }
@@ -258,11 +258,8 @@ fn a_checkpoint_waits_for_both_lanes_and_neither_holds_back_then() {
     let mut lanes = lanes(None);
     lanes.take(said(origin(2, 3), 1, 1), now(0));
     let (at, body) = (origin(2, 5), vec![1]);
-    let checkpoint = FromJudge::Checkpoint {
-        at,
-        body: body.clone(),
-    };
-    lanes.take(checkpoint, now(0));
+    let known = Known { at, body };
+    lanes.take(FromJudge::Checkpoint(known.clone()), now(0));
     lanes.take(said(origin(2, 6), 0, 1), now(0));
     let durable = origin(2, 4);
     lanes.seal(Lane::Alerts, durable, now(0)).unwrap();
@@ -272,7 +269,7 @@ fn a_checkpoint_waits_for_both_lanes_and_neither_holds_back_then() {
     assert!(lanes.poll_timeout(Some(at)).unwrap().0 < 0);
     lanes.seal(Lane::Aggregates, durable, now(0)).unwrap();
     assert_eq!(lanes.checkpoint(Some(durable)), None, "it is not durable");
-    assert_eq!(lanes.checkpoint(Some(at)), Some((at, body)));
+    assert_eq!(lanes.checkpoint(Some(at)), Some(known));
     // What came behind it waits as ever.
     let due = lanes.poll_timeout(Some(origin(2, 7)));
     assert_eq!(due, Some((AGGREGATES_SEAL_US, Lane::Aggregates)));

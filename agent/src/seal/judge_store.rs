@@ -1,0 +1,209 @@
+//! The judging stage's checkpoints: what is asked of it, what of the log it still needs, and who
+//! writes them. Compressing and syncing what 100,000 series know takes long: neither the sealing nor
+//! the judging stage waits for it.
+
+use super::Origin;
+use crate::judge::Known;
+use crate::limits::{CHECKPOINT_ROOM_BYTES, CHECKPOINT_SHARE, CHECKPOINT_WAL_BYTES};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use tracing::warn;
+use tributary_journal::Checkpoints;
+
+/// Checkpoints that are written or wait for that: one, and when the agent ends the last one.
+const WRITING_MAX: usize = 2;
+
+/// Where the judging stage's checkpoints stand, as the sealing stage sees it.
+#[derive(Debug)]
+pub struct JudgeStore {
+    newest: Option<Origin>,
+    older: Option<Origin>,
+    asks: Asks,
+    to_write: SyncSender<Known>,
+    written: Receiver<Option<Origin>>,
+    writing: usize,
+}
+
+/// Writes them, one after the other.
+#[derive(Debug)]
+pub struct JudgeWriter {
+    checkpoints: Checkpoints,
+    asks: Asks,
+    to_write: Receiver<Known>,
+    written: SyncSender<Option<Origin>>,
+}
+
+/// Whether a checkpoint of the judging stage would be of use.
+#[derive(Clone, Debug, Default)]
+pub struct Asks(Arc<Asked>);
+
+#[derive(Debug, Default)]
+struct Asked {
+    ask: AtomicU8,
+    /// Bytes that the last one took on the disk.
+    cost: AtomicU64,
+}
+
+/// A checkpoint is on its way.
+const UNDER_WAY: u8 = 16;
+
+/// How much it would.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[repr(u8)]
+pub enum Ask {
+    /// Not at all.
+    No = 0,
+    /// If there is much that is not in one.
+    Useful = 1,
+    /// The log needs the room.
+    Urgent = 2,
+}
+
+impl Asks {
+    /// What was asked for since this was called last.
+    pub fn take(&self) -> Ask {
+        let taken = self
+            .0
+            .ask
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |ask| {
+                (ask < UNDER_WAY).then_some(Ask::No as u8)
+            });
+        match taken.unwrap_or(0) {
+            0 => Ask::No,
+            1 => Ask::Useful,
+            _ => Ask::Urgent,
+        }
+    }
+
+    /// One is on its way: nobody asks for another until it is kept.
+    pub fn answered(&self) {
+        self.0.ask.store(UNDER_WAY, Ordering::Relaxed);
+    }
+
+    /// Bytes of the log from one to the next: as many as the share of what is written that a
+    /// checkpoint may have asks for, but at most `most`, for the log is kept for two of them.
+    pub fn due(&self, most: u64) -> u64 {
+        let cost = self.0.cost.load(Ordering::Relaxed);
+        (cost * CHECKPOINT_SHARE)
+            .max(CHECKPOINT_WAL_BYTES)
+            .min(most)
+    }
+
+    /// One took so many bytes.
+    pub fn cost(&self, bytes: u64) {
+        self.0.cost.store(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn kept(&self) {
+        self.0.ask.store(Ask::No as u8, Ordering::Relaxed);
+    }
+
+    pub(super) fn ask(&self, ask: Ask) {
+        self.0.ask.fetch_max(ask as u8, Ordering::Relaxed);
+    }
+}
+
+impl JudgeStore {
+    /// Where the two newest good checkpoints stand, and who writes others beside them.
+    ///
+    /// The log is needed from the older one on: the newest may prove damaged at the next start.
+    pub fn new(
+        checkpoints: Checkpoints,
+        (newest, older): (Option<Origin>, Option<Origin>),
+    ) -> (Self, JudgeWriter) {
+        let (to_write, takes) = sync_channel(WRITING_MAX);
+        let (tells, written) = sync_channel(WRITING_MAX);
+        let asks = Asks::default();
+        let writer = JudgeWriter {
+            checkpoints,
+            asks: asks.clone(),
+            to_write: takes,
+            written: tells,
+        };
+        let store = Self {
+            newest,
+            older,
+            asks,
+            to_write,
+            written,
+            writing: 0,
+        };
+        (store, writer)
+    }
+
+    /// What the judging stage is asked by.
+    pub fn asks(&self) -> Asks {
+        self.asks.clone()
+    }
+
+    /// Where the older of the two newest durable checkpoints stands.
+    pub(super) fn older(&self) -> Option<Origin> {
+        self.older
+    }
+
+    /// Takes in what was written meanwhile.
+    pub(super) fn hear(&mut self) {
+        while let Ok(at) = self.written.try_recv() {
+            self.writing = self.writing.saturating_sub(1);
+            self.asks.kept();
+            if let Some(at) = at {
+                self.older = self.newest.replace(at);
+            }
+        }
+    }
+
+    /// Whether another one may be handed over: one at a time, and a last one behind it.
+    pub(super) fn takes(&self, last: bool) -> bool {
+        self.writing < if last { WRITING_MAX } else { 1 }
+    }
+
+    /// Has what is known written.
+    pub(super) fn keep(&mut self, known: Known) {
+        match self.to_write.try_send(known) {
+            Ok(()) => self.writing += 1,
+            Err(_) => {
+                warn!("nobody writes checkpoints of detection: the log is kept for longer");
+                self.asks.kept();
+            }
+        }
+    }
+}
+
+impl JudgeWriter {
+    /// Writes what is handed over, until nobody will.
+    pub fn run(mut self) {
+        while let Ok(known) = self.to_write.recv() {
+            self.write(&known);
+        }
+    }
+
+    /// Writes what was handed over, if anything was; for who has no thread for it.
+    pub fn step(&mut self) -> bool {
+        let known = self.to_write.try_recv();
+        known.is_ok_and(|known| {
+            self.write(&known);
+            true
+        })
+    }
+
+    fn write(&mut self, known: &Known) {
+        let written = self.keep(known).map(|()| known.at);
+        // The sealing stage may be gone.
+        let _ = self.written.try_send(written);
+    }
+
+    fn keep(&mut self, known: &Known) -> Option<()> {
+        let failed = |error: &dyn std::fmt::Display| {
+            warn!(%error, "no checkpoint of detection: the log is kept for longer");
+        };
+        let packed = known.pack().inspect_err(|error| failed(error)).ok()?;
+        let bytes = packed.len() as u64;
+        self.asks.cost(bytes);
+        self.checkpoints
+            .prepare((bytes + bytes / 4).max(CHECKPOINT_ROOM_BYTES));
+        let written = self.checkpoints.write(&packed);
+        written.inspect_err(|error| failed(error)).ok()?;
+        Some(())
+    }
+}
