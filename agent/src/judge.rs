@@ -6,6 +6,7 @@
 //! It has marks of its own, since it is ahead of what is durable and the sealing stage is not; and
 //! it reads no clock: the time is that of the records.
 
+mod idle;
 mod kept;
 mod names;
 mod recent;
@@ -19,6 +20,7 @@ mod storm;
 
 mod units;
 
+mod giving_way;
 mod series;
 mod tell;
 
@@ -27,6 +29,7 @@ mod packed;
 mod rejudge;
 
 pub use checkpoint::CheckpointError;
+pub use idle::IdleRows;
 pub use packed::Known;
 pub use recent::KEPT as AROUND;
 pub use rejudge::{Detection, Rejudge};
@@ -196,6 +199,25 @@ impl Judge {
             received: 0,
             position: None,
         }
+    }
+
+    /// Keeps what is known of series that give way in this store from here on. Without one they are
+    /// forgotten.
+    pub fn keeping(mut self, rows: Box<dyn IdleRows>) -> Self {
+        self.series.rows = Some(rows);
+        self
+    }
+
+    /// How many series gave way and are known again when they speak.
+    pub fn idle_len(&self) -> usize {
+        self.series.idle.len()
+    }
+
+    /// The rows of series that gave way, by number, in order, and the number of the next one: a
+    /// store has no others.
+    pub fn idle(&self) -> (Vec<u64>, u64) {
+        let idle = &self.series.idle;
+        (idle.numbers().collect(), idle.next())
     }
 
     /// Where the replay begins; `None`: at the log's first record.

@@ -23,6 +23,8 @@ pub mod marks;
 
 pub mod judge;
 
+pub mod idle;
+
 pub mod forward;
 
 pub mod seal;

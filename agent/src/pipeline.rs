@@ -21,7 +21,7 @@ use crate::detect;
 use crate::forward::{Forward, ForwardRules};
 use crate::judge::{self, Rejudge};
 use crate::limits::{self, WAL_SEGMENT_BYTES};
-use crate::seal::{JudgeWriter, Origin, SealConfig, SealStage, StageError, Waits};
+use crate::seal::{Origin, SealConfig, SealStage, StageError, Waits};
 use crate::source::{
     BrokerConfig, BrokerStatus, Brokers, Hub, Listener, ListenerConfig, ListenerError, Reload,
     Sessions,
@@ -315,7 +315,9 @@ async fn start_stages(
     stages.spawn_blocking(move || sealing.run_to_end(&storage.damage, &listening));
     stages.spawn_blocking(move || {
         // Ends behind the sealing stage, with the last checkpoint of what is judged.
-        storage.writer.map(JudgeWriter::run);
+        if let Some(writer) = storage.writer {
+            writer.run();
+        }
         Ended::Keeping
     });
     stages.spawn(forward(

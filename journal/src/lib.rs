@@ -38,4 +38,4 @@ pub use log::{
 pub use meter::{Counts, Meter, MeteredDisk};
 pub use read_only::ReadOnlyDisk;
 pub use sim_disk::{SimDisk, Survival};
-pub use state_db::{Batch, StateDb, StateDbError};
+pub use state_db::{Batch, StateDb, StateDbError, StateReader};

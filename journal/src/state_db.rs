@@ -1,10 +1,14 @@
-//! Small state that is looked up and may be rebuilt, in sled 0.34.7: the only file that names it.
+//! Small state that is looked up and may be rebuilt, in sled 0.34.7: the only place that names it.
 //!
 //! Never the only copy of anything. What makes sled safe here was measured: values so small that
 //! no page becomes one of its unsynced blob files, no background flusher, and after its `flush`
 //! (which is `sync_file_range`) an `fdatasync` of our own. Opening is guarded: sled's recovery can
 //! panic. What cannot be opened, or has grown beyond bounds, is set aside and rebuilt by the
 //! caller from checkpoint and log.
+
+mod reader;
+
+pub use reader::StateReader;
 
 use crate::limits::{
     STATE_BUSY_PATIENCE, STATE_BUSY_RETRY, STATE_FILE_BYTES_MAX, STATE_KEY_BYTES_MAX,
@@ -26,11 +30,11 @@ const TREE: &str = "state";
 const SCHEMA_KEY: &[u8] = b"schema";
 const SCHEMA: &[u8] = b"1";
 
-/// How many guarded opens are running.
+/// How many guarded opens and reads are running.
 static OPENING: AtomicUsize = AtomicUsize::new(0);
 
-/// Whether a state database is being opened right now, where a panic is caught and mended. A
-/// panic hook that ends the process asks this first.
+/// Whether a state database is being opened or read right now, where a panic is caught and
+/// mended. A panic hook that ends the process asks this first.
 pub fn is_opening() -> bool {
     OPENING.load(Ordering::SeqCst) > 0
 }
@@ -191,10 +195,18 @@ impl StateDb {
     /// When it is open already, when the disk is full (nothing is set aside then), or when an
     /// empty one cannot be opened either.
     pub fn open(dir: &Path) -> Result<Opened, StateDbError> {
+        Self::open_up_to(dir, STATE_FILE_BYTES_MAX)
+    }
+
+    /// As [`open`](Self::open), for one that may grow to `bytes_max`.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_up_to(dir: &Path, bytes_max: u64) -> Result<Opened, StateDbError> {
         // sled's own threads hold its lock for a moment after a database is dropped.
         let mut waited = Duration::ZERO;
         let opened = loop {
-            match check_and_open(dir) {
+            match check_and_open(dir, bytes_max) {
                 Err(StateDbError::Busy { .. }) if waited < STATE_BUSY_PATIENCE => {
                     std::thread::sleep(STATE_BUSY_RETRY);
                     waited += STATE_BUSY_RETRY;
@@ -218,7 +230,7 @@ impl StateDb {
         let aside = set_aside(dir)?;
         let (dir_shown, to) = (dir.display(), aside.display());
         tracing::error!(dir = %dir_shown, error = %unusable, %to, "state database set aside");
-        match check_and_open(dir) {
+        match check_and_open(dir, bytes_max) {
             Ok((db, fresh)) => Ok(Opened {
                 db,
                 fresh,
@@ -292,6 +304,35 @@ impl StateDb {
         Ok(value.map(|value| value.to_vec()))
     }
 
+    /// Who reads what was committed, from any thread, while others are written. The database is
+    /// open for as long as there is one.
+    pub fn reader(&self) -> StateReader {
+        StateReader {
+            dir: self.dir.clone(),
+            tree: self.tree.clone(),
+        }
+    }
+
+    /// Visits the key of every committed value from `first` on, in order, until the visitor breaks.
+    ///
+    /// # Errors
+    /// When sled cannot read them.
+    pub fn visit_keys_from(
+        &self,
+        first: &[u8],
+        mut visit: impl FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<(), StateDbError> {
+        guarded(&self.dir, "read", || {
+            for key in self.tree.range(first..).keys() {
+                let key = key.map_err(|error| sled_error(&self.dir, error))?;
+                if visit(&key).is_break() {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    }
+
     /// Visits every key that begins with `prefix`, in order, until the visitor breaks.
     ///
     /// # Errors
@@ -358,6 +399,24 @@ impl StateDb {
     }
 }
 
+/// sled can panic on what it finds on the disk.
+fn guarded<T>(
+    dir: &Path,
+    doing: &str,
+    act: impl FnOnce() -> Result<T, StateDbError>,
+) -> Result<T, StateDbError> {
+    OPENING.fetch_add(1, Ordering::SeqCst);
+    let acted = catch_unwind(AssertUnwindSafe(act));
+    OPENING.fetch_sub(1, Ordering::SeqCst);
+    acted.unwrap_or_else(|_| {
+        let why = format!("sled panicked while it {doing}");
+        Err(StateDbError::Unusable {
+            dir: dir.to_owned(),
+            why,
+        })
+    })
+}
+
 /// sled's own flush does not survive a power cut; the fdatasync behind it does.
 fn sync(dir: &Path, db: &sled::Db, file: &File) -> Result<(), StateDbError> {
     db.flush().map_err(|error| sled_error(dir, error))?;
@@ -365,27 +424,18 @@ fn sync(dir: &Path, db: &sled::Db, file: &File) -> Result<(), StateDbError> {
         .map_err(|source| io_error("syncing", &dir.join("db"), source))
 }
 
-fn check_and_open(dir: &Path) -> Result<(StateDb, bool), StateDbError> {
+fn check_and_open(dir: &Path, bytes_max: u64) -> Result<(StateDb, bool), StateDbError> {
     fs::create_dir_all(dir).map_err(|source| io_error("making", dir, source))?;
     remove_generating(dir)?;
     let bytes = fs::metadata(dir.join("db")).map_or(0, |meta| meta.len());
-    if bytes > STATE_FILE_BYTES_MAX {
+    if bytes > bytes_max {
         let why = format!("its file has grown to {bytes} bytes");
         return Err(StateDbError::Unusable {
             dir: dir.to_owned(),
             why,
         });
     }
-    OPENING.fetch_add(1, Ordering::SeqCst);
-    let opened = catch_unwind(AssertUnwindSafe(|| open_sled(dir, bytes)));
-    OPENING.fetch_sub(1, Ordering::SeqCst);
-    opened.unwrap_or_else(|_| {
-        let why = "sled panicked while it opened".to_owned();
-        Err(StateDbError::Unusable {
-            dir: dir.to_owned(),
-            why,
-        })
-    })
+    guarded(dir, "opened", || open_sled(dir, bytes))
 }
 
 fn open_sled(dir: &Path, bytes: u64) -> Result<(StateDb, bool), StateDbError> {

@@ -2,7 +2,7 @@
 
 use super::{GroupSpecs, Preset, Rules, TimeSettings, VibrationSpecs, WindowSpecs};
 use crate::alert::Revision;
-use crate::limits::{DETECTION_TEXT_BYTES_MAX, WATCHED_SERIES};
+use crate::limits::{DETECTION_TEXT_BYTES_MAX, KEPT_SERIES, WATCHED_SERIES};
 use std::sync::Arc;
 use tributary_settings::{Diagnostic, Document, Section};
 
@@ -15,8 +15,10 @@ pub struct Settings {
     pub preset: Preset,
     /// Whether a series is also judged by its time of the week.
     pub weekly: bool,
-    /// Series that are watched at once; beyond, the one that was silent longest is forgotten.
+    /// Series that are watched at once; beyond, the one that was silent longest gives way.
     pub series_max: usize,
+    /// Series that gave way and are known again when they speak.
+    pub series_kept_max: usize,
     /// How patient event time is.
     pub time: TimeSettings,
     /// The windows that readings are summed up in.
@@ -36,6 +38,7 @@ impl Default for Settings {
             preset: Preset::default(),
             weekly: true,
             series_max: WATCHED_SERIES.0,
+            series_kept_max: KEPT_SERIES.0,
             time: TimeSettings::default(),
             windows: Arc::default(),
             rules: Rules::none(),
@@ -65,11 +68,14 @@ impl Settings {
         });
         let (least, most) = (1, WATCHED_SERIES.1 as u64);
         let series_max = section.within("series_max", (least, most), default.series_max as u64);
+        let (range, kept) = ((0, KEPT_SERIES.1 as u64), default.series_kept_max);
+        let series_kept_max = section.within("series_kept_max", range, kept as u64);
         let settings = Self {
             enabled: section.or("enabled", default.enabled),
             preset: preset.unwrap_or(default.preset),
             weekly: section.or("weekly", default.weekly),
             series_max: usize::try_from(series_max).unwrap_or(default.series_max),
+            series_kept_max: usize::try_from(series_kept_max).unwrap_or(kept),
             time: TimeSettings::read(section),
             windows: WindowSpecs::read(section),
             rules: Rules::read(section),
@@ -107,12 +113,13 @@ impl Settings {
             preset,
             weekly,
             series_max,
+            series_kept_max,
             ..
         } = self;
         let preset = preset.name();
         let mut text = format!(
             "[detect]\nenabled = {enabled}\npreset = \"{preset}\"\nweekly = {weekly}\n\
-             series_max = {series_max}\n"
+             series_max = {series_max}\nseries_kept_max = {series_kept_max}\n"
         );
         text.push_str(&self.time.text());
         text.push_str(&self.windows.text());
@@ -161,6 +168,7 @@ mod tests {
                 preset,
                 weekly: false,
                 series_max: 7,
+                series_kept_max: 9,
                 ..Settings::default()
             };
             assert_eq!(Settings::parse(&settings.text()).unwrap(), settings);

@@ -1,5 +1,6 @@
 //! What the stage knows at one place of the log, as bytes: versioned, total on arbitrary ones.
 
+use super::idle::Idle;
 use super::incidents::Incidents;
 use super::later::Later;
 use super::over::Over;
@@ -109,6 +110,7 @@ impl Series {
         self.incidents.write(out);
         self.later.write(out);
         self.watched.write(out);
+        self.idle.write(out);
         self.times
             .write_checkpoint(out, &|device| self.watched.device_name(device));
         self.windows
@@ -134,6 +136,8 @@ impl Series {
         series.later = Later::read(input).ok_or(field("what is owed"))?;
         let most = series.settings.series_max;
         series.watched = Watched::read(most, input).ok_or(field("series"))?;
+        let most = series.settings.series_kept_max;
+        series.idle = Idle::read(most, input).ok_or(field("series that gave way"))?;
         let (watched, time) = (&series.watched, series.settings.time);
         series.times =
             EventTime::read_checkpoint(input, time, &mut |device| watched.device(device))?;

@@ -5,8 +5,9 @@
 //! | 0 | 2 | version: 4 |
 //! | 2 | 16 | the log's life, of the first record that is not in it |
 //! | 18 | 8 | its number |
-//! | 26 | 8 | bytes of the body |
-//! | 34 | | the body, one zstd frame |
+//! | 26 | 8 | how many series had given way by then |
+//! | 34 | 8 | bytes of the body |
+//! | 42 | | the body, one zstd frame |
 //!
 //! Little endian. The file that holds it has a checksum over all of this.
 
@@ -24,6 +25,8 @@ const LEVEL: i32 = 1;
 pub struct Known {
     /// The first record that is not in it.
     pub at: Origin,
+    /// How many series had given way by then: rows of those that gave way later are not in it.
+    pub given_way: u64,
     /// Its bytes.
     pub body: Vec<u8>,
 }
@@ -33,7 +36,11 @@ impl Judge {
     pub fn known(&self) -> Option<Known> {
         let mut body = Vec::new();
         let at = self.write_checkpoint(&mut body)?;
-        Some(Known { at, body })
+        Some(Known {
+            at,
+            given_way: self.series.idle.next(),
+            body,
+        })
     }
 }
 
@@ -47,6 +54,7 @@ impl Known {
         out.put_u16_le(VERSION);
         out.put_slice(&self.at.buffer.0);
         out.put_u64_le(self.at.number);
+        out.put_u64_le(self.given_way);
         out.put_u64_le(self.body.len() as u64);
         let mut encoder = zstd::Encoder::new(out, LEVEL)?;
         encoder.write_all(&self.body)?;
@@ -58,7 +66,7 @@ impl Known {
     /// # Errors
     /// When the bytes are none.
     pub fn position(packed: &[u8]) -> Result<Origin, CheckpointError> {
-        head(&mut &*packed).map(|(at, _)| at)
+        head(&mut &*packed).map(|head| head.0)
     }
 
     /// What was packed.
@@ -68,7 +76,7 @@ impl Known {
     pub fn unpack(packed: &[u8]) -> Result<Self, CheckpointError> {
         let damaged = CheckpointError::Field("compressed body");
         let mut rest = packed;
-        let (at, bytes) = head(&mut rest)?;
+        let (at, given_way, bytes) = head(&mut rest)?;
         let whole = usize::try_from(bytes).ok();
         let Some(whole) = whole.filter(|_| bytes <= CHECKPOINT_BYTES_MAX) else {
             return Err(damaged);
@@ -78,21 +86,27 @@ impl Known {
         let decoder = zstd::Decoder::with_buffer(rest);
         let read = decoder.and_then(|decoder| decoder.take(bytes + 1).read_to_end(&mut body));
         match read {
-            Ok(read) if read == whole => Ok(Self { at, body }),
+            Ok(read) if read == whole => Ok(Self {
+                at,
+                given_way,
+                body,
+            }),
             _ => Err(damaged),
         }
     }
 }
 
-fn head(input: &mut &[u8]) -> Result<(Origin, u64), CheckpointError> {
+fn head(input: &mut &[u8]) -> Result<(Origin, u64, u64), CheckpointError> {
     let field = CheckpointError::Field;
     let version = input.try_get_u16_le().map_err(|_| field("version"))?;
     if version != VERSION {
         return Err(CheckpointError::Version(version));
     }
     let at = read_origin(input).ok_or(field("position"))?;
+    let given_way = input.try_get_u64_le();
+    let given_way = given_way.map_err(|_| field("series that gave way"))?;
     let bytes = input.try_get_u64_le().map_err(|_| field("length"))?;
-    Ok((at, bytes))
+    Ok((at, given_way, bytes))
 }
 
 #[cfg(test)]
@@ -106,6 +120,7 @@ mod tests {
         let (buffer, number) = (BufferId::new(3, 4), 5);
         Known {
             at: Origin { buffer, number },
+            given_way: 6,
             body,
         }
     }
@@ -121,9 +136,9 @@ mod tests {
                 assert!(Known::unpack(&packed[..length]).is_err(), "{length}");
             }
             let mut longer = packed.clone();
-            longer[26] ^= 1;
+            longer[34] ^= 1;
             assert!(Known::unpack(&longer).is_err());
-            longer[33] = 0xff;
+            longer[41] = 0xff;
             assert!(Known::unpack(&longer).is_err(), "more than there may be");
         }
         let older = Known::unpack(&[2, 0, 1]);
@@ -135,7 +150,7 @@ mod tests {
         fn no_bytes_make_one_that_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = Known::unpack(&bytes);
             let packed = known(Vec::new()).pack().unwrap();
-            let _ = Known::unpack(&[&packed[..34], &bytes].concat());
+            let _ = Known::unpack(&[&packed[..42], &bytes].concat());
         }
     }
 }

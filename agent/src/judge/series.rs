@@ -1,6 +1,7 @@
 //! What is said about readings: by the detectors of their series, by rules, and in windows. Told
 //! readings in the order of the log, and the time by it.
 
+use super::idle::{Idle, IdleRows};
 use super::incidents::Incidents;
 use super::later::Later;
 use super::over::Over;
@@ -9,7 +10,7 @@ use super::standing::Standings;
 use super::storm::Storm;
 use super::tell::{self, Moment};
 use super::units::Units;
-use super::watched::{At, Gone, Watch, Watched};
+use super::watched::{At, Watch, Watched};
 use super::{Said, Spoken};
 use crate::aggregate::Told;
 use crate::alert::{AlertState, Revision};
@@ -43,7 +44,13 @@ pub struct Counts {
     pub suspect: u64,
     /// Readings that are samples of a vibration.
     pub samples: u64,
-    /// Series that gave way to new ones.
+    /// Series that gave way to new ones, and what was known of them was kept.
+    pub gave_way: u64,
+    /// Series that spoke again, and were known.
+    pub taken_back: u64,
+    /// Series that spoke again and should have been known, but what was kept was not there.
+    pub lost: u64,
+    /// Series that gave way to new ones for good.
     pub forgotten: u64,
     /// Alerts that were told.
     pub raised: u64,
@@ -56,6 +63,9 @@ pub(super) struct Series {
     pub(super) storage: Box<[u8]>,
     pub(super) settings: Settings,
     pub(super) watched: Watched,
+    /// Those that gave way, and where what is known of them is kept.
+    pub(super) idle: Idle,
+    pub(super) rows: Option<Box<dyn IdleRows>>,
     pub(super) times: EventTime,
     pub(super) windows: Windows,
     pub(super) units: Units,
@@ -78,7 +88,7 @@ pub(super) struct Series {
     aggregates: Vec<Aggregate>,
     events: Vec<RuleEvent>,
     features: Vec<VibrationFeatures>,
-    states: Vec<GroupEvent>,
+    pub(super) states: Vec<GroupEvent>,
 }
 
 /// A value, as far as it is judged.
@@ -110,6 +120,8 @@ impl Series {
         Self {
             storage: storage.into(),
             watched: Watched::new(settings.series_max),
+            idle: Idle::new(settings.series_kept_max),
+            rows: None,
             times: EventTime::new(settings.time),
             windows: Windows::new(Arc::clone(&settings.windows), settings.time),
             units: Units::default(),
@@ -183,8 +195,10 @@ impl Series {
         self.tell_states(&mut states, moment, said);
         self.states = states;
         while let Some(gone) = self.watched.shrink(settings.series_max) {
-            self.forget(&gone, moment, said);
+            self.give_way(&gone, moment, said);
         }
+        self.idle.set_most(settings.series_kept_max);
+        self.forget_idle(0, moment, said);
         self.windows_revision = settings.windows_revision();
         self.settings = settings;
     }
@@ -385,41 +399,12 @@ impl Series {
         if let Some(at) = self.watched.touch(device, metric) {
             return at;
         }
+        let known = self.take_back(device, metric);
         if let Some(gone) = self.watched.make_room(device) {
-            self.forget(&gone, moment, said);
+            self.give_way(&gone, moment, said);
         }
-        let watch = Watch::new(self.settings.preset);
+        let watch = known.unwrap_or_else(|| Watch::new(self.settings.preset));
         self.watched.add(device, metric, watch)
-    }
-
-    fn forget(&mut self, gone: &Gone, moment: Moment, said: &mut Vec<Said>) {
-        let Gone {
-            at, device, metric, ..
-        } = gone;
-        self.counts.forgotten += 1;
-        self.windows.forget(at.series);
-        self.units.forget(at.series);
-        let place = Place {
-            series: at.series,
-            device: at.device,
-            device_name: device,
-            metric,
-            unit: "",
-        };
-        self.rules.forget(&place);
-        self.vibration.forget(&place);
-        self.groups.forget(&place);
-        if gone.device_gone {
-            self.times.forget(at.device);
-            let mut states = std::mem::take(&mut self.states);
-            self.groups
-                .forget_device(device, moment.received, &mut states);
-            self.tell_states(&mut states, moment, said);
-            self.states = states;
-        }
-        if gone.watch.alerted {
-            self.tell_forgotten((device, metric), moment.origin, said);
-        }
     }
 
     /// Tells what windows say, as far as this record may.

@@ -98,6 +98,15 @@ impl Standings {
         None
     }
 
+    /// The one of a detector.
+    pub fn of(&self, device: &str, metric: &str, detector: &str) -> Option<&Standing> {
+        let of_topic = self.by_topic.get(topic_of(device, metric).as_str())?;
+        let found = of_topic.iter().find(|of| {
+            (&*of.device, &*of.metric, &*of.standing.detector) == (device, metric, detector)
+        });
+        found.map(|of| &of.standing)
+    }
+
     /// The one of a topic that was raised last.
     pub fn present(&self, topic: &str) -> Option<&Standing> {
         Some(&self.by_topic.get(topic)?.last()?.standing)

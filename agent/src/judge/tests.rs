@@ -12,6 +12,7 @@ use std::sync::Arc;
 use tributary_journal::{Disk, SimDisk};
 
 mod clock;
+mod idle;
 mod topics;
 
 const STORAGE: &[u8] = b"storage";

@@ -1,6 +1,6 @@
-//! The series that are watched, by name: a bounded number. For a new one another gives way: as a rule
-//! the one that was silent longest, but a device that has its share gives way to itself. A function
-//! of the order of calls alone, so that a replay builds the same.
+//! The series that are watched, by name: a bounded number. For a new one another gives way: as a
+//! rule the one that was silent longest, but a device that has its share gives way to itself. A
+//! function of the order of calls alone, so that a replay builds the same.
 
 use super::kept::{read_text, write_text};
 use super::names::Names;

@@ -118,6 +118,21 @@ pub const FORWARD_RULES_MAX: usize = 32;
 
 /// Series that are watched, when nothing is configured; and at most.
 pub const WATCHED_SERIES: (usize, usize) = (100_000, 1_000_000);
+/// Series that gave way and are known again when they speak, by default and at most: 45 bytes of
+/// memory each, and on the disk up to `IDLE_FILE_BYTES_MAX` together.
+pub const KEPT_SERIES: (usize, usize) = (1_000_000, 4_000_000);
+/// Bytes of what was learned of series that gave way, and waits to be written; beyond, it is lost.
+pub const IDLE_WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of it from which on it is written before a checkpoint asks for that.
+pub const IDLE_DUE_BYTES: usize = 1024 * 1024;
+/// Rows that are written or removed at once.
+pub const IDLE_ROWS_AT_ONCE: usize = 4_096;
+/// Rows that are not needed any more and wait for their checkpoints; those beyond stay until the
+/// second checkpoint of another start.
+pub const IDLE_GONE_MAX: usize = 1 << 20;
+/// Bytes of the file that they are in; beyond, what is learned is lost, until a start begins
+/// another file.
+pub const IDLE_FILE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 /// The part of the series that are watched up to which one device pushes out others', once there is
 /// no room; with few devices it is as much as each has when all have the same.
 pub const WATCHED_SHARE: usize = 16;
@@ -175,6 +190,9 @@ pub const AGGREGATES_SPOOL_BYTES: u64 = 256 * 1024 * 1024;
 pub const DETECTION_TEXT_BYTES_MAX: usize = 64 * 1024;
 
 const _: () = assert!(crate::judge::AROUND <= ALERT_AROUND_MAX);
+const _: () = assert!(WATCHED_SERIES.0 <= WATCHED_SERIES.1 && KEPT_SERIES.0 <= KEPT_SERIES.1);
+const _: () = assert!(IDLE_DUE_BYTES < IDLE_WAITING_BYTES_MAX);
+const _: () = assert!(IDLE_ROWS_AT_ONCE <= tributary_journal::limits::STATE_PENDING_MAX);
 const _: () = assert!(ALERTS_CRITICAL < ALERTS_BURST_MAX);
 const _: () = assert!(OVER_MAX < super::RETAINED_MAX && OVER_BYTES_MAX < super::RETAINED_BYTES_MAX);
 const _: () = assert!(ALERT_BYTES_MAX < OVER_BYTES_MAX);

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 use tributary_journal::LogError;
 use tributary_protocol::ids::{BufferId, Lane};
 
@@ -72,6 +72,7 @@ impl Waiting {
             clock: Clock::new(),
             early: Vec::new(),
             early_bytes: 0,
+            warned: false,
             waiting,
         };
         stages.spawn_blocking(move || {
@@ -94,6 +95,8 @@ struct Judging {
     /// What was handed to the log while what it held before was replayed.
     early: Vec<Arc<Batch>>,
     early_bytes: usize,
+    /// It was said that checkpoints take more than their share.
+    warned: bool,
 }
 
 /// Nobody takes what is said any more.
@@ -217,6 +220,7 @@ impl Judging {
                 Ask::Urgent => at.bytes_since > 0,
             };
             if is_wanted {
+                self.warn_of_cost();
                 self.checkpoint()?;
                 at.bytes_since = 0;
             }
@@ -336,6 +340,21 @@ impl Judging {
         self.judged.blocking_send(from).map_err(|_| Gone)
     }
 
+    /// Says once in a life when the log's quota has checkpoints take more than their share.
+    fn warn_of_cost(&mut self) {
+        let wanted = self.waiting.asks.due(u64::MAX);
+        if wanted <= self.waiting.checkpoint_bytes_max || self.warned {
+            return;
+        }
+        self.warned = true;
+        let wal_quota_bytes = 4 * wanted;
+        warn!(
+            wal_quota_bytes,
+            "checkpoints of detection take more than a tenth of what the log takes: \
+             with this `wal.quota_bytes` they would not"
+        );
+    }
+
     /// Hands on what is known.
     fn checkpoint(&self) -> Result<(), Gone> {
         let begun = Instant::now();
@@ -363,6 +382,10 @@ impl Judging {
         counter!("tributary_agent_alerts_held_back_total").absolute(counts.held_back);
         counter!("tributary_agent_suspect_times_total").absolute(counts.suspect);
         counter!("tributary_agent_forgotten_series_total").absolute(counts.forgotten);
+        gauge!("tributary_agent_idle_series").set(self.waiting.judge.idle_len() as f64);
+        counter!("tributary_agent_idle_series_kept_total").absolute(counts.gave_way);
+        counter!("tributary_agent_idle_series_back_total").absolute(counts.taken_back);
+        counter!("tributary_agent_idle_series_lost_total").absolute(counts.lost);
     }
 }
 

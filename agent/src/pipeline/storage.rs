@@ -4,6 +4,7 @@ use super::{Settings, StartError, guard};
 use crate::catalogue::Catalogue;
 use crate::configuration::{Configurations, InForce, Texts};
 use crate::deadletter::DeadLetters;
+use crate::idle;
 use crate::judge::{Judge, Known};
 use crate::life;
 use crate::limits::WAL_SEGMENT_BYTES;
@@ -66,11 +67,15 @@ impl Storage {
         );
         let texts = Texts::open(Arc::clone(&disk), &dir.join("config"))?;
         texts.keep(&settings.rules)?;
-        let judge = open_judge(settings, &disk, &texts)?;
-        let (judge, (judged, writer)) = judge.map_or((None, (None, None)), |opened| {
-            let (judge, (store, writer)) = opened;
-            (Some(judge), (Some(store), Some(writer)))
-        });
+        let judge = open_judge(settings, &disk, &texts, &meter)?;
+        let (judge, judged, writer) = match judge {
+            Some(Judging {
+                judge,
+                store,
+                writer,
+            }) => (Some(judge), Some(store), Some(writer)),
+            None => (None, None, None),
+        };
         let stores = Stores {
             judged,
             spool: spool.writer,
@@ -97,12 +102,20 @@ impl Storage {
     }
 }
 
+/// The judging stage, where its checkpoints stand, and who writes them.
+struct Judging {
+    judge: Judge,
+    store: JudgeStore,
+    writer: JudgeWriter,
+}
+
 /// The judging stage as it was at its newest good checkpoint, if it is wanted.
 fn open_judge(
     settings: &Settings,
     disk: &Arc<dyn Disk>,
     texts: &Texts,
-) -> Result<Option<(Judge, (JudgeStore, JudgeWriter))>, StartError> {
+    meter: &Meter,
+) -> Result<Option<Judging>, StartError> {
     if !settings.detect.enabled {
         return Ok(None);
     }
@@ -135,7 +148,16 @@ fn open_judge(
     let positions = (judge.position(), older);
     let (store, writer) = JudgeStore::new(checkpoints, positions);
     store.asks().cost(cost);
-    Ok(Some((judge, (store, writer))))
+    let dir = settings.data_dir.join("idle");
+    let (judge, idle) = match idle::open(&dir, judge.idle(), meter.clone()) {
+        Some((rows, idle)) => (judge.keeping(Box::new(rows)), Some(idle)),
+        None => (judge, None),
+    };
+    Ok(Some(Judging {
+        judge,
+        store,
+        writer: writer.with_idle(idle),
+    }))
 }
 
 /// The greatest life that checkpoint and cursor know of.

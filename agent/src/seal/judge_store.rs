@@ -1,13 +1,14 @@
 //! The judging stage's checkpoints: what is asked of it, what of the log it still needs, and who
-//! writes them. Compressing and syncing what 100,000 series know takes long: neither the sealing nor
-//! the judging stage waits for it.
+//! writes them. Compressing and syncing what 100,000 series know takes long: neither the sealing
+//! nor the judging stage waits for it.
 
-use super::Origin;
+use super::{IDLE_WAIT, Origin};
+use crate::idle::IdleWriter;
 use crate::judge::Known;
 use crate::limits::{CHECKPOINT_ROOM_BYTES, CHECKPOINT_SHARE, CHECKPOINT_WAL_BYTES};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use tracing::warn;
 use tributary_journal::Checkpoints;
 
@@ -29,6 +30,8 @@ pub struct JudgeStore {
 #[derive(Debug)]
 pub struct JudgeWriter {
     checkpoints: Checkpoints,
+    /// What was learned of series that gave way.
+    idle: Option<IdleWriter>,
     asks: Asks,
     to_write: Receiver<Known>,
     written: SyncSender<Option<Origin>>,
@@ -117,6 +120,7 @@ impl JudgeStore {
         let asks = Asks::default();
         let writer = JudgeWriter {
             checkpoints,
+            idle: None,
             asks: asks.clone(),
             to_write: takes,
             written: tells,
@@ -171,10 +175,23 @@ impl JudgeStore {
 }
 
 impl JudgeWriter {
+    /// Writes the rows of series that gave way, too.
+    pub fn with_idle(self, idle: Option<IdleWriter>) -> Self {
+        Self { idle, ..self }
+    }
+
     /// Writes what is handed over, until nobody will.
     pub fn run(mut self) {
-        while let Ok(known) = self.to_write.recv() {
-            self.write(&known);
+        loop {
+            match self.to_write.recv_timeout(IDLE_WAIT) {
+                Ok(known) => self.write(&known),
+                Err(RecvTimeoutError::Timeout) => {
+                    if let Some(idle) = &mut self.idle {
+                        idle.write_due();
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
         }
     }
 
@@ -197,6 +214,9 @@ impl JudgeWriter {
         let failed = |error: &dyn std::fmt::Display| {
             warn!(%error, "no checkpoint of detection: the log is kept for longer");
         };
+        if let Some(idle) = &mut self.idle {
+            idle.write();
+        }
         let packed = known.pack().inspect_err(|error| failed(error)).ok()?;
         let bytes = packed.len() as u64;
         self.asks.cost(bytes);
@@ -204,6 +224,72 @@ impl JudgeWriter {
             .prepare((bytes + bytes / 4).max(CHECKPOINT_ROOM_BYTES));
         let written = self.checkpoints.write(&packed);
         written.inspect_err(|error| failed(error)).ok()?;
+        if let Some(idle) = &mut self.idle {
+            idle.checkpointed(known.given_way);
+        }
         Some(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+    use tributary_journal::SimDisk;
+    use tributary_protocol::ids::BufferId;
+
+    #[test]
+    fn checkpoints_are_a_tenth_of_the_log_as_far_as_its_quota_allows() {
+        let asks = Asks::default();
+        let quarter = 64 << 20;
+        for (cost, due) in [
+            (0, CHECKPOINT_WAL_BYTES),
+            (1 << 20, CHECKPOINT_WAL_BYTES),
+            (6 << 20, 60 << 20),
+            (60 << 20, quarter),
+        ] {
+            asks.cost(cost);
+            assert_eq!(asks.due(quarter), due);
+            // With a quota of forty times what it costs it always is.
+            assert!(asks.due(10 * cost.max(CHECKPOINT_WAL_BYTES)) >= 10 * cost);
+        }
+    }
+
+    #[test]
+    fn the_log_is_needed_from_the_older_durable_one_on_and_one_is_written_at_a_time() {
+        let at = |number| Origin {
+            buffer: BufferId::new(1, 1),
+            number,
+        };
+        let known = |number| Known {
+            at: at(number),
+            given_way: 0,
+            body: vec![1, 2, 3],
+        };
+        let disk = Arc::new(SimDisk::new(1));
+        let open = || Checkpoints::open(disk.clone(), Path::new("/ckpt"), "judge").unwrap();
+        let (mut store, mut writer) = JudgeStore::new(open(), (Some(at(5)), Some(at(3))));
+        assert_eq!(store.older(), Some(at(3)));
+        store.asks().ask(Ask::Urgent);
+        assert_eq!(store.asks().take(), Ask::Urgent);
+        store.asks().answered();
+        store.keep(known(7));
+        assert!(!store.takes(false) && store.takes(true));
+        store.asks().ask(Ask::Urgent);
+        store.hear();
+        assert_eq!((store.older(), store.asks().take()), (Some(at(3)), Ask::No));
+        assert!(writer.step() && !writer.step());
+        assert_eq!(store.older(), Some(at(3)), "it was not heard of yet");
+        store.hear();
+        assert!(store.takes(false));
+        assert_eq!(store.older(), Some(at(5)));
+        let held = open().newest().unwrap();
+        assert_eq!(Known::unpack(&held.body).unwrap(), known(7));
+        // Nobody writes any more: nothing waits for it.
+        drop(writer);
+        store.keep(known(9));
+        assert!(store.takes(false));
+        assert_eq!(store.older(), Some(at(5)));
     }
 }

@@ -18,10 +18,11 @@ use std::sync::Arc;
 use tributary_agent::configuration::{Announcement, Configurations, InForce, Texts};
 use tributary_agent::decode::{Rules, UserProperties};
 use tributary_agent::detect::{Calm, Preset, SeriesDetector, Settings};
-use tributary_agent::judge::Judge;
+use tributary_agent::idle;
+use tributary_agent::judge::{Judge, Known};
 use tributary_agent::seal::Origin;
 use tributary_agent::wal::{Message, Qos, RecordKind};
-use tributary_journal::{Disk, OsDisk};
+use tributary_journal::{Disk, Meter, OsDisk};
 use tributary_protocol::ids::BufferId;
 
 /// Nanoseconds a reading, bytes a series.
@@ -48,7 +49,7 @@ struct Arguments {
 type Figure = (&'static str, &'static str, usize);
 
 /// Name, what it is, and its figures.
-const MEASURES: [(&str, &str, &[Figure]); 5] = [
+const MEASURES: [(&str, &str, &[Figure]); 6] = [
     (
         "detector",
         "the default detector alone, one series, its state in the cache",
@@ -75,17 +76,30 @@ const MEASURES: [(&str, &str, &[Figure]); 5] = [
     ),
     (
         "checkpoint",
-        "of all series; what is read is another stage beside it",
+        "of all series, 300 readings of each; what is read is another stage beside it",
         &[
-            ("ms to write", "write_ms", 1),
-            ("ms to read", "read_ms", 1),
+            ("ms to write, on the judging thread", "write_ms", 1),
+            ("ms to pack, beside it", "pack_ms", 1),
+            ("ms to unpack and read", "read_ms", 1),
             ("MB", "mb", 2),
+            ("MB packed, as it is stored", "packed_mb", 2),
             ("bytes a series", "bytes", 0),
+            ("bytes a series, packed", "packed_bytes", 0),
             (
-                "MiB more resident while it is written, at most",
+                "MiB more resident while it is written and packed, at most",
                 "more_mib",
                 1,
             ),
+        ],
+    ),
+    (
+        "idle",
+        "20,000 series, 300 readings of each, of which 10,000 may be watched, in turn: with each \
+         message one is taken back, from the disk, and another gives way",
+        &[
+            ("µs a message, on the judging thread", "us", 1),
+            ("µs a row that is written, beside it", "write_us", 1),
+            ("bytes of the file a series", "file_bytes", 0),
         ],
     ),
 ];
@@ -97,6 +111,10 @@ const EVERY_US: i64 = 100_000;
 /// Readings before anything is timed.
 const WARM: u64 = 1_000;
 const METRICS: u64 = 10;
+/// Readings of each series where its memory is measured: all marks of its device are taken.
+const MEMORY_READINGS: u64 = 8;
+/// Readings of each series where what it has learned is written.
+const LEARNED: u64 = 300;
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
@@ -158,6 +176,7 @@ fn one(name: &str, arguments: &Arguments) -> Result<Value> {
         "stage" => stage(arguments.readings),
         "memory" => memory(arguments.series),
         "checkpoint" => checkpoint(arguments.series),
+        "idle" => idle_series(),
         _ => anyhow::bail!("no such measure"),
     }
 }
@@ -317,15 +336,15 @@ fn stage(messages: u64) -> Result<Value> {
     Ok(json!({"ns": ns as f64 / timed, "bytes": bytes as f64 / timed, "said": told.said}))
 }
 
-/// A stage that knows so many series, from two readings of each.
-fn full(place: &Path, series: u64) -> Result<Told> {
+/// A stage that knows so many series, from so many readings of each.
+fn full(place: &Path, series: u64, readings: u64) -> Result<Told> {
     let settings = Settings {
         series_max: usize::try_from(series)?,
         ..Settings::default()
     };
     let mut told = Told::new(place, &settings)?;
     let (mut values, mut record) = (Values(1), Vec::new());
-    for reading in 0..2 {
+    for reading in 0..readings {
         for series in 0..series {
             record.clear();
             message(series, reading, &mut values, &mut record)?;
@@ -340,9 +359,9 @@ fn full(place: &Path, series: u64) -> Result<Told> {
 fn memory(series: u64) -> Result<Value> {
     let place = tempfile::tempdir()?;
     // What the first series takes along is not theirs.
-    drop(black_box(full(place.path(), 1)?));
+    drop(black_box(full(place.path(), 1, MEMORY_READINGS)?));
     let before = resident_bytes("VmRSS:")?;
-    let told = full(place.path(), series)?;
+    let told = full(place.path(), series, MEMORY_READINGS)?;
     let bytes = resident_bytes("VmRSS:")?.saturating_sub(before) as f64;
     drop(black_box(told));
     Ok(json!({"mib": bytes / f64::from(1 << 20), "bytes": bytes / series as f64}))
@@ -350,26 +369,96 @@ fn memory(series: u64) -> Result<Value> {
 
 fn checkpoint(series: u64) -> Result<Value> {
     let place = tempfile::tempdir()?;
-    let told = full(place.path(), series)?;
+    let told = full(place.path(), series, LEARNED)?;
     let before = resident_bytes("VmRSS:")?;
     let begun = cpu_ns();
-    let mut bytes = Vec::new();
-    told.judge
-        .write_checkpoint(&mut bytes)
-        .context("the stage has seen something")?;
+    let known = told.judge.known().context("the stage has seen something")?;
     let write_ms = (cpu_ns() - begun) as f64 / 1e6;
+    let begun = cpu_ns();
+    let packed = known.pack()?;
+    let pack_ms = (cpu_ns() - begun) as f64 / 1e6;
     let more = resident_bytes("VmHWM:")?.saturating_sub(before) as f64;
+    let bytes = known.body.len() as f64;
+    drop(known);
     let begun = cpu_ns();
     let configurations = configurations(place.path(), InForce::default())?;
-    let read = Judge::read_checkpoint(b"bench", |_| configurations, &bytes)?;
+    let known = Known::unpack(&packed)?;
+    let read = Judge::read_checkpoint(b"bench", |_| configurations, &known.body)?;
     let read_ms = (cpu_ns() - begun) as f64 / 1e6;
     ensure!(read.watched() == told.judge.watched(), "all is read");
     Ok(json!({
         "write_ms": write_ms,
+        "pack_ms": pack_ms,
         "more_mib": more / f64::from(1 << 20),
         "read_ms": read_ms,
-        "mb": bytes.len() as f64 / 1e6,
-        "bytes": bytes.len() as f64 / series as f64,
+        "mb": bytes / 1e6,
+        "packed_mb": packed.len() as f64 / 1e6,
+        "bytes": bytes / series as f64,
+        "packed_bytes": packed.len() as f64 / series as f64,
+    }))
+}
+
+/// Series that may be watched while twice as many speak, and messages between two writes.
+const WATCHED: u64 = 10_000;
+const BETWEEN_WRITES: u64 = 2_000;
+
+fn idle_series() -> Result<Value> {
+    let place = tempfile::tempdir()?;
+    let dir = place.path().join("idle");
+    let settings = Settings {
+        series_max: usize::try_from(WATCHED)?,
+        ..Settings::default()
+    };
+    let mut told = Told::new(place.path(), &settings)?;
+    let opened = idle::open(&dir, told.judge.idle(), Meter::default());
+    let (rows, mut writer) = opened.context("a store in a new place")?;
+    told.judge = told.judge.keeping(Box::new(rows));
+    let (mut values, mut record) = (Values(1), Vec::new());
+    let mut ready = Vec::new();
+    // One half learns, and then the other, to which it gives way.
+    for half in [0..WATCHED, WATCHED..2 * WATCHED] {
+        for reading in 0..LEARNED {
+            for series in half.clone() {
+                record.clear();
+                message(series, reading, &mut values, &mut record)?;
+                told.record(RecordKind::Message, &record);
+                if reading == 0 && series.is_multiple_of(BETWEEN_WRITES) {
+                    writer.write();
+                }
+            }
+        }
+    }
+    let (mut ns, mut write_ns, mut written) = (0, 0, 0);
+    for reading in LEARNED..LEARNED + 3 {
+        for first in (0..2 * WATCHED).step_by(usize::try_from(BETWEEN_WRITES)?) {
+            ready.clear();
+            for series in first..first + BETWEEN_WRITES {
+                let mut record = Vec::new();
+                message(series, reading, &mut values, &mut record)?;
+                ready.push(record);
+            }
+            let begun = cpu_ns();
+            for record in &ready {
+                told.record(RecordKind::Message, record);
+            }
+            ns += cpu_ns() - begun;
+            let begun = cpu_ns();
+            writer.write();
+            write_ns += cpu_ns() - begun;
+            written += BETWEEN_WRITES;
+        }
+    }
+    let counts = told.judge.counts();
+    ensure!(
+        counts.lost == 0 && counts.taken_back == written,
+        "{counts:?}"
+    );
+    let bytes = std::fs::metadata(dir.join("db"))?.len() as f64;
+    let us = |ns: i64| ns as f64 / 1e3 / written as f64;
+    Ok(json!({
+        "us": us(ns),
+        "write_us": us(write_ns),
+        "file_bytes": bytes / (WATCHED + written) as f64,
     }))
 }
 

@@ -141,7 +141,14 @@ fn no_more_is_taken_than_may_wait() {
     for n in 0..JUDGED_CHECKPOINTS_MAX as u64 {
         assert!(lanes.takes());
         let (at, body) = (origin(2, n), Vec::new());
-        lanes.take(FromJudge::Checkpoint(Known { at, body }), now(0));
+        lanes.take(
+            FromJudge::Checkpoint(Known {
+                at,
+                given_way: 0,
+                body,
+            }),
+            now(0),
+        );
     }
     assert!(!lanes.takes());
 }
@@ -258,7 +265,11 @@ fn a_checkpoint_waits_for_both_lanes_and_neither_holds_back_then() {
     let mut lanes = lanes(None);
     lanes.take(said(origin(2, 3), 1, 1), now(0));
     let (at, body) = (origin(2, 5), vec![1]);
-    let known = Known { at, body };
+    let known = Known {
+        at,
+        given_way: 0,
+        body,
+    };
     lanes.take(FromJudge::Checkpoint(known.clone()), now(0));
     lanes.take(said(origin(2, 6), 0, 1), now(0));
     let durable = origin(2, 4);

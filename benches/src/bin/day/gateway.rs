@@ -283,7 +283,7 @@ impl Gateway {
                 acked: vec![run],
             });
             if now >= self.cursor_due {
-                self.spool.save(&self.acked);
+                self.spool.save(&self.acked)();
                 let interval = tributary_uplink::limits::CURSOR_INTERVAL.as_micros();
                 self.cursor_due = now + i64::try_from(interval)?;
             }

@@ -1,0 +1,127 @@
+//! Series that give way to others, what is kept of them, and how they come back.
+
+use super::Said;
+use super::idle::Forgotten;
+use super::kept::{read_text, write_text};
+use super::series::Series;
+use super::tell::{self, Moment};
+use super::watched::{Gone, Watch};
+use crate::detect::Place;
+
+impl Series {
+    /// A series gives way. What was learned of it is kept, and so does its alert stand, if there is
+    /// room; windows and rules begin anew.
+    pub(super) fn give_way(&mut self, gone: &Gone, moment: Moment, said: &mut Vec<Said>) {
+        let Gone {
+            at, device, metric, ..
+        } = gone;
+        self.windows.forget(at.series);
+        self.units.forget(at.series);
+        let place = Place {
+            series: at.series,
+            device: at.device,
+            device_name: device,
+            metric,
+            unit: "",
+        };
+        self.rules.forget(&place);
+        self.vibration.forget(&place);
+        self.groups.forget(&place);
+        if gone.device_gone {
+            self.times.forget(at.device);
+            let mut states = std::mem::take(&mut self.states);
+            self.groups
+                .forget_device(device, moment.received, &mut states);
+            self.tell_states(&mut states, moment, said);
+            self.states = states;
+        }
+        if self.keep(gone, moment, said) {
+            self.counts.gave_way += 1;
+            return;
+        }
+        self.counts.forgotten += 1;
+        if gone.watch.alerted {
+            self.tell_forgotten((device, metric), moment.origin, said);
+        }
+    }
+
+    fn keep(&mut self, gone: &Gone, moment: Moment, said: &mut Vec<Said>) -> bool {
+        let Gone {
+            device,
+            metric,
+            watch,
+            ..
+        } = gone;
+        // What a device has beyond its share is kept where it costs nobody else anything.
+        let is_beyond = gone.to_its_own && self.idle.len() >= self.idle.most() / 2;
+        if self.rows.is_none() || is_beyond || self.idle.most() == 0 {
+            return false;
+        }
+        self.forget_idle(1, moment, said);
+        let stands = watch.alerted && self.standings.of(device, metric, tell::SERIES).is_some();
+        let (number, other) = self.idle.put(device, metric, stands);
+        if let Some(other) = other {
+            self.forget_row(other, moment, said);
+        }
+        let mut row = Vec::new();
+        write_text(device, &mut row);
+        write_text(metric, &mut row);
+        watch.write(&mut row);
+        if let Some(rows) = &mut self.rows {
+            rows.put(number, row);
+        }
+        true
+    }
+
+    /// Forgets those that gave way longest ago, until there is room for so many.
+    pub(super) fn forget_idle(&mut self, room: usize, moment: Moment, said: &mut Vec<Said>) {
+        while let Some(forgotten) = self.idle.forget(room) {
+            self.forget_row(forgotten, moment, said);
+        }
+    }
+
+    fn forget_row(&mut self, (number, names): Forgotten, moment: Moment, said: &mut Vec<Said>) {
+        self.counts.forgotten += 1;
+        if let Some(rows) = &mut self.rows {
+            rows.gone(number, self.idle.next());
+        }
+        if let Some((device, metric)) = names {
+            self.tell_forgotten((&device, &metric), moment.origin, said);
+        }
+    }
+
+    /// What was known of a series that speaks again. Where it is lost, nothing but that its alert
+    /// stands, which is over as any other.
+    pub(super) fn take_back(&mut self, device: &str, metric: &str) -> Option<Watch> {
+        let (number, alerted) = self.idle.take(device, metric)?;
+        let row = self.rows.as_mut().and_then(|rows| {
+            let row = rows.get(number);
+            rows.gone(number, self.idle.next());
+            row
+        });
+        let preset = self.settings.preset;
+        let watch = row.and_then(|row| read_row(&row, device, metric));
+        match watch {
+            Some(mut watch) => {
+                self.counts.taken_back += 1;
+                watch.judge_by(preset);
+                Some(watch)
+            }
+            None => {
+                self.counts.lost += 1;
+                let mut watch = Watch::new(preset);
+                watch.alerted = alerted;
+                watch.quiet = 0;
+                Some(watch)
+            }
+        }
+    }
+}
+
+/// What a row says of the series of these names; `None` when it is another's, or none.
+fn read_row(row: &[u8], device: &str, metric: &str) -> Option<Watch> {
+    let mut input = row;
+    let names = (read_text(&mut input)?, read_text(&mut input)?);
+    let watch = Watch::read(&mut input)?;
+    (names == (device, metric) && input.is_empty()).then_some(watch)
+}

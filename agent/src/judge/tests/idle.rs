@@ -1,0 +1,341 @@
+//! Series that give way and come back, over crashes at every step of who writes.
+
+use super::*;
+use crate::judge::IdleRows;
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+/// A store by the book: what is durable, and what is not yet.
+#[derive(Default)]
+struct Disk {
+    durable: BTreeMap<u64, Vec<u8>>,
+    waiting: BTreeMap<u64, Vec<u8>>,
+    gone: Vec<(u64, u64)>,
+    /// Checkpoints, and how many series had given way by then; the newest last.
+    checkpoints: Vec<(Known, u64)>,
+}
+
+#[derive(Clone, Default)]
+struct Rows(Arc<Mutex<Disk>>);
+
+impl IdleRows for Rows {
+    fn put(&mut self, number: u64, row: Vec<u8>) {
+        self.0.lock().unwrap().waiting.insert(number, row);
+    }
+
+    fn get(&mut self, number: u64) -> Option<Vec<u8>> {
+        let disk = self.0.lock().unwrap();
+        let waiting = disk.waiting.get(&number);
+        waiting.or_else(|| disk.durable.get(&number)).cloned()
+    }
+
+    fn gone(&mut self, number: u64, next: u64) {
+        self.0.lock().unwrap().gone.push((next, number));
+    }
+}
+
+/// What the writer does with a checkpoint, up to where the process ends.
+#[derive(Clone, Copy, PartialEq, PartialOrd, Debug)]
+enum Step {
+    Nothing,
+    SomeRows,
+    Rows,
+    Checkpoint,
+    Removed,
+}
+
+const STEPS: [Step; 5] = [
+    Step::Nothing,
+    Step::SomeRows,
+    Step::Rows,
+    Step::Checkpoint,
+    Step::Removed,
+];
+
+impl Rows {
+    fn keep(&self, known: Known, upto: Step) {
+        let mut disk = self.0.lock().unwrap();
+        if upto >= Step::SomeRows {
+            let half = disk.waiting.len() / 2;
+            let some: Vec<_> = disk.waiting.iter().take(half).collect();
+            let some: Vec<_> = some.iter().map(|(n, row)| (**n, (*row).clone())).collect();
+            disk.durable.extend(some);
+        }
+        if upto >= Step::Rows {
+            let all = std::mem::take(&mut disk.waiting);
+            disk.durable.extend(all);
+        }
+        if upto >= Step::Checkpoint {
+            let given_way = known.given_way;
+            disk.checkpoints.push((known, given_way));
+            let old = disk.checkpoints.len().saturating_sub(2);
+            disk.checkpoints.drain(..old);
+        }
+        if upto >= Step::Removed && disk.checkpoints.len() == 2 {
+            let before = disk.checkpoints[0].1;
+            let gone = std::mem::take(&mut disk.gone);
+            let (remove, stay): (Vec<_>, Vec<_>) =
+                gone.into_iter().partition(|(next, _)| *next < before);
+            disk.gone = stay;
+            for (_, number) in remove {
+                disk.durable.remove(&number);
+            }
+        }
+    }
+
+    /// The process ends; the stage as the newest checkpoint has it, or the older one.
+    fn crash(&self, damaged: bool) -> Judge {
+        let mut disk = self.0.lock().unwrap();
+        disk.waiting.clear();
+        disk.gone.clear();
+        if damaged && disk.checkpoints.len() == 2 {
+            disk.checkpoints.pop();
+        }
+        let judge = match disk.checkpoints.last() {
+            None => Judge::new(STORAGE, configurations(InForce::default())),
+            Some((known, _)) => {
+                let packed = known.pack().unwrap();
+                let known = Known::unpack(&packed).unwrap();
+                Judge::read_checkpoint(STORAGE, configurations, &known.body).unwrap()
+            }
+        };
+        let (numbers, next) = judge.idle();
+        disk.durable.retain(|number, _| *number < next);
+        assert!(
+            numbers
+                .iter()
+                .all(|number| disk.durable.contains_key(number))
+        );
+        drop(disk);
+        judge.keeping(Box::new(self.clone()))
+    }
+}
+
+/// What a stage knows, its places numbered as one that was read has them.
+fn bytes_of(judge: &Judge) -> Vec<u8> {
+    let body = judge.known().unwrap().body;
+    let judge = Judge::read_checkpoint(STORAGE, configurations, &body).unwrap();
+    judge.known().unwrap().body
+}
+
+/// Told all from the log that is behind what the stage knows.
+fn replay(judge: &mut Judge, log: &[(RecordKind, Vec<u8>)], said: &mut Vec<Said>) {
+    let from = judge.position().map_or(0, |at| at.number);
+    for (number, (kind, bytes)) in (from..).zip(&log[from as usize..]) {
+        let buffer = BufferId::new(1, 7);
+        judge.record(Origin { buffer, number }, kind.code(), bytes, NOW, said);
+    }
+}
+
+fn log_of(steps: &[(u8, u8, u8)], settings: &Settings) -> Vec<(RecordKind, Vec<u8>)> {
+    let text = [&[VERSION], settings.text().as_bytes()].concat();
+    let mut log = vec![
+        (
+            RecordKind::Configuration,
+            Announcement(Rules::builtin().hash()).write(),
+        ),
+        (RecordKind::Detection, text),
+    ];
+    for (i, (device, metric, odd)) in steps.iter().enumerate() {
+        let second = i as i64;
+        let off = if *odd == 0 { 90.0 } else { 0.0 };
+        let mut bytes = Vec::new();
+        Message {
+            session: 1,
+            qos: Qos::AtLeastOnce,
+            dup: false,
+            retain: false,
+            v5: false,
+            will: false,
+            broker: false,
+            packet_id: (i % 60_000 + 1) as u16,
+            received_time: NOW + second * SECOND,
+            topic: &format!("d{device}/m{metric}"),
+            properties: UserProperties::NONE,
+            payload: value(second, usual(second) + off).as_bytes(),
+        }
+        .write(&mut bytes);
+        log.push((RecordKind::Message, bytes));
+    }
+    log
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn wherever_the_writer_is_cut_off_a_replay_comes_to_the_same(
+        steps in proptest::collection::vec((0u8..3, 0u8..4, 0u8..50), 400..700),
+        ends in proptest::collection::vec((1usize..90, 0usize..9, any::<bool>()), 4..24),
+        series_max in 2usize..8,
+        series_kept_max in 0usize..8,
+    ) {
+        let settings = Settings { series_max, series_kept_max, ..sensitive() };
+        let log = log_of(&steps, &settings);
+        let new = |rows: &Rows| {
+            let judge = Judge::new(STORAGE, configurations(InForce::default()));
+            judge.keeping(Box::new(rows.clone()))
+        };
+        let (calm_rows, rows) = (Rows::default(), Rows::default());
+        let (mut calm, mut judge) = (new(&calm_rows), new(&rows));
+        let (mut calm_said, mut at) = (Vec::new(), 0);
+        for (further, what, damaged) in ends {
+            at = (at + further).min(log.len());
+            replay(&mut calm, &log[..at], &mut calm_said);
+            let from = judge.position().map_or(0, |at| at.number);
+            let mut said = Vec::new();
+            replay(&mut judge, &log[..at], &mut said);
+            let same = calm_said.iter().filter(|said| said.origin.number >= from);
+            prop_assert_eq!(said.iter().collect::<Vec<_>>(), same.collect::<Vec<_>>());
+            let Some(step) = STEPS.get(what) else {
+                // The writer comes to its end, and the process goes on.
+                rows.keep(judge.known().unwrap(), Step::Removed);
+                continue;
+            };
+            rows.keep(judge.known().unwrap(), *step);
+            judge = rows.crash(damaged);
+            replay(&mut judge, &log[..at], &mut Vec::new());
+            prop_assert_eq!(bytes_of(&judge), bytes_of(&calm));
+            for number in judge.idle().0 {
+                prop_assert_eq!(rows.clone().get(number), calm_rows.clone().get(number));
+            }
+        }
+        prop_assert_eq!(judge.counts().lost, 0);
+        prop_assert_eq!(calm.counts().lost, 0);
+    }
+}
+
+fn keeping(series_max: usize, series_kept_max: usize) -> (Told, Rows) {
+    let rows = Rows::default();
+    let mut told = Told::new(&Settings {
+        series_max,
+        series_kept_max,
+        ..sensitive()
+    });
+    let judge = std::mem::replace(
+        &mut told.judge,
+        Judge::new(STORAGE, configurations(InForce::default())),
+    );
+    told.judge = judge.keeping(Box::new(rows.clone()));
+    (told, rows)
+}
+
+#[test]
+fn a_series_that_gave_way_is_known_when_it_speaks_again_and_its_alert_stands_meanwhile() {
+    let (mut told, rows) = keeping(1, 2);
+    seconds(&mut told, 0..150);
+    told.message(150, "site/pump/t", &value(150, 95.0));
+    told.said.clear();
+    told.message(151, "other/t", &value(151, 1.0));
+    assert_eq!((told.said.len(), told.judge.standing().count()), (0, 1));
+    seconds(&mut told, 152..214);
+    assert_eq!(told.told("cleared").len(), 1, "it learned nothing anew");
+    let counts = told.judge.counts();
+    assert_eq!(
+        (counts.gave_way, counts.taken_back, counts.forgotten),
+        (2, 1, 0)
+    );
+    told.message(214, "site/pump/t", &value(214, 300.0));
+    assert_eq!(told.raised().len(), 1);
+    // What was kept is gone, or another's: the series learns anew, and its alert is over in time.
+    told.said.clear();
+    told.message(215, "other/t", &value(215, 1.0));
+    for row in rows.0.lock().unwrap().waiting.values_mut() {
+        row[2] ^= 1;
+    }
+    seconds(&mut told, 216..280);
+    assert_eq!(
+        (told.judge.counts().lost, told.told("cleared").len()),
+        (1, 1)
+    );
+}
+
+#[test]
+fn the_one_that_gave_way_longest_ago_is_forgotten_and_so_is_its_alert() {
+    let (mut told, _) = keeping(1, 1);
+    seconds(&mut told, 0..150);
+    told.message(150, "site/pump/t", &value(150, 95.0));
+    told.said.clear();
+    told.message(151, "b/t", &value(151, 1.0));
+    assert_eq!(told.said, []);
+    told.message(152, "c/t", &value(152, 1.0));
+    assert_eq!(told.said.len(), 1);
+    assert_eq!(told.said[0].what, What::Forgotten);
+    let counts = told.judge.counts();
+    assert_eq!((counts.gave_way, counts.forgotten), (2, 1));
+    assert_eq!(
+        (told.judge.idle_len(), told.judge.standing().count()),
+        (1, 0)
+    );
+}
+
+#[test]
+fn what_a_device_has_beyond_its_share_costs_nobody_what_is_kept() {
+    let (mut told, _) = keeping(40, 60);
+    for device in 0..60 {
+        told.message(0, &format!("d{device}/t"), "1");
+    }
+    assert_eq!(told.judge.idle_len(), 20);
+    for metric in 0..1_000 {
+        told.message(1, &format!("chatter/m{metric}"), "1");
+    }
+    let (numbers, _) = told.judge.idle();
+    assert_eq!(
+        numbers.first(),
+        Some(&0),
+        "the first that gave way is still known"
+    );
+    assert!(told.judge.idle_len() < 60);
+}
+
+#[test]
+fn in_sled_what_is_known_comes_through_starts_that_nobody_prepared() {
+    let steps: Vec<_> = (0..3_000_u32)
+        .map(|i| {
+            let mixed = i.wrapping_mul(0x9e37_79b9) >> 16;
+            ((mixed % 3) as u8, (mixed / 3 % 4) as u8, (i % 97) as u8)
+        })
+        .collect();
+    let settings = Settings {
+        series_max: 4,
+        series_kept_max: 7,
+        ..sensitive()
+    };
+    let log = log_of(&steps, &settings);
+    let place = tempfile::tempdir().unwrap();
+    let calm_rows = Rows::default();
+    let new = || Judge::new(STORAGE, configurations(InForce::default()));
+    let (mut calm, mut said) = (new().keeping(Box::new(calm_rows)), Vec::new());
+    let mut kept: Vec<Known> = Vec::new();
+    let mut taken_back = 0;
+    for life in 0..12_usize {
+        let read =
+            |known: &Known| Judge::read_checkpoint(STORAGE, configurations, &known.body).unwrap();
+        // Every third time the newest is damaged.
+        if life % 3 == 2 {
+            kept.pop();
+        }
+        let judge = kept.last().map_or_else(new, read);
+        let dir = place.path().join("idle");
+        let opened = crate::idle::open(&dir, judge.idle(), tributary_journal::Meter::default());
+        let (rows, mut writer) = opened.unwrap();
+        let mut judge = judge.keeping(Box::new(rows));
+        for part in 1..=3 {
+            let end = (life * 250 + part * 80).min(log.len());
+            replay(&mut calm, &log[..end], &mut said);
+            replay(&mut judge, &log[..end], &mut Vec::new());
+            assert_eq!(bytes_of(&judge), bytes_of(&calm), "life {life}");
+            if part < 3 {
+                writer.write();
+                kept.push(judge.known().unwrap());
+                kept.drain(..kept.len().saturating_sub(2));
+                writer.checkpointed(kept.last().unwrap().given_way);
+            } else if life % 2 == 0 {
+                // Cut off behind the rows, before the checkpoint.
+                writer.write();
+            }
+        }
+        assert_eq!(judge.counts().lost, 0, "life {life}");
+        taken_back += judge.counts().taken_back;
+    }
+    assert!(taken_back > 500, "{taken_back}");
+}
