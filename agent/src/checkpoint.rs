@@ -1,6 +1,7 @@
 //! What the agent knows beside its logs, up to one message of the write-ahead log: a checkpoint
 //! plus the messages after it give everything back. Versioned, total on arbitrary bytes.
 
+use crate::capture::Captures;
 use crate::configuration::InForce;
 use crate::deadletter::put_back::Done;
 use crate::marks::{Marks, MarksError};
@@ -10,8 +11,8 @@ use std::collections::BTreeSet;
 use tributary_protocol::ids::BufferId;
 
 /// Version 1 ended behind the declared places: its rules were the ones that always hold, and no
-/// dead letter was put back.
-const VERSION: u16 = 2;
+/// dead letter was put back. Version 2 ended behind those: nothing was captured.
+const VERSION: u16 = 3;
 
 /// Why bytes are no checkpoint.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -28,7 +29,7 @@ pub enum CheckpointError {
 }
 
 /// The agent's state at one place of its write-ahead log.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Debug)]
 pub struct Checkpoint {
     /// The first message that is not in it. Every lane covers all before it.
     pub position: Origin,
@@ -40,9 +41,29 @@ pub struct Checkpoint {
     pub in_force: InForce,
     /// Which dead letters were put back.
     pub put_back: Done,
+    /// Before this record no checkpoint of any stage needs the log; `None`: nobody said so.
+    pub needed: Option<Origin>,
+    /// What is captured.
+    pub captures: Captures,
 }
 
 impl Checkpoint {
+    /// What is known where there is none; its position means nothing.
+    pub fn of_nothing() -> Self {
+        Self {
+            position: Origin {
+                buffer: BufferId([0; 16]),
+                number: 0,
+            },
+            marks: Marks::new(),
+            declared: BTreeSet::new(),
+            in_force: InForce::default(),
+            put_back: Done::default(),
+            needed: None,
+            captures: Captures::default(),
+        }
+    }
+
     /// The checkpoint as bytes.
     pub fn write(
         position: Origin,
@@ -50,16 +71,19 @@ impl Checkpoint {
         declared: &BTreeSet<u64>,
         in_force: InForce,
         put_back: &Done,
+        (needed, captures): (Option<Origin>, &Captures),
     ) -> Vec<u8> {
         let mut out = Vec::new();
         out.put_u16_le(VERSION);
-        out.put_slice(&position.buffer.0);
-        out.put_u64_le(position.number);
+        write_origin(position, &mut out);
         marks.write_checkpoint(&mut out);
         out.put_u32_le(declared.len() as u32);
         declared.iter().for_each(|place| out.put_u64_le(*place));
         in_force.write(&mut out);
         put_back.write(&mut out);
+        out.put_u8(u8::from(needed.is_some()));
+        needed.iter().for_each(|at| write_origin(*at, &mut out));
+        captures.write(&mut out);
         out
     }
 
@@ -85,12 +109,23 @@ impl Checkpoint {
                 (in_force, Done::read(input).ok_or(short)?)
             }
         };
+        let short = CheckpointError::Truncated;
+        let (needed, captures) = match version {
+            1 | 2 => Default::default(),
+            _ => {
+                let is_needed = input.try_get_u8().map_err(|_| short.clone())? != 0;
+                let needed = is_needed.then(|| Self::read_origin(input)).transpose()?;
+                (needed, Captures::read(input).ok_or(short)?)
+            }
+        };
         Ok(Self {
             position,
             marks,
             declared,
             in_force,
             put_back,
+            needed,
+            captures,
         })
     }
 
@@ -125,6 +160,11 @@ impl Checkpoint {
     }
 }
 
+fn write_origin(origin: Origin, out: &mut Vec<u8>) {
+    out.put_slice(&origin.buffer.0);
+    out.put_u64_le(origin.number);
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 mod tests {
@@ -140,7 +180,14 @@ mod tests {
         let declared = BTreeSet::from([5, 9]);
         (
             position,
-            Checkpoint::write(position, &Marks::new(), &declared, in_force, put_back),
+            Checkpoint::write(
+                position,
+                &Marks::new(),
+                &declared,
+                in_force,
+                put_back,
+                (Some(position), &Captures::default()),
+            ),
         )
     }
 
@@ -157,7 +204,7 @@ mod tests {
             let read = Checkpoint::read(&bytes).unwrap();
             assert_eq!((read.position, read.in_force), (position, in_force));
             assert_eq!(read.declared, BTreeSet::from([5, 9]));
-            assert_eq!(read.put_back, put_back);
+            assert_eq!((read.put_back, read.needed), (put_back, Some(position)));
             for length in 0..bytes.len() {
                 assert!(Checkpoint::read(&bytes[..length]).is_err(), "{length}");
             }
@@ -165,14 +212,20 @@ mod tests {
     }
 
     #[test]
-    fn a_checkpoint_of_version_1_is_still_read_and_of_version_3_refused() {
+    fn a_checkpoint_of_version_1_or_2_is_still_read_and_of_version_4_refused() {
         let (position, mut bytes) = written(InForce::Unsaid, &Done::default());
+        // What is needed, and no captures.
+        bytes.truncate(bytes.len() - (1 + 24) - (32 + 1 + 4 + 4 + 8 + 4));
+        bytes[0] = 2;
+        let read = Checkpoint::read(&bytes).unwrap();
+        assert_eq!((read.position, read.needed), (position, None));
         // One byte of what is in force, and four of no letters.
         bytes.truncate(bytes.len() - 5);
         bytes[0] = 1;
         let read = Checkpoint::read(&bytes).unwrap();
         assert_eq!((read.position, read.in_force), (position, InForce::Unsaid));
-        bytes[0] = 3;
-        assert_eq!(Checkpoint::read(&bytes), Err(CheckpointError::Version(3)));
+        bytes[0] = 4;
+        let error = Checkpoint::read(&bytes).unwrap_err();
+        assert_eq!(error, CheckpointError::Version(4));
     }
 }

@@ -17,7 +17,7 @@ use crate::seal::{Origin, Refused};
 use bytes::{Buf, BufMut};
 pub use dropped::Tally;
 use dropped::{Dropped, Load, both};
-use found::Found;
+pub(crate) use found::Found;
 use metrics::counter;
 use put_back::{LetterId, PutBack};
 use std::path::{Path, PathBuf};
@@ -273,6 +273,11 @@ impl DeadLetters {
         {
             warn!(%error, "what was given up of dead letters stays for now");
         }
+    }
+
+    /// The messages from this one on that are dead letters.
+    pub(crate) fn found_from(&self, first: Option<Origin>) -> Found {
+        Found::read(&self.reader, first)
     }
 
     /// Whether enough letters came to have their messages covered.

@@ -5,6 +5,7 @@
 //! that no `[[detect.window]]` is for go as they are. Of a vibration, windows take not the samples
 //! but their features, `<metric>.rms` and so on.
 
+use crate::capture::CaptureSettings;
 use crate::decode::{Filter, Reading};
 use crate::detect::{Settings, VibrationSpecs, WindowSpecs, patterns};
 use crate::limits::FORWARD_RULES_MAX;
@@ -20,11 +21,17 @@ pub enum Leaves {
     Raw,
     /// As aggregates alone.
     Aggregates,
+    /// As aggregates, and around an alert of their device as they are, too.
+    OnAnomaly,
 }
 
 impl Leaves {
     /// Every one, with its name in the configuration.
-    pub const NAMES: [(&str, Self); 2] = [("raw", Self::Raw), ("aggregates", Self::Aggregates)];
+    pub const NAMES: [(&str, Self); 3] = [
+        ("raw", Self::Raw),
+        ("aggregates", Self::Aggregates),
+        ("aggregates+raw-on-anomaly", Self::OnAnomaly),
+    ];
 }
 
 /// What holds for some readings.
@@ -37,10 +44,13 @@ pub struct ForwardRule {
 
 /// All of a configuration; the first one that is for a reading holds, and without one it goes.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct ForwardRules(Vec<ForwardRule>);
+pub struct ForwardRules {
+    rules: Vec<ForwardRule>,
+    capture: CaptureSettings,
+}
 
 impl ForwardRules {
-    /// Reads `[[forward]]`; what is wrong is reported there.
+    /// Reads `[[forward]]` and `[capture]`; what is wrong is reported there.
     pub fn read(root: &mut Section) -> Arc<Self> {
         let mut rules = Vec::new();
         for (place, mut section) in root.sections("forward").into_iter().enumerate() {
@@ -58,7 +68,33 @@ impl ForwardRules {
                 });
             }
         }
-        Arc::new(Self(rules))
+        let capture = CaptureSettings::read(&mut root.section("capture"));
+        Arc::new(Self { rules, capture })
+    }
+
+    /// The same rules with a ring of this size.
+    #[cfg(test)]
+    pub fn with_ring(&self, ring_bytes: u64) -> Arc<Self> {
+        let mut rules = self.clone();
+        rules.capture.ring_bytes = ring_bytes;
+        Arc::new(rules)
+    }
+
+    /// What is captured around an alert.
+    pub fn capture(&self) -> &CaptureSettings {
+        &self.capture
+    }
+
+    /// Whether readings of this device may be captured.
+    pub fn captures(&self, device: &str) -> bool {
+        let mut rules = self.rules.iter();
+        rules.any(|rule| rule.what == Leaves::OnAnomaly && is_any(&rule.devices, device))
+    }
+
+    /// Bytes of the log that are kept for captures.
+    pub fn ring_bytes(&self) -> u64 {
+        let any = self.rules.iter().any(|rule| rule.what == Leaves::OnAnomaly);
+        if any { self.capture.ring_bytes } else { 0 }
     }
 }
 
@@ -66,9 +102,12 @@ fn what(section: &mut Section) -> Option<Leaves> {
     let given = section.has("what");
     let what = section.read("what", |name: String| {
         let found = Leaves::NAMES.iter().find(|(known, _)| *known == name);
-        found
-            .map(|(_, what)| *what)
-            .ok_or_else(|| format!("is \"{name}\"; expected `raw` or `aggregates`"))
+        found.map(|(_, what)| *what).ok_or_else(|| {
+            format!(
+                "is \"{name}\"; expected `raw`, `aggregates` or \
+                 `aggregates+raw-on-anomaly`"
+            )
+        })
     });
     if !given {
         section.wrong("what", "is missing: as what do these readings leave?");
@@ -104,7 +143,23 @@ impl Forward {
 
     /// Whether every reading goes.
     pub fn is_all(&self) -> bool {
-        self.rules.0.is_empty()
+        self.rules.rules.is_empty()
+    }
+
+    /// The rules.
+    pub fn rules(&self) -> &Arc<ForwardRules> {
+        &self.rules
+    }
+
+    /// Stands for the rules and the windows that hold.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        let Self {
+            rules,
+            windows,
+            vibration,
+        } = self;
+        let all = format!("{rules:?} {windows:?} {vibration:?}");
+        *blake3::hash(all.as_bytes()).as_bytes()
     }
 
     /// Other settings of detection hold from a record of the log on.
@@ -134,18 +189,23 @@ impl Forward {
         }
     }
 
-    /// Whether a reading leaves as it is.
-    pub fn takes(&self, reading: &Reading<'_>) -> bool {
+    /// As what a reading leaves.
+    pub fn leaves(&self, reading: &Reading<'_>) -> Leaves {
         let Reading { device, metric, .. } = *reading;
-        let any = |filters: &[Filter], name| filters.iter().any(|filter| filter.is_for(name));
-        let is_for = |rule: &&ForwardRule| any(&rule.devices, device) && any(&rule.metrics, metric);
-        match self.rules.0.iter().find(is_for) {
-            Some(rule) if rule.what == Leaves::Aggregates => {
-                !is_number(&reading.value) || !self.has_window(device, metric)
-            }
-            _ => true,
+        let is_for =
+            |rule: &&ForwardRule| is_any(&rule.devices, device) && is_any(&rule.metrics, metric);
+        let what = self.rules.rules.iter().find(is_for).map(|rule| rule.what);
+        match what {
+            None | Some(Leaves::Raw) => Leaves::Raw,
+            Some(what) if is_number(&reading.value) && self.has_window(device, metric) => what,
+            Some(_) => Leaves::Raw,
         }
     }
+}
+
+/// Whether one of them is for a name.
+fn is_any(filters: &[Filter], name: &str) -> bool {
+    filters.iter().any(|filter| filter.is_for(name))
 }
 
 /// Whether windows take it.
@@ -182,13 +242,14 @@ mod tests {
     }
 
     fn takes(forward: &Forward, device: &str, metric: &str, value: Value<'_>) -> bool {
-        forward.takes(&Reading {
+        let leaves = forward.leaves(&Reading {
             device,
             metric,
             unit: "",
             meta: Meta::default(),
             value,
-        })
+        });
+        leaves == Leaves::Raw
     }
 
     #[test]
@@ -233,6 +294,35 @@ mod tests {
     }
 
     #[test]
+    fn captures_are_for_devices_that_a_rule_names() {
+        let text = "[[forward]]\ndevices = [\"line1/#\"]\nwhat = \"aggregates+raw-on-anomaly\"\n\
+                    [capture]\nring_bytes = \"32 MiB\"\npre_s = 5\npost_s = 0\n";
+        let forward = read(&format!("{text}{WINDOW}")).unwrap();
+        let rules = forward.rules();
+        assert!(rules.captures("line1/pump") && !rules.captures("line2/pump"));
+        assert!(!takes(&forward, "line1/pump", "t", Value::F64(1.0)));
+        assert!(takes(&forward, "line1/pump", "other", Value::F64(1.0)));
+        assert_eq!(rules.ring_bytes(), 32 << 20);
+        assert_eq!(
+            (rules.capture().pre_us, rules.capture().post_us),
+            (5_000_000, 0)
+        );
+        let other = read(&format!("{text}{}", WINDOW.replace("60000", "30000"))).unwrap();
+        assert_eq!(forward.fingerprint(), forward.clone().fingerprint());
+        assert_ne!(forward.fingerprint(), other.fingerprint());
+        let without = read("[[forward]]\nwhat = \"aggregates\"\n").unwrap();
+        assert_eq!(without.rules().ring_bytes(), 0);
+        for (text, says) in [
+            ("[capture]\nring_bytes = \"1 MiB\"\n", "16 MiB to 64 GiB"),
+            ("[capture]\npre_s = 3601\n", "0 to 3600"),
+            ("[capture]\npost = 3\n", "post"),
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(error.contains(says), "{error}");
+        }
+    }
+
+    #[test]
     fn everything_goes_without_rules_and_without_detection() {
         let all = read(WINDOW).unwrap();
         assert!(all.is_all() && takes(&all, "d", "t", Value::I64(1)));
@@ -248,7 +338,7 @@ mod tests {
             ("[[forward]]\n", "as what do these"),
             (
                 "[[forward]]\nwhat = \"all\"\n",
-                "expected `raw` or `aggregates`",
+                "expected `raw`, `aggregates` or `aggregates+raw-on-anomaly`",
             ),
             (
                 "[[forward]]\nwhat = \"raw\"\ndevices = []\n",

@@ -31,20 +31,24 @@ mod rejudge;
 pub use checkpoint::CheckpointError;
 pub use idle::IdleRows;
 pub use packed::Known;
+pub(crate) use kept::{read_text, write_text};
 pub use recent::KEPT as AROUND;
 pub use rejudge::{Detection, Rejudge};
 pub use series::Counts;
 
 use crate::alert::{Alert, AlertId, AlertState};
+use crate::capture::CaptureRecord;
 use crate::configuration::{Announcement, Configurations};
 use crate::decode::{DeadLetter, Decoded, Incoming, Rows};
 use crate::detect::Settings;
+use crate::forward::ForwardRules;
 use crate::marks::{Evidence, Judged, Marks};
 use crate::seal::Origin;
 use crate::wal::{Batch, Message, Queue, Record, RecordKind, Replayed};
 use metrics::counter;
 use series::Series;
 use std::fmt;
+use std::sync::Arc;
 use tell::Moment;
 use tracing::error;
 use tributary_protocol::ids::BufferId;
@@ -251,6 +255,21 @@ impl Judge {
         self.series.over.iter()
     }
 
+    /// Alerts have readings captured as these rules say.
+    pub fn capture_by(&mut self, rules: &Arc<ForwardRules>) {
+        self.series.wanted.set_rules(rules);
+    }
+
+    /// Records of the kind `capture` that the log needs next, side by side.
+    pub fn wanted(&self) -> Option<Vec<Vec<u8>>> {
+        self.series.wanted.next()
+    }
+
+    /// They were handed to the log.
+    pub fn asked(&mut self) {
+        self.series.wanted.asked();
+    }
+
     /// Every alert that stands: its topic and its JSON.
     pub fn standing(&self) -> impl Iterator<Item = (&str, &str)> {
         self.series.standing()
@@ -328,6 +347,11 @@ impl Judge {
                     self.series.acknowledge(id, moment, said);
                 }
             }
+            Record::Control(RecordKind::Capture, bytes) => {
+                if let Some(record) = CaptureRecord::read(bytes) {
+                    self.series.wanted.recorded(&record);
+                }
+            }
             // What is put back was seen when it came, or is from before; nothing is judged late.
             Record::TooLarge(_) | Record::Control(..) => {}
         }
@@ -340,6 +364,7 @@ impl Judge {
             received,
             now,
             reading: (0, 0),
+            skew: 0,
         }
     }
 

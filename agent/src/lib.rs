@@ -25,6 +25,8 @@ pub mod judge;
 
 pub mod idle;
 
+pub mod capture;
+
 pub mod forward;
 
 pub mod seal;

@@ -16,6 +16,7 @@ use tributary_protocol::limits::{
 use tributary_protocol::reading::{Flags, Meta, ReadingError, Readings, Row, Value};
 use tributary_protocol::series::{NameError, SeriesDef};
 
+mod capture;
 mod dictionary;
 mod judge_store;
 mod refused;
@@ -151,6 +152,8 @@ pub struct Lanes {
     dictionary: Dictionary,
     telemetry: Filling,
     events: Filling,
+    /// Readings of a capture, in batches of their own before the others.
+    aside: Vec<Readings>,
     /// What was refused and acknowledged since the last message whose readings wait: it is declared
     /// with the next batch of telemetry.
     refused: Option<Refused>,
@@ -170,6 +173,7 @@ impl Lanes {
             dictionary: Dictionary::default(),
             telemetry: Filling::default(),
             events: Filling::default(),
+            aside: Vec::new(),
             refused: None,
             covers: Vec::new(),
             since: None,
@@ -324,7 +328,8 @@ impl Lanes {
     /// Whether a lane is due.
     pub fn is_due(&self, now: i64) -> bool {
         let is_full = |filling: &Filling| filling.readings.len() >= BATCH_READINGS_TARGET;
-        is_full(&self.telemetry)
+        !self.aside.is_empty()
+            || is_full(&self.telemetry)
             || is_full(&self.events)
             || self.poll_timeout().is_some_and(|at| at <= now)
     }
@@ -350,8 +355,15 @@ impl Lanes {
             _ => None,
         };
         let first = self.filling(lane).next;
-        let number = first + u64::from(refused.is_some());
-        let readings = self.seal_readings(lane, (number, sealed_at))?;
+        let mut number = first + u64::from(refused.is_some());
+        let aside = match lane {
+            Lane::Telemetry => self.seal_aside(number, sealed_at),
+            _ => Vec::new(),
+        };
+        number += aside.len() as u64;
+        let readings = self
+            .seal_readings(lane, (number, sealed_at))
+            .inspect_err(|_| capture::count_missed("much", aside.len()))?;
         let mut sealed = Vec::new();
         if let Some(refused) = refused {
             let gap = refused.gap(first);
@@ -359,6 +371,7 @@ impl Lanes {
             sealed.push(self.sealer.gap(&spec, &gap)?);
             self.refused = None;
         }
+        sealed.extend(aside);
         sealed.extend(readings);
         let filling = self.filling(lane);
         filling.next += sealed.len() as u64;
@@ -413,6 +426,9 @@ impl Lanes {
         let filling = self.filling(lane);
         let messages = std::mem::take(&mut filling.messages);
         filling.clear();
+        if lane == Lane::Telemetry {
+            self.aside.clear();
+        }
         messages
     }
 
@@ -430,6 +446,7 @@ impl Lanes {
     /// Everything that waited is durable, or given up.
     pub fn clear(&mut self) {
         self.telemetry.clear();
+        self.aside.clear();
         self.events.clear();
         self.covers.clear();
         self.since = None;

@@ -11,7 +11,7 @@ use tributary_journal::{Entry, LifeId, LogError, LogReader};
 /// Messages by their origin, those side by side together: where only dead letters came, they are
 /// one run, and where readings came between them, those were sealed before long.
 #[derive(Debug, Default)]
-pub(super) struct Found {
+pub(crate) struct Found {
     /// By the first of a run: the number behind its last.
     runs: BTreeMap<Origin, u64>,
 }
@@ -52,7 +52,7 @@ impl Found {
         found
     }
 
-    pub(super) fn holds(&self, origin: Origin) -> bool {
+    pub(crate) fn holds(&self, origin: Origin) -> bool {
         let run = self.runs.range(..=origin).next_back();
         run.is_some_and(|(first, end)| first.buffer == origin.buffer && origin.number < *end)
     }

@@ -10,6 +10,7 @@ use super::storm::Storm;
 use super::units::Units;
 use super::watched::Watched;
 use super::{Judge, kept};
+use crate::capture::Wanted;
 use crate::configuration::{Configurations, InForce};
 use crate::decode::Rows;
 use crate::detect::{
@@ -61,6 +62,7 @@ impl Judge {
         self.configurations.in_force().write(out);
         self.marks.write_checkpoint(out);
         self.series.write_checkpoint(out);
+        self.series.wanted.write(out);
         Some(position)
     }
 
@@ -88,7 +90,8 @@ impl Judge {
         let settings = Settings::parse(text).map_err(|_| field("settings"))?;
         let in_force = InForce::read(input).ok_or(field("decoding rules"))?;
         let marks = Marks::read_checkpoint(input)?;
-        let series = Series::read_checkpoint(storage, settings, input)?;
+        let mut series = Series::read_checkpoint(storage, settings, input)?;
+        series.wanted = Wanted::read(input).ok_or(field("captures"))?;
         Ok(Self {
             marks,
             rows: Rows::new(),

@@ -14,6 +14,7 @@ use super::watched::{At, Watch, Watched};
 use super::{Said, Spoken};
 use crate::aggregate::Told;
 use crate::alert::{AlertState, Revision};
+use crate::capture::Wanted;
 use crate::decode::Reading;
 use crate::detect::{
     Aggregate, EventTime, Gateway, GroupEngine, GroupEvent, Place, RuleEngine, RuleEvent, Sample,
@@ -77,6 +78,8 @@ pub(super) struct Series {
     pub(super) over: Over,
     pub(super) incidents: Incidents,
     pub(super) later: Later,
+    /// Alerts around which readings are to be captured.
+    pub(super) wanted: Wanted,
     /// The greatest received time of a clock that was trusted.
     pub(super) greatest_time: i64,
     pub(super) counts: Counts,
@@ -135,6 +138,7 @@ impl Series {
             over: Over::default(),
             incidents: Incidents::default(),
             later: Later::default(),
+            wanted: Wanted::default(),
             greatest_time: 0,
             counts: Counts::default(),
             told: 0,
@@ -340,6 +344,7 @@ impl Series {
         let earlier = same.map_or(0, |watch| watch.of_newest.saturating_add(1));
         let of_reading = Moment {
             reading: (seen.meta.device_seq.unwrap_or(0), earlier),
+            skew: seen.meta.event_time.saturating_sub(sample.event_time),
             ..moment
         };
         let mut events = std::mem::take(&mut self.events);
@@ -355,7 +360,7 @@ impl Series {
         }
         let mut states = std::mem::take(&mut self.states);
         self.groups.step(&place, sample, &mut states);
-        self.tell_states(&mut states, moment, said);
+        self.tell_states(&mut states, of_reading, said);
         self.states = states;
         self.tell_aggregates(moment, said);
     }

@@ -33,6 +33,8 @@ pub(super) struct Moment {
     /// The number that the device gave the reading at hand, and how many of its series had its
     /// time before: what tells apart what rules say of one time.
     pub reading: (i64, u32),
+    /// How far its device's time is ahead of the one that it is judged by.
+    pub skew: i64,
 }
 
 impl Series {
@@ -87,6 +89,9 @@ impl Series {
                 is_present: true,
                 json: owed.standing.json.to_string(),
             };
+            let (event, received) = (owed.meta.event_time, moment.received);
+            self.wanted
+                .raised(owed.standing.id, &device, event, received);
             self.stand(&device, &metric, owed.standing);
             said.push(Said {
                 origin: moment.origin,
@@ -162,6 +167,9 @@ impl Series {
 
     fn tell_raised(&mut self, alert: Alert, meta: Meta, moment: Moment, said: &mut Vec<Said>) {
         let alert = self.of_incident(alert);
+        let event = meta.event_time.saturating_add(moment.skew);
+        self.wanted
+            .raised(alert.id, &alert.device, event, moment.received);
         let spoken = Spoken::new(&alert, meta, true);
         let standing = standing_of(&alert, spoken.json.as_str().into());
         self.stand(&alert.device, &alert.metric, standing);

@@ -14,6 +14,7 @@ use tributary_journal::{Disk, SimDisk};
 mod clock;
 mod idle;
 mod topics;
+mod wanted;
 
 const STORAGE: &[u8] = b"storage";
 const NOW: i64 = 1_700_000_000_000_000;

@@ -113,6 +113,44 @@ pub const GROUP_MACHINES_MAX: usize = 10_000;
 
 /// Sections of `[[forward]]` in one configuration: each reading is held against them.
 pub const FORWARD_RULES_MAX: usize = 32;
+/// Least, default and most bytes of the write-ahead log that are kept for captures, beside its
+/// quota.
+pub const CAPTURE_RING_BYTES: (u64, u64, u64) = (16 << 20, 256 << 20, 64 << 30);
+/// Least, default and most seconds before an alert, and behind one, that a capture holds.
+pub const CAPTURE_S: (u64, u64, u64) = (0, 60, 3_600);
+/// Seconds before an alert that one record of the log asks for, unless there would be too many.
+pub const CAPTURE_PIECE_S: u64 = 10;
+/// Records of the log that one alert asks with.
+pub const CAPTURE_PIECES_MAX: u64 = 16;
+/// How many times as long as one capture those of alerts that follow each other may be together.
+pub const CAPTURE_LENGTHS_MAX: i64 = 10;
+/// Captures that are open, or whose readings the log still holds.
+pub const CAPTURES_MAX: usize = 1_024;
+/// Alerts whose captures are not in the log yet.
+pub const CAPTURES_WANTED_MAX: usize = 1_024;
+/// How late a reading of a capture may come, counted from where the capture ends.
+pub const CAPTURE_LATE_US: i64 = 3_600_000_000;
+/// How far received times of the log are out of order, where readings of a capture are looked for.
+pub const CAPTURE_DISORDER_US: i64 = 10_000_000;
+/// Readings that one record of a capture may bring out of the log.
+pub const CAPTURE_READINGS_MAX: usize = 256 * 1_024;
+/// Bytes of messages that are at hand while those readings are taken in.
+pub const CAPTURE_MESSAGES_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Bytes of the log that are looked through at once for messages that are not in the index yet.
+pub const CAPTURE_SCAN_BYTES_MAX: u64 = 256 << 20;
+/// Messages in the index: 8 bytes each.
+pub const CAPTURE_INDEX_MAX: usize = 4 << 20;
+/// Ranges of messages that no capture may take, and of those that may be repeats: beyond, captures
+/// look back no further than there.
+pub const CAPTURE_RANGES_MAX: usize = 4_096;
+/// Bytes of the log that one read of a message gives.
+pub const CAPTURE_READ_BYTES: usize = 16 * 1024;
+
+const _: () = assert!(CAPTURE_S.1 <= CAPTURE_PIECES_MAX * CAPTURE_PIECE_S);
+const _: () = assert!(CAPTURE_READ_BYTES < CAPTURE_MESSAGES_BYTES_MAX);
+const _: () = assert!(CAPTURE_RING_BYTES.0 >= 4 * super::WAL_SEGMENT_BYTES);
+// A span, an end and a device's name each: a small part of what a checkpoint may have.
+const _: () = assert!(CAPTURES_MAX * 512 <= super::CHECKPOINT_ROOM_BYTES as usize);
 
 // --- judge: detection ---
 

@@ -40,9 +40,12 @@ pub(super) struct Waiting {
 impl Waiting {
     /// The stage as it was; `None` where nothing is judged.
     pub fn new(judge: Option<Judge>, stores: &Stores, config: &SealConfig) -> Option<Self> {
-        let judge = judge?;
+        let mut judge = judge?;
+        judge.capture_by(config.forward.rules());
+        // What no checkpoint needs is kept for captures, and was judged.
+        let from = judge.position().or_else(|| stores.needed());
         Some(Self {
-            replay: replay(&stores.wal, judge.position()),
+            replay: replay(&stores.wal, from),
             judge,
             present: config.present,
             covered: stores.covered.all(),
@@ -200,6 +203,7 @@ impl Judging {
         for batch in std::mem::take(&mut self.early) {
             self.batch(&batch, &mut at, &mut ticking)?;
         }
+        self.ask();
         let mut tapped = Vec::new();
         let mut measured = Instant::now();
         loop {
@@ -210,6 +214,7 @@ impl Judging {
             for batch in tapped.drain(..) {
                 self.batch(&batch, &mut at, &mut ticking)?;
             }
+            self.ask();
             self.tick(&mut ticking);
             let is_wanted = match self.waiting.asks.take() {
                 Ask::No => false,
@@ -277,6 +282,21 @@ impl Judging {
         if let Some(room) = self.queue.try_room(tick.len_bytes()) {
             self.queue.push(tick, room);
             ticking.under_way = true;
+        }
+    }
+
+    /// Has the log ask for captures. Where it has no room just now, they are asked for later.
+    fn ask(&mut self) {
+        while let Some(records) = self.waiting.judge.wanted() {
+            let mut batch = Batch::new();
+            for bytes in &records {
+                batch.control(RecordKind::Capture, bytes);
+            }
+            let Some(room) = self.queue.try_room(batch.len_bytes()) else {
+                return;
+            };
+            self.queue.push(batch, room);
+            self.waiting.judge.asked();
         }
     }
 

@@ -44,12 +44,16 @@ impl Storage {
         let seen = greatest_life_seen(&disk, dir, &checkpoints)?;
         let present = life::begin(&disk, dir, seen)?;
         let reserve = settings.spool.reserve_bytes;
+        let ring_bytes = match settings.detect.enabled {
+            true => settings.forward.ring_bytes(),
+            false => 0,
+        };
         let wal = Log::open(
             Arc::clone(&disk),
             &dir.join("wal"),
             LogConfig {
                 segment_bytes: WAL_SEGMENT_BYTES,
-                quota_bytes: settings.wal_quota_bytes,
+                quota_bytes: settings.wal_quota_bytes.saturating_add(ring_bytes),
                 reserve_bytes: reserve,
                 kind: LogKind::Wal,
             },

@@ -25,7 +25,7 @@ use tributary_protocol::limits::{
 use tributary_protocol::reading::{Readings, Value};
 
 /// Batches of one message beside the last, and that one, stand in one frame of the spool.
-const GROUP_BYTES_MAX: usize = FRAME_BYTES_MAX - BATCH_BYTES_MAX - 1_024;
+pub(super) const GROUP_BYTES_MAX: usize = FRAME_BYTES_MAX - BATCH_BYTES_MAX - 1_024;
 
 /// What comes from the judging stage, in the order of the log.
 #[derive(Debug)]

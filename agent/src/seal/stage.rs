@@ -4,6 +4,7 @@
 //! Everything it knows is a function of the write-ahead log: a checkpoint and the messages after
 //! it. Blocking; it runs on a thread of its own.
 
+mod captured;
 mod configured;
 mod message;
 
@@ -15,14 +16,15 @@ mod put_back;
 use super::judge_store::{Ask, JudgeStore};
 use super::spoken::SpokenLanes;
 use super::{GivenUp, Lanes, Origin, Waits, text_bytes};
+use crate::capture::Captures;
 use crate::catalogue::Catalogue;
 use crate::checkpoint::Checkpoint;
-use crate::configuration::{Configurations, InForce, Texts};
-use crate::deadletter::put_back::{Done, PutBack};
-use crate::deadletter::{DeadLetters, Letter, TOO_LARGE, WORD_TOO_LARGE};
+use crate::configuration::{Configurations, Texts};
+use crate::deadletter::put_back::PutBack;
+use crate::deadletter::{DeadLetters, Found, Letter, TOO_LARGE, WORD_TOO_LARGE};
 use crate::decode::{Decoded, Rows, Rules};
 use crate::forward::Forward;
-use crate::limits::{CHECKPOINT_ROOM_BYTES, CHECKPOINT_WAL_BYTES, STORAGE_RETRY};
+use crate::limits::{CHECKPOINT_ROOM_BYTES, STORAGE_RETRY};
 use crate::marks::Marks;
 use crate::spool::{Covered, SpoolWriter};
 use crate::wal::{Message, PubRel, Record, RecordKind, Replayed};
@@ -90,6 +92,11 @@ pub struct SealStage {
     configurations: Configurations,
     put_back: PutBack,
     pub(super) forward: Forward,
+    captures: Captures,
+    /// Dead letters of messages that a replay brings.
+    found: Found,
+    /// Before this record no checkpoint needs the log: what is there is kept for captures.
+    needed: Option<Origin>,
     /// Dead letters since the start.
     buried: u64,
     sealed: mpsc::Sender<Sealed>,
@@ -160,25 +167,24 @@ impl SealStage {
             read.inspect_err(|error| warn!(%error, "an older checkpoint is used"))
                 .ok()
         });
-        let (position, marks, declared, in_force, put_back) = match good {
-            Some(Checkpoint {
-                position,
-                marks,
-                declared,
-                in_force,
-                put_back,
-            }) => (Some(position), marks, declared, in_force, put_back),
-            None => {
-                let (in_force, put_back) = (InForce::default(), Done::default());
-                (None, Marks::new(), BTreeSet::new(), in_force, put_back)
-            }
-        };
+        let position = good.as_ref().map(|good| good.position);
+        let Checkpoint {
+            marks,
+            declared,
+            in_force,
+            put_back,
+            needed,
+            mut captures,
+            ..
+        } = good.unwrap_or_else(Checkpoint::of_nothing);
         if let Some(position) = position {
             covered.advance_all(position);
         }
         if let Some(to) = dead.covered() {
             covered.advance_all(to);
         }
+        let (found, covered_to) = (dead.found_from(position), covered.of(Lane::Telemetry));
+        let checkpoint_due = captured::begin(&mut captures, config, covered_to.max(position));
         let put_back = PutBack::new(put_back);
         dead.expect(covered.least(), Arc::clone(&config.rules), put_back.clone());
         Self {
@@ -196,6 +202,9 @@ impl SealStage {
             configurations: Configurations::new(texts, Arc::clone(&config.rules), in_force),
             put_back,
             forward: config.forward.clone(),
+            captures,
+            found,
+            needed,
             buried: 0,
             sealed,
             position,
@@ -204,7 +213,7 @@ impl SealStage {
             declared,
             wal_quota_bytes: config.wal_quota_bytes,
             since_checkpoint: 0,
-            checkpoint_due: CHECKPOINT_WAL_BYTES.min(config.checkpoint_bytes_max),
+            checkpoint_due,
             checkpoint_bytes_max: config.checkpoint_bytes_max,
             give_up: Arc::clone(&config.give_up),
             waits: watch::Sender::default(),
@@ -310,7 +319,12 @@ impl SealStage {
                 // What waits is looked at by what held before, also when it is sealed alone.
                 self.seal(now)?;
                 self.forward.record(bytes);
+                let under = self.forward.fingerprint();
+                self.captures.hold_under(under, Some(origin));
                 self.pass(origin, covered, now)?;
+            }
+            Ok(Record::Control(RecordKind::Capture, bytes)) => {
+                self.capture(origin, bytes, covered, now)?;
             }
             Ok(Record::Control(RecordKind::PutBack, bytes)) => {
                 self.put_back_record(origin, bytes, covered, now)?;
@@ -357,6 +371,9 @@ impl SealStage {
             warn!(%error, "what is too old stays for now");
         }
         self.tick_judged(now, false)?;
+        if self.wal.is_short() {
+            self.release_ring();
+        }
         if self.lanes.is_due(now.monotonic) || self.dead.owes() {
             self.seal(now)?;
         }
@@ -412,6 +429,7 @@ impl SealStage {
         self.until_stored(|stage| stage.dead.flush())?;
         self.covered.advance_all(covered_to);
         self.lanes.clear();
+        self.captures.sealed();
         // While a replay finds events covered further on, a letter that was put back may be there.
         if self.covered.of(Lane::Events) == self.covered.least() {
             self.dead.make_room(covered_to);
@@ -427,7 +445,9 @@ impl SealStage {
         under: Origin,
         now: Now,
     ) -> Result<(), StageError> {
-        let given_up = self.lanes.give_up(lane);
+        let mut given_up = self.lanes.give_up(lane);
+        // A record of a capture stands there once for each message that it brought.
+        given_up.dedup_by_key(|message| message.origin);
         let covers = self.lanes.set_covers(Vec::new());
         let last = self.lanes.set_refused(None);
         for given_up in given_up {
@@ -490,14 +510,14 @@ impl SealStage {
             return self.declare_lost(buffer, number, number + 1, now);
         };
         let Some(message) = put_back::message_in(entry.kind, &entry.bytes) else {
-            return Ok(());
+            return self.capture_alone(given_up.origin, &entry, now);
         };
         // Rules change only where nothing waits: these are the ones that it came under.
         if self.decode(&message).is_err() {
             return Ok(());
         }
         if entry.kind != RecordKind::PutBack.code() {
-            self.keep_forwarded(lane);
+            self.keep_forwarded(lane, (given_up.origin, message.received_time), false);
         }
         let readings = self.rows.iter();
         let taking = message::taking(&message, given_up.more_flags, now);
@@ -514,6 +534,7 @@ impl SealStage {
                 self.lanes.set_refused(failed.refused);
             }
             let readings = Some(self.rows.len() as u64);
+            self.captures.set_apart(given_up.origin);
             self.bury(given_up.origin, &message, ("seal", &reason), readings)?;
         }
         Ok(())
@@ -554,6 +575,9 @@ impl SealStage {
             warn!(%error, "{}", waits.words());
             self.waits.send_replace(waits);
             gauge!("tributary_agent_spool_blocked").set(1.0);
+            if waits == Waits::Space {
+                self.release_ring();
+            }
             if self.give_up.load(Ordering::Relaxed) {
                 return Err(StageError::Storage(error));
             }

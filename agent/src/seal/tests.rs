@@ -25,6 +25,7 @@ use tributary_protocol::session::{LaneCursor, Trim};
 use tributary_uplink::{Sealed, Spool};
 
 mod bad_input;
+mod captured;
 mod configured;
 mod forwarded;
 mod given_up;
@@ -101,6 +102,18 @@ impl Life {
         letters: LogConfig,
         judged: Option<JudgeStore>,
     ) -> (Self, LogReader) {
+        let sizes = (wal_segment_bytes, checkpoint_bytes_max, 64 << 20);
+        Self::open_forwarding(disk, rules, sizes, (letters, judged), Forward::default())
+    }
+
+    /// The same with a quota of the log, where this is what is forwarded.
+    fn open_forwarding(
+        disk: &Arc<dyn Disk>,
+        rules: &Arc<Rules>,
+        (wal_segment_bytes, checkpoint_bytes_max, wal_quota_bytes): (u64, u64, u64),
+        (letters, judged): (LogConfig, Option<JudgeStore>),
+        forward: Forward,
+    ) -> (Self, LogReader) {
         let dir = Path::new(DATA);
         disk.create_dir_all(dir).unwrap();
         let checkpoints = Checkpoints::open(Arc::clone(disk), &dir.join("ckpt"), "agent").unwrap();
@@ -109,7 +122,10 @@ impl Life {
         let wal = Log::open(
             Arc::clone(disk),
             &dir.join("wal"),
-            log_config(LogKind::Wal, wal_segment_bytes),
+            LogConfig {
+                quota_bytes: wal_quota_bytes + forward.rules().ring_bytes(),
+                ..log_config(LogKind::Wal, wal_segment_bytes)
+            },
             Open::NewLife(LifeId(present.0)),
         )
         .unwrap();
@@ -135,10 +151,10 @@ impl Life {
             present,
             delay_us: 1_000,
             checkpoint_bytes_max,
-            wal_quota_bytes: 64 << 20,
+            wal_quota_bytes,
             give_up: Arc::new(AtomicBool::new(true)),
             rules: Arc::clone(rules),
-            forward: Forward::default(),
+            forward,
         };
         let stage = SealStage::new(&config, stores, sender);
         let life = Self {

@@ -60,7 +60,7 @@ kinds! {
     Tick = 6, "tick";
     /// A message that is refused though acknowledged, unless it is a second copy.
     Refused = 7, "refused";
-    /// A waveform was asked for.
+    /// Readings of a device around an alert leave as they are.
     Capture = 8, "capture";
     /// A session begins, is kept for longer or shorter, or is over.
     Session = 9, "session";

@@ -46,6 +46,8 @@ impl SealStage {
         // What waits came under the rules before: it may have to be decoded once more.
         self.seal(now)?;
         self.configurations.begin(origin, named);
+        // A capture decodes by the rules of now.
+        self.captures.raise_floor(origin);
         if self.configurations.held() > CONFIGURATIONS_MAX {
             // The second one lets go of what stands before the first.
             self.checkpoint(now)?;
@@ -61,7 +63,9 @@ impl SealStage {
             .position
             .is_some_and(|position| position.buffer == buffer);
         if !goes_on && number != Some(0) {
-            self.configurations.lose(Origin { buffer, number: 0 });
+            let at = Origin { buffer, number: 0 };
+            self.configurations.lose(at);
+            self.captures.raise_floor(at);
         }
     }
 }

@@ -26,9 +26,11 @@ impl SealStage {
         self.held_bytes() > self.wal_quota_bytes / 4 * 3 || self.wal.is_short()
     }
 
+    /// Bytes of the log, but for what is only kept for captures.
     fn held_bytes(&self) -> u64 {
-        let segments = self.wal.segments();
-        segments.iter().map(|segment| segment.bytes).sum()
+        let segments = self.wal.segments().into_iter();
+        let held = segments.filter(|segment| !self.is_ring(segment));
+        held.map(|segment| segment.bytes).sum()
     }
 
     /// Keeps what is known at the present message, and lets go of the log before the older of
@@ -43,7 +45,18 @@ impl SealStage {
         let held = self.dead.reader().lives();
         self.put_back.with(|done| done.keep_only(&held));
         let done = self.put_back.done();
-        let body = Checkpoint::write(position, &self.marks, &self.declared, in_force, &done);
+        let unneeded = self.older.and_then(|older| self.unneeded(older));
+        let needed = unneeded.max(self.needed);
+        let (first, captures) = self.captures_kept();
+        let known = (needed, &captures);
+        let body = Checkpoint::write(
+            position,
+            &self.marks,
+            &self.declared,
+            in_force,
+            &done,
+            known,
+        );
         // Room for what it grows to, taken while there is some: on a full disk it is what lets the
         // log be trimmed.
         let grown = body.len() + self.marks.growth_bytes();
@@ -55,6 +68,7 @@ impl SealStage {
         }
         // Nothing waits in a lane, so all before the position is covered.
         self.covered.advance_all(position);
+        self.captures.go_on(captures, first.unwrap_or(position));
         self.since_checkpoint = 0;
         self.checkpoint_due = (body.len() as u64 * CHECKPOINT_SHARE)
             .max(CHECKPOINT_WAL_BYTES)
@@ -62,10 +76,11 @@ impl SealStage {
         self.catalogue.commit();
         let older = self.older.replace(position);
         self.ask_judge(Ask::Useful);
-        let Some(unneeded) = older.and_then(|older| self.unneeded(older)) else {
+        let Some(unneeded) = unneeded else {
             return Ok(());
         };
-        match self.trim_wal(unneeded) {
+        self.needed = needed;
+        match self.trim_ring() {
             Ok(()) => {
                 // Beyond that, the judging stage comes sooner or later.
                 self.trimmed_to = older;
@@ -76,7 +91,7 @@ impl SealStage {
         Ok(())
     }
 
-    fn trim_wal(&self, below: Origin) -> Result<(), LogError> {
+    pub(super) fn trim_wal(&self, below: Origin) -> Result<(), LogError> {
         for span in self.wal.lives() {
             if span.life.0 < below.buffer.0 {
                 self.wal.trim(span.life, span.end)?;

@@ -39,6 +39,7 @@ impl SealStage {
             How::PutBack => Judged::New,
             How::Published | How::Refused => self.judge(message, decoded.as_ref().ok()),
         };
+        let kept = self.kept((lane, how), (origin, message.received_time), &judged);
         if covered {
             return Ok(());
         }
@@ -59,11 +60,7 @@ impl SealStage {
             self.buried += 1;
             return self.pass(origin, false, now);
         }
-        // A dead letter was not judged when it came: no window has it.
-        if how != How::PutBack {
-            let held_back = self.keep_forwarded(lane);
-            counter!("tributary_agent_not_forwarded_readings_total").increment(held_back as u64);
-        }
+        kept.count();
         if how == How::Refused {
             return self.refuse(origin, message.received_time, now);
         }
@@ -84,6 +81,7 @@ impl SealStage {
         if let Err(reason) = self.lanes.take(lane, origin, readings, taking) {
             let readings = Some(self.rows.len() as u64);
             self.pass(origin, false, now)?;
+            self.captures.set_apart(origin);
             let why = (reason.word(), &*reason.to_string());
             return self.bury(origin, message, why, readings);
         }
@@ -101,15 +99,6 @@ impl SealStage {
         let refused = Refused::one(readings, received_time);
         self.lanes.refuse(origin, refused, now.monotonic);
         Ok(())
-    }
-
-    /// Lets go of the readings at hand that leave as aggregates alone; how many that are.
-    pub(super) fn keep_forwarded(&mut self, lane: Lane) -> usize {
-        let Self { rows, forward, .. } = self;
-        match lane == Lane::Telemetry && !forward.is_all() {
-            true => rows.retain(|reading| forward.takes(reading)),
-            false => 0,
-        }
     }
 
     fn judge(&mut self, message: &Message<'_>, decoded: Option<&Decoded>) -> Judged {

@@ -1,0 +1,88 @@
+//! Captures that alerts ask for.
+
+use super::*;
+use crate::capture::CaptureRecord;
+use crate::limits::ALERTS_BURST_MAX;
+use tributary_settings::Document;
+
+fn forwarding() -> Arc<ForwardRules> {
+    let text = "[[forward]]\ndevices = [\"site/#\"]\nwhat = \"aggregates+raw-on-anomaly\"\n\
+                [capture]\npre_s = 15\npost_s = 5\n";
+    let mut document = Document::parse(text, "", []);
+    let rules = ForwardRules::read(&mut document.root());
+    assert!(document.finish().is_empty());
+    rules
+}
+
+/// A judge that has captures asked for.
+fn capturing() -> Told {
+    let mut told = Told::new(&ruled(1_000));
+    told.judge.capture_by(&forwarding());
+    told
+}
+
+#[test]
+fn an_alert_is_asked_for_until_the_log_has_its_records() {
+    let mut told = capturing();
+    told.message(1, "other/tank/t", &value(1, 150.0));
+    told.message(2, "site/tank/t", &value(2, 50.0));
+    assert_eq!(told.judge.wanted(), None);
+    told.message(3, "site/tank/t", &value(3, 150.0));
+    let records = told.judge.wanted().unwrap();
+    let read = |bytes: &Vec<u8>| {
+        let record = CaptureRecord::read(bytes).unwrap();
+        let raised = told.raised();
+        assert_eq!(raised.last().unwrap()["id"], record.alert.to_string());
+        assert_eq!(
+            (record.device, record.received),
+            ("site/tank", NOW + 3 * SECOND)
+        );
+        (record.from - record.event, record.to - record.event)
+    };
+    let asked: Vec<_> = records.iter().map(read).collect();
+    let expected = [(-15 * SECOND, -5 * SECOND), (-5 * SECOND, 5 * SECOND + 1)];
+    assert_eq!(asked, expected);
+    told.judge.asked();
+    assert_eq!(told.judge.wanted(), None);
+    // A life that ends before they are durable: the next one asks for them again.
+    told.again();
+    told.judge.capture_by(&forwarding());
+    assert_eq!(told.judge.wanted().as_ref(), Some(&records));
+    told.record(RecordKind::Capture, &records[0]);
+    assert_eq!(told.judge.wanted().as_ref(), Some(&records));
+    told.record(RecordKind::Capture, &records[1]);
+    assert_eq!(told.judge.wanted(), None);
+    told.again();
+    told.judge.capture_by(&forwarding());
+    assert_eq!(told.judge.wanted(), None);
+}
+
+#[test]
+fn alerts_that_are_counted_capture_nothing_until_they_are_told() {
+    let mut told = capturing();
+    let devices = ALERTS_BURST_MAX as i64 + 20;
+    for device in 0..devices {
+        told.message(1, &format!("site/{device}/t"), &value(1, 150.0));
+    }
+    let asks = |told: &mut Told| {
+        let mut count = 0;
+        while told.judge.wanted().is_some() {
+            told.judge.asked();
+            count += 1;
+        }
+        count
+    };
+    let at_once = asks(&mut told);
+    let raised = |told: &Told| {
+        let raised = told.raised().into_iter();
+        raised.filter(|alert| alert["device"] != "$agent").count()
+    };
+    assert_eq!(at_once, raised(&told));
+    assert!(at_once < devices as usize);
+    for second in 2..20 {
+        told.tick(second);
+    }
+    let later = asks(&mut told);
+    assert_eq!(at_once + later, raised(&told));
+    assert!(later >= devices as usize - at_once, "{later}");
+}
