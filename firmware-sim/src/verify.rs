@@ -158,6 +158,24 @@ pub fn compare(lake: &Path, truth: &Path) -> Result<Report, VerifyError> {
     Ok(oracle.conclude())
 }
 
+/// The numbers of the readings of a device and metric that the lake holds, each as often as it
+/// does, in order.
+///
+/// # Errors
+/// What can't be read, in words.
+pub fn numbers(lake: &Path, device: &str, metric: &str) -> Result<Vec<i64>, String> {
+    let found = lake::files(lake).map_err(|error| error.to_string())?;
+    let mut numbers = Vec::new();
+    for file in found.files {
+        lake::read_rows(&file, &mut |row| {
+            let ours = row.device == device && row.metric == metric;
+            numbers.extend(row.seq.filter(|_| ours));
+        })?;
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
 const ACKNOWLEDGED: u8 = 1;
 /// A row with its sequence was seen: it is not lost.
 const PRESENT: u8 = 2;

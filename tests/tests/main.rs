@@ -10,6 +10,7 @@
 )]
 
 mod broker;
+mod captures;
 mod config;
 mod crash;
 mod crowd;
