@@ -300,12 +300,8 @@ pub(crate) fn push_levels(topic: &mut String, name: &str) {
     }
 }
 
-/// What a series' detector says of a reading, in a sentence.
-pub fn sentence(name: &str, (value, unit): (f64, &str), part: Option<Part>) -> String {
-    let value = match unit.is_empty() {
-        true => format!("{value}"),
-        false => format!("{value} {unit}"),
-    };
+/// What a series' detector says of a value, in a sentence.
+pub fn sentence(name: &str, value: &str, part: Option<Part>) -> String {
     match part {
         Some(Part::Value) | None => {
             format!("{name} is {value}: far from every value that it had lately")

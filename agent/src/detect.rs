@@ -20,6 +20,7 @@ mod slots;
 mod state_error;
 
 mod event_time;
+mod fast;
 mod window;
 
 mod group;
@@ -29,13 +30,14 @@ mod watched;
 
 pub use calm::Calm;
 pub use event_time::{EventTime, Gateway, Progress, TimeCounts, TimeSettings, TimeVerdict, Timed};
+pub use fast::{ClosedSecond, Fast, FastReading, Pace, Second};
 pub use group::{GroupEngine, GroupEvent, GroupSpecs};
 pub use plain::Plain;
 pub use preset::Preset;
 pub use rule::{RuleChange, RuleCounts, RuleEngine, RuleEvent, Rules, RulesError};
 pub use sample::{DeviceSlot, Place, Sample, SeriesSlot};
 pub use series::{Judgement, Part, SeriesDetector};
-pub use settings::Settings;
+pub use settings::{FastMode, Settings};
 pub use state::{Change, Row, StateGroup};
 pub use state_error::StateError;
 pub use vibration::{

@@ -20,6 +20,7 @@ mod storm;
 
 mod units;
 
+mod fast;
 mod giving_way;
 mod series;
 mod tell;
@@ -237,6 +238,11 @@ impl Judge {
     /// How many series are watched.
     pub fn watched(&self) -> usize {
         self.series.len()
+    }
+
+    /// How many of them are judged on windows of a second.
+    pub fn fast(&self) -> usize {
+        self.series.fast.count()
     }
 
     /// The time that the log has come to: µs since 1970, UTC.

@@ -2,7 +2,9 @@
 //! row by row. That script compares them on real series, too.
 
 use std::collections::HashMap;
-use tributary_agent::detect::{Preset, SeriesDetector};
+use tributary_agent::detect::{
+    DeviceSlot, Fast, FastReading, Preset, Progress, SeriesDetector, SeriesSlot, TimeSettings,
+};
 
 /// Rows that score, by row: with `sensitive`, with `calm`. All others score 0.
 const GOLDEN: &str = include_str!("data/detect.csv");
@@ -119,5 +121,72 @@ fn a_clock_that_is_not_trusted_takes_the_week_out_of_it() {
             differ += usize::from(a != b);
         }
         assert!(differ > 0, "{preset:?}");
+    }
+}
+
+/// What is said of healthy noise at 100 Hz, `hours` of it: alerts of its readings, of the mean of
+/// each second, and of how far apart its readings are.
+fn noise_at_100_hz(preset: Preset, mut state: u64, hours: i64) -> [usize; 3] {
+    let (place, device) = (SeriesSlot(0), DeviceSlot(0));
+    let mut fast = Fast::default();
+    fast.begin(place, device);
+    let mut detectors = [(); 3].map(|()| SeriesDetector::new(preset));
+    let mut alerts = [0; 3];
+    let mut closed = Vec::new();
+    let settings = TimeSettings::default();
+    for i in 0..hours * 360_000 {
+        let mut value = 20.0 - 2.0;
+        for _ in 0..4 {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            value += (state >> 33) as f64 / 2f64.powi(31);
+        }
+        let time = BEGIN_US + i * 10_000;
+        let progress = Progress {
+            watermark: time - 500_000,
+            newest: time,
+            heard: i * 10_000,
+        };
+        let reading = FastReading {
+            time,
+            value,
+            trusted: true,
+            unit: "",
+        };
+        fast.step(
+            place,
+            &reading,
+            (&progress, i * 10_000, &settings),
+            &mut closed,
+        );
+        let mut ask = |which: usize, time: i64, value: f64| {
+            alerts[which] += usize::from(detectors[which].step(true, time, value).alert);
+        };
+        ask(0, time, value);
+        for closed in closed.drain(..) {
+            let second = closed.second;
+            ask(1, second.from, second.mean());
+            ask(2, second.from, second.peak_to_peak().unwrap());
+        }
+    }
+    alerts
+}
+
+/// The figures of `docs/detection.md`, Fast series: with `--nocapture`.
+#[test]
+fn a_healthy_fast_series_is_quieter_on_windows() {
+    const HOURS: i64 = 3;
+    for (preset, seed, less) in [
+        (Preset::Calm, 1, 2),
+        (Preset::Calm, 2, 2),
+        (Preset::Sensitive, 1, 5),
+    ] {
+        let [readings, means, apart] = noise_at_100_hz(preset, seed, HOURS);
+        println!(
+            "{preset:?}, {HOURS} hours: {readings} of readings, {means} of means, {apart} of \
+             peak to peak"
+        );
+        assert!(readings > less * (means + apart), "{preset:?}");
     }
 }

@@ -6,6 +6,27 @@ use crate::limits::{DETECTION_TEXT_BYTES_MAX, KEPT_SERIES, WATCHED_SERIES};
 use std::sync::Arc;
 use tributary_settings::{Diagnostic, Document, Section};
 
+/// How a series is judged that reports faster than once a second.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum FastMode {
+    /// By the mean of each second, and by how far apart its readings are.
+    #[default]
+    Windows,
+    /// Reading by reading, as all others.
+    Readings,
+}
+
+impl FastMode {
+    const NAMES: [(&str, Self); 2] = [("windows", Self::Windows), ("readings", Self::Readings)];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Windows => "windows",
+            Self::Readings => "readings",
+        }
+    }
+}
+
 /// The settings of detection.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -15,6 +36,8 @@ pub struct Settings {
     pub preset: Preset,
     /// Whether a series is also judged by its time of the week.
     pub weekly: bool,
+    /// How a series is judged that reports faster than once a second.
+    pub fast: FastMode,
     /// Series that are watched at once; beyond, the one that was silent longest gives way.
     pub series_max: usize,
     /// Series that gave way and are known again when they speak.
@@ -37,6 +60,7 @@ impl Default for Settings {
             enabled: true,
             preset: Preset::default(),
             weekly: true,
+            fast: FastMode::default(),
             series_max: WATCHED_SERIES.0,
             series_kept_max: KEPT_SERIES.0,
             time: TimeSettings::default(),
@@ -66,6 +90,12 @@ impl Settings {
                 .map(|(_, preset)| *preset)
                 .ok_or_else(|| format!("is \"{name}\"; expected {}", names()))
         });
+        let fast = section.read("fast", |name: String| {
+            let found = FastMode::NAMES.iter().find(|(known, _)| *known == name);
+            found
+                .map(|(_, mode)| *mode)
+                .ok_or_else(|| format!("is \"{name}\"; expected windows or readings"))
+        });
         let (least, most) = (1, WATCHED_SERIES.1 as u64);
         let series_max = section.within("series_max", (least, most), default.series_max as u64);
         let (range, kept) = ((0, KEPT_SERIES.1 as u64), default.series_kept_max);
@@ -74,6 +104,7 @@ impl Settings {
             enabled: section.or("enabled", default.enabled),
             preset: preset.unwrap_or(default.preset),
             weekly: section.or("weekly", default.weekly),
+            fast: fast.unwrap_or_default(),
             series_max: usize::try_from(series_max).unwrap_or(default.series_max),
             series_kept_max: usize::try_from(series_kept_max).unwrap_or(kept),
             time: TimeSettings::read(section),
@@ -112,14 +143,15 @@ impl Settings {
             enabled,
             preset,
             weekly,
+            fast,
             series_max,
             series_kept_max,
             ..
         } = self;
-        let preset = preset.name();
+        let (preset, fast) = (preset.name(), fast.name());
         let mut text = format!(
             "[detect]\nenabled = {enabled}\npreset = \"{preset}\"\nweekly = {weekly}\n\
-             series_max = {series_max}\nseries_kept_max = {series_kept_max}\n"
+             fast = \"{fast}\"\nseries_max = {series_max}\nseries_kept_max = {series_kept_max}\n"
         );
         text.push_str(&self.time.text());
         text.push_str(&self.windows.text());
@@ -141,10 +173,11 @@ impl Settings {
     /// What names the settings of a series' own detector in alerts: rules and windows are not
     /// among them.
     pub fn revision(&self) -> Revision {
-        let (preset, weekly) = (self.preset.name(), self.weekly);
+        let (preset, weekly, fast) = (self.preset.name(), self.weekly, self.fast.name());
         let mut revision = Revision::default();
         let mut hasher = blake3::Hasher::new();
-        hasher.update(format!("preset = \"{preset}\"\nweekly = {weekly}\n").as_bytes());
+        let text = format!("preset = \"{preset}\"\nweekly = {weekly}\nfast = \"{fast}\"\n");
+        hasher.update(text.as_bytes());
         hasher.finalize_xof().fill(&mut revision.0);
         revision
     }
@@ -167,6 +200,7 @@ mod tests {
                 enabled: false,
                 preset,
                 weekly: false,
+                fast: FastMode::Readings,
                 series_max: 7,
                 series_kept_max: 9,
                 ..Settings::default()
@@ -188,13 +222,15 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said() {
-        let wrong = Settings::parse("[detect]\npreset = \"loud\"\nseries_max = 0\n").unwrap_err();
+        let wrong = Settings::parse("[detect]\npreset = \"loud\"\nseries_max = 0\nfast = \"no\"\n")
+            .unwrap_err();
         let said: Vec<String> = wrong.iter().map(ToString::to_string).collect();
         assert_eq!(
             said,
             [
                 "line 2: `detect.preset` is \"loud\"; expected sensitive, balanced, quiet, calm",
                 "line 3: `detect.series_max` is 0; expected 1 to 1000000",
+                "line 4: `detect.fast` is \"no\"; expected windows or readings",
             ]
         );
     }

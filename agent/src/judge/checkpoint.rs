@@ -14,7 +14,7 @@ use crate::capture::Wanted;
 use crate::configuration::{Configurations, InForce};
 use crate::decode::Rows;
 use crate::detect::{
-    EventTime, GroupEngine, RuleEngine, RulesError, Settings, StateError, VibrationEngine,
+    EventTime, Fast, GroupEngine, RuleEngine, RulesError, Settings, StateError, VibrationEngine,
     VibrationError, Windows,
 };
 use crate::marks::{Marks, MarksError};
@@ -116,6 +116,7 @@ impl Series {
         self.idle.write(out);
         self.times
             .write_checkpoint(out, &|device| self.watched.device_name(device));
+        self.fast.write(out, &|series| self.watched.names(series));
         self.windows
             .write_checkpoint(out, &|series| self.watched.names(series));
         self.units.write(out, &|series| self.watched.names(series));
@@ -144,6 +145,7 @@ impl Series {
         let (watched, time) = (&series.watched, series.settings.time);
         series.times =
             EventTime::read_checkpoint(input, time, &mut |device| watched.device(device))?;
+        series.fast = Fast::read(input, &mut |device, metric| watched.series(device, metric))?;
         let windows = Arc::clone(&series.settings.windows);
         series.windows = Windows::read_checkpoint(input, windows, time, &mut |device, metric| {
             watched.series(device, metric)

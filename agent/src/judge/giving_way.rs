@@ -17,6 +17,7 @@ impl Series {
         } = gone;
         self.windows.forget(at.series);
         self.units.forget(at.series);
+        self.fast.forget(at.series);
         let place = Place {
             series: at.series,
             device: at.device,

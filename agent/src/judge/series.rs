@@ -13,12 +13,13 @@ use super::units::Units;
 use super::watched::{At, Watch, Watched};
 use super::{Said, Spoken};
 use crate::aggregate::Told;
-use crate::alert::{AlertState, Revision};
+use crate::alert::{AlertState, Revision, Span};
 use crate::capture::Wanted;
 use crate::decode::Reading;
 use crate::detect::{
-    Aggregate, EventTime, Gateway, GroupEngine, GroupEvent, Place, RuleEngine, RuleEvent, Sample,
-    Settings, TimeVerdict, Timed, VibrationEngine, VibrationFeatures, Windows,
+    Aggregate, ClosedSecond, EventTime, Fast, Gateway, GroupEngine, GroupEvent, Place, Progress,
+    RuleEngine, RuleEvent, Sample, Settings, TimeVerdict, Timed, VibrationEngine,
+    VibrationFeatures, Windows,
 };
 use crate::limits::{CLOCK_SANE_FROM_US, RECORD_AGGREGATES_MAX, TICK_EVERY_US};
 use std::sync::Arc;
@@ -33,8 +34,12 @@ const CLEAR_READINGS: u8 = 60;
 /// What was not judged, or not told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Counts {
-    /// Readings that were judged by the detectors of their series.
+    /// Readings that were judged by the detectors of their series, or taken into windows that are.
     pub judged: u64,
+    /// Windows of fast series that were judged.
+    pub seconds: u64,
+    /// Times that a series changed its pace, and its detector began anew.
+    pub paces: u64,
     /// Readings whose value is a text.
     pub texts: u64,
     /// Readings whose value is no number, or infinite.
@@ -68,6 +73,7 @@ pub(super) struct Series {
     pub(super) idle: Idle,
     pub(super) rows: Option<Box<dyn IdleRows>>,
     pub(super) times: EventTime,
+    pub(super) fast: Fast,
     pub(super) windows: Windows,
     pub(super) units: Units,
     pub(super) rules: RuleEngine,
@@ -88,6 +94,7 @@ pub(super) struct Series {
     /// Aggregates that were.
     told_aggregates: usize,
     windows_revision: Revision,
+    pub(super) closed: Vec<ClosedSecond>,
     aggregates: Vec<Aggregate>,
     events: Vec<RuleEvent>,
     features: Vec<VibrationFeatures>,
@@ -104,9 +111,27 @@ pub(super) struct Seen<'a> {
     /// What its reading says of it.
     pub meta: Meta,
     pub sample: Sample,
+    /// What was judged together, where that is more than a reading, and what of it.
+    pub window: Option<(Span, &'static str)>,
 }
 
 impl Seen<'_> {
+    /// Its value as a person reads it.
+    pub fn value_text(&self) -> String {
+        let value = match self.window {
+            Some(_) => rounded(self.sample.value),
+            None => self.sample.value,
+        };
+        let unit = match self.unit {
+            "" => String::new(),
+            unit => format!(" {unit}"),
+        };
+        let of = self
+            .window
+            .map_or(String::new(), |(_, of)| format!(" ({of})"));
+        format!("{value}{unit}{of}")
+    }
+
     fn place(&self) -> Place<'_> {
         Place {
             series: self.at.series,
@@ -126,6 +151,7 @@ impl Series {
             idle: Idle::new(settings.series_kept_max),
             rows: None,
             times: EventTime::new(settings.time),
+            fast: Fast::default(),
             windows: Windows::new(Arc::clone(&settings.windows), settings.time),
             units: Units::default(),
             rules: RuleEngine::new(Arc::clone(&settings.rules)),
@@ -143,6 +169,7 @@ impl Series {
             counts: Counts::default(),
             told: 0,
             told_aggregates: 0,
+            closed: Vec::new(),
             aggregates: Vec::new(),
             events: Vec::new(),
             features: Vec::new(),
@@ -165,6 +192,7 @@ impl Series {
         let next = now.saturating_add(TICK_EVERY_US);
         let due = [
             self.windows.poll_timeout(),
+            self.fast.poll_timeout(),
             self.rules.poll_timeout(),
             self.later_due(now),
             self.storm.poll_timeout(),
@@ -185,6 +213,9 @@ impl Series {
             return;
         }
         self.watched.judge_by(settings.preset);
+        if settings.fast != self.settings.fast {
+            self.end_fast(moment, said);
+        }
         self.times.replace(settings.time);
         self.windows
             .replace(Arc::clone(&settings.windows), settings.time);
@@ -240,6 +271,7 @@ impl Series {
     fn run_out(&mut self, steady: i64, moment: Moment, said: &mut Vec<Said>) {
         (self.told, self.told_aggregates) = (0, 0);
         self.tell_later(moment, said);
+        self.tick_fast(steady, moment, said);
         self.windows.tick(steady, &mut self.aggregates);
         let mut events = std::mem::take(&mut self.events);
         self.rules.tick(steady, &mut events);
@@ -281,6 +313,7 @@ impl Series {
             unit: reading.unit,
             meta,
             sample,
+            window: None,
         };
         self.counts.suspect += u64::from(verdict.suspect);
         self.counts.late += u64::from(verdict.late);
@@ -356,7 +389,7 @@ impl Series {
         self.tell_events(&mut events, of_reading, said);
         self.events = events;
         if !sample.late {
-            self.judge(seen, moment, said);
+            self.judge(seen, &verdict.progress, moment, said);
         }
         let mut states = std::mem::take(&mut self.states);
         self.groups.step(&place, sample, &mut states);
@@ -365,34 +398,73 @@ impl Series {
         self.tell_aggregates(moment, said);
     }
 
-    fn judge(&mut self, seen: &Seen<'_>, moment: Moment, said: &mut Vec<Said>) {
+    /// Judges a reading that is not late; one of a fast series is taken into its window.
+    fn judge(
+        &mut self,
+        seen: &Seen<'_>,
+        progress: &Progress,
+        moment: Moment,
+        said: &mut Vec<Said>,
+    ) {
         let Sample {
             event_time, value, ..
         } = seen.sample;
-        let may_tell = self.may_tell();
+        if value.is_finite() && self.is_fast(seen, moment, said) {
+            self.take_fast(seen, progress, moment, said);
+            return;
+        }
+        if self.fast.has(seen.at.series) {
+            self.counts.not_finite += 1;
+            return;
+        }
         let Some(watch) = self.watched.watch(seen.at.series) else {
             return;
         };
         let earlier = match value.is_finite() {
-            true => note(watch, event_time, value),
+            true => note(watch, event_time).map(|step| {
+                watch.recent.push(step, value);
+                watch.of_newest
+            }),
             false => Some(0),
         };
         self.counts.judged += 1;
         self.counts.not_finite += u64::from(!value.is_finite());
         self.counts.late += u64::from(earlier.is_none());
+        self.ask(seen, earlier.unwrap_or(0), moment, said);
+    }
+
+    /// Asks the detector of a series about a value.
+    pub(super) fn ask(
+        &mut self,
+        seen: &Seen<'_>,
+        earlier: u32,
+        moment: Moment,
+        said: &mut Vec<Said>,
+    ) {
+        let may_tell = self.may_tell();
+        let Some(watch) = self.watched.watch(seen.at.series) else {
+            return;
+        };
+        let Sample {
+            event_time, value, ..
+        } = seen.sample;
         let weekly = self.settings.weekly && seen.sample.trusted;
         let judged = watch.detector.step(weekly, event_time, value);
         if judged.alert {
             watch.quiet = 0;
             let around = watch.recent.around(event_time);
-            self.raise(seen, &judged, (earlier.unwrap_or(0), around), moment, said);
+            self.raise(seen, &judged, (earlier, around), moment, said);
             return;
         }
         watch.quiet = watch.quiet.saturating_add(1);
         if watch.alerted && watch.quiet >= CLEAR_READINGS && may_tell {
             watch.alerted = false;
+            let of = match seen.window {
+                Some(_) => "seconds",
+                None => "readings",
+            };
             let text = format!(
-                "{} {} was as usual for {CLEAR_READINGS} readings",
+                "{} {} was as usual for {CLEAR_READINGS} {of}",
                 seen.device, seen.metric
             );
             self.clear(seen, &text, moment, said);
@@ -400,7 +472,13 @@ impl Series {
     }
 
     /// Where a series stands; one that is new may take the place of another.
-    fn place_of(&mut self, device: &str, metric: &str, moment: Moment, said: &mut Vec<Said>) -> At {
+    pub(super) fn place_of(
+        &mut self,
+        device: &str,
+        metric: &str,
+        moment: Moment,
+        said: &mut Vec<Said>,
+    ) -> At {
         if let Some(at) = self.watched.touch(device, metric) {
             return at;
         }
@@ -455,7 +533,7 @@ impl Series {
 
 /// A series that is further than its device, whose time began anew since: when the gateway's clock
 /// was set right, say. Its times from before say nothing.
-fn anew(watch: &mut Watch, device_newest: i64) -> &mut Watch {
+pub(super) fn anew(watch: &mut Watch, device_newest: i64) -> &mut Watch {
     if watch.newest > device_newest {
         watch.newest = i64::MIN;
         watch.of_newest = 0;
@@ -465,9 +543,9 @@ fn anew(watch: &mut Watch, device_newest: i64) -> &mut Watch {
     watch
 }
 
-/// Takes a reading among those that are shown; earlier readings of its time, or `None` when there
-/// is a newer one.
-fn note(watch: &mut Watch, time: i64, value: f64) -> Option<u32> {
+/// Takes the time of a reading: how long it is after the newest one so far, or `None` when that is
+/// newer.
+pub(super) fn note(watch: &mut Watch, time: i64) -> Option<i64> {
     if time < watch.newest {
         return None;
     }
@@ -479,9 +557,13 @@ fn note(watch: &mut Watch, time: i64, value: f64) -> Option<u32> {
         true => watch.of_newest.saturating_add(1),
         false => 0,
     };
-    watch.recent.push(step, value);
     watch.newest = time;
-    Some(watch.of_newest)
+    Some(step)
+}
+
+/// A computed value, to the six digits that a person reads.
+fn rounded(value: f64) -> f64 {
+    format!("{value:.5e}").parse().unwrap_or(value)
 }
 
 /// A value as a number; a text is none.

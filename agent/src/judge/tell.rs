@@ -159,7 +159,7 @@ impl Series {
             revision,
             score: judged.score(),
             around,
-            text: sentence(&name, (seen.sample.value, seen.unit), judged.part),
+            text: sentence(&name, &seen.value_text(), judged.part),
             ..blank(seen, moment)
         };
         self.tell_raised(alert, seen.meta, moment, said);
@@ -488,7 +488,7 @@ fn blank(seen: &Seen<'_>, moment: Moment) -> Alert {
         event_time: seen.meta.event_time,
         received_time: seen.meta.received_time,
         detection_time: moment.now,
-        window: None,
+        window: seen.window.map(|(span, _)| span),
         around: Vec::new(),
         late: false,
         text: String::new(),

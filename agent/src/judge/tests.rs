@@ -12,6 +12,7 @@ use std::sync::Arc;
 use tributary_journal::{Disk, SimDisk};
 
 mod clock;
+mod fast;
 mod idle;
 mod topics;
 mod wanted;
@@ -78,6 +79,10 @@ impl Told {
     }
 
     fn publish(&mut self, second: i64, topic: &str, payload: &str, packet_id: u16, dup: bool) {
+        self.publish_at(second * SECOND, topic, payload, packet_id, dup);
+    }
+
+    fn publish_at(&mut self, at: i64, topic: &str, payload: &str, packet_id: u16, dup: bool) {
         let mut bytes = Vec::new();
         Message {
             session: 1,
@@ -88,7 +93,7 @@ impl Told {
             will: false,
             broker: false,
             packet_id,
-            received_time: NOW + second * SECOND,
+            received_time: NOW + at,
             topic,
             properties: UserProperties::NONE,
             payload: payload.as_bytes(),
@@ -98,7 +103,11 @@ impl Told {
     }
 
     fn tick(&mut self, second: i64) {
-        let tick = time_record(RecordKind::Tick, NOW + second * SECOND);
+        self.tick_at(NOW + second * SECOND);
+    }
+
+    fn tick_at(&mut self, time: i64) {
+        let tick = time_record(RecordKind::Tick, time);
         let (_, bytes) = tick.iter().next().unwrap();
         self.record(RecordKind::Tick, bytes);
     }

@@ -5,7 +5,7 @@
 use super::kept::{read_text, write_text};
 use super::names::Names;
 use super::recent::Recent;
-use crate::detect::{DeviceSlot, Preset, SeriesDetector, SeriesSlot};
+use crate::detect::{DeviceSlot, Pace, Preset, SeriesDetector, SeriesSlot};
 use crate::limits::WATCHED_SHARE;
 use bytes::{Buf, BufMut};
 use hashbrown::HashTable;
@@ -24,6 +24,8 @@ const _: () = assert!(size_of::<Option<Slot>>() <= SLOT_BYTES_MAX);
 pub struct Watch {
     /// What judges it.
     pub detector: SeriesDetector,
+    /// How fast it reports.
+    pub pace: Pace,
     /// The greatest time so far.
     pub newest: i64,
     /// Readings of that time before the newest one.
@@ -41,6 +43,7 @@ impl Watch {
     pub fn new(preset: Preset) -> Self {
         Self {
             detector: SeriesDetector::new(preset),
+            pace: Pace::default(),
             newest: i64::MIN,
             of_newest: 0,
             quiet: u8::MAX,
@@ -56,9 +59,17 @@ impl Watch {
         }
     }
 
+    /// Has it learn from nothing, by other values than those before. An alert that stands is over
+    /// as it would be otherwise.
+    pub fn begin_anew(&mut self) {
+        self.detector = SeriesDetector::new(self.detector.preset());
+        self.recent = Recent::default();
+    }
+
     /// Appends its bytes, as in a checkpoint.
     pub fn write(&self, out: &mut Vec<u8>) {
         self.detector.write(out);
+        self.pace.write(out);
         out.put_i64_le(self.newest);
         out.put_u32_le(self.of_newest);
         out.put_slice(&[self.quiet, u8::from(self.alerted)]);
@@ -69,6 +80,7 @@ impl Watch {
     pub fn read(input: &mut &[u8]) -> Option<Self> {
         Some(Self {
             detector: SeriesDetector::read(input)?,
+            pace: Pace::read(input)?,
             newest: input.try_get_i64_le().ok()?,
             of_newest: input.try_get_u32_le().ok()?,
             quiet: input.try_get_u8().ok()?,

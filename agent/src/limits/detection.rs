@@ -100,6 +100,31 @@ pub const WINDOW_SKETCH_BINS: u32 = 1_024;
 /// Bytes of all open windows. With more, nothing opens any more, and no sketch grows.
 pub const WINDOW_STATE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+// --- detect: fast series ---
+
+/// A series whose readings are closer than this is judged on windows, µs; and, once it is, until
+/// they are farther apart than that.
+pub const FAST_BELOW_US: i64 = 750_000;
+/// See there.
+pub const SLOW_ABOVE_US: i64 = 1_000_000;
+/// Gaps that first say how fast a series is.
+pub const PACE_GAPS: u8 = 10;
+/// For how long of its own time a series has another pace before that holds.
+pub const PACE_CHANGE_US: i64 = 30_000_000;
+/// A gap counts for so much at most: a pause is no pace.
+pub const PACE_GAP_MAX_US: i64 = 4_000_000;
+/// A window of a fast series.
+pub const FAST_WINDOW_US: i64 = 1_000_000;
+/// How long it stays open behind its end, at most.
+pub const FAST_LATENESS_US: i64 = 500_000;
+/// Windows of a fast series that are open at once.
+pub const FAST_WINDOWS_OPEN_MAX: usize = 2;
+/// At the soonest and at the latest so long after it was looked at, an open window is again: µs.
+pub const FAST_LOOK_US: (i64, i64) = (250_000, TICK_EVERY_US);
+const _: () = assert!(FAST_LATENESS_US <= FAST_WINDOW_US && FAST_WINDOWS_OPEN_MAX == 2);
+const _: () = assert!(FAST_BELOW_US < SLOW_ABOVE_US && SLOW_ABOVE_US <= FAST_WINDOW_US);
+const _: () = assert!(PACE_GAP_MAX_US > SLOW_ABOVE_US && PACE_GAP_MAX_US < PACE_CHANGE_US);
+
 // --- detect: groups ---
 
 /// Groups in one configuration.

@@ -390,6 +390,7 @@ impl Judging {
     fn measure(&self) {
         let counts = self.waiting.judge.counts();
         gauge!("tributary_agent_watched_series").set(self.waiting.judge.watched() as f64);
+        gauge!("tributary_agent_fast_series").set(self.waiting.judge.fast() as f64);
         for (reason, count) in [
             ("text", counts.texts),
             ("not_finite", counts.not_finite),
@@ -398,6 +399,8 @@ impl Judging {
             counter!("tributary_agent_unjudged_readings_total", "reason" => reason).absolute(count);
         }
         counter!("tributary_agent_judged_readings_total").absolute(counts.judged);
+        counter!("tributary_agent_judged_seconds_total").absolute(counts.seconds);
+        counter!("tributary_agent_pace_changes_total").absolute(counts.paces);
         counter!("tributary_agent_alerts_total", "detector" => "series").absolute(counts.raised);
         counter!("tributary_agent_alerts_held_back_total").absolute(counts.held_back);
         counter!("tributary_agent_suspect_times_total").absolute(counts.suspect);

@@ -17,7 +17,7 @@ use std::process::Command;
 use std::sync::Arc;
 use tributary_agent::configuration::{Announcement, Configurations, InForce, Texts};
 use tributary_agent::decode::{Rules, UserProperties};
-use tributary_agent::detect::{Calm, Preset, SeriesDetector, Settings};
+use tributary_agent::detect::{Calm, FastMode, Preset, SeriesDetector, Settings};
 use tributary_agent::idle;
 use tributary_agent::judge::{Judge, Known};
 use tributary_agent::seal::Origin;
@@ -115,6 +115,14 @@ const METRICS: u64 = 10;
 const MEMORY_READINGS: u64 = 8;
 /// Readings of each series where what it has learned is written.
 const LEARNED: u64 = 300;
+
+/// Each reading is judged, however fast its series is.
+fn by_readings() -> Settings {
+    Settings {
+        fast: FastMode::Readings,
+        ..Settings::default()
+    }
+}
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
@@ -304,7 +312,7 @@ const BLOCK: u64 = 50_000;
 
 fn stage(messages: u64) -> Result<Value> {
     let place = tempfile::tempdir()?;
-    let mut told = Told::new(place.path(), &Settings::default())?;
+    let mut told = Told::new(place.path(), &by_readings())?;
     let mut values = Values(1);
     let (mut ns, mut bytes, series) = (0, 0, 1_000);
     let (mut block, mut ends) = (Vec::new(), Vec::new());
@@ -340,7 +348,7 @@ fn stage(messages: u64) -> Result<Value> {
 fn full(place: &Path, series: u64, readings: u64) -> Result<Told> {
     let settings = Settings {
         series_max: usize::try_from(series)?,
-        ..Settings::default()
+        ..by_readings()
     };
     let mut told = Told::new(place, &settings)?;
     let (mut values, mut record) = (Values(1), Vec::new());

@@ -4,6 +4,7 @@
 //! makes it end at once, since whoever started it is gone then. It says how it stands on its
 //! standard output, a line of JSON each time. Signals from a terminal do not reach it.
 
+use crate::demo;
 use crate::limits::REPORT_INTERVAL;
 use crate::machine;
 use crate::settings::Settings;
@@ -17,7 +18,6 @@ use std::pin::pin;
 use std::process::ExitCode;
 use tokio_util::sync::CancellationToken;
 use tributary_agent::decode::Rules;
-use tributary_agent::detect;
 use tributary_uplink::authority;
 
 /// The line that makes a child end in order.
@@ -83,7 +83,7 @@ pub fn run(arguments: ChildArguments) -> anyhow::Result<ExitCode> {
         mqtt: arguments.mqtt,
         console: arguments.console,
         decode: Rules::builtin(),
-        detect: detect::Settings::default(),
+        detect: demo::by_readings(),
         forward: std::sync::Arc::default(),
         brokers: Vec::new(),
     };

@@ -14,6 +14,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
+use tributary_agent::detect;
 use tributary_settings::say;
 use tributary_sim::sim::RunSummary;
 use tributary_sim::verify::{self, Report};
@@ -122,6 +123,14 @@ pub struct Outcome {
     pub blows: Option<Blows>,
 }
 
+/// Detection of a demo: its sensors are fast, and a minute is too short for windows of a second.
+pub fn by_readings() -> detect::Settings {
+    detect::Settings {
+        fast: detect::FastMode::Readings,
+        ..detect::Settings::default()
+    }
+}
+
 async fn demo(arguments: DemoArguments) -> anyhow::Result<ExitCode> {
     let begun = Instant::now();
     let defaults = Settings::default();
@@ -135,7 +144,7 @@ async fn demo(arguments: DemoArguments) -> anyhow::Result<ExitCode> {
         mqtt: port("MQTT", defaults.mqtt)?,
         console: port("HTTP", defaults.console)?,
         decode: defaults.decode,
-        detect: defaults.detect,
+        detect: by_readings(),
         forward: defaults.forward,
         brokers: defaults.brokers,
     };

@@ -83,6 +83,8 @@ pub struct Outcome {
 /// The decoding rule by which a backlog comes; doubles of 53 bits that nothing makes smaller.
 const BACKLOG_RULE: &str = "[[decode]]\ntopic = \"backlog/{device}/{metric}\"\nformat = \"f32le\"\n\
      rate_hz = 1000\nscale = 0.12345678901234567\n";
+/// What is timed is a reading's alert; without this it would be that of the second that it is in.
+pub const BY_READINGS: &str = "[detect]\nfast = \"readings\"\n";
 /// Alerts that were only counted.
 const HELD_BACK: &str = "tributary_agent_alerts_held_back_total";
 /// Samples of one of its messages.
@@ -117,7 +119,7 @@ fn round(case: Case, amount: &Amount) -> Outcome {
     let site = site.storing(&dir, "[spool]\nquota_bytes = \"3 GiB\"\n");
     let (site, backlog) = match case {
         Case::Backlog => fill(site),
-        _ => (site, (0, 0.0)),
+        _ => (site.with(BY_READINGS), (0, 0.0)),
     };
     let shim = (case == Case::SlowDisk).then(|| Shim::compile("slow"));
     let delay = SYNC_DELAY_MS.to_string();
@@ -302,7 +304,8 @@ fn fill(site: Site) -> (Site, (u64, f64)) {
     let seconds = begun.elapsed().as_secs_f64();
     eprintln!("backlog: {bytes} bytes in {seconds:.1} s");
     agent.kill();
-    (site.with(BACKLOG_RULE), (bytes, seconds))
+    let settings = format!("{BY_READINGS}{BACKLOG_RULE}");
+    (site.with(&settings), (bytes, seconds))
 }
 
 /// A message of noise from -1 to 1.

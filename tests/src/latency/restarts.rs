@@ -1,7 +1,7 @@
 //! How long it takes from a SIGKILL, and from the start behind it, until the first alert about a
 //! reading that was made after the start. The load goes on; its clients come back by themselves.
 
-use super::cases::{Amount, Clients, cpu, load_average};
+use super::cases::{Amount, BY_READINGS, Clients, cpu, load_average};
 use super::cpu::Cpu;
 use super::figures;
 use crate::dice::Dice;
@@ -24,7 +24,7 @@ const SPIKE_EVERY: u64 = 101;
 /// When no alert comes, or a process ends by itself.
 pub fn run(amount: &Amount, restarts: u64, seed: u64) -> Value {
     let mut dice = Dice::new(seed);
-    let site = Site::new("restarts").aggregating("");
+    let site = Site::new("restarts").aggregating("").with(BY_READINGS);
     let dir = site.path().join("agent");
     let site = site.storing(&dir, "");
     let mut agent = site.agent();
