@@ -4,4 +4,5 @@
 pub mod alert;
 pub mod deadletter;
 pub mod detect;
+pub mod status;
 pub mod user;

@@ -5,7 +5,7 @@
 
 use crate::alert::TOPIC_PREFIX;
 use crate::deadletter::put_back::{LetterRange, Outcome, Putter};
-use crate::judge::acknowledged_record;
+use crate::judge::{WatchedSeries, Watchers, Watching, acknowledged_record};
 use crate::limits::{CONTROL_BYTES_MAX, CONTROL_PATIENCE, CONTROL_TIMEOUT, PUT_BACK_RANGES_MAX};
 use crate::source::Hub;
 use crate::wal::{Durable, Queue};
@@ -28,6 +28,8 @@ pub enum Request {
     PutBack(Vec<LetterRange>),
     /// Tell the present state of each series with an alert.
     Alerts,
+    /// Tell which series are watched.
+    Status,
     /// Somebody has seen this alert.
     Acknowledge(String),
 }
@@ -45,6 +47,8 @@ pub enum Answer {
         /// How many more there are.
         more: usize,
     },
+    /// Which series are watched; not all where there are too many for an answer.
+    Status(Watching),
     /// It is durable that the alert was seen.
     Acknowledged,
     /// Why nothing was done, or not all.
@@ -69,12 +73,37 @@ pub struct Control {
 pub struct Desk {
     hub: Hub,
     queue: Queue,
+    watchers: Watchers,
 }
 
 impl Desk {
-    /// For what `hub` shows, through the log behind `queue`.
-    pub fn new(hub: Hub, queue: Queue) -> Self {
-        Self { hub, queue }
+    /// For what `hub` shows and `watchers` say, through the log behind `queue`.
+    pub fn new(hub: Hub, queue: Queue, watchers: Watchers) -> Self {
+        Self {
+            hub,
+            queue,
+            watchers,
+        }
+    }
+
+    async fn status(&self) -> Answer {
+        let Some(mut watching) = self.watchers.ask().await else {
+            let why = "nothing is judged, or not yet: it may replay its log";
+            return Answer::Refused(why.to_owned());
+        };
+        let bytes = |series: &WatchedSeries| {
+            // Each byte of a name escaped, and the rest.
+            6 * (series.device.len() + series.metric.len()) + 128
+        };
+        let mut room = CONTROL_BYTES_MAX - 1_024;
+        let fits = watching.listed.iter().take_while(|series| {
+            let left = room.checked_sub(bytes(series));
+            room = left.unwrap_or(room);
+            left.is_some()
+        });
+        let fits = fits.count();
+        watching.listed.truncate(fits);
+        Answer::Status(watching)
     }
 
     fn alerts(&self) -> Answer {
@@ -187,6 +216,7 @@ impl Control {
         let answer = match serde_json::from_slice(&line) {
             Ok(Request::PutBack(letters)) => self.put_back(&letters).await,
             Ok(Request::Alerts) => self.desk.alerts(),
+            Ok(Request::Status) => self.desk.status().await,
             Ok(Request::Acknowledge(id)) => self.desk.acknowledge(&id).await,
             Err(error) => Answer::Refused(format!("no request that this agent knows: {error}")),
         };

@@ -2,6 +2,7 @@
 //! is held. It changes nothing.
 
 use crate::catalogue::{Latest, LatestView};
+use crate::judge::{Watchers, Watching};
 use crate::limits::LATEST_SHOWN;
 use crate::seal::Waits;
 use crate::source::BrokerStatus;
@@ -38,6 +39,8 @@ pub struct Sources {
     pub waits: watch::Receiver<Waits>,
     /// What the budget of writes does to the delay of commits.
     pub wear: watch::Receiver<Wear>,
+    /// What is asked which series are watched.
+    pub watchers: Watchers,
     /// The newest value of each series.
     pub latest: LatestView,
     /// Where metrics are rendered; nothing when somebody else records them.
@@ -87,6 +90,8 @@ struct Report {
     wear: &'static str,
     brokers: Vec<BrokerStatus>,
     uplink: UplinkReport,
+    /// Nothing where nothing is judged, or not yet.
+    detection: Option<Watching>,
     series: usize,
     latest: Vec<Latest>,
 }
@@ -118,7 +123,8 @@ impl Sources {
         }
     }
 
-    fn report(&self) -> Report {
+    async fn report(&self) -> Report {
+        let detection = self.watchers.ask().await;
         let uplink = self.uplink.borrow().clone();
         Report {
             name: self.name.clone(),
@@ -144,6 +150,7 @@ impl Sources {
                 sessions: uplink.sessions,
                 udp_bytes_sent: uplink.udp_bytes_sent,
             },
+            detection,
             series: self.latest.len(),
             latest: self.latest.list(LATEST_SHOWN),
         }
@@ -181,7 +188,7 @@ async fn rendered(State(sources): State<Sources>) -> Response {
 }
 
 async fn status(State(sources): State<Sources>) -> Json<Report> {
-    Json(sources.report())
+    Json(sources.report().await)
 }
 
 /// Listens on `address`; port 0 takes a free one.

@@ -28,6 +28,7 @@ mod tell;
 mod checkpoint;
 mod packed;
 mod rejudge;
+mod watching;
 
 pub use checkpoint::CheckpointError;
 pub use idle::IdleRows;
@@ -36,6 +37,7 @@ pub(crate) use kept::{read_text, write_text};
 pub use recent::KEPT as AROUND;
 pub use rejudge::{Detection, Rejudge};
 pub use series::Counts;
+pub use watching::{JudgedBy, WatchedSeries, Watchers, WatchersOut, Watching};
 
 use crate::alert::{Alert, AlertId, AlertState};
 use crate::capture::CaptureRecord;

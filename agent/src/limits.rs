@@ -399,6 +399,12 @@ pub const STORAGE_RETRY: (Duration, Duration) = (Duration::from_millis(50), Dura
 pub const LATEST_SERIES_MAX: usize = 100_000;
 /// Newest values that one answer of the status page holds.
 pub const LATEST_SHOWN: usize = 1_000;
+/// Watched series that are listed: those that are still learned first.
+pub const WATCHING_SHOWN: usize = 1_000;
+/// Who asks at once which series are watched.
+pub const WATCHING_ASKS_MAX: usize = 4;
+/// How long who asks waits for the judging stage.
+pub const WATCHING_PATIENCE: Duration = Duration::from_secs(2);
 /// How long what is left may take to go out when the agent is told to stop.
 pub const DRAIN_DEADLINE: Duration = Duration::from_secs(20);
 /// Bytes of the file system that the agent leaves free.

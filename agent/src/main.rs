@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tributary_agent::commands::alert::{self, AlertArguments};
 use tributary_agent::commands::deadletter::{self, DeadLetterArguments};
 use tributary_agent::commands::detect::{self, DetectArguments, DetectError};
+use tributary_agent::commands::status::{self, StatusArguments};
 use tributary_agent::commands::user::{self, UserCommand};
 use tributary_agent::config::Config;
 use tributary_agent::judge::Detection;
@@ -51,6 +52,7 @@ enum Command {
     #[command(name = "deadletter")]
     DeadLetter(DeadLetterArguments),
     Alert(AlertArguments),
+    Status(StatusArguments),
     /// Add, change, remove or list the users of the MQTT listener.
     ///
     /// A running agent notices within seconds, or at once on SIGHUP; connections of users that are
@@ -104,7 +106,20 @@ fn main() -> ExitCode {
     match arguments.command {
         Command::User(_) | Command::Detect(_) => ExitCode::SUCCESS,
         Command::DeadLetter(arguments) => dead_letters(arguments, &config),
-        Command::Alert(arguments) => alerts(&arguments, &config),
+        Command::Alert(arguments) => {
+            let mut out = std::io::stdout().lock();
+            ended(alert::run(
+                &arguments,
+                &config,
+                &mut out,
+                &mut std::io::stderr(),
+            ))
+        }
+        Command::Status(arguments) => ended(status::run(
+            &arguments,
+            &config,
+            &mut std::io::stdout().lock(),
+        )),
         Command::Check => settings().map_or_else(|code| code, |settings| check(&settings)),
         Command::Run => match settings().map(|settings| run(settings, &config, path)) {
             Ok(Ok(())) => ExitCode::SUCCESS,
@@ -132,9 +147,8 @@ fn detection(arguments: &DetectArguments, config: Option<&Path>) -> ExitCode {
     }
 }
 
-fn alerts(arguments: &AlertArguments, config: &Config) -> ExitCode {
-    let mut out = std::io::stdout().lock();
-    match alert::run(arguments, config, &mut out, &mut std::io::stderr()) {
+fn ended(done: Result<(), alert::CommandError>) -> ExitCode {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say!("{error}");
@@ -198,6 +212,7 @@ fn sources(config: &Config, agent: &Agent) -> http::Sources {
         storage: agent.storage.clone(),
         waits: agent.waits.clone(),
         wear: agent.wear.clone(),
+        watchers: agent.watchers.clone(),
         latest: agent.latest.clone(),
         metrics: http::recorder(),
     }

@@ -19,7 +19,7 @@ use crate::deadletter::{self, put_back::Putter};
 use crate::decode::Rules;
 use crate::detect;
 use crate::forward::{Forward, ForwardRules};
-use crate::judge::{self, Rejudge};
+use crate::judge::{self, Rejudge, Watchers};
 use crate::limits::{self, WAL_SEGMENT_BYTES};
 use crate::seal::{Origin, SealConfig, SealStage, StageError, Waits};
 use crate::source::{
@@ -211,6 +211,8 @@ pub struct Agent {
     pub reload: Reload,
     /// What has readings judged by other settings.
     pub rejudge: Rejudge,
+    /// What is asked which series are watched.
+    pub watchers: Watchers,
     /// How the uplink stands.
     pub uplink: watch::Receiver<Status>,
     /// Whether messages can be made durable.
@@ -303,11 +305,15 @@ async fn start_stages(
     let (status, status_out) = watch::channel(Status::of(&storage.sender));
     let putter = Putter::new(letters, wal.queue.clone(), stage.put_back()).refusing(refuse);
     let (waits, mut stages) = (stage.waits(), JoinSet::new());
-    let told = (publish::said(&hub), guard::file(&settings.data_dir));
+    let (watchers, asked) = Watchers::new();
+    let told = (publish::said(&hub), guard::file(&settings.data_dir), asked);
     let judged = Waiting::start(judging, &mut stages, tap, &wal.queue, told);
     // Ends the sources when the agent is told to stop, or can't go on.
     let listening = stop.child_token();
-    let answers = (putter, Desk::new(hub.clone(), wal.queue.clone()));
+    let answers = (
+        putter,
+        Desk::new(hub.clone(), wal.queue.clone(), watchers.clone()),
+    );
     answer_commands(&mut stages, &settings.data_dir, answers, &stop);
     stages.spawn(listen(sources, wal.queue, listening.clone(), deadline));
     stages.spawn(give_up_after(stop, deadline, give_up));
@@ -333,6 +339,7 @@ async fn start_stages(
         mqtt_tls,
         reload,
         rejudge,
+        watchers,
         uplink: status_out,
         storage: wal.state,
         waits,

@@ -68,12 +68,17 @@ impl Program {
         assert!(said.any(|line| line.contains(word)), "{word}");
     }
 
-    fn metric(&self, name: &str) -> f64 {
+    fn page(&self, path: &str) -> String {
         let mut stream = TcpStream::connect(self.http).unwrap();
-        let ask = b"GET /metrics HTTP/1.1\r\nhost: agent\r\nconnection: close\r\n\r\n";
-        stream.write_all(ask).unwrap();
+        let ask = format!("GET {path} HTTP/1.1\r\nhost: agent\r\nconnection: close\r\n\r\n");
+        stream.write_all(ask.as_bytes()).unwrap();
         let mut page = String::new();
         stream.read_to_string(&mut page).unwrap();
+        page
+    }
+
+    fn metric(&self, name: &str) -> f64 {
+        let page = self.page("/metrics");
         let line = page.lines().find_map(|line| line.strip_prefix(name));
         line.map_or(0.0, |count| count.trim().parse().unwrap())
     }
@@ -270,4 +275,57 @@ async fn after_a_crash_it_is_known_which_alerts_are_over() {
     let expected = expected
         .map(|(device, state)| (format!("tributary/alerts/{device}/level"), state.to_owned()));
     assert_eq!(heard, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_still_learned_is_said_by_command_and_on_the_status_page() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let program = Program::start(dir.path(), "");
+    let (publisher, mut events) = client(program.mqtt, "tank");
+    // 37 readings of a slow series, and so many of a fast one that its pace is known.
+    for i in 0..37_u32 {
+        for (metric, every) in [("level", 1_000), ("flow", 100)] {
+            let ts = 1_700_000_000_000_u64 + u64::from(i * every);
+            let payload = format!("{{\"value\":{i},\"ts\":{ts}}}");
+            let topic = format!("{metric}/value");
+            let sent = publisher.publish(topic, QoS::AtLeastOnce, false, payload);
+            sent.await.unwrap();
+            acknowledged(&mut events).await;
+        }
+    }
+    while program.metric("tributary_agent_judged_readings_total") < 74.0 {}
+    let config = program.config.clone();
+    let said = tokio::task::spawn_blocking(move || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tributary-agent"));
+        let command = command.arg("--config").arg(&config).arg("status");
+        String::from_utf8(command.output().unwrap().stdout).unwrap()
+    });
+    let said = said.await.unwrap();
+    let mut lines = said.lines();
+    assert_eq!(
+        lines.next(),
+        Some("3 series are watched: 3 learning, 1 judged on 1 s windows")
+    );
+    let slow = "level value  learning (37 of 100), reading by reading";
+    assert!(lines.any(|line| line == slow), "{said}");
+    // Two seconds of it are closed, and the third one is after two of silence.
+    let fast = said
+        .lines()
+        .find(|line| line.starts_with("flow value  learning ("));
+    assert!(
+        fast.unwrap()
+            .contains(" of 100), on 1 s windows: up to 1.5 s, "),
+        "{said}"
+    );
+    let page = program.page("/api/v1/status");
+    let (_, body) = page.split_once("\r\n\r\n").unwrap();
+    let body: serde_json::Value = serde_json::from_str(body).unwrap();
+    let detection = &body["detection"];
+    assert_eq!(
+        (&detection["series"], &detection["fast"]),
+        (&3.into(), &1.into())
+    );
+    let listed = detection["listed"].as_array().unwrap();
+    let level = listed.iter().find(|it| it["device"] == "level").unwrap();
+    assert_eq!(level["state"], "learning (37 of 100)");
 }

@@ -2,9 +2,9 @@
 //! how far apart their readings are. Pure: told each reading of such a series, how far its device's
 //! time is, and the steady time. `docs/detection.md`, Fast series.
 //!
-//! A window closes when its device's watermark passes its end, or when its device is silent and its
-//! end is over by steady time; for ever. At most two of a series are open. These windows keep count,
-//! sum, least and greatest alone; what `[[detect.window]]` says is not theirs.
+//! A window closes when its device's watermark passes its end, or when its device is silent and
+//! its end is over by steady time; for ever. At most two of a series are open. These windows keep
+//! count, sum, least and greatest alone; what `[[detect.window]]` says is not theirs.
 
 mod checkpoint;
 mod pace;

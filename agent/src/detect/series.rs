@@ -82,7 +82,10 @@ impl SeriesDetector {
         }
     }
 
-    /// Readings that it still needs before it alerts.
+    /// Values that it learns from before it alerts.
+    pub const LEARNS: u32 = super::policy::LEARNING;
+
+    /// Values that it still needs before it alerts.
     pub fn learns(&self) -> u32 {
         match self {
             Self::Plain(plain) => plain.learns(),

@@ -4,8 +4,8 @@
 use super::clock::Clock;
 use super::{Ended, guard, replay};
 use crate::alert::AlertState;
-use crate::judge::{Judge, Said, What, time_record};
-use crate::limits::{EARLY_BYTES_MAX, JUDGED_QUEUE};
+use crate::judge::{Judge, Said, WatchersOut, What, time_record};
+use crate::limits::{EARLY_BYTES_MAX, JUDGED_QUEUE, WATCHING_SHOWN};
 use crate::seal::{Ask, Asks, FromJudge, IDLE_WAIT, Origin, SealConfig, Stores};
 use crate::source::hub::Keep;
 use crate::wal::{Batch, Queue, RecordKind, Replay, Tap};
@@ -61,7 +61,7 @@ impl Waiting {
         stages: &mut JoinSet<Ended>,
         tap: Tap,
         queue: &Queue,
-        (publish, panics): (Publish, PathBuf),
+        (publish, panics, asked): (Publish, PathBuf, WatchersOut),
     ) -> mpsc::Receiver<FromJudge> {
         let (judged, judged_in) = mpsc::channel(JUDGED_QUEUE);
         let Some(waiting) = waiting else {
@@ -71,6 +71,7 @@ impl Waiting {
             tap,
             queue: queue.clone(),
             publish,
+            asked,
             judged,
             clock: Clock::new(),
             early: Vec::new(),
@@ -93,6 +94,8 @@ struct Judging {
     tap: Tap,
     queue: Queue,
     publish: Publish,
+    /// Who wants to know what is watched.
+    asked: WatchersOut,
     judged: mpsc::Sender<FromJudge>,
     clock: Clock,
     /// What was handed to the log while what it held before was replayed.
@@ -228,6 +231,10 @@ impl Judging {
                 self.warn_of_cost();
                 self.checkpoint()?;
                 at.bytes_since = 0;
+            }
+            while let Ok(tell) = self.asked.try_recv() {
+                // Who asked may have gone.
+                let _ = tell.send(self.waiting.judge.watching(WATCHING_SHOWN));
             }
             if measured.elapsed() >= IDLE_WAIT {
                 self.measure();

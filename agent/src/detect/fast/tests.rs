@@ -1,3 +1,5 @@
+//! Which windows close when, whatever the order of readings and wherever a checkpoint is.
+
 use super::*;
 use proptest::prelude::*;
 
