@@ -37,7 +37,7 @@ pub use preset::Preset;
 pub use rule::{RuleChange, RuleCounts, RuleEngine, RuleEvent, Rules, RulesError};
 pub use sample::{DeviceSlot, Place, Sample, SeriesSlot};
 pub use series::{Judgement, Part, SeriesDetector};
-pub use settings::{FastMode, Settings};
+pub use settings::{ClockTrust, FastMode, Settings};
 pub use state::{Change, Row, StateGroup};
 pub use state_error::StateError;
 pub use vibration::{

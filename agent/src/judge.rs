@@ -8,6 +8,7 @@
 
 mod idle;
 mod kept;
+mod kernel;
 mod names;
 mod recent;
 mod watched;
@@ -32,6 +33,7 @@ mod watching;
 
 pub use checkpoint::CheckpointError;
 pub use idle::IdleRows;
+pub use kernel::KernelClock;
 pub use packed::Known;
 pub(crate) use kept::{read_text, write_text};
 pub use recent::KEPT as AROUND;
@@ -134,6 +136,8 @@ impl fmt::Debug for Judge {
 }
 
 const VERSION: u8 = 1;
+/// Of records that tell the time.
+const TIME_VERSION: u8 = 2;
 
 /// Has the log say that readings are judged by these settings from here on; whether there was room.
 ///
@@ -156,9 +160,9 @@ fn settings_record(settings: &Settings) -> Batch {
 }
 
 /// Has the log say that the agent begins to run. Call it once in a life, behind the settings.
-pub fn begin(queue: &Queue, now: i64) {
+pub fn begin(queue: &Queue, now: i64, kernel: KernelClock) {
     // Without room, which there is before any message, rules only take the pause for silence.
-    push(queue, time_record(RecordKind::Clock, now));
+    push(queue, time_record(RecordKind::Clock, now, kernel));
 }
 
 fn push(queue: &Queue, batch: Batch) -> bool {
@@ -166,11 +170,20 @@ fn push(queue: &Queue, batch: Batch) -> bool {
     room.map(|room| queue.push(batch, room)).is_some()
 }
 
-/// A record of the kind `tick`: version 1 (1 byte), then the time (8, µs since 1970, UTC). One of
-/// the kind `clock` holds the same, and stands where the agent began to run.
-pub fn time_record(kind: RecordKind, time: i64) -> Batch {
+/// A record of the kind `tick`. One of the kind `clock` holds the same, and stands where the agent
+/// began to run.
+///
+/// | at | bytes | field |
+/// |---|---|---|
+/// | 0 | 1 | version: 2; one of version 1 ends behind the time |
+/// | 1 | 8 | the time: µs since 1970, UTC |
+/// | 9 | 1 | what the kernel says of it: 0 nothing, 1 not synchronised, 2 synchronised |
+/// | 10 | 8 | names the boot; 0: not known |
+pub fn time_record(kind: RecordKind, time: i64, kernel: KernelClock) -> Batch {
     let mut batch = Batch::new();
-    let bytes = [&[VERSION][..], &time.to_le_bytes()].concat();
+    let mut bytes = vec![TIME_VERSION];
+    bytes.extend(time.to_le_bytes());
+    kernel.write(&mut bytes);
     batch.control(kind, &bytes);
     batch
 }
@@ -189,9 +202,16 @@ fn acknowledged(bytes: &[u8]) -> Option<(i64, AlertId)> {
     Some((i64::from_le_bytes(*time), AlertId(*id.first_chunk()?)))
 }
 
-fn time_of(bytes: &[u8]) -> Option<i64> {
-    let time = bytes.strip_prefix(&[VERSION])?.first_chunk()?;
-    Some(i64::from_le_bytes(*time))
+/// The time, and what the kernel says of it.
+fn time_of(bytes: &[u8]) -> Option<(i64, KernelClock)> {
+    let (version, rest) = bytes.split_first()?;
+    let (time, mut rest) = rest.split_first_chunk()?;
+    let kernel = match *version {
+        VERSION => KernelClock::default(),
+        TIME_VERSION => KernelClock::read(&mut rest)?,
+        _ => return None,
+    };
+    Some((i64::from_le_bytes(*time), kernel))
 }
 
 impl Judge {
@@ -245,6 +265,11 @@ impl Judge {
     /// How many of them are judged on windows of a second.
     pub fn fast(&self) -> usize {
         self.series.fast.count()
+    }
+
+    /// Whether the gateway's clock is believed.
+    pub fn is_clock_trusted(&self) -> bool {
+        self.series.times.is_gateway_trusted()
     }
 
     /// The time that the log has come to: µs since 1970, UTC.
@@ -338,13 +363,15 @@ impl Judge {
                 self.judge_by(bytes, (origin, now), said);
             }
             Record::Control(RecordKind::Tick, bytes) => {
-                if let Some(received) = time_of(bytes) {
+                if let Some((received, kernel)) = time_of(bytes) {
+                    self.series.kernel = self.series.kernel.told(kernel);
                     let moment = self.moment(origin, received, now);
                     self.series.pass(moment, said);
                 }
             }
             Record::Control(RecordKind::Clock, bytes) => {
-                if let Some(received) = time_of(bytes) {
+                if let Some((received, kernel)) = time_of(bytes) {
+                    self.series.kernel = self.series.kernel.told(kernel);
                     let moment = self.moment(origin, received, now);
                     self.series.resume(moment, said);
                 }

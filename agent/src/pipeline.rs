@@ -7,6 +7,7 @@ mod clock;
 mod forward;
 pub(crate) mod guard;
 mod judging;
+mod kernel;
 mod publish;
 mod sealing;
 mod storage;
@@ -19,7 +20,7 @@ use crate::deadletter::{self, put_back::Putter};
 use crate::decode::Rules;
 use crate::detect;
 use crate::forward::{Forward, ForwardRules};
-use crate::judge::{self, Rejudge, Watchers};
+use crate::judge::{self, KernelClock, Rejudge, Watchers};
 use crate::limits::{self, WAL_SEGMENT_BYTES};
 use crate::seal::{Origin, SealConfig, SealStage, StageError, Waits};
 use crate::source::{
@@ -289,14 +290,15 @@ async fn start_stages(
     let (config, stores) = (seal_config(&settings, &storage, &give_up), storage.stores);
     let (refuse, letters) = (stores.spool.refuse_new(), stores.dead.reader().clone());
     // What is replayed ends here, before anything of this life is in the log.
-    let judging = Waiting::new(storage.judge, &stores, &config);
+    let kernel = kernel::ask();
+    let judging = Waiting::new(storage.judge, kernel, &stores, &config);
     let stage = SealStage::new(&config, stores, sealed);
     let replay = replay(&storage.wal_reader, stage.position());
     let wal = Wal::start_metered(storage.wal, settings.wal, storage.meter)?;
     let tap = wal.queue.tap();
     let sessions = Sessions::new();
     // The first records of this life, before any message: their texts are durable.
-    announce(&wal.queue, &settings);
+    announce(&wal.queue, &settings, kernel);
     let hub = publish::begin(&settings.name);
     let sources = open_sources(&settings, &wal.queue, &sessions, &refuse, &hub).await?;
     let (mqtt, mqtt_tls) = addresses(&sources.0)?;
@@ -352,11 +354,11 @@ async fn start_stages(
     })
 }
 
-fn announce(queue: &Queue, settings: &Settings) {
+fn announce(queue: &Queue, settings: &Settings, kernel: KernelClock) {
     configuration::announce(queue, settings.rules.hash());
     let told = judge::announce(queue, &settings.detect);
     debug_assert!(told, "nothing else was handed to the queue");
-    judge::begin(queue, Clock::new().now().wall);
+    judge::begin(queue, Clock::new().now().wall, kernel);
 }
 
 /// What the log holds from here on.

@@ -50,10 +50,14 @@ fn text(watching: &Watching) -> String {
         series,
         learning,
         fast,
+        clock_trusted,
         listed,
     } = watching;
     let mut text =
         format!("{series} series are watched: {learning} learning, {fast} judged on 1 s windows\n");
+    if *series > 0 && !clock_trusted {
+        text.push_str("the gateway's clock is not trusted: see docs/detection.md, Time\n");
+    }
     for series in listed {
         text.push_str(&line(series));
     }
@@ -95,6 +99,7 @@ mod tests {
             series: 4,
             learning: 1,
             fast: 1,
+            clock_trusted: false,
             listed: vec![
                 series("t", JudgedBy::Readings, "learning (37 of 100)"),
                 series("v", JudgedBy::Seconds, "judged"),
@@ -103,6 +108,7 @@ mod tests {
         assert_eq!(
             text(&watching),
             "4 series are watched: 1 learning, 1 judged on 1 s windows\n\
+             the gateway's clock is not trusted: see docs/detection.md, Time\n\
              site/pump t  learning (37 of 100), reading by reading\n\
              site/pump v  judged, on 1 s windows: up to 1.5 s, 2 s before a silence\n\
              and 2 more\n"

@@ -27,6 +27,27 @@ impl FastMode {
     }
 }
 
+/// When the gateway's clock is believed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum ClockTrust {
+    /// When the kernel calls it synchronised, or did in this boot; as the other where it can't say.
+    #[default]
+    Kernel,
+    /// Always, as long as it says what a clock may say.
+    Plausible,
+}
+
+impl ClockTrust {
+    const NAMES: [(&str, Self); 2] = [("kernel", Self::Kernel), ("plausible", Self::Plausible)];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Kernel => "kernel",
+            Self::Plausible => "plausible",
+        }
+    }
+}
+
 /// The settings of detection.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -38,6 +59,8 @@ pub struct Settings {
     pub weekly: bool,
     /// How a series is judged that reports faster than once a second.
     pub fast: FastMode,
+    /// When the gateway's clock is believed.
+    pub clock: ClockTrust,
     /// Series that are watched at once; beyond, the one that was silent longest gives way.
     pub series_max: usize,
     /// Series that gave way and are known again when they speak.
@@ -61,6 +84,7 @@ impl Default for Settings {
             preset: Preset::default(),
             weekly: true,
             fast: FastMode::default(),
+            clock: ClockTrust::default(),
             series_max: WATCHED_SERIES.0,
             series_kept_max: KEPT_SERIES.0,
             time: TimeSettings::default(),
@@ -96,6 +120,12 @@ impl Settings {
                 .map(|(_, mode)| *mode)
                 .ok_or_else(|| format!("is \"{name}\"; expected windows or readings"))
         });
+        let clock = section.read("clock", |name: String| {
+            let found = ClockTrust::NAMES.iter().find(|(known, _)| *known == name);
+            found
+                .map(|(_, trust)| *trust)
+                .ok_or_else(|| format!("is \"{name}\"; expected kernel or plausible"))
+        });
         let (least, most) = (1, WATCHED_SERIES.1 as u64);
         let series_max = section.within("series_max", (least, most), default.series_max as u64);
         let (range, kept) = ((0, KEPT_SERIES.1 as u64), default.series_kept_max);
@@ -105,6 +135,7 @@ impl Settings {
             preset: preset.unwrap_or(default.preset),
             weekly: section.or("weekly", default.weekly),
             fast: fast.unwrap_or_default(),
+            clock: clock.unwrap_or_default(),
             series_max: usize::try_from(series_max).unwrap_or(default.series_max),
             series_kept_max: usize::try_from(series_kept_max).unwrap_or(kept),
             time: TimeSettings::read(section),
@@ -144,14 +175,16 @@ impl Settings {
             preset,
             weekly,
             fast,
+            clock,
             series_max,
             series_kept_max,
             ..
         } = self;
-        let (preset, fast) = (preset.name(), fast.name());
+        let (preset, fast, clock) = (preset.name(), fast.name(), clock.name());
         let mut text = format!(
             "[detect]\nenabled = {enabled}\npreset = \"{preset}\"\nweekly = {weekly}\n\
-             fast = \"{fast}\"\nseries_max = {series_max}\nseries_kept_max = {series_kept_max}\n"
+             fast = \"{fast}\"\nclock = \"{clock}\"\n\
+             series_max = {series_max}\nseries_kept_max = {series_kept_max}\n"
         );
         text.push_str(&self.time.text());
         text.push_str(&self.windows.text());
@@ -201,6 +234,7 @@ mod tests {
                 preset,
                 weekly: false,
                 fast: FastMode::Readings,
+                clock: ClockTrust::Plausible,
                 series_max: 7,
                 series_kept_max: 9,
                 ..Settings::default()
@@ -222,8 +256,10 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said() {
-        let wrong = Settings::parse("[detect]\npreset = \"loud\"\nseries_max = 0\nfast = \"no\"\n")
-            .unwrap_err();
+        let wrong = Settings::parse(
+            "[detect]\npreset = \"loud\"\nseries_max = 0\nfast = \"no\"\nclock = \"gps\"\n",
+        )
+        .unwrap_err();
         let said: Vec<String> = wrong.iter().map(ToString::to_string).collect();
         assert_eq!(
             said,
@@ -231,6 +267,7 @@ mod tests {
                 "line 2: `detect.preset` is \"loud\"; expected sensitive, balanced, quiet, calm",
                 "line 3: `detect.series_max` is 0; expected 1 to 1000000",
                 "line 4: `detect.fast` is \"no\"; expected windows or readings",
+                "line 5: `detect.clock` is \"gps\"; expected kernel or plausible",
             ]
         );
     }

@@ -9,7 +9,7 @@ use super::standing::Standings;
 use super::storm::Storm;
 use super::units::Units;
 use super::watched::Watched;
-use super::{Judge, kept};
+use super::{Judge, KernelClock, kept};
 use crate::capture::Wanted;
 use crate::configuration::{Configurations, InForce};
 use crate::decode::Rows;
@@ -107,6 +107,7 @@ impl Judge {
 impl Series {
     fn write_checkpoint(&self, out: &mut Vec<u8>) {
         out.put_i64_le(self.greatest_time);
+        self.kernel.write(out);
         self.storm.write(out);
         self.standings.write(out);
         self.over.write(out);
@@ -133,6 +134,7 @@ impl Series {
         let field = CheckpointError::Field;
         let mut series = Self::new(storage, settings);
         series.greatest_time = input.try_get_i64_le().map_err(|_| field("greatest time"))?;
+        series.kernel = KernelClock::read(input).ok_or(field("clock"))?;
         series.storm = Storm::read(input).ok_or(field("storm"))?;
         series.standings = Standings::read(input).ok_or(field("alerts"))?;
         series.over = Over::read(input).ok_or(field("alerts that are over"))?;

@@ -11,14 +11,14 @@ use super::storm::Storm;
 use super::tell::{self, Moment};
 use super::units::Units;
 use super::watched::{At, Watch, Watched};
-use super::{Said, Spoken};
+use super::{KernelClock, Said, Spoken};
 use crate::aggregate::Told;
 use crate::alert::{AlertState, Revision, Span};
 use crate::capture::Wanted;
 use crate::decode::Reading;
 use crate::detect::{
-    Aggregate, ClosedSecond, EventTime, Fast, Gateway, GroupEngine, GroupEvent, Place, Progress,
-    RuleEngine, RuleEvent, Sample, Settings, TimeVerdict, Timed, VibrationEngine,
+    Aggregate, ClockTrust, ClosedSecond, EventTime, Fast, Gateway, GroupEngine, GroupEvent, Place,
+    Progress, RuleEngine, RuleEvent, Sample, Settings, TimeVerdict, Timed, VibrationEngine,
     VibrationFeatures, Windows,
 };
 use crate::limits::{CLOCK_SANE_FROM_US, RECORD_AGGREGATES_MAX, TICK_EVERY_US};
@@ -86,6 +86,8 @@ pub(super) struct Series {
     pub(super) later: Later,
     /// Alerts around which readings are to be captured.
     pub(super) wanted: Wanted,
+    /// What the kernel says of the gateway's clock.
+    pub(super) kernel: KernelClock,
     /// The greatest received time of a clock that was trusted.
     pub(super) greatest_time: i64,
     pub(super) counts: Counts,
@@ -165,6 +167,7 @@ impl Series {
             incidents: Incidents::default(),
             later: Later::default(),
             wanted: Wanted::default(),
+            kernel: KernelClock::default(),
             greatest_time: 0,
             counts: Counts::default(),
             told: 0,
@@ -253,10 +256,14 @@ impl Series {
 
     /// The steady time that the log has come to.
     fn clock(&mut self, moment: Moment) -> i64 {
-        let synchronised = (CLOCK_SANE_FROM_US..CLOCK_SANE_BELOW_US).contains(&moment.received);
+        let plausible = (CLOCK_SANE_FROM_US..CLOCK_SANE_BELOW_US).contains(&moment.received);
+        let by_kernel = match self.settings.clock {
+            ClockTrust::Kernel => self.kernel.synchronised.unwrap_or(true),
+            ClockTrust::Plausible => true,
+        };
         let steady = self.times.at(&Gateway {
             received_time: moment.received,
-            synchronised,
+            synchronised: plausible && by_kernel,
             greatest_time: self.greatest_time,
         });
         if self.times.is_gateway_trusted() {

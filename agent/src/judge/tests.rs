@@ -107,7 +107,7 @@ impl Told {
     }
 
     fn tick_at(&mut self, time: i64) {
-        let tick = time_record(RecordKind::Tick, time);
+        let tick = time_record(RecordKind::Tick, time, KernelClock::default());
         let (_, bytes) = tick.iter().next().unwrap();
         self.record(RecordKind::Tick, bytes);
     }
@@ -320,7 +320,7 @@ fn a_summary_that_nothing_follows_comes_with_a_tick() {
     }
     let due = told.judge.poll_timeout().unwrap();
     assert_eq!(due, NOW + 126 * SECOND);
-    let tick = time_record(RecordKind::Tick, due);
+    let tick = time_record(RecordKind::Tick, due, KernelClock::default());
     let (kind, bytes) = tick.iter().next().unwrap();
     assert_eq!(kind, RecordKind::Tick.code());
     told.record(RecordKind::Tick, bytes);
@@ -422,7 +422,11 @@ fn a_rule_is_raised_and_cleared_and_its_topic_shows_what_still_stands() {
     );
     // Nothing comes: the silence is seen with a tick, and not while the agent did not run.
     told.said.clear();
-    let clock = time_record(RecordKind::Clock, NOW + 300 * SECOND);
+    let clock = time_record(
+        RecordKind::Clock,
+        NOW + 300 * SECOND,
+        KernelClock::default(),
+    );
     told.record(RecordKind::Clock, clock.iter().next().unwrap().1);
     for second in [310, 320] {
         assert_eq!(told.raised().len(), 0);

@@ -42,6 +42,9 @@ pub struct Watching {
     pub learning: usize,
     /// How many report faster than once a second, and are judged by the second.
     pub fast: usize,
+    /// Whether the gateway's clock is believed: where not, no time tells the time of the week, and
+    /// readings without a time of their own are suspect.
+    pub clock_trusted: bool,
     /// Some of them, those that are still learned first.
     pub listed: Vec<WatchedSeries>,
 }
@@ -71,6 +74,7 @@ impl Judge {
             series: series.len(),
             learning,
             fast: series.fast.count(),
+            clock_trusted: self.is_clock_trusted(),
             listed: listed.collect(),
         }
     }

@@ -66,6 +66,9 @@ pub const CLOCK_BACK_AFTER_US: i64 = 60_000_000;
 pub const CLOCK_DISORDER_US: i64 = 1_000_000;
 /// At the latest so long after a record the next one follows while anything is watched.
 pub const TICK_EVERY_US: i64 = 10_000_000;
+/// How often the kernel is asked whether the gateway's clock is synchronised.
+pub const CLOCK_ASK_EVERY: std::time::Duration = std::time::Duration::from_secs(5);
+const _: () = assert!(CLOCK_ASK_EVERY.as_micros() < TICK_EVERY_US as u128);
 /// More than this between two records is no time that passed: the gateway's clock was set.
 pub const CLOCK_STEP_US: i64 = 60_000_000;
 const _: () = assert!(CLOCK_STEP_US >= 3 * TICK_EVERY_US && TICK_EVERY_US > CLOCK_DISORDER_US);

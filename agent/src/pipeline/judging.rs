@@ -2,10 +2,10 @@
 //! to the log, before that is. What it says is published at once, and given to the sealing stage.
 
 use super::clock::Clock;
-use super::{Ended, guard, replay};
+use super::{Ended, guard, kernel, replay};
 use crate::alert::AlertState;
-use crate::judge::{Judge, Said, WatchersOut, What, time_record};
-use crate::limits::{EARLY_BYTES_MAX, JUDGED_QUEUE, WATCHING_SHOWN};
+use crate::judge::{Judge, KernelClock, Said, WatchersOut, What, time_record};
+use crate::limits::{CLOCK_ASK_EVERY, EARLY_BYTES_MAX, JUDGED_QUEUE, WATCHING_SHOWN};
 use crate::seal::{Ask, Asks, FromJudge, IDLE_WAIT, Origin, SealConfig, Stores};
 use crate::source::hub::Keep;
 use crate::wal::{Batch, Queue, RecordKind, Replay, Tap};
@@ -29,6 +29,8 @@ pub(super) type Publish = Box<dyn Fn(&str, &str, Keep) + Send>;
 /// The stage, before anything of this life is in the log.
 pub(super) struct Waiting {
     judge: Judge,
+    /// What the log was told last of the kernel's clock.
+    kernel: KernelClock,
     replay: Replay,
     present: BufferId,
     /// Of which messages it is stored what was said, lane by lane.
@@ -39,7 +41,13 @@ pub(super) struct Waiting {
 
 impl Waiting {
     /// The stage as it was; `None` where nothing is judged.
-    pub fn new(judge: Option<Judge>, stores: &Stores, config: &SealConfig) -> Option<Self> {
+    /// The log is told `kernel` as this life begins.
+    pub fn new(
+        judge: Option<Judge>,
+        kernel: KernelClock,
+        stores: &Stores,
+        config: &SealConfig,
+    ) -> Option<Self> {
         let mut judge = judge?;
         judge.capture_by(config.forward.rules());
         // What no checkpoint needs is kept for captures, and was judged.
@@ -47,6 +55,7 @@ impl Waiting {
         Some(Self {
             replay: replay(&stores.wal, from),
             judge,
+            kernel,
             present: config.present,
             covered: stores.covered.all(),
             asks: stores.judged.as_ref()?.asks(),
@@ -125,15 +134,18 @@ struct Ticking {
     at: Instant,
     /// When a record was judged last.
     heard: Instant,
+    /// What the kernel said of its clock, and when.
+    kernel: (KernelClock, Instant),
 }
 
-impl Default for Ticking {
-    fn default() -> Self {
+impl Ticking {
+    fn new(kernel: KernelClock) -> Self {
         Self {
             under_way: false,
             last: None,
             at: Instant::now(),
             heard: Instant::now(),
+            kernel: (kernel, Instant::now()),
         }
     }
 }
@@ -202,7 +214,7 @@ impl Judging {
             said: Vec::new(),
             bytes_since: 0,
         };
-        let mut ticking = Ticking::default();
+        let mut ticking = Ticking::new(self.waiting.kernel);
         for batch in std::mem::take(&mut self.early) {
             self.batch(&batch, &mut at, &mut ticking)?;
         }
@@ -275,20 +287,28 @@ impl Judging {
         Duration::from_micros(us.unsigned_abs()).saturating_sub(ticking.heard.elapsed())
     }
 
-    /// Has the log say that time has passed: one record at a time, and for what is still due
-    /// behind it only another after a pause. While storage takes nothing, room is for messages.
+    /// Has the log say that time has passed, or that the kernel thinks otherwise of its clock: one
+    /// record at a time, and for what is still due behind it only another after a pause. While
+    /// storage takes nothing, room is for messages.
     fn tick(&mut self, ticking: &mut Ticking) {
+        if ticking.kernel.1.elapsed() >= CLOCK_ASK_EVERY {
+            ticking.kernel = (kernel::ask(), Instant::now());
+        }
+        let kernel = ticking.kernel.0;
+        let is_news = kernel != self.waiting.kernel;
         let due = self.waiting.judge.poll_timeout();
         let due = due.filter(|due| self.due_in(*due, ticking).is_zero());
         let is_again = due == ticking.last && ticking.at.elapsed() < IDLE_WAIT;
-        if due.is_none() || ticking.under_way || is_again {
+        let is_due = due.is_some() || is_news;
+        if !is_due || ticking.under_way || is_again {
             return;
         }
         (ticking.last, ticking.at) = (due, Instant::now());
-        let tick = time_record(RecordKind::Tick, self.clock.now().wall);
+        let tick = time_record(RecordKind::Tick, self.clock.now().wall, kernel);
         if let Some(room) = self.queue.try_room(tick.len_bytes()) {
             self.queue.push(tick, room);
             ticking.under_way = true;
+            self.waiting.kernel = kernel;
         }
     }
 
@@ -397,6 +417,8 @@ impl Judging {
     fn measure(&self) {
         let counts = self.waiting.judge.counts();
         gauge!("tributary_agent_watched_series").set(self.waiting.judge.watched() as f64);
+        let trusted = self.waiting.judge.is_clock_trusted();
+        gauge!("tributary_agent_gateway_clock_trusted").set(f64::from(u8::from(trusted)));
         gauge!("tributary_agent_fast_series").set(self.waiting.judge.fast() as f64);
         for (reason, count) in [
             ("text", counts.texts),

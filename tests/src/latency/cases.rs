@@ -84,7 +84,8 @@ pub struct Outcome {
 const BACKLOG_RULE: &str = "[[decode]]\ntopic = \"backlog/{device}/{metric}\"\nformat = \"f32le\"\n\
      rate_hz = 1000\nscale = 0.12345678901234567\n";
 /// What is timed is a reading's alert; without this it would be that of the second that it is in.
-pub const BY_READINGS: &str = "[detect]\nfast = \"readings\"\n";
+/// Its devices' clock is this machine's, whoever keeps it.
+pub const BY_READINGS: &str = "[detect]\nfast = \"readings\"\nclock = \"plausible\"\n";
 /// Alerts that were only counted.
 const HELD_BACK: &str = "tributary_agent_alerts_held_back_total";
 /// Samples of one of its messages.

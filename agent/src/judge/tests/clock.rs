@@ -209,3 +209,55 @@ fn a_clock_that_is_set_holds_back_no_alert_and_lets_no_flood_through() {
         assert_eq!(told.raised().len(), at_once + first + each);
     }
 }
+
+#[test]
+fn the_clock_is_trusted_once_the_kernel_calls_it_synchronised() {
+    let says = |synchronised, boot| KernelClock {
+        synchronised: Some(synchronised),
+        boot,
+    };
+    let tick = |told: &mut Told, kind, second: i64, kernel| {
+        let batch = time_record(kind, NOW + second * SECOND, kernel);
+        let (_, bytes) = batch.iter().next().unwrap();
+        told.record(kind, bytes);
+        told.again();
+        told.judge.is_clock_trusted()
+    };
+    let mut told = Told::new(&sensitive());
+    assert!(!tick(&mut told, RecordKind::Clock, 0, says(false, 7)));
+    seconds(&mut told, 0..5);
+    assert!(!told.judge.is_clock_trusted());
+    assert!(tick(&mut told, RecordKind::Tick, 5, says(true, 7)));
+    // Once in this boot is enough, also for the next life in it; another boot has to say so.
+    assert!(tick(&mut told, RecordKind::Tick, 6, says(false, 7)));
+    assert!(tick(&mut told, RecordKind::Clock, 7, says(false, 7)));
+    assert!(!tick(&mut told, RecordKind::Clock, 8, says(false, 8)));
+    // Where nobody can say, a clock that may be right is.
+    assert!(tick(
+        &mut told,
+        RecordKind::Clock,
+        9,
+        KernelClock::default()
+    ));
+    assert!(!tick(&mut told, RecordKind::Clock, 10, says(false, 9)));
+    told.settings(&Settings {
+        clock: crate::detect::ClockTrust::Plausible,
+        ..sensitive()
+    });
+    seconds(&mut told, 10..12);
+    assert!(told.judge.is_clock_trusted());
+}
+
+#[test]
+fn a_record_of_time_from_before_the_kernel_was_asked_is_read() {
+    let mut told = Told::new(&sensitive());
+    seconds(&mut told, 0..5);
+    let old = [&[VERSION][..], &(NOW + 9 * SECOND).to_le_bytes()].concat();
+    told.record(RecordKind::Tick, &old);
+    assert_eq!(told.judge.received(), NOW + 9 * SECOND);
+    assert!(told.judge.is_clock_trusted());
+    for wrong in [&old[..8], &[3; 18], &[TIME_VERSION; 9]] {
+        told.record(RecordKind::Tick, wrong);
+    }
+    assert_eq!(told.judge.received(), NOW + 9 * SECOND);
+}
