@@ -33,9 +33,9 @@ mod watching;
 
 pub use checkpoint::CheckpointError;
 pub use idle::IdleRows;
+pub(crate) use kept::{read_text, write_text};
 pub use kernel::KernelClock;
 pub use packed::Known;
-pub(crate) use kept::{read_text, write_text};
 pub use recent::KEPT as AROUND;
 pub use rejudge::{Detection, Rejudge};
 pub use series::Counts;

@@ -22,7 +22,7 @@ use crate::detect;
 use crate::forward::{Forward, ForwardRules};
 use crate::judge::{self, KernelClock, Rejudge, Watchers};
 use crate::limits::{self, WAL_SEGMENT_BYTES};
-use crate::seal::{Origin, SealConfig, SealStage, StageError, Waits};
+use crate::seal::{JudgeWriter, Origin, SealConfig, SealStage, StageError, Waits};
 use crate::source::{
     BrokerConfig, BrokerStatus, Brokers, Hub, Listener, ListenerConfig, ListenerError, Reload,
     Sessions,
@@ -312,29 +312,16 @@ async fn start_stages(
     let judged = Waiting::start(judging, &mut stages, tap, &wal.queue, told);
     // Ends the sources when the agent is told to stop, or can't go on.
     let listening = stop.child_token();
-    let answers = (
-        putter,
-        Desk::new(hub.clone(), wal.queue.clone(), watchers.clone()),
-    );
-    answer_commands(&mut stages, &settings.data_dir, answers, &stop);
+    let desk = Desk::new(hub.clone(), wal.queue.clone(), watchers.clone());
+    answer_commands(&mut stages, &settings.data_dir, (putter, desk), &stop);
     stages.spawn(listen(sources, wal.queue, listening.clone(), deadline));
     stages.spawn(give_up_after(stop, deadline, give_up));
     let sealing = Sealing::new((stage, replay), (wal.committed, judged), sessions);
     stages.spawn_blocking(move || sealing.run_to_end(&storage.damage, &listening));
-    stages.spawn_blocking(move || {
-        // Ends behind the sealing stage, with the last checkpoint of what is judged.
-        if let Some(writer) = storage.writer {
-            writer.run();
-        }
-        Ended::Keeping
-    });
-    stages.spawn(forward(
-        settings.uplink,
-        storage.sender,
-        storage.reader,
-        sealed_in,
-        status,
-    ));
+    // Ends behind the sealing stage, with the last checkpoint of what is judged.
+    stages.spawn_blocking(move || keep(storage.writer));
+    let (sender, reader) = (storage.sender, storage.reader);
+    stages.spawn(forward(settings.uplink, sender, reader, sealed_in, status));
     Ok(Agent {
         mqtt,
         brokers,
@@ -359,6 +346,13 @@ fn announce(queue: &Queue, settings: &Settings, kernel: KernelClock) {
     let told = judge::announce(queue, &settings.detect);
     debug_assert!(told, "nothing else was handed to the queue");
     judge::begin(queue, Clock::new().now().wall, kernel);
+}
+
+fn keep(writer: Option<JudgeWriter>) -> Ended {
+    if let Some(writer) = writer {
+        writer.run();
+    }
+    Ended::Keeping
 }
 
 /// What the log holds from here on.
