@@ -3,8 +3,8 @@
 
   A  occupancy gap of the value              Gap 128
   C  occupancy gap of the weekly residual    Gap 64, relative to the local sparsity
-  M  occupancy gap of a short moving mean    Gap 32, inside the span it weighs half
-  R  occupancy gap of the step x - previous  Gap 32
+  M  occupancy gap of a short moving mean    Gap 32
+  R  occupancy gap of the step x - previous  Gap 32, in root mean square steps, compressed by a root
   S  stuck-at run length
   F  how far the value is from the recent mean, of what is asked for while the series is young
   E  evidence: e = (leaky sum of F^2 max(A,C,M,R)) / ((1 + K1 b) (1 + K2 q));  b fast, q slow count of alerts
@@ -17,17 +17,18 @@ import numpy as np
 
 f32 = np.float32
 
-# value gap (A)                 weekly residual (C)                short mean (M)                    step (R)
-DA, IA, TA = 20000, 4, 0.026
-DC, IC, LC, WALK = 4000, 2, 0.6, 8
-DM, IM, AM, TM, TM_IN = 2400, 1, 0.115, 0.04, 0.08
-DR, IR, TR = 7000, 1, 0.045
-LAMBDA, CAP = 0.993, 10.0                       # evidence: leak per reading, most one reading can add
-K1, TAU1, BSUP = 0.9, 320.0, 0.5                # fast brake: weight, memory, part added by a suppressed alert
-K2, TAU2, QMAX = 0.43, 100000.0, 16.0           # slow brake: weight, readings to lose one alert, most it counts
+# value gap (A)                 weekly residual (C)                short mean (M)               step (R)
+DA, IA, TA = 20000, 4, 0.031
+DC, IC, TC, WALK = 3050, 1, 0.88, 6
+DM, IM, AM, TM = 18000, 1, 0.0595, 0.04
+DR, IR, TR = 7000, 1, 0.047
+LAMBDA, CAP = 0.9895, 6.0                       # evidence: leak per reading, most one reading can add
+K1, TAU1, BSUP = 1.2, 185.0, 0.22               # fast brake: weight, memory, part added by a suppressed alert
+K2, TAU2, QMAX = 0.33, 100000.0, 16.0           # slow brake: weight, readings to lose one alert, most it counts
 COOL = 30                                       # readings after an alert without another
-YOUNG, Z, AZ = 5000, 4.5, 0.002                 # young: readings, deviations asked for at first; weight of the mean
-WEEK, NEAR = 36, 0.5                            # buckets from which C is not asked; what an alert too near counts
+YOUNG, Z, AZ = 5000, 4.6, 0.002                 # young: readings, deviations asked for at first; weight of means
+WEEK, NEAR = 46, 0.75                           # buckets from which C is not asked; what an alert too near counts
+RETURNS = 12                                    # returns to a bucket, the first ones, of which C says nothing
 
 
 class Gap:
@@ -56,17 +57,17 @@ class Gap:
             j += step
 
     def step(self, value):
-        """-> (d, span + pad, L, inside); d = 0: nothing new."""
+        """-> (d, span + pad, L); d = 0: nothing new."""
         v, m, c = f32(value), self.m, self.c
         if self.lo is None:
             self.lo = v
         if self.w == 0:
             if v == self.lo:
                 self.seen += 1
-                return 0, 1, 1, False
+                return 0, 1, 1
             d = abs(v - self.lo)
             if not np.isfinite(f32(4) * d):
-                return 0, 1, 1, False
+                return 0, 1, 1
             first, self.w = self.lo, f32(4) * d
             self.lo = min(self.lo, v) - f32(1.5) * d
             b = min(m - 1, int((first - self.lo) / self.w * m))
@@ -86,7 +87,7 @@ class Gap:
                 self.a, self.z = off + self.a // 2, off + self.z // 2
             guard += 1
         b = max(0, min(m - 1, int((v - self.lo) / self.w * m)))
-        out = 0, 1, 1, False
+        out = 0, 1, 1
         if self.seen >= self.warm and self.z >= self.a and c[b] == 0:
             for d in range(1, m):
                 left, right = b - d >= 0 and c[b - d] > 0, b + d < m and c[b + d] > 0
@@ -94,7 +95,7 @@ class Gap:
                     n = 1
                     if self.walk:
                         n = min(([self._walk(b - d, -1)] if left else []) + ([self._walk(b + d, 1)] if right else []))
-                    out = d, self.z - self.a + self.pad, n, self.a <= b <= self.z
+                    out = d, self.z - self.a + self.pad, n
                     break
         c[b] = min(255, c[b] + self.inc)
         self.a, self.z = min(self.a, b), max(self.z, b)
@@ -126,9 +127,11 @@ class Detector:
         self.cnt = [0] * self.BUCKETS
         self.stuck, self.prev, self.run, self.longest, self.changes, self.fired = stuck, None, 0, 0.0, 0, False
         self.short = None
-        self.acc = self.b = self.q = 0.0
+        self.acc = self.b = f32(0)
+        self.q = 0.0
         self.n, self.age, self.last, self.hushed, self.last_t = 0, 0, -10**9, -10**9, -math.inf
-        self.mu, self.sd = 0.0, f32(0)
+        self.mu, self.sd, self.pace = 0.0, f32(0), f32(0)
+        self.bucket, self.returns = None, 0
 
     def farness(self, x):
         """|x - mean| in deviations, of what is asked for at this age; at most 1."""
@@ -144,31 +147,42 @@ class Detector:
             off = abs(dist) / sd if sd > 0 else 0.0 if dist == 0 else math.inf
         return off / asked if off < asked else 1.0
 
+    def stride(self, step):
+        """A step in root mean square steps of this series, compressed."""
+        pace, w = float(self.pace), max(AZ, 1.0 / self.age)
+        self.pace = f32(math.sqrt((1 - w) * pace * pace + w * step * step))
+        if pace == 0:
+            return 0.0
+        paces = max(-1e12, min(1e12, step / pace))
+        return math.copysign(math.sqrt(1 + abs(paces)) - 1, paces)
+
     def step(self, t, x):
         """t: seconds, x: value -> (severity, alert). severity >= 1 on an alert."""
         self.n += 1
-        self.b *= math.exp(-1 / TAU1)
+        self.b = f32(float(self.b) * math.exp(-1 / TAU1))
         self.q = max(0.0, self.q - 1 / TAU2)
         if not math.isfinite(x) or t < self.last_t:     # missing or late: no model update, no score
             return 0.0, False
         self.last_t = t
         self.age += 1
-        d, s, _, _ = self.A.step(x)
+        d, s, _ = self.A.step(x)
         f = d / (TA * s)
         k = min(self.BUCKETS - 1, int((t % self.PERIOD_S) / self.PERIOD_S * self.BUCKETS))
+        self.returns += k != self.bucket and self.cnt[k] > 0
+        self.bucket = k
         if self.cnt[k] == 0:
             self.mean[k] = f32(x)
         r = x - float(self.mean[k])
         self.mean[k] = f32(self.mean[k] + max(0.2, 1.0 / (self.cnt[k] + 1)) * r)
         self.cnt[k] = min(255, self.cnt[k] + 1)
-        d, _, n, _ = self.C.step(r)
-        c = d / (LC * n)
+        d, _, n = self.C.step(r)
+        c = 0.0 if 1 <= self.returns <= RETURNS else d / (TC * n)
         weekly, f = c > f, max(f, c)
         self.short = x if self.short is None else self.short + AM * (x - self.short)
-        d, s, _, inside = self.M.step(self.short)
-        m = d / ((TM_IN if inside else TM) * s)
+        d, s, _ = self.M.step(self.short)
+        m = d / (TM * s)
         weekly, f = weekly and m <= f, max(f, m)
-        d, s, _, _ = self.R.step(0.0 if self.prev is None else x - self.prev)
+        d, s, _ = self.R.step(self.stride(0.0 if self.prev is None else x - self.prev))
         r = d / (TR * s)
         weekly, f = weekly and r <= f, max(f, r)
         far = self.farness(x)
@@ -187,8 +201,8 @@ class Detector:
         if weekly and sum(n > 0 for n in self.cnt) >= WEEK:
             far = 1.0
         f *= far * far
-        self.acc = LAMBDA * self.acc + min(f, CAP)
-        e = self.acc / ((1 + K1 * self.b) * (1 + K2 * self.q)) if f > 0 else 0.0
+        self.acc = f32(LAMBDA * float(self.acc) + min(f, CAP))
+        e = float(self.acc) / ((1 + K1 * float(self.b)) * (1 + K2 * self.q)) if f > 0 else 0.0
         near = far < 1 and not stuck
         if stuck:
             e = max(e, 1.01)
@@ -196,9 +210,9 @@ class Detector:
             return 0.5 * e, False
         part = NEAR if near else 1.0
         if self.n - (self.hushed if near else self.last) <= COOL:
-            self.b += part * BSUP
+            self.b += f32(part * BSUP)
             return 0.0, False
-        self.b += part
+        self.b += f32(part)
         self.q = min(QMAX, self.q + part)
         if near:
             self.hushed = self.n

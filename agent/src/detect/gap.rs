@@ -36,8 +36,6 @@ pub struct Novelty {
     /// Bins to walk from the nearest occupied one, away from the value, until so many counts are
     /// gathered: how sparse it is there already.
     pub sparsity: u16,
-    /// Whether occupied bins lie to both sides.
-    pub inside: bool,
 }
 
 /// The bins of one input: `M + 16` bytes.
@@ -224,7 +222,6 @@ impl<const M: usize> Gap<M> {
             distance: distance as u16,
             span: u16::from(self.last - self.first) + PAD,
             sparsity,
-            inside: down.is_some() && up.is_some(),
         })
     }
 
@@ -338,7 +335,6 @@ mod tests {
             distance: 32,
             span: 3,
             sparsity: 1,
-            inside: false,
         };
         assert_eq!(gap.step(&TUNING, 6.0), Some(novelty));
         assert_eq!(gap.step(&TUNING, 6.0), None, "visited now");

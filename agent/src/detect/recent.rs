@@ -31,8 +31,7 @@ pub(super) fn follow(mean: &mut f64, variance: &mut f64, count: u32, value: f64)
     }
     let distance = value - *mean;
     let deviation = variance.sqrt();
-    // While there are few, each counts the same.
-    let weight = WEIGHT.max(1.0 / f64::from(count));
+    let weight = weight(count);
     *mean += weight * distance;
     *variance = (1.0 - weight) * (*variance + weight * distance * distance);
     if deviation > 0.0 {
@@ -42,6 +41,11 @@ pub(super) fn follow(mean: &mut f64, variance: &mut f64, count: u32, value: f64)
     } else {
         f64::INFINITY.copysign(distance)
     }
+}
+
+/// The weight of the `count`th value: while there are few, each counts the same.
+pub(super) fn weight(count: u32) -> f64 {
+    WEIGHT.max(1.0 / f64::from(count))
 }
 
 impl Recent {

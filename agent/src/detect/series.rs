@@ -69,6 +69,14 @@ pub enum SeriesDetector {
     Calm(Calm),
 }
 
+/// The place of `calm` in bytes that were written before steps were measured by their own size: its
+/// state was of another layout, and is given up.
+const CALM_BEFORE: u8 = 3;
+/// How long that was.
+const CALM_BEFORE_BYTES: usize = 754;
+/// And the place from then on.
+const CALM: u8 = 4;
+
 const STATE_BYTES_MAX: usize = 768;
 const _: () = assert!(size_of::<Plain>() <= STATE_BYTES_MAX);
 const _: () = assert!(size_of::<Calm>() <= STATE_BYTES_MAX);
@@ -103,23 +111,35 @@ impl SeriesDetector {
     }
 
     /// Appends its bytes, as in a checkpoint: the preset's place among
-    /// [`NAMES`](Preset::NAMES) (1 byte), then the detector.
+    /// [`NAMES`](Preset::NAMES), and 4 of `calm` (1 byte), then the detector.
     pub fn write(&self, out: &mut Vec<u8>) {
-        let preset = self.preset();
-        let place = Preset::NAMES.iter().position(|(_, known)| *known == preset);
-        out.put_u8(place.unwrap_or_default() as u8);
         match self {
-            Self::Plain(plain) => plain.write(out),
-            Self::Calm(calm) => calm.write(out),
+            Self::Plain(plain) => {
+                let preset = plain.preset();
+                let place = Preset::NAMES.iter().position(|(_, known)| *known == preset);
+                out.put_u8(place.unwrap_or_default() as u8);
+                plain.write(out);
+            }
+            Self::Calm(calm) => {
+                out.put_u8(CALM);
+                calm.write(out);
+            }
         }
     }
 
-    /// Takes its bytes off the front of `input`; `None` when they are none.
+    /// Takes its bytes off the front of `input`; `None` when they are none. What `calm` wrote in
+    /// another layout makes one that has seen nothing.
     pub fn read(input: &mut &[u8]) -> Option<Self> {
-        let place = usize::from(input.try_get_u8().ok()?);
-        match Preset::NAMES.get(place)?.1 {
-            Preset::Calm => Calm::read(input).map(Self::Calm),
-            plain => Plain::read(plain, input).map(Self::Plain),
+        match input.try_get_u8().ok()? {
+            CALM => Calm::read(input).map(Self::Calm),
+            CALM_BEFORE => {
+                *input = input.get(CALM_BEFORE_BYTES..)?;
+                Some(Self::new(Preset::Calm))
+            }
+            place => {
+                let preset = Preset::NAMES.get(usize::from(place))?.1;
+                Plain::read(preset, input).map(Self::Plain)
+            }
         }
     }
 
@@ -147,6 +167,18 @@ impl SeriesDetector {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_calm_one_of_the_layout_before_is_given_up_and_what_follows_is_read() {
+        let mut bytes = vec![CALM_BEFORE];
+        bytes.resize(1 + CALM_BEFORE_BYTES, 7);
+        bytes.push(9);
+        let mut input = bytes.as_slice();
+        let read = SeriesDetector::read(&mut input).unwrap();
+        assert_eq!((read.preset(), read.learns()), (Preset::Calm, 100));
+        assert_eq!(input, [9]);
+        assert!(SeriesDetector::read(&mut &bytes[..CALM_BEFORE_BYTES]).is_none());
+    }
 
     proptest! {
         #[test]
@@ -187,7 +219,7 @@ mod tests {
             place in 0..Preset::NAMES.len(),
             values in proptest::collection::vec(any::<f64>(), 300),
         ) {
-            bytes[0] = place as u8;
+            bytes[0] = if place == 3 { CALM } else { place as u8 };
             if let Some(mut detector) = SeriesDetector::read(&mut bytes.as_slice()) {
                 for (i, value) in values.into_iter().enumerate() {
                     detector.step(true, i as i64, value);

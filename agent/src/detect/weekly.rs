@@ -40,7 +40,11 @@ impl Default for Weekly {
 impl Weekly {
     /// What `value` has beyond the mean of its time, before it becomes part of it.
     pub fn residual(&mut self, time_us: i64, value: f64) -> f64 {
-        let bucket = bucket(time_us);
+        self.residual_at(bucket(time_us), value)
+    }
+
+    /// The same of a time in this bucket.
+    pub(super) fn residual_at(&mut self, bucket: usize, value: f64) -> f64 {
         let word = self.visits.get_mut(bucket / A_WORD);
         let (Some(mean), Some(word)) = (self.means.get_mut(bucket), word) else {
             return 0.0;
@@ -57,6 +61,12 @@ impl Weekly {
             *word += 1 << shift;
         }
         residual
+    }
+
+    /// Whether this bucket was visited.
+    pub(super) fn knows(&self, bucket: usize) -> bool {
+        let word = self.visits.get(bucket / A_WORD);
+        word.is_some_and(|word| (word >> (BITS * (bucket % A_WORD))) & VISITS_MAX > 0)
     }
 
     /// How many of its buckets were visited, of 84.
@@ -87,8 +97,8 @@ impl Weekly {
     }
 }
 
-/// The bucket of a time.
-fn bucket(time_us: i64) -> usize {
+/// The bucket of a time, of 84.
+pub(super) fn bucket(time_us: i64) -> usize {
     let seconds = time_us.saturating_sub(MONDAY_US) as f64 / 1e6;
     let part = seconds.rem_euclid(WEEK_S) / WEEK_S;
     ((part * BUCKETS as f64) as usize).min(BUCKETS - 1)
@@ -119,6 +129,8 @@ mod tests {
                 weekly.residual(time_us, f64::from(visit));
                 assert_eq!(weekly.known(), known, "visit {visit}");
             }
+            let bucket = bucket(time_us);
+            assert!(weekly.knows(bucket) && !weekly.knows(bucket + 1));
         }
         weekly.residual(MONDAY_US, 0.0);
         assert_eq!(weekly.known(), BUCKETS as u32);
