@@ -3,8 +3,8 @@
 use crate::config::{Config, ConfigError};
 use crate::decode::time_of;
 use crate::detect::{
-    Change, DeviceSlot, Judgement, Part, Place, Preset, RuleChange, RuleEngine, RuleEvent, Sample,
-    SeriesDetector, SeriesSlot, Settings, StateGroup,
+    Change, DeviceSlot, FastMode, Judgement, Part, Place, Preset, RuleChange, RuleEngine,
+    RuleEvent, Sample, SeriesDetector, SeriesSlot, Settings, StateGroup,
 };
 use clap::Args;
 use csv::{ByteRecord, ReaderBuilder, Writer};
@@ -101,6 +101,12 @@ pub fn run(
         Some(path) => Config::load(Some(path))?.detect,
         None => Settings::default(),
     };
+    if config.is_some() && settings.fast == FastMode::Windows {
+        note(
+            notes,
+            "rows are judged one by one, however close they are: `detect.fast` is for gateways",
+        )?;
+    }
     settings.preset = arguments.preset.unwrap_or(settings.preset);
     apart(&arguments.input, &arguments.output)?;
     let mut files = Vec::new();
@@ -126,11 +132,13 @@ pub fn run(
         alerts,
         missing,
     } = counts;
-    let said = writeln!(
-        notes,
-        "{files} files, {rows} rows ({missing} without a number), {alerts} alerts"
-    );
-    said.map_err(|error| DetectError::Io {
+    let counted =
+        format!("{files} files, {rows} rows ({missing} without a number), {alerts} alerts");
+    note(notes, &counted)
+}
+
+fn note(notes: &mut dyn Write, text: &str) -> Result<(), DetectError> {
+    writeln!(notes, "{text}").map_err(|error| DetectError::Io {
         path: "standard error".into(),
         error,
     })
@@ -398,6 +406,11 @@ mod tests {
 
     /// The same, with a configuration.
     fn judged_with(content: &str, text: Option<&str>) -> Result<(String, String), DetectError> {
+        noted(content, text).map(|(written, said, _)| (written, said))
+    }
+
+    /// The same, and what was noted.
+    fn noted(content: &str, text: Option<&str>) -> Result<(String, String, String), DetectError> {
         let dir = tempfile::tempdir().unwrap();
         let config = text.map(|text| {
             let path = dir.path().join("agent.toml");
@@ -413,10 +426,22 @@ mod tests {
         std::fs::create_dir_all(arguments.input.join("deep")).unwrap();
         std::fs::write(arguments.input.join("deep/a.csv"), content).unwrap();
         std::fs::write(arguments.input.join("note.txt"), "no series").unwrap();
-        let mut out = Vec::new();
-        run(&arguments, config.as_deref(), &mut out, &mut Vec::new())?;
+        let (mut out, mut notes) = (Vec::new(), Vec::new());
+        run(&arguments, config.as_deref(), &mut out, &mut notes)?;
         let written = std::fs::read_to_string(arguments.output.join("deep/a.csv")).unwrap();
-        Ok((written, String::from_utf8(out).unwrap()))
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Ok((written, text(out), text(notes)))
+    }
+
+    #[test]
+    fn it_says_that_rows_are_judged_one_by_one_where_a_gateway_would_not() {
+        let of = |text| noted("timestamp,value\n1,2\n", text).unwrap().2;
+        let counted = "1 files, 1 rows (0 without a number), 0 alerts\n";
+        assert_eq!(of(None), counted);
+        assert_eq!(of(Some("[detect]\nfast = \"readings\"\n")), counted);
+        let said = of(Some("[detect]\n"));
+        assert!(said.starts_with("rows are judged one by one, "), "{said}");
+        assert!(said.ends_with(counted), "{said}");
     }
 
     #[test]
