@@ -129,7 +129,7 @@ fn a_clock_that_is_not_trusted_takes_the_week_out_of_it() {
 fn noise_at_100_hz(preset: Preset, mut state: u64, hours: i64) -> [usize; 3] {
     let (place, device) = (SeriesSlot(0), DeviceSlot(0));
     let mut fast = Fast::default();
-    fast.begin(place, device);
+    fast.begin(place, device, i64::MIN);
     let mut detectors = [(); 3].map(|()| SeriesDetector::new(preset));
     let mut alerts = [0; 3];
     let mut closed = Vec::new();
@@ -146,12 +146,15 @@ fn noise_at_100_hz(preset: Preset, mut state: u64, hours: i64) -> [usize; 3] {
         let progress = Progress {
             watermark: time - 500_000,
             newest: time,
+            newest_at: i * 10_000,
             heard: i * 10_000,
         };
         let reading = FastReading {
             time,
             value,
             trusted: true,
+            received: time,
+            skew: 0,
             unit: "",
         };
         fast.step(

@@ -77,8 +77,8 @@ fn line(series: &WatchedSeries) -> String {
     } = series;
     let by = match judged_by {
         JudgedBy::Readings => "reading by reading",
-        JudgedBy::Seconds => "on 1 s windows: up to 1.5 s, 2 s before a silence",
-        JudgedBy::PeakToPeak => "peak to peak of 1 s windows: up to 1.5 s, 2 s before a silence",
+        JudgedBy::Seconds => "on 1 s windows: alerts take up to 1.6 s",
+        JudgedBy::PeakToPeak => "peak to peak of 1 s windows: alerts take up to 1.6 s",
     };
     format!("{} {}  {state}, {by}\n", escaped(device), escaped(metric))
 }
@@ -110,7 +110,7 @@ mod tests {
             "4 series are watched: 1 learning, 1 judged on 1 s windows\n\
              the gateway's clock is not trusted: see docs/detection.md, Time\n\
              site/pump t  learning (37 of 100), reading by reading\n\
-             site/pump v  judged, on 1 s windows: up to 1.5 s, 2 s before a silence\n\
+             site/pump v  judged, on 1 s windows: alerts take up to 1.6 s\n\
              and 2 more\n"
         );
     }

@@ -57,6 +57,8 @@ pub struct Progress {
     pub watermark: i64,
     /// The greatest time of its readings.
     pub newest: i64,
+    /// The steady time at which that came.
+    pub newest_at: i64,
     /// The steady time at which it was last heard of.
     pub heard: i64,
 }
@@ -280,6 +282,7 @@ impl EventTime {
             progress: Progress {
                 watermark: time.saturating_sub(self.settings.allowed_lateness_us),
                 newest: time,
+                newest_at: self.gateway.steady,
                 heard: self.gateway.steady,
             },
         }

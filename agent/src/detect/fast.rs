@@ -2,9 +2,10 @@
 //! how far apart their readings are. Pure: told each reading of such a series, how far its device's
 //! time is, and the steady time. `docs/detection.md`, Fast series.
 //!
-//! A window closes when its device's watermark passes its end, or when its device is silent and
-//! its end is over by steady time; for ever. At most two of a series are open. These windows keep
-//! count, sum, least and greatest alone; what `[[detect.window]]` says is not theirs.
+//! A window closes when its device's watermark passes its end, or when by steady time it would
+//! have; for ever. What comes on time for its device and behind a window that is closed, as out of
+//! a stall, is taken into the next one. At most two of a series are open. These windows keep count,
+//! sum, least and greatest alone; what `[[detect.window]]` says is not theirs.
 
 mod checkpoint;
 mod pace;
@@ -12,7 +13,9 @@ mod pace;
 use super::event_time::{Progress, TimeSettings};
 use super::sample::{DeviceSlot, SeriesSlot};
 use super::slots::Slots;
-use crate::limits::{FAST_LATENESS_US, FAST_LOOK_US, FAST_WINDOW_US, FAST_WINDOWS_OPEN_MAX};
+use crate::limits::{
+    FAST_ALONE_MAX, FAST_LATENESS_US, FAST_LOOK_US, FAST_WINDOW_US, FAST_WINDOWS_OPEN_MAX,
+};
 use std::collections::BTreeSet;
 
 pub use pace::Pace;
@@ -20,7 +23,7 @@ pub use pace::Pace;
 /// No alarm.
 const NEVER: i64 = i64::MAX;
 
-/// What is known of one second of a series: 40 bytes.
+/// What is known of one second of a series: 56 bytes.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Second {
     /// Its first microsecond since 1970, UTC.
@@ -29,6 +32,10 @@ pub struct Second {
     pub count: u32,
     /// Whether all their times tell the time of the week.
     pub trusted: bool,
+    /// When the one that came last was received: µs since 1970, UTC.
+    pub received: i64,
+    /// How far its own time is ahead of the one that it is judged by: µs.
+    pub skew: i64,
     sum: f64,
     least: f64,
     greatest: f64,
@@ -40,6 +47,8 @@ impl Second {
             from,
             count: 0,
             trusted: true,
+            received: 0,
+            skew: 0,
             sum: 0.0,
             least: f64::INFINITY,
             greatest: f64::NEG_INFINITY,
@@ -49,6 +58,8 @@ impl Second {
     fn add(&mut self, reading: &FastReading<'_>) {
         self.count = self.count.saturating_add(1);
         self.trusted &= reading.trusted;
+        self.received = reading.received;
+        self.skew = reading.skew;
         self.sum += reading.value;
         self.least = self.least.min(reading.value);
         self.greatest = self.greatest.max(reading.value);
@@ -79,6 +90,10 @@ pub struct FastReading<'a> {
     pub value: f64,
     /// Whether its time tells the time of the week.
     pub trusted: bool,
+    /// When it was received: µs since 1970, UTC.
+    pub received: i64,
+    /// How far its own time is ahead of the one that it is judged by: µs.
+    pub skew: i64,
     /// In which unit it is.
     pub unit: &'a str,
 }
@@ -92,6 +107,8 @@ pub struct ClosedSecond {
     pub device: DeviceSlot,
     /// How long it begins after the one that closed before it: µs, 0 for the first one.
     pub after: i64,
+    /// How many seconds of one reading alone it is the last of, one behind the other, saturating.
+    pub alone: u8,
     /// What its readings say.
     pub second: Second,
     /// In which unit.
@@ -108,6 +125,8 @@ struct FastSeries {
     closed: i64,
     /// Where the last one that closed begins.
     last: i64,
+    /// How many of the last ones had one reading, up to [`FAST_ALONE_MAX`].
+    alone: u8,
     /// The steady time at which its first window is looked at although nothing came.
     alarm: i64,
     unit: Box<str>,
@@ -131,34 +150,49 @@ impl FastSeries {
             i64::MIN => 0,
             last => second.from.saturating_sub(last),
         };
+        self.alone = match second.count {
+            1 => self.alone.saturating_add(1).min(FAST_ALONE_MAX),
+            _ => 0,
+        };
         out.push(ClosedSecond {
             series: slot,
             device: self.device,
             after,
+            alone: self.alone,
             second,
             unit: self.unit.clone(),
         });
     }
 
-    /// Takes a reading; whether its window was not closed.
-    fn add(&mut self, reading: &FastReading<'_>) -> bool {
-        let from = start_of(reading.time);
-        if from < self.closed {
-            return false;
+    /// Where the window begins that takes a reading of this time: its own, or the next one that is
+    /// not closed.
+    fn window_of(&self, time: i64) -> i64 {
+        let from = start_of(time).max(self.closed);
+        let is_full = self.open.iter().all(Option::is_some);
+        match self.first() {
+            Some(first) if is_full => from.max(first.from),
+            _ => from,
         }
-        let known = self.open.iter().position(|open| match open {
+    }
+
+    /// Takes a reading, and appends the window that gives way to its own to `out`.
+    fn add(&mut self, slot: SeriesSlot, reading: &FastReading<'_>, out: &mut Vec<ClosedSecond>) {
+        let from = self.window_of(reading.time);
+        let is_new = self.open.iter().flatten().all(|open| open.from != from);
+        if is_new && self.open.iter().all(Option::is_some) {
+            self.close_first(slot, out);
+        }
+        let place = self.open.iter_mut().find(|open| match open {
             Some(second) => second.from == from,
             None => true,
         });
-        let Some(place) = known.and_then(|at| self.open.get_mut(at)) else {
-            return false;
-        };
-        place.get_or_insert_with(|| Second::of(from)).add(reading);
+        if let Some(place) = place {
+            place.get_or_insert_with(|| Second::of(from)).add(reading);
+        }
         self.open.sort_unstable_by_key(order);
         if *self.unit != *reading.unit {
             self.unit = reading.unit.into();
         }
-        true
     }
 }
 
@@ -193,13 +227,19 @@ impl Fast {
         self.series.at(series.0).is_some()
     }
 
-    /// This series is one from here on.
-    pub fn begin(&mut self, series: SeriesSlot, device: DeviceSlot) {
+    /// This series is one from here on. The windows up to that of `judged`, the time of a reading
+    /// that was taken before, do not open again; none was where that is the least one.
+    pub fn begin(&mut self, series: SeriesSlot, device: DeviceSlot, judged: i64) {
+        let closed = match judged {
+            i64::MIN => i64::MIN,
+            judged => start_of(judged).saturating_add(FAST_WINDOW_US),
+        };
         let fresh = FastSeries {
             device,
             age: self.next_age,
-            closed: i64::MIN,
+            closed,
             last: i64::MIN,
+            alone: 0,
             alarm: NEVER,
             unit: Box::default(),
             open: [None; FAST_WINDOWS_OPEN_MAX],
@@ -213,16 +253,16 @@ impl Fast {
     }
 
     /// Takes a reading that is not late, and appends what closes with it to `out`. `progress` is
-    /// its device's, this reading included. Whether its own window was not closed.
+    /// its device's, this reading included.
     pub fn step(
         &mut self,
         slot: SeriesSlot,
         reading: &FastReading<'_>,
         (progress, steady, time): (&Progress, i64, &TimeSettings),
         out: &mut Vec<ClosedSecond>,
-    ) -> bool {
+    ) {
         let Some(series) = self.series.at_mut(slot.0) else {
-            return false;
+            return;
         };
         let before = out.len();
         let watermark = watermark_of(progress);
@@ -230,16 +270,10 @@ impl Fast {
             series.close_first(slot, out);
         }
         series.closed = series.closed.max(start_of(watermark));
-        let from = start_of(reading.time);
-        let is_new = series.open.iter().flatten().all(|open| open.from != from);
-        if is_new && series.open.iter().all(Option::is_some) && from >= series.closed {
-            series.close_first(slot, out);
-        }
-        let taken = series.add(reading);
+        series.add(slot, reading, out);
         if series.alarm == NEVER || out.len() > before {
             self.set_alarm(slot, |first| look_at(first, progress, steady, time));
         }
-        taken
     }
 
     /// Sets the alarm of a series by its first open window.
@@ -330,26 +364,21 @@ fn watermark_of(progress: &Progress) -> i64 {
     progress.watermark.max(behind)
 }
 
-/// µs until the watermark is at a window's end, if the device's time passes as steady time does.
-fn left(second: &Second, progress: &Progress, time: &TimeSettings) -> i64 {
+/// The steady time at which the watermark would be at a window's end, if the device's time passed
+/// as steady time does since its newest reading.
+fn over_at(second: &Second, progress: &Progress, time: &TimeSettings) -> i64 {
     let lateness = time.allowed_lateness_us.min(FAST_LATENESS_US);
     let left = second.to().saturating_sub(progress.newest);
-    left.saturating_add(lateness)
+    let left = left.saturating_add(lateness).max(0);
+    progress.newest_at.saturating_add(left)
 }
 
-/// The steady time at which a window is over if its device stays silent.
-fn over_at(second: &Second, progress: &Progress, time: &TimeSettings) -> i64 {
-    let wait = left(second, progress, time).max(time.idle_timeout_us);
-    progress.heard.saturating_add(wait)
-}
-
-/// The steady time at which a window is looked at: while its device is heard of, its own readings
-/// have closed it by then.
+/// The steady time at which a window is looked at: when it is over, on a grid that all series
+/// share, so that one tick of the log does for many.
 fn look_at(second: &Second, progress: &Progress, steady: i64, time: &TimeSettings) -> i64 {
-    let (soonest, latest) = FAST_LOOK_US;
-    let pause = time.idle_timeout_us.clamp(soonest, latest);
-    let look = steady.saturating_add(left(second, progress, time).max(pause));
-    look.min(over_at(second, progress, time).max(steady.saturating_add(1)))
+    let at = over_at(second, progress, time).max(steady.saturating_add(1));
+    let grids = at.div_euclid(FAST_LOOK_US) + i64::from(at.rem_euclid(FAST_LOOK_US) > 0);
+    grids.saturating_mul(FAST_LOOK_US).min(NEVER - 1)
 }
 
 #[cfg(test)]

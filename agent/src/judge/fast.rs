@@ -3,11 +3,13 @@
 //! series of its own, `<metric>.peak_to_peak`.
 
 use super::Said;
+use super::recent::Recent;
 use super::series::{Seen, Series, anew, note};
 use super::tell::Moment;
-use super::watched::At;
+use super::watched::{At, Watch};
 use crate::alert::Span;
 use crate::detect::{ClosedSecond, FastMode, FastReading, Pace, Progress, Sample, SeriesSlot};
+use crate::limits::FAST_ALONE_MAX;
 use tributary_protocol::ids::is_name;
 use tributary_protocol::reading::{Flags, Meta};
 
@@ -26,35 +28,52 @@ impl Series {
         moment: Moment,
         said: &mut Vec<Said>,
     ) -> bool {
-        let Some(watch) = self.watched.watch(seen.at.series) else {
+        let At { series, device } = seen.at;
+        self.make_own(series);
+        let Some(watch) = self.watched.watch(series) else {
             return false;
         };
-        if watch.pace.is_derived() {
-            // A device's own readings go before what is made of others.
-            watch.pace = Pace::default();
-            watch.newest = i64::MIN;
-            watch.begin_anew();
-        }
         let newest = watch.newest;
         if newest != i64::MIN {
             let gap = seen.sample.event_time.saturating_sub(newest);
             watch.pace.step(gap);
         }
-        let is = self.settings.fast == FastMode::Windows && watch.pace.is_fast();
-        let was = self.fast.has(seen.at.series);
-        if is && was && newest == i64::MIN {
-            // Its device's time began anew: what is open is of another time.
-            self.fast.begin(seen.at.series, seen.at.device);
-        } else if is && !was {
-            watch.begin_anew();
-            self.counts.paces += 1;
-            self.fast.begin(seen.at.series, seen.at.device);
-        } else if was && !is {
-            self.counts.paces += 1;
-            self.leave_fast(seen.at.series, moment, said);
+        let may = self.settings.fast == FastMode::Windows && watch.pace.is_fast();
+        let was = watch.pace.is_on_windows();
+        if may && (newest == i64::MIN || !self.fast.has(series)) {
+            // It is new, or comes back; or its device's time began anew, and what is open is of
+            // another one.
+            let judged = if was { newest } else { i64::MIN };
+            self.fast.begin(series, device, judged);
+            if was {
+                watch.recent = Recent::default();
+            }
         }
         // There may have been no room.
-        self.fast.has(seen.at.series)
+        let is = may && self.fast.has(series);
+        if is != was {
+            self.counts.paces += 1;
+            match is {
+                true => {
+                    watch.pace.set_on_windows(true);
+                    watch.begin_anew();
+                }
+                false => self.leave_fast(seen.at, moment, said),
+            }
+        }
+        is
+    }
+
+    /// A device's own readings go before what is made of others.
+    fn make_own(&mut self, series: SeriesSlot) {
+        let watch = self.watched.watch(series);
+        if watch.is_some_and(|watch| watch.pace.is_derived()) {
+            self.watched.own(series);
+            if let Some(watch) = self.watched.watch(series) {
+                watch.newest = i64::MIN;
+                watch.begin_anew();
+            }
+        }
     }
 
     /// Takes a finite reading of a fast series that is not late.
@@ -72,13 +91,14 @@ impl Series {
             time: seen.sample.event_time,
             value: seen.sample.value,
             trusted: seen.sample.trusted,
+            received: seen.meta.received_time,
+            skew: seen.meta.event_time.saturating_sub(seen.sample.event_time),
             unit: seen.unit,
         };
         let mut closed = std::mem::take(&mut self.closed);
         let told = (progress, self.times.steady(), &self.settings.time);
-        let taken = self.fast.step(seen.at.series, &reading, told, &mut closed);
-        self.counts.judged += u64::from(taken);
-        self.counts.late += u64::from(!taken);
+        self.fast.step(seen.at.series, &reading, told, &mut closed);
+        self.counts.judged += 1;
         self.judge_seconds(&mut closed, moment, said);
         self.closed = closed;
     }
@@ -107,34 +127,54 @@ impl Series {
                 series: closed.series,
                 device: closed.device,
             };
-            // Its series may have given way to the other one of a series before it.
             let names = self.watched.names(at.series);
             let Some((device, metric)) = names.filter(|_| self.fast.has(at.series)) else {
                 continue;
             };
             let (device, metric) = (device.to_owned(), metric.to_owned());
+            let second = &closed.second;
+            let moment = Moment {
+                skew: second.skew,
+                ..moment
+            };
             self.counts.seconds += 1;
-            let mean = (closed.second.mean(), MEAN);
-            let seen = seen(&closed, (at, &device, &metric), mean, moment);
+            let mean = (second.mean(), MEAN);
+            let seen = seen(&closed, (at, &device, &metric), mean);
             if let Some(watch) = self.watched.watch(at.series) {
-                watch.recent.push(closed.after, mean.0);
+                push(watch, closed.after, mean.0);
             }
             self.judge_second(&seen, moment, said);
-            let Some(apart) = closed.second.peak_to_peak() else {
-                continue;
-            };
-            let other = format!("{metric}{PEAK_TO_PEAK}");
-            if let Some(at) = self.place_of_derived(&device, &other, moment, said) {
-                let seen = self::seen(&closed, (at, &device, &other), (apart, APART), moment);
-                let second = &closed.second;
-                if let Some(watch) = self.watched.watch(at.series)
-                    && let Some(step) = note(anew(watch, second.from), second.from)
-                {
-                    watch.recent.push(step, apart);
-                }
-                self.judge_second(&seen, moment, said);
+            if let Some(apart) = second.peak_to_peak() {
+                self.judge_apart(&closed, (&seen, apart), moment, said);
+            } else if closed.alone == FAST_ALONE_MAX {
+                let text = format!(
+                    "{device} {metric} had one reading a second for {FAST_ALONE_MAX} seconds"
+                );
+                self.end_apart(&seen, &text, moment, said);
             }
         }
+    }
+
+    /// Judges how far the readings of a window are apart.
+    fn judge_apart(
+        &mut self,
+        closed: &ClosedSecond,
+        (of, apart): (&Seen<'_>, f64),
+        moment: Moment,
+        said: &mut Vec<Said>,
+    ) {
+        let other = format!("{}{PEAK_TO_PEAK}", of.metric);
+        let Some(at) = self.place_of_derived((of.device, &other)) else {
+            return;
+        };
+        let from = closed.second.from;
+        if let Some(watch) = self.watched.watch(at.series)
+            && let Some(step) = note(anew(watch, from), from)
+        {
+            push(watch, step, apart);
+        }
+        let seen = seen(closed, (at, of.device, &other), (apart, APART));
+        self.judge_second(&seen, moment, said);
     }
 
     fn judge_second(&mut self, seen: &Seen<'_>, moment: Moment, said: &mut Vec<Said>) {
@@ -146,83 +186,106 @@ impl Series {
         }
     }
 
-    /// Where the other series of a fast one stands; `None` when its device has one of that name.
-    fn place_of_derived(
-        &mut self,
-        device: &str,
-        metric: &str,
-        moment: Moment,
-        said: &mut Vec<Said>,
-    ) -> Option<At> {
+    /// Where the other series of a fast one stands. `None` when its device has one of that name, or
+    /// when there is no room: nothing gives way to it.
+    fn place_of_derived(&mut self, (device, metric): (&str, &str)) -> Option<At> {
         if !is_name(metric) {
             return None;
         }
-        let is_new = self.watched.series(device, metric).is_none();
-        let at = self.place_of(device, metric, moment, said);
-        let watch = self.watched.watch(at.series)?;
-        if is_new {
+        if let Some((series, _)) = self.watched.series(device, metric) {
+            let is_derived = self.watched.watch(series)?.pace.is_derived();
+            return is_derived.then(|| self.watched.touch(device, metric))?;
+        }
+        if self.watched.is_full() {
+            self.counts.crowded += 1;
+            return None;
+        }
+        let known = self.take_back(device, metric);
+        let mut watch = known.unwrap_or_else(|| Watch::new(self.settings.preset));
+        if watch.newest == i64::MIN {
+            // Nothing is known of it, not even that it is its device's.
             watch.pace = Pace::derived();
         }
-        watch.pace.is_derived().then_some(at)
+        let is_derived = watch.pace.is_derived();
+        let at = self.watched.add(device, metric, watch);
+        is_derived.then_some(at)
     }
 
-    /// A series is judged reading by reading from here on. Its open windows are dropped, and the
-    /// alert of its other series, which says nothing more, is over.
-    fn leave_fast(&mut self, slot: SeriesSlot, moment: Moment, said: &mut Vec<Said>) {
-        self.fast.forget(slot);
-        if let Some(watch) = self.watched.watch(slot) {
+    /// A series is judged reading by reading from here on; its open windows are dropped.
+    fn leave_fast(&mut self, at: At, moment: Moment, said: &mut Vec<Said>) {
+        self.fast.forget(at.series);
+        if let Some(watch) = self.watched.watch(at.series) {
+            watch.pace.set_on_windows(false);
             watch.begin_anew();
         }
-        let Some((device, metric)) = self.watched.names(slot) else {
+        let Some((device, metric)) = self.watched.names(at.series) else {
             return;
         };
         let (device, metric) = (device.to_owned(), metric.to_owned());
-        let other = format!("{metric}{PEAK_TO_PEAK}");
-        let Some((series, of_device)) = self.watched.series(&device, &other) else {
+        let text = format!("{device} {metric} is judged reading by reading from here on");
+        let seen = said_at(at, (&device, &metric), moment.received);
+        self.end_apart(&seen, &text, moment, said);
+    }
+
+    /// Nothing more is said of how far the readings of a series are apart: an alert about it is
+    /// over. Where it gave way its alert is, too.
+    fn end_apart(&mut self, of: &Seen<'_>, text: &str, moment: Moment, said: &mut Vec<Said>) {
+        let other = format!("{}{PEAK_TO_PEAK}", of.metric);
+        let Some((series, device)) = self.watched.series(of.device, &other) else {
             return;
         };
-        let Some(watch) = self.watched.watch(series) else {
+        let watch = self.watched.watch(series);
+        let Some(watch) = watch.filter(|watch| watch.pace.is_derived()) else {
             return;
         };
-        if !watch.pace.is_derived() {
-            return;
-        }
         watch.begin_anew();
-        if std::mem::take(&mut watch.alerted) {
-            let at = At {
-                series,
-                device: of_device,
-            };
-            let time = moment.received;
-            let seen = Seen {
-                at,
-                device: &device,
-                metric: &other,
-                unit: "",
-                meta: Meta {
-                    event_time: time,
-                    received_time: time,
-                    ..Meta::default()
-                },
-                sample: Sample {
-                    event_time: time,
-                    received_time: time,
-                    value: f64::NAN,
-                    late: false,
-                    trusted: false,
-                },
-                window: None,
-            };
-            let text = format!("{device} {metric} is judged reading by reading from here on");
-            self.clear(&seen, &text, moment, said);
-        }
+        watch.alerted = false;
+        let at = At { series, device };
+        let seen = said_at(at, (of.device, &other), moment.received);
+        self.clear(&seen, text, moment, said);
     }
 
     /// Other settings say how fast series are judged: what their detectors know is of no use.
     pub(super) fn end_fast(&mut self, moment: Moment, said: &mut Vec<Said>) {
-        for slot in self.fast.slots() {
-            self.leave_fast(slot, moment, said);
+        for series in self.fast.slots() {
+            let names = self.watched.names(series);
+            let of_names = names.and_then(|(device, _)| self.watched.device(device));
+            if let Some(device) = of_names {
+                self.leave_fast(At { series, device }, moment, said);
+            }
         }
+    }
+}
+
+/// Keeps a value to show around an alert. One that is beyond what a double holds can't be shown,
+/// and nor can what was before it, whose times would be wrong.
+fn push(watch: &mut Watch, step: i64, value: f64) {
+    match value.is_finite() {
+        true => watch.recent.push(step, value),
+        false => watch.recent = Recent::default(),
+    }
+}
+
+/// Of a series, without a value, at this time.
+fn said_at<'a>(at: At, (device, metric): (&'a str, &'a str), time: i64) -> Seen<'a> {
+    Seen {
+        at,
+        device,
+        metric,
+        unit: "",
+        meta: Meta {
+            event_time: time,
+            received_time: time,
+            ..Meta::default()
+        },
+        sample: Sample {
+            event_time: time,
+            received_time: time,
+            value: f64::NAN,
+            late: false,
+            trusted: false,
+        },
+        window: None,
     }
 }
 
@@ -231,7 +294,6 @@ fn seen<'a>(
     closed: &'a ClosedSecond,
     (at, device, metric): (At, &'a str, &'a str),
     (value, of): (f64, &'static str),
-    moment: Moment,
 ) -> Seen<'a> {
     let second = &closed.second;
     let span = Span {
@@ -249,13 +311,13 @@ fn seen<'a>(
         unit: &closed.unit,
         meta: Meta {
             event_time: second.from,
-            received_time: moment.received,
+            received_time: second.received,
             flags,
             ..Meta::default()
         },
         sample: Sample {
             event_time: second.from,
-            received_time: moment.received,
+            received_time: second.received,
             value,
             late: false,
             trusted: second.trusted,

@@ -53,6 +53,10 @@ impl Series {
             watch,
             ..
         } = gone;
+        // What windows of another series say never takes a place again that it gave up.
+        if watch.pace.is_derived() {
+            return false;
+        }
         // What a device has beyond its share is kept where it costs nobody else anything.
         let is_beyond = gone.to_its_own && self.idle.len() >= self.idle.most() / 2;
         if self.rows.is_none() || is_beyond || self.idle.most() == 0 {

@@ -40,6 +40,8 @@ pub struct Counts {
     pub seconds: u64,
     /// Times that a series changed its pace, and its detector began anew.
     pub paces: u64,
+    /// Windows of fast series whose peak to peak was not judged: no room to watch it.
+    pub crowded: u64,
     /// Readings whose value is a text.
     pub texts: u64,
     /// Readings whose value is no number, or infinite.
@@ -420,13 +422,13 @@ impl Series {
             self.take_fast(seen, progress, moment, said);
             return;
         }
-        if self.fast.has(seen.at.series) {
-            self.counts.not_finite += 1;
-            return;
-        }
         let Some(watch) = self.watched.watch(seen.at.series) else {
             return;
         };
+        if watch.pace.is_on_windows() || watch.pace.is_derived() {
+            self.counts.not_finite += 1;
+            return;
+        }
         let earlier = match value.is_finite() {
             true => note(watch, event_time).map(|step| {
                 watch.recent.push(step, value);

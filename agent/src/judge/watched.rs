@@ -1,6 +1,7 @@
 //! The series that are watched, by name: a bounded number. For a new one another gives way: as a
-//! rule the one that was silent longest, but a device that has its share gives way to itself. A
-//! function of the order of calls alone, so that a replay builds the same.
+//! rule the one that was silent longest, but a device that has its share gives way to itself, and
+//! what windows of others say goes before what devices do. A function of the order of calls alone,
+//! so that a replay builds the same.
 
 use super::kept::{read_text, write_text};
 use super::names::Names;
@@ -24,7 +25,8 @@ const _: () = assert!(size_of::<Option<Slot>>() <= SLOT_BYTES_MAX);
 pub struct Watch {
     /// What judges it.
     pub detector: SeriesDetector,
-    /// How fast it reports.
+    /// How fast it reports. Whether it is derived says in which list it stands:
+    /// [`Watched::own`] alone changes that.
     pub pace: Pace,
     /// The greatest time so far.
     pub newest: i64,
@@ -114,6 +116,35 @@ const EMPTY: Ends = Ends {
     oldest: NONE,
 };
 
+/// Of the series that windows of others say, and of those that devices do.
+#[derive(Clone, Copy)]
+struct Kinds {
+    derived: Ends,
+    own: Ends,
+}
+
+const NO_KINDS: Kinds = Kinds {
+    derived: EMPTY,
+    own: EMPTY,
+};
+
+impl Kinds {
+    /// The one that gives way first.
+    fn first(&self) -> u32 {
+        match self.derived.oldest {
+            NONE => self.own.oldest,
+            oldest => oldest,
+        }
+    }
+
+    fn of(&mut self, is_derived: bool) -> &mut Ends {
+        match is_derived {
+            true => &mut self.derived,
+            false => &mut self.own,
+        }
+    }
+}
+
 struct Slot {
     watch: Watch,
     device: u32,
@@ -164,9 +195,9 @@ pub struct Watched {
     free: Vec<u32>,
     devices: Names,
     metrics: Names,
-    all: Ends,
+    all: Kinds,
     /// By device.
-    of_devices: Vec<Ends>,
+    of_devices: Vec<Kinds>,
     /// The device that has more than half of what there may be.
     greedy: Option<u32>,
     most: usize,
@@ -182,7 +213,7 @@ impl Watched {
             free: Vec::new(),
             devices: Names::default(),
             metrics: Names::default(),
-            all: EMPTY,
+            all: NO_KINDS,
             of_devices: Vec::new(),
             greedy: None,
             most: most.clamp(1, NONE as usize),
@@ -194,7 +225,7 @@ impl Watched {
     pub fn shrink(&mut self, most: usize) -> Option<Gone> {
         self.most = most.clamp(1, NONE as usize);
         if self.len() > self.most {
-            return self.take(self.all.oldest);
+            return self.take(self.all.first());
         }
         self.greedy = self.devices.iter().find(|device| self.is_greedy(*device));
         None
@@ -204,9 +235,9 @@ impl Watched {
     ///
     /// A device that has its share gives way to itself: a sixteenth, or as much as each has when
     /// all have the same. What one has beyond half of all gives way first; otherwise it is the one
-    /// that was silent longest.
+    /// that was silent longest. Of either, one that windows of others say is taken if there is one.
     pub fn make_room(&mut self, device: &str) -> Option<Gone> {
-        if self.len() < self.most {
+        if !self.is_full() {
             return None;
         }
         let each = self.most / self.devices.len().max(1);
@@ -216,13 +247,18 @@ impl Watched {
         let of_device = own
             .or(self.greedy)
             .and_then(|it| self.of_devices.get(it as usize));
-        let mut gone = self.take(of_device.map_or(self.all.oldest, |ends| ends.oldest))?;
+        let mut gone = self.take(of_device.unwrap_or(&self.all).first())?;
         gone.to_its_own = own.is_some();
         Some(gone)
     }
 
     fn is_greedy(&self, device: u32) -> bool {
         self.devices.series(device) > self.most / 2
+    }
+
+    /// Whether another one has to give way to a new one.
+    pub fn is_full(&self) -> bool {
+        self.len() >= self.most
     }
 
     /// How many there are.
@@ -294,7 +330,7 @@ impl Watched {
         });
         let places = device_at as usize + 1;
         if self.of_devices.len() < places {
-            self.of_devices.resize(places, EMPTY);
+            self.of_devices.resize(places, NO_KINDS);
         }
         self.link(List::All, at);
         self.link(List::Device(device_at), at);
@@ -360,11 +396,27 @@ impl Watched {
         })
     }
 
-    fn ends_mut(&mut self, list: List) -> Option<&mut Ends> {
-        match list {
+    /// Both ends of the list in which a series of a slot is.
+    fn ends_mut(&mut self, list: List, at: u32) -> Option<&mut Ends> {
+        let is_derived = self.slot(at)?.watch.pace.is_derived();
+        let kinds = match list {
             List::All => Some(&mut self.all),
             List::Device(device) => self.of_devices.get_mut(device as usize),
+        };
+        kinds.map(|kinds| kinds.of(is_derived))
+    }
+
+    /// What windows of others said is said by its device from here on.
+    pub fn own(&mut self, SeriesSlot(at): SeriesSlot) {
+        let Some(device) = self.slot(at).map(|slot| slot.device) else {
+            return;
+        };
+        let lists = [List::All, List::Device(device)];
+        lists.into_iter().for_each(|list| self.unlink(list, at));
+        if let Some(slot) = self.slot_mut(at) {
+            slot.watch.pace = Pace::default();
         }
+        lists.into_iter().for_each(|list| self.link(list, at));
     }
 
     fn unlink(&mut self, list: List, at: u32) {
@@ -374,7 +426,7 @@ impl Watched {
         match self.link_mut(list, newer) {
             Some(link) => link.older = older,
             None => {
-                if let Some(ends) = self.ends_mut(list) {
+                if let Some(ends) = self.ends_mut(list, at) {
                     ends.newest = older;
                 }
             }
@@ -382,7 +434,7 @@ impl Watched {
         match self.link_mut(list, older) {
             Some(link) => link.newer = newer,
             None => {
-                if let Some(ends) = self.ends_mut(list) {
+                if let Some(ends) = self.ends_mut(list, at) {
                     ends.oldest = newer;
                 }
             }
@@ -390,7 +442,7 @@ impl Watched {
     }
 
     fn link(&mut self, list: List, at: u32) {
-        let Some(ends) = self.ends_mut(list) else {
+        let Some(ends) = self.ends_mut(list, at) else {
             return;
         };
         let before = std::mem::replace(&mut ends.newest, at);
@@ -408,9 +460,15 @@ impl Watched {
         }
     }
 
-    /// Every series with its names, the one that was silent longest first.
+    /// Every series with its names, the one that gives way first, first.
     pub fn iter(&self) -> impl Iterator<Item = ((&str, &str), &Watch)> {
-        let mut at = self.all.oldest;
+        let Kinds { derived, own } = self.all;
+        let derived = self.beginning_with(derived.oldest);
+        derived.chain(self.beginning_with(own.oldest))
+    }
+
+    fn beginning_with(&self, oldest: u32) -> impl Iterator<Item = ((&str, &str), &Watch)> {
+        let mut at = oldest;
         std::iter::from_fn(move || {
             let slot = self.slot(at)?;
             at = slot.of_all.newer;

@@ -66,6 +66,9 @@ pub const CLOCK_BACK_AFTER_US: i64 = 60_000_000;
 pub const CLOCK_DISORDER_US: i64 = 1_000_000;
 /// At the latest so long after a record the next one follows while anything is watched.
 pub const TICK_EVERY_US: i64 = 10_000_000;
+/// At the soonest so long after a tick another one is written, whatever is due.
+pub const TICK_LEAST: std::time::Duration = std::time::Duration::from_millis(20);
+const _: () = assert!(TICK_LEAST.as_micros() < FAST_LOOK_US as u128);
 /// How often the kernel is asked whether the gateway's clock is synchronised.
 pub const CLOCK_ASK_EVERY: std::time::Duration = std::time::Duration::from_secs(5);
 const _: () = assert!(CLOCK_ASK_EVERY.as_micros() < TICK_EVERY_US as u128);
@@ -109,7 +112,7 @@ pub const WINDOW_STATE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// they are farther apart than that.
 pub const FAST_BELOW_US: i64 = 750_000;
 /// See there.
-pub const SLOW_ABOVE_US: i64 = 1_000_000;
+pub const SLOW_ABOVE_US: i64 = 900_000;
 /// Gaps that first say how fast a series is.
 pub const PACE_GAPS: u8 = 10;
 /// For how long of its own time a series has another pace before that holds.
@@ -122,8 +125,12 @@ pub const FAST_WINDOW_US: i64 = 1_000_000;
 pub const FAST_LATENESS_US: i64 = 500_000;
 /// Windows of a fast series that are open at once.
 pub const FAST_WINDOWS_OPEN_MAX: usize = 2;
-/// At the soonest and at the latest so long after it was looked at, an open window is again: µs.
-pub const FAST_LOOK_US: (i64, i64) = (250_000, TICK_EVERY_US);
+/// Open windows are looked at at multiples of this by steady time, µs: so many ticks of the log a
+/// second at most.
+pub const FAST_LOOK_US: i64 = 50_000;
+/// After so many seconds of one reading alone nothing is said of how far readings are apart.
+pub const FAST_ALONE_MAX: u8 = 30;
+const _: () = assert!(FAST_WINDOW_US % FAST_LOOK_US == 0 && FAST_LOOK_US < FAST_LATENESS_US);
 const _: () = assert!(FAST_LATENESS_US <= FAST_WINDOW_US && FAST_WINDOWS_OPEN_MAX == 2);
 const _: () = assert!(FAST_BELOW_US < SLOW_ABOVE_US && SLOW_ABOVE_US <= FAST_WINDOW_US);
 const _: () = assert!(PACE_GAP_MAX_US > SLOW_ABOVE_US && PACE_GAP_MAX_US < PACE_CHANGE_US);

@@ -5,7 +5,7 @@ use super::clock::Clock;
 use super::{Ended, guard, kernel, replay};
 use crate::alert::AlertState;
 use crate::judge::{Judge, KernelClock, Said, WatchersOut, What, time_record};
-use crate::limits::{CLOCK_ASK_EVERY, EARLY_BYTES_MAX, JUDGED_QUEUE, WATCHING_SHOWN};
+use crate::limits::{CLOCK_ASK_EVERY, EARLY_BYTES_MAX, JUDGED_QUEUE, TICK_LEAST, WATCHING_SHOWN};
 use crate::seal::{Ask, Asks, FromJudge, IDLE_WAIT, Origin, SealConfig, Stores};
 use crate::source::hub::Keep;
 use crate::wal::{Batch, Queue, RecordKind, Replay, Tap};
@@ -277,7 +277,8 @@ impl Judging {
         let due = self.waiting.judge.poll_timeout();
         let is_new = |due: &i64| !ticking.under_way && ticking.last != Some(*due);
         let due = due.filter(is_new).map(|due| self.due_in(due, ticking));
-        due.map_or(IDLE_WAIT, |due| due.min(IDLE_WAIT))
+        let soonest = TICK_LEAST.saturating_sub(ticking.at.elapsed());
+        due.map_or(IDLE_WAIT, |due| due.max(soonest).min(IDLE_WAIT))
     }
 
     /// How long it is until a time that the stage asked for: counted from when it last heard of
@@ -299,7 +300,8 @@ impl Judging {
         let due = self.waiting.judge.poll_timeout();
         let due = due.filter(|due| self.due_in(*due, ticking).is_zero());
         let is_again = due == ticking.last && ticking.at.elapsed() < IDLE_WAIT;
-        let is_due = due.is_some() || is_news;
+        let is_soon = !is_news && ticking.at.elapsed() < TICK_LEAST;
+        let is_due = (due.is_some() && !is_soon) || is_news;
         if !is_due || ticking.under_way || is_again {
             return;
         }
@@ -430,6 +432,7 @@ impl Judging {
         counter!("tributary_agent_judged_readings_total").absolute(counts.judged);
         counter!("tributary_agent_judged_seconds_total").absolute(counts.seconds);
         counter!("tributary_agent_pace_changes_total").absolute(counts.paces);
+        counter!("tributary_agent_crowded_peaks_total").absolute(counts.crowded);
         counter!("tributary_agent_alerts_total", "detector" => "series").absolute(counts.raised);
         counter!("tributary_agent_alerts_held_back_total").absolute(counts.held_back);
         counter!("tributary_agent_suspect_times_total").absolute(counts.suspect);

@@ -127,6 +127,7 @@ impl DeviceClock {
         Progress {
             watermark: self.watermark,
             newest: self.newest,
+            newest_at: self.newest_at,
             heard: self.heard,
         }
     }

@@ -3,7 +3,7 @@
 
 use super::{DeviceSlot, Fast, FastSeries, NEVER, Second, SeriesSlot, start_of};
 use crate::detect::state_error::{StateError, read_bool, read_name, write_name};
-use crate::limits::FAST_WINDOWS_OPEN_MAX;
+use crate::limits::{FAST_ALONE_MAX, FAST_WINDOWS_OPEN_MAX};
 use bytes::{Buf, BufMut};
 
 /// The places of a device's metric; `None` when it has none.
@@ -28,12 +28,15 @@ impl Fast {
             write_name(out, &series.unit);
             out.put_i64_le(series.closed);
             out.put_i64_le(series.last);
+            out.put_u8(series.alone);
             out.put_i64_le(series.alarm);
             out.put_u8(series.open.iter().flatten().count() as u8);
             for second in series.open.iter().flatten() {
                 out.put_i64_le(second.from);
                 out.put_u32_le(second.count);
                 out.put_u8(u8::from(second.trusted));
+                out.put_i64_le(second.received);
+                out.put_i64_le(second.skew);
                 out.put_f64_le(second.sum);
                 out.put_f64_le(second.least);
                 out.put_f64_le(second.greatest);
@@ -52,6 +55,7 @@ impl Fast {
             let (device, metric) = (read_name(input)?, read_name(input)?);
             let unit = read_name(input)?;
             let (closed, last) = (input.try_get_i64_le()?, input.try_get_i64_le()?);
+            let alone = input.try_get_u8()?.min(FAST_ALONE_MAX);
             let alarm = input.try_get_i64_le()?;
             let open = read_open(input)?;
             let Some((slot, device)) = slots(device, metric) else {
@@ -60,13 +64,17 @@ impl Fast {
             if fast.has(slot) {
                 return Err(StateError::Field("fast series"));
             }
-            fast.begin(slot, device);
+            if start_of(closed) != closed {
+                return Err(StateError::Field("end of windows"));
+            }
+            fast.begin(slot, device, i64::MIN);
             let Some(series) = fast.series.at_mut(slot.0) else {
                 continue;
             };
             **series = FastSeries {
                 closed,
                 last,
+                alone,
                 unit: unit.into(),
                 open,
                 ..(**series).clone()
@@ -90,6 +98,8 @@ fn read_open(input: &mut &[u8]) -> Result<[Option<Second>; FAST_WINDOWS_OPEN_MAX
             from: input.try_get_i64_le()?,
             count: input.try_get_u32_le()?,
             trusted: read_bool(input)?,
+            received: input.try_get_i64_le()?,
+            skew: input.try_get_i64_le()?,
             sum: input.try_get_f64_le()?,
             least: input.try_get_f64_le()?,
             greatest: input.try_get_f64_le()?,

@@ -28,6 +28,8 @@ pub struct Pace {
     /// For how long it has been that of another pace: µs.
     across: u32,
     state: State,
+    /// Whether what judges the series was last told windows of it.
+    on_windows: bool,
 }
 
 impl Default for Pace {
@@ -36,6 +38,7 @@ impl Default for Pace {
             gap: 0,
             across: 0,
             state: State::Learning(0),
+            on_windows: false,
         }
     }
 }
@@ -57,6 +60,16 @@ impl Pace {
     /// Whether it is faster than once a second.
     pub fn is_fast(&self) -> bool {
         self.state == State::Fast
+    }
+
+    /// Whether what judges the series was last told windows of it, not readings.
+    pub fn is_on_windows(&self) -> bool {
+        self.on_windows
+    }
+
+    /// What judges the series is told windows of it from here on, or readings.
+    pub fn set_on_windows(&mut self, is: bool) {
+        self.on_windows = is;
     }
 
     /// Takes a reading, `gap` microseconds after the newest one before it: 0 when it is older.
@@ -94,7 +107,7 @@ impl Pace {
     }
 
     /// Appends its bytes, as in a checkpoint: smoothed gap, time across (4 bytes each), state (1):
-    /// gaps seen, or 253 slow, 254 fast, 255 derived.
+    /// gaps seen, or 253 slow, 254 fast, 255 derived; then whether it is on windows (1).
     pub fn write(&self, out: &mut Vec<u8>) {
         out.put_u32_le(self.gap);
         out.put_u32_le(self.across);
@@ -104,6 +117,7 @@ impl Pace {
             State::Fast => 254,
             State::Derived => 255,
         });
+        out.put_u8(u8::from(self.on_windows));
     }
 
     /// Takes its bytes off the front of `input`; `None` when they are none.
@@ -117,7 +131,13 @@ impl Pace {
             255 => State::Derived,
             _ => return None,
         };
-        (i64::from(gap) <= PACE_GAP_MAX_US).then_some(Self { gap, across, state })
+        let on_windows = input.try_get_u8().ok()? != 0;
+        (i64::from(gap) <= PACE_GAP_MAX_US).then_some(Self {
+            gap,
+            across,
+            state,
+            on_windows,
+        })
     }
 }
 
@@ -165,6 +185,17 @@ mod tests {
         assert!(pace.is_fast());
     }
 
+    #[test]
+    fn whatever_once_was_fast_is_slow_at_one_hertz() {
+        let backlog = vec![10_000; 3_000];
+        for before in [vec![100_000; 10], backlog, vec![100_000; 100_000]] {
+            let mut pace = of(before);
+            assert!(pace.is_fast());
+            (0..80).for_each(|_| pace.step(1_000_000));
+            assert!(!pace.is_fast());
+        }
+    }
+
     proptest! {
         #[test]
         fn one_hertz_with_jitter_is_never_fast(
@@ -183,9 +214,10 @@ mod tests {
         #[test]
         fn it_reads_what_it_wrote_and_no_bytes_panic(
             gaps in proptest::collection::vec(0_i64..5_000_000, 0..200),
-            bytes in proptest::collection::vec(any::<u8>(), 0..12),
+            bytes in proptest::collection::vec(any::<u8>(), 0..13),
         ) {
-            let pace = of(gaps);
+            let mut pace = of(gaps);
+            pace.set_on_windows(pace.is_fast());
             let mut written = Vec::new();
             pace.write(&mut written);
             prop_assert_eq!(Pace::read(&mut written.as_slice()).unwrap(), pace);

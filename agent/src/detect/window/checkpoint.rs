@@ -97,10 +97,14 @@ impl Windows {
         let mut devices: Vec<(String, Progress)> = Vec::new();
         for _ in 0..input.try_get_u32_le()? {
             let name = read_name(input)?.to_owned();
+            let (watermark, newest) = (input.try_get_i64_le()?, input.try_get_i64_le()?);
+            let heard = input.try_get_i64_le()?;
             let progress = Progress {
-                watermark: input.try_get_i64_le()?,
-                newest: input.try_get_i64_le()?,
-                heard: input.try_get_i64_le()?,
+                watermark,
+                newest,
+                // No window asks for it.
+                newest_at: heard,
+                heard,
             };
             devices.push((name, progress));
         }

@@ -3,33 +3,38 @@
 use super::*;
 use crate::detect::FastMode;
 
-const TENTH: i64 = SECOND / 10;
-const TOPIC: &str = "site/pump/t";
+pub(super) const TENTH: i64 = SECOND / 10;
+pub(super) const TOPIC: &str = "site/pump/t";
 
 /// Something that is usual at a tenth of a second, and comes again each 91 seconds.
-fn noise(tenth: i64) -> f64 {
+pub(super) fn noise(tenth: i64) -> f64 {
     let turns = |of: f64| (tenth as f64 * std::f64::consts::TAU / of).sin();
     20.0 + turns(70.0) + turns(130.0)
 }
 
 impl Told {
-    fn reading_at(&mut self, at: i64, topic: &str, value: f64) {
+    pub(super) fn reading_at(&mut self, at: i64, topic: &str, value: f64) {
+        self.reading_of(at, at, topic, value);
+    }
+
+    /// A reading that was measured at one time, and came at another.
+    fn reading_of(&mut self, received: i64, at: i64, topic: &str, value: f64) {
         let payload = format!(
             "{{\"value\":{value:?},\"unit\":\"mm\",\"ts\":{}}}",
             NOW + at
         );
         let packet_id = (self.number % 60_000 + 1) as u16;
-        self.publish_at(at, topic, &payload, packet_id, false);
+        self.publish_at(received, topic, &payload, packet_id, false);
     }
 
-    fn tenths(&mut self, tenths: std::ops::Range<i64>) {
+    pub(super) fn tenths(&mut self, tenths: std::ops::Range<i64>) {
         for tenth in tenths {
             self.reading_at(tenth * TENTH, TOPIC, noise(tenth));
         }
     }
 
     /// Ticks as the agent has them written, until nothing is due before this.
-    fn pass_until(&mut self, at: i64) {
+    pub(super) fn pass_until(&mut self, at: i64) {
         while let Some(due) = self.judge.poll_timeout()
             && due <= NOW + at
         {
@@ -37,7 +42,7 @@ impl Told {
         }
     }
 
-    fn raised_of(&self, metric: &str) -> Vec<serde_json::Value> {
+    pub(super) fn raised_of(&self, metric: &str) -> Vec<serde_json::Value> {
         let mut raised = self.raised();
         raised.retain(|alert| alert["metric"] == metric);
         raised
@@ -69,7 +74,7 @@ fn a_spike_of_a_fast_series_is_raised_with_its_second() {
         ("unit", "mm".into()),
         ("window", window.clone()),
         ("event_time", "2023-11-14T22:16:40.000000Z".into()),
-        ("received_time", "2023-11-14T22:16:41.500000Z".into()),
+        ("received_time", "2023-11-14T22:16:40.900000Z".into()),
         ("late", false.into()),
     ] {
         assert_eq!(alert[key], is, "{key}: {alert}");
@@ -93,15 +98,17 @@ fn a_spike_of_a_fast_series_is_raised_with_its_second() {
 }
 
 #[test]
-fn a_spike_in_the_last_second_before_silence_is_raised_within_two_seconds() {
+fn a_spike_in_the_last_second_before_silence_is_raised_half_a_second_behind_its_end() {
     let mut told = Told::new(&sensitive());
     told.tenths(0..2_000);
     told.reading_at(2_003 * TENTH, TOPIC, 95.0);
     told.again();
-    told.pass_until(200 * SECOND + 3 * TENTH + 2 * SECOND);
+    told.pass_until(2_015 * TENTH - 1);
+    assert_eq!(told.said, []);
+    told.pass_until(2_015 * TENTH + TENTH / 2);
     let [alert] = told.raised_of("t").try_into().unwrap();
     assert_eq!(alert["value"], 95.0);
-    assert_eq!(alert["received_time"], "2023-11-14T22:16:42.300000Z");
+    assert_eq!(alert["received_time"], "2023-11-14T22:16:40.300000Z");
     assert_eq!(told.raised_of("t.peak_to_peak"), [0; 0], "of one reading");
 }
 
@@ -192,21 +199,111 @@ fn no_number_is_in_a_window() {
 }
 
 #[test]
-fn few_series_are_watched_and_windows_of_those_that_give_way_are_dropped() {
+fn a_series_turned_down_to_one_hertz_has_no_alert_of_what_it_was() {
+    let mut told = Told::new(&sensitive());
+    told.tenths(0..2_000);
+    told.reading_at(2_000 * TENTH, TOPIC, 95.0);
+    told.tenths(2_001..2_020);
+    assert_eq!(told.raised_of("t.peak_to_peak").len(), 1);
+    for second in 202..300 {
+        told.reading_at(second * SECOND, TOPIC, noise(second));
+        let cleared = told.told("cleared");
+        let is_over = cleared
+            .iter()
+            .any(|alert| alert["metric"] == "t.peak_to_peak");
+        assert_eq!(is_over, second > 232, "{second}");
+    }
+    let counts = told.judge.counts();
+    assert_eq!((counts.paces, told.judge.fast()), (2, 0), "{counts:?}");
+}
+
+#[test]
+fn a_spike_in_what_a_stall_held_back_is_raised() {
+    let mut told = Told::new(&sensitive());
+    told.tenths(0..2_004);
+    told.pass_until(203 * SECOND);
+    let seconds = told.judge.counts().seconds;
+    for tenth in 2_004..2_030 {
+        let value = if tenth == 2_006 { 95.0 } else { noise(tenth) };
+        told.reading_of(203 * SECOND, tenth * TENTH, TOPIC, value);
+    }
+    told.tenths(2_030..2_050);
+    assert_eq!(told.raised_of("t").len(), 1);
+    let [apart] = told.raised_of("t.peak_to_peak").try_into().unwrap();
+    assert_eq!(apart["window"]["from"], "2023-11-14T22:16:41.000000Z");
+    let counts = told.judge.counts();
+    assert_eq!((counts.late, counts.judged), (0, 2_050));
+    assert_eq!(counts.seconds, seconds + 3);
+}
+
+#[test]
+fn what_is_shown_around_an_alert_are_numbers() {
+    let mut told = Told::new(&sensitive());
+    told.tenths(0..2_000);
+    told.reading_at(2_000 * TENTH, TOPIC, 1e308);
+    told.reading_at(2_001 * TENTH, TOPIC, 1e308);
+    told.tenths(2_002..2_020);
+    told.reading_at(2_020 * TENTH, TOPIC, 95.0);
+    told.tenths(2_021..2_036);
+    let [alert] = told.raised_of("t").try_into().unwrap();
+    let around = alert["around"].as_array().unwrap();
+    let times: Vec<_> = around.iter().map(|pair| pair[0].clone()).collect();
+    assert_eq!(times, [NOW + 201 * SECOND, NOW + 202 * SECOND]);
+    assert!(around.iter().all(|pair| pair[1].is_number()), "{alert}");
+}
+
+#[test]
+fn what_is_made_of_others_takes_nobodys_place_and_gives_way_first() {
     let mut told = Told::new(&Settings {
         series_max: 2,
         ..sensitive()
     });
-    for tenth in 0..1_000 {
-        for pump in 0..3 {
-            told.reading_at(tenth * TENTH, &format!("p{pump}/t"), noise(tenth));
+    let is_watched = |told: &Told, device: &str, metric: &str| {
+        told.judge.series.watched.series(device, metric).is_some()
+    };
+    let both = |told: &mut Told, tenths: std::ops::Range<i64>| {
+        for tenth in tenths {
+            told.pass_until(tenth * TENTH);
+            told.reading_at(tenth * TENTH, "p0/t", noise(tenth));
+            told.reading_at(tenth * TENTH, "p1/t", noise(tenth));
         }
-        told.pass_until(tenth * TENTH);
+    };
+    for tenth in 0..100 {
+        told.reading_at(tenth * TENTH, "p0/t", noise(tenth));
     }
-    assert!(told.judge.watched() <= 2);
-    assert!(told.judge.series.fast.count() <= 2);
-    told.pass_until(200 * SECOND);
+    assert!(is_watched(&told, "p0", "t") && is_watched(&told, "p0", "t.peak_to_peak"));
+    both(&mut told, 100..300);
+    assert!(is_watched(&told, "p0", "t") && is_watched(&told, "p1", "t"));
+    let counts = told.judge.counts();
+    assert_eq!((told.judge.fast(), counts.forgotten), (2, 1));
+    assert_eq!((counts.judged, counts.late), (500, 0));
+    assert!((37..=40).contains(&counts.crowded), "{counts:?}");
+    // A third one takes the place of the one that spoke less lately, and of its windows.
+    told.reading_at(300 * TENTH, "p2/t", 1.0);
+    assert!(!is_watched(&told, "p0", "t") && is_watched(&told, "p1", "t"));
+    assert_eq!(told.judge.fast(), 1);
+    let seconds = told.judge.counts().seconds;
+    told.pass_until(40 * SECOND);
     assert_eq!(told.judge.series.fast.poll_timeout(), None);
+    assert_eq!(told.judge.counts().seconds, seconds + 1, "of the other one");
+}
+
+#[test]
+fn an_alert_of_what_is_made_of_others_does_not_outlast_it() {
+    let mut told = Told::new(&Settings {
+        series_max: 2,
+        ..sensitive()
+    });
+    told.tenths(0..2_000);
+    told.reading_at(2_000 * TENTH, TOPIC, 95.0);
+    told.tenths(2_001..2_016);
+    assert_eq!(told.judge.standing().count(), 2);
+    told.said.clear();
+    told.reading_at(2_016 * TENTH, "other/t", 1.0);
+    let [said] = <[Said; 1]>::try_from(std::mem::take(&mut told.said)).unwrap();
+    assert_eq!(said.what, What::Forgotten);
+    assert_eq!(said.topic, "tributary/alerts/site/pump/t.peak_to_peak");
+    assert_eq!(told.judge.standing().count(), 1);
 }
 
 proptest! {

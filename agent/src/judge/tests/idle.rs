@@ -1,5 +1,6 @@
 //! Series that give way and come back, over crashes at every step of who writes.
 
+use super::fast::{TENTH, TOPIC, noise};
 use super::*;
 use crate::judge::IdleRows;
 use std::collections::BTreeMap;
@@ -127,7 +128,7 @@ fn replay(judge: &mut Judge, log: &[(RecordKind, Vec<u8>)], said: &mut Vec<Said>
     }
 }
 
-fn log_of(steps: &[(u8, u8, u8)], settings: &Settings) -> Vec<(RecordKind, Vec<u8>)> {
+fn log_of(steps: &[(u8, u8, u8)], every: i64, settings: &Settings) -> Vec<(RecordKind, Vec<u8>)> {
     let text = [&[VERSION], settings.text().as_bytes()].concat();
     let mut log = vec![
         (
@@ -137,7 +138,7 @@ fn log_of(steps: &[(u8, u8, u8)], settings: &Settings) -> Vec<(RecordKind, Vec<u
         (RecordKind::Detection, text),
     ];
     for (i, (device, metric, odd)) in steps.iter().enumerate() {
-        let second = i as i64;
+        let (at, number) = (i as i64 * every, i as i64);
         let off = if *odd == 0 { 90.0 } else { 0.0 };
         let mut bytes = Vec::new();
         Message {
@@ -149,10 +150,11 @@ fn log_of(steps: &[(u8, u8, u8)], settings: &Settings) -> Vec<(RecordKind, Vec<u
             will: false,
             broker: false,
             packet_id: (i % 60_000 + 1) as u16,
-            received_time: NOW + second * SECOND,
+            received_time: NOW + at,
             topic: &format!("d{device}/m{metric}"),
             properties: UserProperties::NONE,
-            payload: value(second, usual(second) + off).as_bytes(),
+            payload: format!("{{\"value\":{},\"ts\":{}}}", usual(number) + off, NOW + at)
+                .as_bytes(),
         }
         .write(&mut bytes);
         log.push((RecordKind::Message, bytes));
@@ -168,9 +170,12 @@ proptest! {
         ends in proptest::collection::vec((1usize..90, 0usize..9, any::<bool>()), 4..24),
         series_max in 2usize..8,
         series_kept_max in 0usize..8,
+        is_fast in any::<bool>(),
     ) {
+        // Twelve series, of which each reports fast then, while it is watched.
+        let every = if is_fast { SECOND / 20 } else { SECOND };
         let settings = Settings { series_max, series_kept_max, ..sensitive() };
-        let log = log_of(&steps, &settings);
+        let log = log_of(&steps, every, &settings);
         let new = |rows: &Rows| {
             let judge = Judge::new(STORAGE, configurations(InForce::default()));
             judge.keeping(Box::new(rows.clone()))
@@ -250,6 +255,67 @@ fn a_series_that_gave_way_is_known_when_it_speaks_again_and_its_alert_stands_mea
 }
 
 #[test]
+fn a_fast_series_that_gave_way_is_judged_on_windows_as_before() {
+    let (mut told, _) = keeping(2, 4);
+    told.tenths(0..2_000);
+    told.message(200, "a/t", "1");
+    told.message(200, "b/t", "1");
+    assert_eq!((told.judge.fast(), told.judge.watched()), (0, 2));
+    told.tenths(2_010..2_300);
+    let counts = told.judge.counts();
+    assert_eq!(
+        (counts.taken_back, counts.paces),
+        (1, 1),
+        "it learned nothing anew"
+    );
+    assert_eq!((told.said.len(), told.judge.fast()), (0, 1));
+    told.reading_at(2_300 * TENTH, TOPIC, 95.0);
+    told.tenths(2_301..2_316);
+    let [alert] = told.raised_of("t").try_into().unwrap();
+    assert_eq!(alert["window"]["from"], "2023-11-14T22:17:10.000000Z");
+    // Slower settings that came meanwhile: what it knows is of windows.
+    told.message(240, "a/t", "1");
+    told.message(240, "b/t", "1");
+    let by_readings = Settings {
+        fast: crate::detect::FastMode::Readings,
+        series_max: 2,
+        series_kept_max: 4,
+        ..sensitive()
+    };
+    told.settings(&by_readings);
+    told.said.clear();
+    told.tenths(2_410..2_500);
+    told.reading_at(2_500 * TENTH, TOPIC, 95.0);
+    assert_eq!((told.raised().len(), told.judge.counts().paces), (0, 2));
+}
+
+#[test]
+fn a_devices_own_peak_to_peak_that_gave_way_stays_its_own() {
+    let (mut told, _) = keeping(2, 4);
+    let own = "site/pump/t.peak_to_peak";
+    for second in 0..150 {
+        told.message(second, own, &value(second, usual(second)));
+    }
+    told.message(150, "a/t", "1");
+    told.message(150, "b/t", "1");
+    told.settings(&Settings {
+        series_max: 8,
+        series_kept_max: 4,
+        ..sensitive()
+    });
+    told.tenths(1_510..1_710);
+    let counts = told.judge.counts();
+    assert_eq!((counts.taken_back, told.judge.fast()), (1, 1));
+    // It was judged as its device's own, and not at all by how far others are apart.
+    told.reading_at(1_710 * TENTH, own, noise(1) + 70.0);
+    let [alert] = told.raised().try_into().unwrap();
+    assert_eq!(alert["metric"], "t.peak_to_peak");
+    assert_eq!(alert["window"], serde_json::Value::Null);
+    let earliest = alert["around"][0][1].as_f64().unwrap();
+    assert!((earliest - usual(146)).abs() < 1e-9, "{alert}");
+}
+
+#[test]
 fn the_one_that_gave_way_longest_ago_is_forgotten_and_so_is_its_alert() {
     let (mut told, _) = keeping(1, 1);
     seconds(&mut told, 0..150);
@@ -300,7 +366,7 @@ fn in_sled_what_is_known_comes_through_starts_that_nobody_prepared() {
         series_kept_max: 7,
         ..sensitive()
     };
-    let log = log_of(&steps, &settings);
+    let log = log_of(&steps, SECOND, &settings);
     let place = tempfile::tempdir().unwrap();
     let calm_rows = Rows::default();
     let new = || Judge::new(STORAGE, configurations(InForce::default()));

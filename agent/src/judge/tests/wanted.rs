@@ -86,3 +86,34 @@ fn alerts_that_are_counted_capture_nothing_until_they_are_told() {
     assert_eq!(at_once + later, raised(&told));
     assert!(later >= devices as usize - at_once, "{later}");
 }
+
+#[test]
+fn an_alert_of_a_fast_series_captures_by_its_devices_own_clock() {
+    const TENTH: i64 = SECOND / 10;
+    let mut told = Told::new(&sensitive());
+    told.judge.capture_by(&forwarding());
+    // Its clock began in 1970 as it was switched on.
+    let mut reading = |tenth: i64, off: f64| {
+        let value = fast::noise(tenth) + off;
+        let (second, tenths) = (5 + tenth / 10, tenth % 10);
+        let own = format!(
+            "1970-01-01T00:{:02}:{:02}.{tenths}Z",
+            second / 60,
+            second % 60
+        );
+        let payload = format!("{{\"value\":{value},\"ts\":\"{own}\"}}");
+        let packet_id = (tenth % 60_000 + 1) as u16;
+        told.publish_at(tenth * TENTH, "site/tank/t", &payload, packet_id, false);
+    };
+    (0..2_003).for_each(|tenth| reading(tenth, 0.0));
+    reading(2_003, 400.0);
+    (2_004..2_030).for_each(|tenth| reading(tenth, 0.0));
+    assert!(told.judge.fast() == 1 && !told.raised().is_empty());
+    let records = told.judge.wanted().unwrap();
+    let record = CaptureRecord::read(&records[0]).unwrap();
+    let spike = 5 * SECOND + 2_003 * TENTH;
+    assert!(
+        (spike - SECOND..=spike).contains(&record.event),
+        "{record:?}"
+    );
+}

@@ -106,3 +106,30 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_windows_say_gives_way_first_until_its_device_says_it() {
+    let derived = || Watch {
+        pace: Pace::derived(),
+        ..Watch::new(Preset::Calm)
+    };
+    let mut watched = Watched::new(4);
+    watched.add("a", "old", Watch::new(Preset::Calm));
+    watched.add("a", "x", derived());
+    watched.add("b", "x", derived());
+    watched.add("b", "y", derived());
+    let bytes = written(&watched);
+    let mut watched = Watched::read(4, &mut bytes.as_slice()).unwrap();
+    assert_eq!(written(&watched), bytes);
+    let gone = |watched: &mut Watched, device, metric| {
+        let (device, metric) = come(watched, device, metric).unwrap();
+        format!("{device} {metric}")
+    };
+    watched.touch("a", "x");
+    let (own, _) = watched.series("b", "x").unwrap();
+    watched.own(own);
+    assert_eq!(gone(&mut watched, "c", "1"), "b y");
+    assert_eq!(gone(&mut watched, "d", "2"), "a x");
+    assert_eq!(gone(&mut watched, "e", "3"), "a old");
+    assert_eq!(gone(&mut watched, "f", "4"), "b x");
+}

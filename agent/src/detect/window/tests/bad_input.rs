@@ -65,6 +65,7 @@ fn raw(windows: &mut Windows, time: i64, late: bool, progress: (i64, i64, i64)) 
     let progress = Progress {
         watermark,
         newest,
+        newest_at: heard,
         heard,
     };
     let mut out = Vec::new();
@@ -136,6 +137,7 @@ fn places_beyond_the_bound_have_no_windows() {
     let progress = Progress {
         watermark: 0,
         newest: 0,
+        newest_at: 0,
         heard: 0,
     };
     let place = Place {
