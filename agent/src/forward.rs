@@ -5,6 +5,10 @@
 //! that no `[[detect.window]]` is for go as they are. Of a vibration, windows take not the samples
 //! but their features, `<metric>.rms` and so on.
 
+mod announced;
+
+pub use announced::{Announced, announce};
+
 use crate::capture::CaptureSettings;
 use crate::decode::{Filter, Reading};
 use crate::detect::{Settings, VibrationSpecs, WindowSpecs, patterns};
@@ -115,6 +119,9 @@ fn what(section: &mut Section) -> Option<Leaves> {
     what
 }
 
+/// Stands for every reading.
+const ALL: [u8; 32] = *b"every reading leaves as it is.  ";
+
 /// The rules, and the windows that hold where the log is.
 #[derive(Clone, Debug)]
 pub struct Forward {
@@ -151,8 +158,12 @@ impl Forward {
         &self.rules
     }
 
-    /// Stands for the rules and the windows that hold.
+    /// Stands for the rules and the windows that hold; where every reading goes, windows are no
+    /// matter.
     pub fn fingerprint(&self) -> [u8; 32] {
+        if self.is_all() {
+            return ALL;
+        }
         let Self {
             rules,
             windows,

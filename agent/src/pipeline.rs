@@ -298,7 +298,7 @@ async fn start_stages(
     let tap = wal.queue.tap();
     let sessions = Sessions::new();
     // The first records of this life, before any message: their texts are durable.
-    announce(&wal.queue, &settings, kernel);
+    announce(&wal.queue, (&settings, &config), kernel);
     let hub = publish::begin(&settings.name);
     let sources = open_sources(&settings, &wal.queue, &sessions, &refuse, &hub).await?;
     let (mqtt, mqtt_tls) = addresses(&sources.0)?;
@@ -341,9 +341,11 @@ async fn start_stages(
     })
 }
 
-fn announce(queue: &Queue, settings: &Settings, kernel: KernelClock) {
+fn announce(queue: &Queue, (settings, config): (&Settings, &SealConfig), kernel: KernelClock) {
     configuration::announce(queue, settings.rules.hash());
     let told = judge::announce(queue, &settings.detect);
+    // Windows are those that the log says.
+    let told = told && crate::forward::announce(queue, &config.forward);
     debug_assert!(told, "nothing else was handed to the queue");
     judge::begin(queue, Clock::new().now().wall, kernel);
 }

@@ -324,6 +324,11 @@ impl Checkpoints {
             .find_map(|sequence| self.load(*sequence))
     }
 
+    /// The sequence of the newest checkpoint, valid or not.
+    pub fn newest_sequence(&self) -> Option<u64> {
+        self.sequences.last().copied()
+    }
+
     /// The checkpoint with this sequence, if it is there and valid.
     pub fn load(&self, sequence: u64) -> Option<Checkpoint> {
         let mut body = Vec::new();

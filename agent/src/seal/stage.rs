@@ -4,13 +4,14 @@
 //! Everything it knows is a function of the write-ahead log: a checkpoint and the messages after
 //! it. Blocking; it runs on a thread of its own.
 
+mod alone;
 mod captured;
 mod configured;
-mod message;
-
+mod forwarded;
 mod judged;
 mod keep;
 mod lost;
+mod message;
 mod put_back;
 
 use super::judge_store::{Ask, JudgeStore};
@@ -40,6 +41,7 @@ use tributary_protocol::batch::{Cover, SealError, SealedBatch};
 use tributary_protocol::ids::{BufferId, Lane};
 use tributary_uplink::Sealed;
 
+use forwarded::Held;
 use message::How;
 
 /// What ends the stage.
@@ -93,6 +95,12 @@ pub struct SealStage {
     put_back: PutBack,
     pub(super) forward: Forward,
     captures: Captures,
+    /// By which rules what the log holds here was forwarded.
+    held: Held,
+    /// The life of this agent's storage.
+    present: BufferId,
+    /// A checkpoint that is to be durable before anything is sealed.
+    owed: Option<Vec<u8>>,
     /// Dead letters of messages that a replay brings.
     found: Found,
     /// Before this record no checkpoint needs the log: what is there is kept for captures.
@@ -166,7 +174,10 @@ impl SealStage {
             let read = Checkpoint::read(&held.body);
             read.inspect_err(|error| warn!(%error, "an older checkpoint is used"))
                 .ok()
+                .map(|good| (held.sequence, good))
         });
+        let is_newest = good.as_ref().map(|(sequence, _)| *sequence) == checkpoints.newest_sequence();
+        let good = good.map(|(_, good)| good);
         let position = good.as_ref().map(|good| good.position);
         let Checkpoint {
             marks,
@@ -184,10 +195,11 @@ impl SealStage {
             covered.advance_all(to);
         }
         let (found, covered_to) = (dead.found_from(position), covered.of(Lane::Telemetry));
-        let checkpoint_due = captured::begin(&mut captures, config, covered_to.max(position));
+        let at = (covered_to.max(position), is_newest);
+        let (checkpoint_due, are_others) = captured::begin(&mut captures, config, at);
         let put_back = PutBack::new(put_back);
         dead.expect(covered.least(), Arc::clone(&config.rules), put_back.clone());
-        Self {
+        let mut stage = Self {
             lanes: Lanes::new(config.present, config.delay_us),
             spoken: SpokenLanes::new(config.present, |lane| covered.of(lane)),
             judged,
@@ -203,6 +215,9 @@ impl SealStage {
             put_back,
             forward: config.forward.clone(),
             captures,
+            held: Held::Ours,
+            present: config.present,
+            owed: None,
             found,
             needed,
             buried: 0,
@@ -217,7 +232,11 @@ impl SealStage {
             checkpoint_bytes_max: config.checkpoint_bytes_max,
             give_up: Arc::clone(&config.give_up),
             waits: watch::Sender::default(),
+        };
+        if are_others {
+            stage.owe_rules();
         }
+        stage
     }
 
     /// What sealed readings wait for, as it changes.
@@ -292,6 +311,7 @@ impl SealStage {
         });
         self.since_checkpoint += bytes.len() as u64;
         let covered = self.is_covered(Lane::Telemetry, origin);
+        self.comes_forwarded(origin, kind);
         match Record::parse(kind, bytes) {
             Ok(Record::Message(message)) => self.message(origin, &message, How::Published, now)?,
             Ok(Record::Refused(message)) => self.message(origin, &message, How::Refused, now)?,
@@ -316,11 +336,11 @@ impl SealStage {
                 self.pass(origin, covered, now)?;
             }
             Ok(Record::Control(RecordKind::Detection, bytes)) if !self.forward.is_all() => {
-                // What waits is looked at by what held before, also when it is sealed alone.
-                self.seal(now)?;
-                self.forward.record(bytes);
-                let under = self.forward.fingerprint();
-                self.captures.hold_under(under, Some(origin));
+                self.detected(origin, bytes, now)?;
+                self.pass(origin, covered, now)?;
+            }
+            Ok(Record::Control(RecordKind::Forward, bytes)) => {
+                self.forwarded(origin, bytes);
                 self.pass(origin, covered, now)?;
             }
             Ok(Record::Control(RecordKind::Capture, bytes)) => {
@@ -409,6 +429,7 @@ impl SealStage {
         let Some(covered_to) = self.lanes.covered_to() else {
             return Ok(());
         };
+        self.tell_rules()?;
         for (series, meta, value) in self.lanes.latest() {
             self.catalogue.note(series, meta, value);
         }
@@ -435,38 +456,6 @@ impl SealStage {
             self.dead.make_room(covered_to);
         }
         Ok(())
-    }
-
-    /// Seals what waits in a lane message by message, each with what was refused before it: it
-    /// alone is covered by then.
-    pub(super) fn seal_each(
-        &mut self,
-        lane: Lane,
-        under: Origin,
-        now: Now,
-    ) -> Result<(), StageError> {
-        let mut given_up = self.lanes.give_up(lane);
-        // A record of a capture stands there once for each message that it brought.
-        given_up.dedup_by_key(|message| message.origin);
-        let covers = self.lanes.set_covers(Vec::new());
-        let last = self.lanes.set_refused(None);
-        for given_up in given_up {
-            if let Some(refused) = given_up.refused {
-                self.lanes.declare(refused);
-            }
-            self.seal_alone(lane, given_up, now)?;
-            self.lanes.set_covers(Vec::new());
-        }
-        self.lanes.set_covers(covers);
-        if let Some(refused) = last {
-            self.lanes.declare(refused);
-        }
-        if lane == Lane::Telemetry {
-            self.declare_letters(under)?;
-        }
-        // What was refused behind the last one stands in a batch of its own.
-        let rest = self.lanes.seal_lane(lane, now.wall)?;
-        self.store(rest)
     }
 
     /// Seals and stores what waits in a lane; the inner error is about its content, and changes
@@ -498,46 +487,6 @@ impl SealStage {
                 Err(error) => return Ok(Err(error)),
             }
         }
-    }
-
-    /// Takes one message out of the log again, and seals its readings alone.
-    fn seal_alone(&mut self, lane: Lane, given_up: GivenUp, now: Now) -> Result<(), StageError> {
-        let Origin { buffer, number } = given_up.origin;
-        let mut entries = Vec::new();
-        let read = self.wal.read(LifeId(buffer.0), number, 1, &mut entries);
-        let entry = entries.into_iter().find(|entry| entry.number == number);
-        let (Ok(()), Some(entry)) = (read, entry) else {
-            return self.declare_lost(buffer, number, number + 1, now);
-        };
-        let Some(message) = put_back::message_in(entry.kind, &entry.bytes) else {
-            return self.capture_alone(given_up.origin, &entry, now);
-        };
-        // Rules change only where nothing waits: these are the ones that it came under.
-        if self.decode(&message).is_err() {
-            return Ok(());
-        }
-        if entry.kind != RecordKind::PutBack.code() {
-            self.keep_forwarded(lane, (given_up.origin, message.received_time), false);
-        }
-        let readings = self.rows.iter();
-        let taking = message::taking(&message, given_up.more_flags, now);
-        let taken = self.lanes.take(lane, given_up.origin, readings, taking);
-        let failed = match taken {
-            Ok(()) => self
-                .seal_together(lane, now)?
-                .err()
-                .map(|error| error.to_string()),
-            Err(error) => Some(error.to_string()),
-        };
-        if let Some(reason) = failed {
-            for failed in self.lanes.give_up(lane) {
-                self.lanes.set_refused(failed.refused);
-            }
-            let readings = Some(self.rows.len() as u64);
-            self.captures.set_apart(given_up.origin);
-            self.bury(given_up.origin, &message, ("seal", &reason), readings)?;
-        }
-        Ok(())
     }
 
     /// Makes batches of one lane durable together, however long that takes, and tells the uplink.

@@ -70,6 +70,8 @@ kinds! {
     Detection = 11, "detection";
     /// Somebody has seen an alert.
     Acknowledged = 12, "acknowledged";
+    /// By which rules readings are forwarded from here on.
+    Forward = 13, "forward";
 }
 
 impl RecordKind {

@@ -61,14 +61,23 @@ struct Asked<'a> {
 }
 
 /// What this life forwards holds from `at` on; gives the bytes of the log until the first
-/// checkpoint.
-pub(super) fn begin(captures: &mut Captures, config: &SealConfig, at: Option<Origin>) -> u64 {
+/// checkpoint, and whether something else held. What is known may not be the newest: then nobody
+/// knows by what it was sealed up to there.
+pub(super) fn begin(
+    captures: &mut Captures,
+    config: &SealConfig,
+    (at, is_newest): (Option<Origin>, bool),
+) -> (u64, bool) {
     let are_others = captures.hold_under(config.forward.fingerprint(), at);
+    if let Some(at) = at.filter(|_| !is_newest) {
+        captures.raise_floor(at);
+    }
     // Without one at once, captures of the next life would look back no further than its start.
-    match are_others && config.forward.rules().ring_bytes() > 0 {
+    let due = match are_others && config.forward.rules().ring_bytes() > 0 {
         true => 0,
         false => CHECKPOINT_WAL_BYTES.min(config.checkpoint_bytes_max),
-    }
+    };
+    (due, are_others)
 }
 
 impl Stores {
@@ -168,7 +177,7 @@ impl SealStage {
             }
             return Ok(());
         };
-        if !self.forward.rules().captures(record.device) {
+        if !self.are_ours() || !self.forward.rules().captures(record.device) {
             return self.pass(origin, covered, now);
         }
         let settings = *self.forward.rules().capture();

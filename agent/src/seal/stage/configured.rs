@@ -62,6 +62,9 @@ impl SealStage {
         let goes_on = self
             .position
             .is_some_and(|position| position.buffer == buffer);
+        if !goes_on {
+            self.begin_forwarded(Origin { buffer, number: 0 });
+        }
         if !goes_on && number != Some(0) {
             let at = Origin { buffer, number: 0 };
             self.configurations.lose(at);

@@ -1,6 +1,6 @@
 //! Checkpoints of the sealing stage, and what of the log may go behind them.
 
-use super::{Ask, Checkpoint, LifeId, LogError, Now, Origin, SealStage, StageError};
+use super::{Ask, Captures, Checkpoint, LifeId, LogError, Now, Origin, SealStage, StageError};
 use crate::limits::{CHECKPOINT_ROOM_BYTES, CHECKPOINT_SHARE, CHECKPOINT_WAL_BYTES};
 use tracing::warn;
 
@@ -41,22 +41,13 @@ impl SealStage {
         let Some(position) = self.position else {
             return Ok(());
         };
-        let in_force = self.configurations.in_force();
         let held = self.dead.reader().lives();
         self.put_back.with(|done| done.keep_only(&held));
-        let done = self.put_back.done();
         let unneeded = self.older.and_then(|older| self.unneeded(older));
         let needed = unneeded.max(self.needed);
+        self.hold_ours(position);
         let (first, captures) = self.captures_kept();
-        let known = (needed, &captures);
-        let body = Checkpoint::write(
-            position,
-            &self.marks,
-            &self.declared,
-            in_force,
-            &done,
-            known,
-        );
+        let body = self.known(position, needed, &captures);
         // Room for what it grows to, taken while there is some: on a full disk it is what lets the
         // log be trimmed.
         let grown = body.len() + self.marks.growth_bytes();
@@ -66,6 +57,7 @@ impl SealStage {
             warn!(%error, "no checkpoint: the log is kept for longer");
             return Ok(());
         }
+        self.owed = None;
         // Nothing waits in a lane, so all before the position is covered.
         self.covered.advance_all(position);
         self.captures.go_on(captures, first.unwrap_or(position));
@@ -89,6 +81,23 @@ impl SealStage {
             Err(error) => warn!(%error, "the log can't be trimmed"),
         }
         Ok(())
+    }
+
+    /// What is known at a position, as a checkpoint.
+    pub(super) fn known(
+        &self,
+        position: Origin,
+        needed: Option<Origin>,
+        captures: &Captures,
+    ) -> Vec<u8> {
+        Checkpoint::write(
+            position,
+            &self.marks,
+            &self.declared,
+            self.configurations.in_force(),
+            &self.put_back.done(),
+            (needed, captures),
+        )
     }
 
     pub(super) fn trim_wal(&self, below: Origin) -> Result<(), LogError> {

@@ -7,11 +7,13 @@ use crate::capture::CaptureRecord;
 use crate::checkpoint::Checkpoint;
 use crate::configuration::{Announcement, Configurations, InForce};
 use crate::detect::Settings;
-use crate::forward::ForwardRules;
+use crate::forward::{Announced, ForwardRules};
 use crate::judge::{Judge, Said, What};
 use crate::wal::Record;
 use std::collections::BTreeSet;
 use tributary_settings::Document;
+
+mod rules;
 
 const FORWARD: &str = "[[forward]]\nwhat = \"aggregates+raw-on-anomaly\"\n\
                        [[detect.window]]\nname = \"w\"\nkind = \"count\"\n\
@@ -37,6 +39,19 @@ fn open(disk: &Arc<dyn Disk>, forward: Forward) -> (Life, LogReader) {
     let letters = log_config(LogKind::DeadLetter, WAL_SEGMENT_BYTES);
     let sizes = (SEGMENT_BYTES, 4 * 1024, 4 << 20);
     Life::open_forwarding(disk, &Rules::builtin(), sizes, (letters, None), forward)
+}
+
+/// What a life says of what it forwards.
+fn says(forward: &Forward) -> (RecordKind, Vec<u8>) {
+    let announced = Announced(forward.fingerprint());
+    (RecordKind::Forward, announced.write())
+}
+
+/// A life begins: replays the log, and says by what it forwards.
+fn begin(life: &mut Life, wal: LogReader) -> Option<()> {
+    life.replay(wal)?;
+    let record = says(&life.stage.forward);
+    life.commit_records(&[record])
 }
 
 /// A reading a second of a device, which comes at once.
@@ -170,7 +185,7 @@ fn begun(seed: u64) -> Arc<SimDisk> {
     let disk = Arc::new(SimDisk::new(seed));
     let dynamic: Arc<dyn Disk> = disk.clone();
     let (mut life, wal) = open(&dynamic, forward(FORWARD, 64 << 20));
-    life.replay(wal).unwrap();
+    begin(&mut life, wal).unwrap();
     life.commit(&[reading(7, 0, false)]).unwrap();
     life.stage.tick(life.now()).unwrap();
     disk
@@ -191,7 +206,7 @@ fn run(seed: u64) -> (usize, usize) {
         if !last {
             disk.power_off_after(5 + random.below(120));
         }
-        let mut powered = life.replay(wal).is_some();
+        let mut powered = begin(&mut life, wal).is_some();
         let mut sent = acked;
         for _ in 0..40 {
             if !powered {
@@ -287,13 +302,14 @@ fn the_log_is_kept_as_long_as_it_may_be_and_a_capture_has_what_is_there() {
     let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1));
     let ring_bytes = 4 * SEGMENT_BYTES;
     let (mut life, wal) = open(&disk, forward(FORWARD, ring_bytes));
-    life.replay(wal.clone()).unwrap();
+    begin(&mut life, wal.clone()).unwrap();
     send(&mut life, 0..3_000);
     let held: u64 = wal.segments().iter().map(|segment| segment.bytes).sum();
     assert!((ring_bytes..ring_bytes * 3).contains(&held), "{held}");
     // After a restart it is all still there, and nothing of it is read as new.
     life.stage.finish(life.now()).unwrap();
-    let first = wal.lives()[0].first as i64;
+    // The log's first record says what is forwarded.
+    let first = wal.lives()[0].first as i64 - 1;
     assert!(first > 1_000, "{first}");
     let mut lake = Lake::default();
     lake.collect(&mut life).unwrap();
@@ -305,8 +321,8 @@ fn the_log_is_kept_as_long_as_it_may_be_and_a_capture_has_what_is_there() {
         .needed;
     assert!(needed.unwrap().number > first as u64 + 200, "{needed:?}");
     let (mut life, wal) = open(&disk, forward(FORWARD, ring_bytes));
-    life.replay(wal.clone()).unwrap();
-    assert_eq!(wal.lives()[0].first as i64, first);
+    begin(&mut life, wal.clone()).unwrap();
+    assert_eq!(wal.lives()[0].first as i64 - 1, first);
     let record = asks((0, (2_999, 2_999), (0, 3_010)));
     life.commit_as(RecordKind::Capture, &[record]).unwrap();
     send(&mut life, 3_000..3_020);
@@ -321,12 +337,12 @@ fn no_repeat_is_captured_after_a_restart() {
     let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1));
     let mut lake = Lake::default();
     let (mut life, wal) = open(&disk, forward(FORWARD, 64 << 20));
-    life.replay(wal).unwrap();
+    begin(&mut life, wal).unwrap();
     send(&mut life, 0..10);
     life.stage.finish(life.now()).unwrap();
     drop(life);
     let (mut life, wal) = open(&disk, forward(FORWARD, 64 << 20));
-    life.replay(wal).unwrap();
+    begin(&mut life, wal).unwrap();
     // Sent once more with their numbers, as after a connection that was lost.
     let again: Vec<_> = (5..10).map(|seq| reading_at(0, seq, (11, true))).collect();
     life.commit(&again).unwrap();
@@ -334,7 +350,7 @@ fn no_repeat_is_captured_after_a_restart() {
     life.stage.finish(life.now()).unwrap();
     drop(life);
     let (mut life, wal) = open(&disk, forward(FORWARD, 64 << 20));
-    life.replay(wal).unwrap();
+    begin(&mut life, wal).unwrap();
     let record = asks((0, (14, 14), (0, 20)));
     life.commit_as(RecordKind::Capture, &[record]).unwrap();
     life.stage.finish(life.now()).unwrap();
@@ -346,7 +362,7 @@ fn no_repeat_is_captured_after_a_restart() {
 fn a_capture_of_many_readings_is_several_batches_that_are_stored_together() {
     let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1));
     let (mut life, wal) = open(&disk, forward(FORWARD, 64 << 20));
-    life.replay(wal).unwrap();
+    begin(&mut life, wal).unwrap();
     send(&mut life, 0..10_000);
     let mut lake = Lake::default();
     lake.collect(&mut life).unwrap();
@@ -365,13 +381,15 @@ fn other_rules_end_captures_and_what_left_under_them_leaves_no_second_time() {
     let raw = forward("[[forward]]\nwhat = \"raw\"\n", 0);
     let mut lake = Lake::default();
     let (mut life, wal) = open(&disk, raw);
-    life.replay(wal).unwrap();
+    begin(&mut life, wal).unwrap();
     send(&mut life, 0..20);
-    // Not all of it is in a checkpoint: the next life replays some, by its rules.
+    life.now += 2_000;
+    life.stage.tick(life.now()).unwrap();
+    // None of it is in a checkpoint: the next life replays it, under its rules.
     lake.collect(&mut life).unwrap();
     drop(life);
     let (mut life, wal) = open(&disk, forward(FORWARD, 64 << 20));
-    life.replay(wal).unwrap();
+    begin(&mut life, wal).unwrap();
     send(&mut life, 20..40);
     let record = asks((0, (39, 39), (0, 50)));
     life.commit_as(RecordKind::Capture, &[record]).unwrap();
@@ -399,7 +417,7 @@ fn other_rules_end_captures_and_what_left_under_them_leaves_no_second_time() {
 fn what_is_sealed_message_by_message_is_captured_once() {
     let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1));
     let (mut life, wal) = open(&disk, forward(FORWARD, 64 << 20));
-    life.replay(wal).unwrap();
+    begin(&mut life, wal).unwrap();
     life.commit(&[reading(0, 0, false)]).unwrap();
     life.stage.finish(life.now()).unwrap();
     // Nothing of this is sealed, when it turns out that it can't be together.
@@ -426,7 +444,7 @@ fn a_full_disk_takes_the_ring_before_it_stops_anything() {
     let sim = Arc::new(SimDisk::new(1));
     let disk: Arc<dyn Disk> = sim.clone();
     let (mut life, wal) = open(&disk, forward(FORWARD, 64 << 20));
-    life.replay(wal.clone()).unwrap();
+    begin(&mut life, wal.clone()).unwrap();
     send(&mut life, 0..3_000);
     let held = wal.segments().len();
     assert!(held > 10, "{held}");
@@ -448,7 +466,7 @@ fn a_full_disk_takes_the_ring_before_it_stops_anything() {
 fn a_record_that_says_nothing_is_a_dead_letter() {
     let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1));
     let (mut life, wal) = open(&disk, forward(FORWARD, 64 << 20));
-    life.replay(wal).unwrap();
+    begin(&mut life, wal).unwrap();
     life.commit_as(RecordKind::Capture, &[b"what".to_vec()])
         .unwrap();
     life.stage.finish(life.now()).unwrap();
@@ -509,6 +527,7 @@ fn announced() -> Records {
     vec![
         (RecordKind::Configuration, hash),
         (RecordKind::Detection, detection),
+        says(&forward(&ruled(), 64 << 20)),
     ]
 }
 
