@@ -347,7 +347,7 @@ impl Lanes {
     /// a batch of its own, to be made durable together with the other.
     ///
     /// # Errors
-    /// When the readings cannot be sealed together. Nothing is changed then: [give them
+    /// When the readings cannot be sealed together. They all wait as before then: [give them
     /// up](Self::give_up), and seal each message for itself.
     pub fn seal_lane(&mut self, lane: Lane, sealed_at: i64) -> Result<Vec<SealedBatch>, SealError> {
         let refused = match lane {
@@ -356,20 +356,22 @@ impl Lanes {
         };
         let first = self.filling(lane).next;
         let mut number = first + u64::from(refused.is_some());
-        let aside = match lane {
+        let (aside, missed) = match lane {
             Lane::Telemetry => self.seal_aside(number, sealed_at),
-            _ => Vec::new(),
+            _ => Default::default(),
         };
         number += aside.len() as u64;
-        let readings = self
-            .seal_readings(lane, (number, sealed_at))
-            .inspect_err(|_| capture::count_missed("much", aside.len()))?;
+        let readings = self.seal_readings(lane, (number, sealed_at))?;
         let mut sealed = Vec::new();
         if let Some(refused) = refused {
             let gap = refused.gap(first);
             let spec = self.spec(lane, first, (sealed_at, 0));
             sealed.push(self.sealer.gap(&spec, &gap)?);
             self.refused = None;
+        }
+        if lane == Lane::Telemetry {
+            capture::count_missed("much", missed);
+            self.aside.clear();
         }
         sealed.extend(aside);
         sealed.extend(readings);

@@ -140,9 +140,9 @@ impl Captures {
         fresh.map(|(_, times, _)| *times).collect()
     }
 
-    /// All that came is sealed.
-    pub fn sealed(&mut self) {
-        self.fresh.clear();
+    /// All before this record is sealed. What a record asks for that stands there or behind waits.
+    pub fn sealed(&mut self, covered_to: Origin) {
+        self.fresh.retain(|(.., asked)| *asked >= covered_to);
     }
 
     /// What is known once the log holds nothing before `first`.

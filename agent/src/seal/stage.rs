@@ -450,7 +450,7 @@ impl SealStage {
         self.until_stored(|stage| stage.dead.flush())?;
         self.covered.advance_all(covered_to);
         self.lanes.clear();
-        self.captures.sealed();
+        self.captures.sealed(covered_to);
         // While a replay finds events covered further on, a letter that was put back may be there.
         if self.covered.of(Lane::Events) == self.covered.least() {
             self.dead.make_room(covered_to);

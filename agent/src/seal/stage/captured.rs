@@ -184,6 +184,11 @@ impl SealStage {
         let length_us = settings.pre_us + settings.post_us + 1;
         let added = self.captures.add(&record, origin, length_us);
         if covered {
+            // It is sealed, with what it asked for.
+            self.captures.sealed(Origin {
+                number: origin.number + 1,
+                ..origin
+            });
             return Ok(());
         }
         counter!("tributary_agent_captures_total").increment(u64::from(record.is_last));
@@ -204,7 +209,9 @@ impl SealStage {
         {
             self.seal(now)?;
         }
-        self.take_captured(origin, found, &asked, now);
+        let count = self.take_captured(origin, found, &asked, now);
+        counter!("tributary_agent_captured_readings_total").increment(count as u64);
+        counter!("tributary_agent_readings_total").increment(count as u64);
         self.lanes.pass(origin);
         Ok(())
     }
@@ -230,13 +237,21 @@ impl SealStage {
         self.take_captured(origin, found, &asked, now);
         if let Err(error) = self.seal_together(Lane::Telemetry, now)? {
             warn!(%error, device = record.device, "a capture can't be sealed");
-            count_missed("much", self.lanes.give_up(Lane::Telemetry).len());
+            count_missed("much", self.lanes.waiting_telemetry());
+            self.lanes.give_up(Lane::Telemetry);
         }
         Ok(())
     }
 
-    /// Takes in what was found, in the place of the record that asked for it.
-    fn take_captured(&mut self, at: Origin, found: LookedBack, asked: &Asked<'_>, now: Now) {
+    /// Takes in what was found, in the place of the record that asked for it; how many readings.
+    fn take_captured(
+        &mut self,
+        at: Origin,
+        found: LookedBack,
+        asked: &Asked<'_>,
+        now: Now,
+    ) -> usize {
+        let mut captured = 0;
         let is_large = found.readings > BATCH_READINGS_TARGET;
         for taken in &found.messages {
             let Some(message) = message_in(taken.kind, &taken.bytes) else {
@@ -253,16 +268,14 @@ impl SealStage {
             let (readings, count) = (self.rows.iter(), self.rows.len());
             let taking = super::message::taking(&message, flags, now);
             match self.lanes.take(Lane::Telemetry, at, readings, taking) {
-                Ok(()) => {
-                    counter!("tributary_agent_captured_readings_total").increment(count as u64);
-                    counter!("tributary_agent_readings_total").increment(count as u64);
-                }
+                Ok(()) => captured += count,
                 Err(error) => {
                     warn!(%error, device = asked.device, "readings are not captured");
-                    count_missed("series", 1);
+                    count_missed("series", count);
                 }
             }
         }
+        captured
     }
 
     /// Decodes a message, and keeps only what is asked for.

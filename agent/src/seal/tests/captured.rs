@@ -439,6 +439,39 @@ fn what_is_sealed_message_by_message_is_captured_once() {
     assert_eq!(lake.numbers_of(0), (1..15).collect::<Vec<_>>());
 }
 
+/// A reading that no window takes.
+fn raw_reading(device: u64, seq: i64) -> Vec<u8> {
+    let bytes = reading(device, seq, false);
+    let Ok(Record::Message(message)) = Record::parse(RecordKind::Message.code(), &bytes) else {
+        panic!();
+    };
+    let topic = &*format!("site/d{device}/n");
+    let mut out = Vec::new();
+    Message { topic, ..message }.write(&mut out);
+    out
+}
+
+#[test]
+fn a_capture_that_has_others_sealed_first_can_be_sealed_alone() {
+    let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1));
+    let (mut life, wal) = open(&disk, forward(FORWARD, 64 << 20));
+    begin(&mut life, wal).unwrap();
+    send(&mut life, 0..100);
+    // A lane that has no room left for what the record asks for.
+    let many: Vec<_> = (0..4_050).map(|seq| raw_reading(1, seq)).collect();
+    many.chunks(50)
+        .for_each(|some| life.commit(some).unwrap());
+    let record = asks((0, (99, 99), (0, 110)));
+    life.commit_as(RecordKind::Capture, &[record]).unwrap();
+    let (under, now) = (life.stage.position().unwrap(), life.now());
+    life.stage.seal_each(Lane::Telemetry, under, now).unwrap();
+    life.stage.finish(life.now()).unwrap();
+    let mut lake = Lake::default();
+    lake.collect(&mut life).unwrap();
+    assert_eq!(lake.numbers_of(0), (0..100).collect::<Vec<_>>());
+    assert_eq!(lake.numbers_of(1), (0..4_050).collect::<Vec<_>>());
+}
+
 #[test]
 fn a_full_disk_takes_the_ring_before_it_stops_anything() {
     let sim = Arc::new(SimDisk::new(1));
