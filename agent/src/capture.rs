@@ -10,7 +10,7 @@ mod spans;
 mod state;
 mod wanted;
 
-pub use index::Index;
+pub use index::{Index, cost_of};
 pub use record::CaptureRecord;
 pub use spans::{Added, Spans};
 pub use state::Captures;

@@ -1,7 +1,9 @@
 //! Which messages of which device the log holds that may have to be captured. Only what makes
 //! looking for them cheap: whatever is not in it is found in the log.
 
-use crate::limits::CAPTURE_INDEX_MAX;
+use crate::limits::{
+    CAPTURE_INDEX_BYTES_MAX, CAPTURE_INDEX_DEVICE_BYTES, CAPTURE_INDEX_MESSAGE_BYTES,
+};
 use crate::seal::Origin;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use tributary_protocol::ids::BufferId;
@@ -10,7 +12,8 @@ use tributary_protocol::ids::BufferId;
 #[derive(Debug, Default)]
 pub struct Index {
     lives: BTreeMap<BufferId, HashMap<Box<str>, VecDeque<u64>>>,
-    count: usize,
+    /// What it takes, as it is counted.
+    bytes: usize,
     /// From here on it holds all.
     from: Option<Origin>,
 }
@@ -31,17 +34,22 @@ impl Index {
         self.from = Some(at);
     }
 
-    /// Whether there is room for more messages.
-    pub fn has_room(&self) -> bool {
-        self.count < CAPTURE_INDEX_MAX
+    /// Whether there is room for a message of this device, known or not, beside so many bytes.
+    pub fn fits(&self, device: &str, bytes: usize) -> bool {
+        self.bytes + bytes + cost_of(device) + CAPTURE_INDEX_MESSAGE_BYTES
+            <= CAPTURE_INDEX_BYTES_MAX
     }
 
     /// Notes a message of a device, behind all others.
     pub fn note(&mut self, device: &str, at: Origin) {
-        if !self.has_room() {
-            // What is before is found in the log, if somebody asks for it.
+        if !self.fits(device, 0) {
+            // What is before is found in the log, if somebody asks for it; so are other devices of
+            // this message.
             *self = Self::default();
-            self.begin(at);
+            self.begin(Origin {
+                number: at.number + 1,
+                ..at
+            });
         }
         let of_life = self.lives.entry(at.buffer).or_default();
         match of_life.get_mut(device) {
@@ -51,19 +59,27 @@ impl Index {
             Some(_) => return,
             None => {
                 of_life.insert(device.into(), VecDeque::from([at.number]));
+                self.bytes += cost_of(device);
             }
         }
-        self.count += 1;
+        self.bytes += CAPTURE_INDEX_MESSAGE_BYTES;
     }
 
-    /// Notes messages of devices before all others, the last of them first.
+    /// Notes messages of devices before all others, the last of them first. There must be
+    /// [room](Self::fits).
     pub fn note_earlier(&mut self, device: &str, at: Origin) {
         let of_life = self.lives.entry(at.buffer).or_default();
-        let numbers = of_life.entry(device.into()).or_default();
-        if numbers.front().is_none_or(|first| *first > at.number) {
-            numbers.push_front(at.number);
-            self.count += 1;
+        match of_life.get_mut(device) {
+            Some(numbers) if numbers.front().is_none_or(|first| *first > at.number) => {
+                numbers.push_front(at.number);
+            }
+            Some(_) => return,
+            None => {
+                of_life.insert(device.into(), VecDeque::from([at.number]));
+                self.bytes += cost_of(device);
+            }
         }
+        self.bytes += CAPTURE_INDEX_MESSAGE_BYTES;
     }
 
     /// The messages of a device from one place to another, in their order.
@@ -93,13 +109,22 @@ impl Index {
             devices.retain(|_, numbers| {
                 let gone = numbers.partition_point(|number| *number < first.number);
                 numbers.drain(..gone);
+                numbers.shrink_to(numbers.len() * 2);
                 !numbers.is_empty()
             });
+            devices.shrink_to(devices.len() * 2);
         }
-        let devices = self.lives.values().flat_map(HashMap::values);
-        self.count = devices.map(VecDeque::len).sum();
+        let devices = self.lives.values().flatten();
+        self.bytes = devices
+            .map(|(device, numbers)| cost_of(device) + numbers.len() * CAPTURE_INDEX_MESSAGE_BYTES)
+            .sum();
         self.from = self.from.map(|from| from.max(first));
     }
+}
+
+/// Bytes that a device counts.
+pub fn cost_of(device: &str) -> usize {
+    CAPTURE_INDEX_DEVICE_BYTES + device.len()
 }
 
 #[cfg(test)]
@@ -131,7 +156,8 @@ mod tests {
         assert_eq!(found, expected);
         assert_eq!(index.of("b", at(2, 3), at(2, 7)), [at(2, 3), at(2, 5)]);
         index.forget_before(at(2, 5));
-        assert_eq!((index.count, index.from()), (6, Some(at(2, 5))));
+        let bytes = 6 * CAPTURE_INDEX_MESSAGE_BYTES + 3 * cost_of("a");
+        assert_eq!((index.bytes, index.from()), (bytes, Some(at(2, 5))));
         assert_eq!(
             index.of("a", at(1, 0), at(9, 0)),
             [at(2, 6), at(2, 8), at(3, 1)]
@@ -139,14 +165,22 @@ mod tests {
     }
 
     #[test]
-    fn it_begins_anew_where_it_is_full() {
+    fn it_begins_anew_where_it_is_full_of_messages_or_of_devices() {
         let mut index = Index::default();
         index.begin(at(1, 0));
-        for number in 0..=CAPTURE_INDEX_MAX as u64 {
+        let (mut number, mut greatest) = (0, 0);
+        while index.from() == Some(at(1, 0)) {
+            // A device that nobody saw before, and one that everybody knows.
+            index.note(&format!("a device called {number}"), at(1, number));
             index.note("a", at(1, number));
+            greatest = greatest.max(index.bytes);
+            number += 1;
         }
-        let last = at(1, CAPTURE_INDEX_MAX as u64);
-        assert_eq!(index.from(), Some(last));
-        assert_eq!(index.of("a", at(1, 0), at(2, 0)), [last]);
+        assert!((CAPTURE_INDEX_BYTES_MAX / 2..=CAPTURE_INDEX_BYTES_MAX).contains(&greatest));
+        let devices = CAPTURE_INDEX_BYTES_MAX / CAPTURE_INDEX_DEVICE_BYTES;
+        assert!(number < devices as u64, "{number}");
+        // Of the message that it was full at, one device may be missing: it is looked for.
+        assert_eq!(index.from(), Some(at(1, number)));
+        assert!(index.bytes < 1_000);
     }
 }

@@ -171,10 +171,16 @@ pub const CAPTURE_DISORDER_US: i64 = 10_000_000;
 pub const CAPTURE_READINGS_MAX: usize = 256 * 1_024;
 /// Bytes of messages that are at hand while those readings are taken in.
 pub const CAPTURE_MESSAGES_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// Bytes of the log that are looked through at once for messages that are not in the index yet.
-pub const CAPTURE_SCAN_BYTES_MAX: u64 = 256 << 20;
-/// Messages in the index: 8 bytes each.
-pub const CAPTURE_INDEX_MAX: usize = 4 << 20;
+/// Bytes of the log that are looked through at once for messages that are not in the index yet,
+/// segment by segment.
+pub const CAPTURE_SCAN_BYTES_MAX: u64 = 64 << 20;
+/// Bytes of the index.
+pub const CAPTURE_INDEX_BYTES_MAX: usize = 64 << 20;
+/// Bytes that a message counts there: its number, in a queue that may be half empty.
+pub const CAPTURE_INDEX_MESSAGE_BYTES: usize = 16;
+/// Bytes that a device counts there in each life, beside its name: its place in a table that may be
+/// half empty, a queue, and what allocations take.
+pub const CAPTURE_INDEX_DEVICE_BYTES: usize = 256;
 /// Ranges of messages that no capture may take, and of those that may be repeats: beyond, captures
 /// look back no further than there.
 pub const CAPTURE_RANGES_MAX: usize = 4_096;
@@ -183,6 +189,9 @@ pub const CAPTURE_READ_BYTES: usize = 16 * 1024;
 
 const _: () = assert!(CAPTURE_S.1 <= CAPTURE_PIECES_MAX * CAPTURE_PIECE_S);
 const _: () = assert!(CAPTURE_READ_BYTES < CAPTURE_MESSAGES_BYTES_MAX);
+const _: () = assert!(CAPTURE_SCAN_BYTES_MAX >= 4 * super::WAL_SEGMENT_BYTES);
+const _: () = assert!(CAPTURE_INDEX_DEVICE_BYTES >= 2 * 48 + 4 * CAPTURE_INDEX_MESSAGE_BYTES);
+const _: () = assert!(super::TOPIC_BYTES_MAX * 64 < CAPTURE_INDEX_BYTES_MAX);
 const _: () = assert!(CAPTURE_RING_BYTES.0 >= 4 * super::WAL_SEGMENT_BYTES);
 // A span, an end and a device's name each: a small part of what a checkpoint may have.
 const _: () = assert!(CAPTURES_MAX * 512 <= super::CHECKPOINT_ROOM_BYTES as usize);

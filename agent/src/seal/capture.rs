@@ -75,7 +75,11 @@ mod tests {
     fn take(lanes: &mut Lanes, value: Value<'_>) {
         let reading = Reading {
             device: "d",
-            metric: if matches!(value, Value::Str(_)) { "t" } else { "m" },
+            metric: if matches!(value, Value::Str(_)) {
+                "t"
+            } else {
+                "m"
+            },
             unit: "",
             meta: Meta::default(),
             value,

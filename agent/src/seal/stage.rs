@@ -8,6 +8,7 @@ mod alone;
 mod captured;
 mod configured;
 mod forwarded;
+mod indexed;
 mod judged;
 mod keep;
 mod lost;
@@ -42,6 +43,7 @@ use tributary_protocol::ids::{BufferId, Lane};
 use tributary_uplink::Sealed;
 
 use forwarded::Held;
+use indexed::Ahead;
 use message::How;
 
 /// What ends the stage.
@@ -94,11 +96,13 @@ pub struct SealStage {
     configurations: Configurations,
     put_back: PutBack,
     pub(super) forward: Forward,
-    captures: Captures,
+    pub(super) captures: Captures,
     /// By which rules what the log holds here was forwarded.
     held: Held,
     /// The life of this agent's storage.
     present: BufferId,
+    /// How far the index of captures is to reach back.
+    ahead: Ahead,
     /// A checkpoint that is to be durable before anything is sealed.
     owed: Option<Vec<u8>>,
     /// Dead letters of messages that a replay brings.
@@ -176,7 +180,8 @@ impl SealStage {
                 .ok()
                 .map(|good| (held.sequence, good))
         });
-        let is_newest = good.as_ref().map(|(sequence, _)| *sequence) == checkpoints.newest_sequence();
+        let is_newest =
+            good.as_ref().map(|(sequence, _)| *sequence) == checkpoints.newest_sequence();
         let good = good.map(|(_, good)| good);
         let position = good.as_ref().map(|good| good.position);
         let Checkpoint {
@@ -217,6 +222,7 @@ impl SealStage {
             captures,
             held: Held::Ours,
             present: config.present,
+            ahead: Ahead::Unknown,
             owed: None,
             found,
             needed,
@@ -401,6 +407,7 @@ impl SealStage {
         if asked || self.since_checkpoint >= self.checkpoint_due || self.wants_room() {
             self.checkpoint(now)?;
         }
+        self.index_ahead();
         Ok(())
     }
 

@@ -42,6 +42,15 @@ impl std::fmt::Debug for LogReader {
     }
 }
 
+/// How much one read gives, about.
+#[derive(Clone, Copy)]
+struct Most {
+    /// Bytes behind which no further frame is looked at.
+    bytes: usize,
+    /// Bytes behind which nothing more of a frame is taken.
+    of_frame: usize,
+}
+
 /// What one segment gave.
 enum Part {
     /// Everything from there to the segment's end, or as much as was asked for.
@@ -79,6 +88,38 @@ impl LogReader {
         max_bytes: usize,
         out: &mut Vec<Entry>,
     ) -> Result<(), LogError> {
+        let most = Most {
+            bytes: max_bytes,
+            of_frame: max_bytes,
+        };
+        self.read_most(life, from, most, out)
+    }
+
+    /// Adds to `out` the entries of `life` from `from` on to the end of the frame that holds it,
+    /// which is looked at only once so.
+    ///
+    /// # Errors
+    /// As for [`read`](Self::read).
+    pub fn read_frame(
+        &self,
+        life: LifeId,
+        from: u64,
+        out: &mut Vec<Entry>,
+    ) -> Result<(), LogError> {
+        let most = Most {
+            bytes: 1,
+            of_frame: usize::MAX,
+        };
+        self.read_most(life, from, most, out)
+    }
+
+    fn read_most(
+        &self,
+        life: LifeId,
+        from: u64,
+        most: Most,
+        out: &mut Vec<Entry>,
+    ) -> Result<(), LogError> {
         let begin = out.len();
         let mut bytes = 0;
         let mut next = from;
@@ -87,7 +128,7 @@ impl LogReader {
                 self.let_go_of_trimmed();
                 return Ok(());
             };
-            let part = self.read_segment(key, &segment, next, (max_bytes, &mut bytes), out)?;
+            let part = self.read_segment(key, &segment, next, (most, &mut bytes), out)?;
             match part {
                 Part::Read => {}
                 Part::Damaged { .. } if out.len() > begin => return Ok(()),
@@ -103,7 +144,7 @@ impl LogReader {
                 Some(last) => next = last.number + 1,
                 None => return Ok(()),
             }
-            if bytes >= max_bytes {
+            if bytes >= most.bytes {
                 return Ok(());
             }
         }
@@ -139,12 +180,12 @@ impl LogReader {
         key: SegmentKey,
         segment: &Segment,
         from: u64,
-        (max_bytes, bytes): (usize, &mut usize),
+        (most, bytes): (Most, &mut usize),
         out: &mut Vec<Entry>,
     ) -> Result<Part, LogError> {
         let (file, mut number, mut at) = self.place(key, segment, from)?;
-        let mut scan = Scan::new(&*file, segment.key, segment.limit).with_read_bytes(max_bytes);
-        while number < segment.end && *bytes < max_bytes {
+        let mut scan = Scan::new(&*file, segment.key, segment.limit).with_read_bytes(most.of_frame);
+        while number < segment.end && *bytes < most.bytes {
             let good = scan.frame_at(at);
             let good = good.filter(|good| (number..segment.end).contains(&good.header.first));
             let frame = match good {
@@ -167,7 +208,13 @@ impl LogReader {
                     continue;
                 }
             };
-            take(&frame, key.0, from..segment.end, (max_bytes, bytes), out);
+            take(
+                &frame,
+                key.0,
+                from..segment.end,
+                (most.of_frame, bytes),
+                out,
+            );
             let taken = out
                 .last()
                 .is_none_or(|last| last.number + 1 >= frame.header.end());

@@ -4,20 +4,17 @@
 //! A record `capture` is as a message with their readings: the batch that covers it holds them, so
 //! they are there once whenever the power fails.
 
+use super::indexed::ReadBack;
 use super::put_back::message_in;
 use super::{
-    Checkpoint, How, LifeId, LogError, Message, Now, Origin, RecordKind, SealConfig, SealStage,
-    StageError, Stores,
+    Checkpoint, How, LogError, Message, Now, Origin, RecordKind, SealConfig, SealStage, StageError,
+    Stores,
 };
 use crate::capture::{CaptureRecord, Captures};
 use crate::forward::Leaves;
-use crate::limits::{
-    CAPTURE_MESSAGES_BYTES_MAX, CAPTURE_READ_BYTES, CAPTURE_READINGS_MAX, CAPTURE_SCAN_BYTES_MAX,
-    CHECKPOINT_WAL_BYTES,
-};
+use crate::limits::{CAPTURE_MESSAGES_BYTES_MAX, CAPTURE_READINGS_MAX, CHECKPOINT_WAL_BYTES};
 use crate::marks::Judged;
 use crate::seal::capture::count_missed;
-use crate::wal::{Replay, Replayed};
 use metrics::{counter, gauge};
 use tracing::warn;
 use tributary_journal::{Entry, SegmentInfo};
@@ -150,6 +147,7 @@ impl SealStage {
         }
         self.captures.index.begin(origin);
         self.captures.pass(received);
+        self.index_from_now(origin, received);
         match judged {
             Judged::Repeat(_) => self.captures.set_apart(origin),
             Judged::MaybeRepeat => self.captures.doubt(origin),
@@ -305,12 +303,12 @@ impl SealStage {
             return found;
         };
         let from = self.index_from(from, at);
-        let (mut read, mut unreadable) = (Vec::new(), 0);
+        let (mut read, mut unreadable) = (ReadBack::default(), 0);
         for origin in self.captures.index.of(asked.device, from, at) {
             if !self.captures.may_take(origin) {
                 continue;
             }
-            let Some(entry) = self.read_back(origin, &mut read) else {
+            let Some(entry) = read.entry(&self.wal, origin) else {
                 unreadable += 1;
                 continue;
             };
@@ -344,133 +342,6 @@ impl SealStage {
             count_missed("unreadable", unreadable);
         }
         found
-    }
-
-    /// One message of the log; `read` holds what was read last.
-    fn read_back(&self, origin: Origin, read: &mut Vec<Entry>) -> Option<Entry> {
-        let is_it =
-            |entry: &Entry| entry.life.0 == origin.buffer.0 && entry.number == origin.number;
-        if !read.iter().any(is_it) {
-            read.clear();
-            let life = LifeId(origin.buffer.0);
-            let error = self.wal.read(life, origin.number, CAPTURE_READ_BYTES, read);
-            error
-                .inspect_err(|error| warn!(%error, "a capture goes on"))
-                .ok()?;
-        }
-        read.iter().find(|entry| is_it(entry)).cloned()
-    }
-
-    /// From where on the log may hold what was received at this time or later; `None`: nothing of
-    /// it may be looked at.
-    fn look_from(&self, received: i64) -> Option<Origin> {
-        let segments = self.wal.segments();
-        let known = self.captures.index.from();
-        let (mut from, mut scanned) = (None, 0);
-        let mut is_cut = true;
-        for segment in segments.iter().rev() {
-            let first = first_of(segment);
-            if known.is_none_or(|known| first < known) {
-                scanned += segment.bytes;
-            }
-            if scanned > CAPTURE_SCAN_BYTES_MAX {
-                break;
-            }
-            from = Some(first);
-            is_cut = self.begins_behind(segment, received);
-            if !is_cut {
-                break;
-            }
-        }
-        // The log's very first segment has nothing before it.
-        is_cut &= from.is_none_or(|from| from.number > 0);
-        let floor = self.captures.floor();
-        count_missed("ring", usize::from(is_cut));
-        from.max(floor)
-    }
-
-    /// Whether the first message of a segment was received behind this time, as far as can be told.
-    fn begins_behind(&self, segment: &SegmentInfo, received: i64) -> bool {
-        let mut entries = Vec::new();
-        let (life, first) = (segment.life, segment.first);
-        let read = self.wal.read(life, first, CAPTURE_READ_BYTES, &mut entries);
-        let mut messages = entries
-            .iter()
-            .filter_map(|entry| message_in(entry.kind, &entry.bytes));
-        let first = messages.next().filter(|_| read.is_ok());
-        first.is_none_or(|message| message.received_time > received)
-    }
-
-    /// Sees to it that the index holds all from `from` to `to`; gives from where on it does.
-    fn index_from(&mut self, from: Origin, to: Origin) -> Origin {
-        let known = self.captures.index.from().unwrap_or(to);
-        if known <= from {
-            return from;
-        }
-        let mut earlier: Vec<(Box<str>, Origin)> = Vec::new();
-        let life = LifeId(from.buffer.0);
-        let mut replay = Replay::new(self.wal.clone(), Some((life, from.number)));
-        loop {
-            match replay.next_step() {
-                Ok(Some(Replayed::Record {
-                    life,
-                    number,
-                    kind,
-                    bytes,
-                })) => {
-                    let buffer = BufferId(life.0);
-                    let origin = Origin { buffer, number };
-                    if origin >= known {
-                        break;
-                    }
-                    self.index_one(origin, (kind, &bytes), &mut earlier);
-                }
-                Ok(Some(_)) => count_missed("unreadable", 1),
-                Ok(None) => break,
-                Err(error) => {
-                    warn!(%error, "the log can't be read for captures");
-                    count_missed("unreadable", 1);
-                    return known;
-                }
-            }
-        }
-        let index = &mut self.captures.index;
-        for (device, origin) in earlier.into_iter().rev() {
-            if !index.has_room() {
-                index.begins_earlier(origin);
-                count_missed("much", 1);
-                return origin;
-            }
-            index.note_earlier(&device, origin);
-        }
-        index.begins_earlier(from);
-        from
-    }
-
-    fn index_one(
-        &mut self,
-        origin: Origin,
-        (kind, bytes): (u8, &[u8]),
-        earlier: &mut Vec<(Box<str>, Origin)>,
-    ) {
-        if kind != RecordKind::Message.code() || !self.captures.may_take(origin) {
-            return;
-        }
-        let message = message_in(kind, bytes).filter(|message| !message.will);
-        let Some(message) = message else {
-            return;
-        };
-        if self.decode(&message).is_err() {
-            return;
-        }
-        for reading in self.rows.iter() {
-            let is_noted = earlier
-                .last()
-                .is_some_and(|(device, at)| *at == origin && **device == *reading.device);
-            if !is_noted && self.forward.leaves(&reading) == Leaves::OnAnomaly {
-                earlier.push((reading.device.into(), origin));
-            }
-        }
     }
 
     /// Whether a segment of the log is only kept for captures.
@@ -538,7 +409,7 @@ impl SealStage {
     }
 }
 
-fn first_of(segment: &SegmentInfo) -> Origin {
+pub(super) fn first_of(segment: &SegmentInfo) -> Origin {
     Origin {
         buffer: BufferId(segment.life.0),
         number: segment.first,
