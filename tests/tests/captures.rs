@@ -7,7 +7,8 @@ use tributary_tests::mqtt::Raw;
 use tributary_tests::process::wait_for;
 use tributary_tests::site::{Site, backlog_gone};
 
-const SETTINGS: &str = "[detect]\npreset = \"quiet\"\nweekly = false\n\
+/// The same wherever it runs: a kernel's clock that nobody has set would have rules wait.
+const SETTINGS: &str = "[detect]\nclock = \"plausible\"\npreset = \"quiet\"\nweekly = false\n\
     [[detect.rule]]\nname = \"wild\"\nkind = \"range\"\nmetric = \"level\"\n\
     min = 0\nmax = 100\n\
     [[detect.window]]\nname = \"ten\"\nkind = \"tumbling\"\nsize_ms = 10000\n\

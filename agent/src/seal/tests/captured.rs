@@ -96,7 +96,8 @@ fn asks((device, (seq, received), (from, to)): Ask) -> Vec<u8> {
         event: at(seq),
         from: at(from),
         to: at(to),
-        is_last: true,
+        // As pieces before an alert are not.
+        is_last: to > seq,
         device: &format!("site/d{device}"),
     }
     .write()
@@ -229,8 +230,13 @@ fn run(seed: u64) -> (usize, usize) {
                 let seq = next[place] - 1 - random.below(3) as i64;
                 let from = seq - random.below(12) as i64;
                 let to = seq + 1 + random.below(9) as i64;
-                asked.push((device, (seq, second), (from, to)));
-                owed.push((device, (seq, second), (from, to)));
+                // In pieces, each of which may be in the log or not when the power fails.
+                let piece = 1 + random.below(12) as i64;
+                for at in (from..to).step_by(piece as usize) {
+                    let times = (at, to.min(at + piece));
+                    asked.push((device, (seq, second), times));
+                    owed.push((device, (seq, second), times));
+                }
             }
             // The judging stage asks until the log has it.
             let asking = owed.iter().filter(|_| random.below(3) > 0 || last);
@@ -330,6 +336,50 @@ fn the_log_is_kept_as_long_as_it_may_be_and_a_capture_has_what_is_there() {
     lake.collect(&mut life).unwrap();
     let captured = lake.numbers_of(0);
     assert_eq!(captured, (first..3_010).collect::<Vec<_>>());
+}
+
+#[test]
+fn after_a_restart_the_index_reaches_back_before_anybody_asks_a_segment_at_a_time() {
+    let text = FORWARD.replace("pre_s = 20", "pre_s = 600");
+    let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1));
+    let (mut life, wal) = open(&disk, forward(&text, 64 << 20));
+    begin(&mut life, wal).unwrap();
+    send(&mut life, 0..3_000);
+    life.stage.finish(life.now()).unwrap();
+    let old = life.present;
+    drop(life);
+    let (mut life, wal) = open(&disk, forward(&text, 64 << 20));
+    begin(&mut life, wal.clone()).unwrap();
+    life.commit(&[reading(0, 3_000, false)]).unwrap();
+    let reaches = |life: &Life| life.stage.captures.index.from().unwrap();
+    assert_eq!(reaches(&life).buffer, life.present);
+    let mut steps = 0;
+    loop {
+        let before = reaches(&life);
+        life.stage.tick(life.now()).unwrap();
+        let after = reaches(&life);
+        if after == before {
+            break;
+        }
+        let firsts = wal.segments().into_iter().map(|segment| Origin {
+            buffer: BufferId(segment.life.0),
+            number: segment.first,
+        });
+        assert_eq!(firsts.filter(|at| (after..before).contains(at)).count(), 1);
+        steps += 1;
+    }
+    assert!(steps > 3, "{steps}");
+    // As far as an alert of now would ask, and a segment: readings are a second apart.
+    let from = reaches(&life);
+    assert_eq!(from.buffer, old);
+    assert!((2_000..2_391).contains(&from.number), "{from:?}");
+    let record = asks((0, (3_000, 3_000), (2_400, 3_010)));
+    life.commit_as(RecordKind::Capture, &[record]).unwrap();
+    assert_eq!(reaches(&life), from);
+    life.stage.finish(life.now()).unwrap();
+    let mut lake = Lake::default();
+    lake.collect(&mut life).unwrap();
+    assert_eq!(lake.numbers_of(0), (2_400..3_001).collect::<Vec<_>>());
 }
 
 #[test]
@@ -459,8 +509,7 @@ fn a_capture_that_has_others_sealed_first_can_be_sealed_alone() {
     send(&mut life, 0..100);
     // A lane that has no room left for what the record asks for.
     let many: Vec<_> = (0..4_050).map(|seq| raw_reading(1, seq)).collect();
-    many.chunks(50)
-        .for_each(|some| life.commit(some).unwrap());
+    many.chunks(50).for_each(|some| life.commit(some).unwrap());
     let record = asks((0, (99, 99), (0, 110)));
     life.commit_as(RecordKind::Capture, &[record]).unwrap();
     let (under, now) = (life.stage.position().unwrap(), life.now());
