@@ -174,15 +174,7 @@ impl SealStage {
             judged,
         } = stores;
         checkpoints.prepare(CHECKPOINT_ROOM_BYTES);
-        let good = checkpoints.valid().into_iter().find_map(|held| {
-            let read = Checkpoint::read(&held.body);
-            read.inspect_err(|error| warn!(%error, "an older checkpoint is used"))
-                .ok()
-                .map(|good| (held.sequence, good))
-        });
-        let is_newest =
-            good.as_ref().map(|(sequence, _)| *sequence) == checkpoints.newest_sequence();
-        let good = good.map(|(_, good)| good);
+        let (good, is_newest) = keep::last_known(&checkpoints);
         let position = good.as_ref().map(|good| good.position);
         let Checkpoint {
             marks,
@@ -193,10 +185,7 @@ impl SealStage {
             mut captures,
             ..
         } = good.unwrap_or_else(Checkpoint::of_nothing);
-        if let Some(position) = position {
-            covered.advance_all(position);
-        }
-        if let Some(to) = dead.covered() {
+        for to in position.into_iter().chain(dead.covered()) {
             covered.advance_all(to);
         }
         let (found, covered_to) = (dead.found_from(position), covered.of(Lane::Telemetry));
@@ -204,7 +193,7 @@ impl SealStage {
         let (checkpoint_due, are_others) = captured::begin(&mut captures, config, at);
         let put_back = PutBack::new(put_back);
         dead.expect(covered.least(), Arc::clone(&config.rules), put_back.clone());
-        let mut stage = Self {
+        let stage = Self {
             lanes: Lanes::new(config.present, config.delay_us),
             spoken: SpokenLanes::new(config.present, |lane| covered.of(lane)),
             judged,
@@ -239,10 +228,7 @@ impl SealStage {
             give_up: Arc::clone(&config.give_up),
             waits: watch::Sender::default(),
         };
-        if are_others {
-            stage.owe_rules();
-        }
-        stage
+        stage.owing(are_others)
     }
 
     /// What sealed readings wait for, as it changes.

@@ -95,13 +95,13 @@ impl SealStage {
     /// The checkpoint that this life began with says other rules. What is replayed is forwarded by
     /// those of this life, which the log may not say yet when the power fails: a checkpoint at the
     /// same place has to, before anything is sealed.
-    pub(super) fn owe_rules(&mut self) {
-        let Some(position) = self.position else {
-            // Without any, nothing before this life is captured by the next one, either.
-            return;
-        };
-        let (_, captures) = self.captures_kept();
-        self.owed = Some(self.known(position, self.needed, &captures));
+    pub(super) fn owing(mut self, are_others: bool) -> Self {
+        // Without any, nothing before this life is captured by the next one, either.
+        if let Some(position) = self.position.filter(|_| are_others) {
+            let (_, captures) = self.captures_kept();
+            self.owed = Some(self.known(position, self.needed, &captures));
+        }
+        self
     }
 
     /// Makes that checkpoint durable.

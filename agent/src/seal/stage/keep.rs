@@ -3,6 +3,20 @@
 use super::{Ask, Captures, Checkpoint, LifeId, LogError, Now, Origin, SealStage, StageError};
 use crate::limits::{CHECKPOINT_ROOM_BYTES, CHECKPOINT_SHARE, CHECKPOINT_WAL_BYTES};
 use tracing::warn;
+use tributary_journal::Checkpoints;
+
+/// What the newest good checkpoint knows, and whether there is none that is newer, good or not.
+pub(super) fn last_known(checkpoints: &Checkpoints) -> (Option<Checkpoint>, bool) {
+    let mut valid = checkpoints.valid().into_iter();
+    let good = valid.find_map(|held| {
+        let read = Checkpoint::read(&held.body);
+        let read = read.inspect_err(|error| warn!(%error, "an older checkpoint is used"));
+        Some((held.sequence, read.ok()?))
+    });
+    let sequence = good.as_ref().map(|(sequence, _)| *sequence);
+    let is_newest = sequence == checkpoints.newest_sequence();
+    (good.map(|(_, good)| good), is_newest)
+}
 
 impl SealStage {
     /// Whether the log takes more than half its quota, or finds no room on the disk, and a
