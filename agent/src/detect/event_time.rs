@@ -73,7 +73,7 @@ pub struct TimeVerdict {
     pub late: bool,
     /// Whether its own time is not believed: `clock_suspect`.
     pub suspect: bool,
-    /// Whether its time tells the time of the week.
+    /// Whether its time tells the time of the week: it is believed, and so is the gateway's clock.
     pub trusted: bool,
     /// How far its device's time is, with this reading.
     pub progress: Progress,
@@ -239,9 +239,14 @@ impl EventTime {
         let time = match doubt {
             Some(_) => {
                 let by_now = device.time_by_now(steady).unwrap_or(self.gateway.now);
-                match self.gateway.trusted {
-                    true => by_now.min(self.gateway.ahead_from(&self.settings)),
-                    false => by_now,
+                if self.gateway.trusted {
+                    by_now.min(self.gateway.ahead_from(&self.settings))
+                } else if device.claimed().is_none() {
+                    // Steady time stands still while the agent does not run, and no clock of the
+                    // device's would ever say so.
+                    by_now.max(self.gateway.now)
+                } else {
+                    by_now
                 }
             }
             None if late => time,

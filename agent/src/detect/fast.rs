@@ -30,7 +30,7 @@ pub struct Second {
     pub from: i64,
     /// Readings, one at least.
     pub count: u32,
-    /// Whether all their times tell the time of the week.
+    /// Whether all their times are believed.
     pub trusted: bool,
     /// When the one that came last was received: µs since 1970, UTC.
     pub received: i64,
@@ -88,7 +88,7 @@ pub struct FastReading<'a> {
     pub time: i64,
     /// A finite value.
     pub value: f64,
-    /// Whether its time tells the time of the week.
+    /// Whether its time is believed.
     pub trusted: bool,
     /// When it was received: µs since 1970, UTC.
     pub received: i64,

@@ -34,6 +34,7 @@ pub struct Sample {
     pub value: f64,
     /// Whether it came behind its device's watermark: it changes no model and opens no window.
     pub late: bool,
-    /// Whether its time is believed to tell the time of the week.
+    /// Whether its time is believed. It tells the time of the week where the gateway's clock is
+    /// trusted, too.
     pub trusted: bool,
 }

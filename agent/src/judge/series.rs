@@ -313,7 +313,7 @@ impl Series {
             received_time: meta.received_time,
             value,
             late: verdict.late,
-            trusted: verdict.trusted,
+            trusted: !verdict.suspect,
         };
         let seen = Seen {
             at,
@@ -451,13 +451,14 @@ impl Series {
         said: &mut Vec<Said>,
     ) {
         let may_tell = self.may_tell();
+        let is_clock_trusted = self.times.is_gateway_trusted();
         let Some(watch) = self.watched.watch(seen.at.series) else {
             return;
         };
         let Sample {
             event_time, value, ..
         } = seen.sample;
-        let weekly = self.settings.weekly && seen.sample.trusted;
+        let weekly = self.settings.weekly && seen.sample.trusted && is_clock_trusted;
         let judged = watch.detector.step(weekly, event_time, value);
         if judged.alert {
             watch.quiet = 0;

@@ -14,6 +14,7 @@ use tributary_journal::{Disk, SimDisk};
 mod clock;
 mod fast;
 mod idle;
+mod kernel;
 mod topics;
 mod wanted;
 

@@ -523,3 +523,21 @@ fn settings_have_defaults_and_bounds() {
         ]
     );
 }
+
+#[test]
+fn what_has_no_time_is_measured_by_a_clock_that_nobody_keeps_also_after_a_pause() {
+    let mut case = Case::booted(MAY, 0, false);
+    assert_eq!(case.without_time(0).time, MAY);
+    case.step(1, YEAR_1970);
+    case.step(2, MAY - HOUR);
+    // The agent did not run.
+    case.set(8 * HOUR);
+    let verdict = case.without_time(0);
+    assert_eq!((verdict.time, verdict.late), (MAY + 8 * HOUR, false));
+    assert!(verdict.suspect);
+    assert_eq!(case.step(1, YEAR_1970).time, MAY + 8 * HOUR);
+    // One whose clock is known goes on by that, however far it is from the gateway's.
+    case.after(S);
+    assert_eq!(case.without_time(2).time, MAY - HOUR + S);
+    assert!(!case.step(2, MAY + 7 * HOUR + 2 * S).late);
+}

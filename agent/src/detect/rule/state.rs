@@ -1,7 +1,7 @@
 //! What one rule remembers of one series, or of several of a device together, and what a reading
 //! or the passing of time makes of it.
 //!
-//! The time of a state is the event time of its newest reading while its clock is trusted, and the
+//! The time of a state is the event time of its newest reading while that is believed, and the
 //! steady time at which it was received otherwise; between readings it passes as steady time does.
 //! Where that changes, or the gateway's clock is set, what was measured in time begins anew.
 

@@ -54,7 +54,7 @@ pub struct Aggregate {
     pub late: u64,
     /// Whether the series was present through the window, and nothing of it came late.
     pub complete: bool,
-    /// Whether the time of every reading is trusted to tell the time of the week.
+    /// Whether the time of every reading is believed.
     pub trusted: bool,
     /// Why it closed.
     pub closed: Closed,

@@ -30,7 +30,7 @@ pub(super) struct Summary {
     pub first: (i64, f64),
     /// Likewise of the last one, the last that came.
     pub last: (i64, f64),
-    /// Whether all times were trusted.
+    /// Whether all times are believed.
     pub trusted: bool,
     values: Values,
 }
