@@ -87,9 +87,9 @@ impl Desk {
     }
 
     async fn status(&self) -> Answer {
-        let Some(mut watching) = self.watchers.ask().await else {
-            let why = "nothing is judged, or not yet: it may replay its log";
-            return Answer::Refused(why.to_owned());
+        let mut watching = match self.watchers.ask().await {
+            Ok(watching) => watching,
+            Err(why) => return Answer::Refused(why.words().to_owned()),
         };
         let bytes = |series: &WatchedSeries| {
             // Each byte of a name escaped, and the rest.

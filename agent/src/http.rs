@@ -2,7 +2,7 @@
 //! is held. It changes nothing.
 
 use crate::catalogue::{Latest, LatestView};
-use crate::judge::{Watchers, Watching};
+use crate::judge::{Unwatched, Watchers, Watching};
 use crate::limits::LATEST_SHOWN;
 use crate::seal::Waits;
 use crate::source::BrokerStatus;
@@ -90,8 +90,10 @@ struct Report {
     wear: &'static str,
     brokers: Vec<BrokerStatus>,
     uplink: UplinkReport,
-    /// Nothing where nothing is judged, or not yet.
+    /// Nothing where nobody says.
     detection: Option<Watching>,
+    /// Why.
+    detection_missing: Option<Unwatched>,
     series: usize,
     latest: Vec<Latest>,
 }
@@ -124,7 +126,10 @@ impl Sources {
     }
 
     async fn report(&self) -> Report {
-        let detection = self.watchers.ask().await;
+        let (detection, detection_missing) = match self.watchers.ask().await {
+            Ok(watching) => (Some(watching), None),
+            Err(why) => (None, Some(why)),
+        };
         let uplink = self.uplink.borrow().clone();
         Report {
             name: self.name.clone(),
@@ -151,6 +156,7 @@ impl Sources {
                 udp_bytes_sent: uplink.udp_bytes_sent,
             },
             detection,
+            detection_missing,
             series: self.latest.len(),
             latest: self.latest.list(LATEST_SHOWN),
         }

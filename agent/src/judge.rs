@@ -39,7 +39,7 @@ pub use packed::Known;
 pub use recent::KEPT as AROUND;
 pub use rejudge::{Detection, Rejudge};
 pub use series::Counts;
-pub use watching::{JudgedBy, WatchedSeries, Watchers, WatchersOut, Watching};
+pub use watching::{JudgedBy, Survey, Unwatched, WatchedSeries, Watchers, WatchersOut, Watching};
 
 use crate::alert::{Alert, AlertId, AlertState};
 use crate::capture::CaptureRecord;
@@ -270,6 +270,11 @@ impl Judge {
     /// Whether the gateway's clock is believed.
     pub fn is_clock_trusted(&self) -> bool {
         self.series.times.is_gateway_trusted()
+    }
+
+    /// Whether readings are judged.
+    pub fn is_enabled(&self) -> bool {
+        self.configured && self.series.settings.enabled
     }
 
     /// The time that the log has come to: µs since 1970, UTC.

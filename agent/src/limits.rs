@@ -404,7 +404,11 @@ pub const WATCHING_SHOWN: usize = 1_000;
 /// Who asks at once which series are watched.
 pub const WATCHING_ASKS_MAX: usize = 4;
 /// How long who asks waits for the judging stage.
-pub const WATCHING_PATIENCE: Duration = Duration::from_secs(2);
+pub const WATCHING_PATIENCE: Duration = Duration::from_millis(300);
+/// How long an answer is good for whoever asks next.
+pub const WATCHING_GOOD: Duration = Duration::from_secs(1);
+/// Places of series that are looked at for an answer between two looks at what is to be judged.
+pub const WATCHING_STEP: usize = 2_048;
 /// How long what is left may take to go out when the agent is told to stop.
 pub const DRAIN_DEADLINE: Duration = Duration::from_secs(20);
 /// Bytes of the file system that the agent leaves free.

@@ -2,6 +2,7 @@
 //! the judging stage beside it, the sealing stage, the uplink. It ends in the same order: the
 //! sources stop, and each queue closes behind them.
 
+mod answers;
 mod beside;
 mod clock;
 mod forward;

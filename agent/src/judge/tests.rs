@@ -17,6 +17,7 @@ mod idle;
 mod kernel;
 mod topics;
 mod wanted;
+mod watching;
 
 const STORAGE: &[u8] = b"storage";
 const NOW: i64 = 1_700_000_000_000_000;

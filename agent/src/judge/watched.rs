@@ -11,6 +11,7 @@ use crate::limits::WATCHED_SHARE;
 use bytes::{Buf, BufMut};
 use hashbrown::HashTable;
 use std::hash::{BuildHasher, RandomState};
+use std::ops::Range;
 
 /// No slot.
 const NONE: u32 = u32::MAX;
@@ -475,6 +476,26 @@ impl Watched {
             let names = names_of(slot, (&self.devices, &self.metrics))?;
             Some((names, &slot.watch))
         })
+    }
+
+    /// How many places there are, taken or not.
+    pub fn places_len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The series at these places.
+    pub fn places(&self, at: Range<usize>) -> impl Iterator<Item = ((&str, &str), &Watch)> {
+        let to = at.end.min(self.slots.len());
+        let slots = self.slots.get(at.start..to).unwrap_or_default();
+        slots.iter().flatten().filter_map(|slot| {
+            let names = names_of(slot, (&self.devices, &self.metrics))?;
+            Some((names, &slot.watch))
+        })
+    }
+
+    /// What is known of a series, to be looked at.
+    pub fn look(&self, SeriesSlot(at): SeriesSlot) -> Option<&Watch> {
+        self.slot(at).map(|slot| &slot.watch)
     }
 
     /// Device and metric of a series.

@@ -1,11 +1,12 @@
 //! The judging stage's thread: replays the log as far as it was durable, then judges what is handed
 //! to the log, before that is. What it says is published at once, and given to the sealing stage.
 
+use super::answers::Answers;
 use super::clock::Clock;
 use super::{Ended, guard, kernel, replay};
 use crate::alert::AlertState;
 use crate::judge::{Judge, KernelClock, Said, WatchersOut, What, time_record};
-use crate::limits::{CLOCK_ASK_EVERY, EARLY_BYTES_MAX, JUDGED_QUEUE, TICK_LEAST, WATCHING_SHOWN};
+use crate::limits::{CLOCK_ASK_EVERY, EARLY_BYTES_MAX, JUDGED_QUEUE, TICK_LEAST};
 use crate::seal::{Ask, Asks, FromJudge, IDLE_WAIT, Origin, SealConfig, Stores};
 use crate::source::hub::Keep;
 use crate::wal::{Batch, Queue, RecordKind, Replay, Tap};
@@ -80,12 +81,13 @@ impl Waiting {
             tap,
             queue: queue.clone(),
             publish,
-            asked,
+            answers: Answers::new(asked),
             judged,
             clock: Clock::new(),
             early: Vec::new(),
             early_bytes: 0,
             warned: false,
+            said_of_clock: None,
             waiting,
         };
         stages.spawn_blocking(move || {
@@ -104,7 +106,7 @@ struct Judging {
     queue: Queue,
     publish: Publish,
     /// Who wants to know what is watched.
-    asked: WatchersOut,
+    answers: Answers,
     judged: mpsc::Sender<FromJudge>,
     clock: Clock,
     /// What was handed to the log while what it held before was replayed.
@@ -112,6 +114,8 @@ struct Judging {
     early_bytes: usize,
     /// It was said that checkpoints take more than their share.
     warned: bool,
+    /// What was said of the gateway's clock: whether it is trusted.
+    said_of_clock: Option<bool>,
 }
 
 /// Nobody takes what is said any more.
@@ -219,6 +223,7 @@ impl Judging {
             self.batch(&batch, &mut at, &mut ticking)?;
         }
         self.ask();
+        self.answers.begin();
         let mut tapped = Vec::new();
         let mut measured = Instant::now();
         loop {
@@ -244,12 +249,10 @@ impl Judging {
                 self.checkpoint()?;
                 at.bytes_since = 0;
             }
-            while let Ok(tell) = self.asked.try_recv() {
-                // Who asked may have gone.
-                let _ = tell.send(self.waiting.judge.watching(WATCHING_SHOWN));
-            }
+            self.answers.turn(&self.waiting.judge, Instant::now());
             if measured.elapsed() >= IDLE_WAIT {
                 self.measure();
+                self.say_of_clock();
                 measured = Instant::now();
             }
         }
@@ -274,6 +277,9 @@ impl Judging {
     }
 
     fn wait(&mut self, ticking: &Ticking) -> Duration {
+        if self.answers.is_under_way() {
+            return Duration::ZERO;
+        }
         let due = self.waiting.judge.poll_timeout();
         let is_new = |due: &i64| !ticking.under_way && ticking.last != Some(*due);
         let due = due.filter(is_new).map(|due| self.due_in(due, ticking));
@@ -402,6 +408,25 @@ impl Judging {
             "checkpoints of detection take more than a tenth of what the log takes: \
              with this `wal.quota_bytes` they would not"
         );
+    }
+
+    /// Says when the gateway's clock is not trusted, and when it is again.
+    fn say_of_clock(&mut self) {
+        let judge = &self.waiting.judge;
+        // In this life the log has told nothing yet, or nothing is judged.
+        if judge.received() == 0 || !judge.is_enabled() {
+            return;
+        }
+        let trusted = judge.is_clock_trusted();
+        match (trusted, self.said_of_clock.replace(trusted)) {
+            (false, None | Some(true)) => warn!(
+                "the gateway's clock is not trusted: readings without a time of their own are \
+                 suspect, and none is judged by the time of the week; have NTP, PTP or timesyncd \
+                 set it, or, where it is kept right otherwise, say `clock = \"plausible\"` in [detect]"
+            ),
+            (true, Some(false)) => info!("the gateway's clock is trusted"),
+            (true, None | Some(true)) | (false, Some(false)) => {}
+        }
     }
 
     /// Hands on what is known.
