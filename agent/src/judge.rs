@@ -41,7 +41,7 @@ pub use rejudge::{Detection, Rejudge};
 pub use series::Counts;
 pub use watching::{JudgedBy, Survey, Unwatched, WatchedSeries, Watchers, WatchersOut, Watching};
 
-use crate::alert::{Alert, AlertId, AlertState};
+use crate::alert::{Alert, AlertId, AlertKind, AlertState};
 use crate::capture::CaptureRecord;
 use crate::configuration::{Announcement, Configurations};
 use crate::decode::{DeadLetter, Decoded, Incoming, Rows};
@@ -97,6 +97,8 @@ pub struct Spoken {
     pub state: AlertState,
     /// Whether it is the present state of its topic: not where another one follows at once.
     pub is_present: bool,
+    /// Whether it tells of a moment and stands nowhere: a summary.
+    pub is_passing: bool,
     /// The alert as JSON.
     pub json: String,
 }
@@ -109,6 +111,7 @@ impl Spoken {
             meta,
             state: alert.state,
             is_present,
+            is_passing: alert.kind == AlertKind::Summary,
             json: alert.json(),
         }
     }

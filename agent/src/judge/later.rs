@@ -183,6 +183,7 @@ fn read_said(input: &mut &[u8]) -> Option<VecDeque<(String, Spoken)>> {
             meta: read_meta(input)?,
             state: AlertState::from_code(input.try_get_u8().ok()?)?,
             is_present: input.try_get_u8().ok()? != 0,
+            is_passing: false,
             json,
         };
         if said.len() >= LATER_MAX {

@@ -527,6 +527,7 @@ impl Series {
                 meta: told.meta(moment.received),
                 state: AlertState::Raised,
                 is_present: false,
+                is_passing: false,
                 json: told.json(),
             };
             self.later.say_aggregate(told.topic(), spoken);

@@ -87,6 +87,7 @@ impl Series {
                 meta: owed.meta,
                 state: AlertState::Raised,
                 is_present: true,
+                is_passing: false,
                 json: owed.standing.json.to_string(),
             };
             let (event, received) = (owed.meta.event_time, moment.received);
@@ -299,6 +300,7 @@ impl Series {
                 ..Meta::default()
             },
             state: AlertState::Acknowledged,
+            is_passing: false,
             is_present,
             json: standing.json.to_string(),
         };

@@ -307,6 +307,12 @@ fn a_storm_becomes_a_summary() {
         .collect();
     assert_eq!(summary.len(), 1);
     assert_eq!(summary[0]["value"], counts.held_back as f64);
+    let spoken = told.said.iter().filter_map(|said| match &said.what {
+        What::Alert(spoken) if spoken.is_passing => Some(&*said.topic),
+        _ => None,
+    });
+    let passing: Vec<_> = spoken.collect();
+    assert_eq!(passing, ["tributary/alerts/$agent/alerts"], "it alone");
     assert_eq!(raised.len() as u64, counts.raised + 1);
 }
 

@@ -5,28 +5,55 @@ use super::kept::{read_text, write_text};
 use crate::detect::SeriesSlot;
 use crate::limits::UNITS_MAX;
 use bytes::{Buf, BufMut};
+use std::collections::{BTreeSet, HashMap};
 
 /// The units; see the module.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub(super) struct Units {
-    known: Vec<Box<str>>,
+    /// Each with how many series have it.
+    known: Vec<(Box<str>, u32)>,
+    /// Where each of them is.
+    places: HashMap<Box<str>, u16>,
+    /// Places of those that no series has: the next ones that have to go.
+    unused: BTreeSet<u16>,
     /// By series: which of them, counted from 1; 0 is none.
     of_series: Vec<u16>,
 }
 
 impl Units {
-    /// A reading of a series says this; an empty text says nothing.
+    /// A reading of a series says this; an empty text says nothing. It takes no longer where there
+    /// is no room.
     pub fn note(&mut self, SeriesSlot(series): SeriesSlot, unit: &str) {
         if unit.is_empty() || self.of(SeriesSlot(series)) == unit {
             return;
         }
-        let place = self.known.iter().position(|known| **known == *unit);
-        if place.is_none() && self.known.len() < UNITS_MAX {
-            self.known.push(unit.into());
+        // The one that it had may be the one that has to go.
+        self.set(series, 0);
+        if let Some(place) = self.place_of(unit) {
+            self.set(series, place + 1);
         }
-        let place = place.unwrap_or(self.known.len() - 1);
-        let is_it = self.known.get(place).is_some_and(|known| **known == *unit);
-        self.set(series, if is_it { place as u16 + 1 } else { 0 });
+    }
+
+    /// Where a unit is; where it is new, in the place of one that no series has if need be.
+    fn place_of(&mut self, unit: &str) -> Option<u16> {
+        if let Some(place) = self.places.get(unit) {
+            return Some(*place);
+        }
+        let place = match self.known.len() < UNITS_MAX {
+            true => {
+                self.known.push((unit.into(), 0));
+                self.known.len() as u16 - 1
+            }
+            false => {
+                let place = *self.unused.first()?;
+                let (known, _) = self.known.get_mut(usize::from(place))?;
+                let gone = std::mem::replace(known, unit.into());
+                self.places.remove(&gone);
+                place
+            }
+        };
+        self.places.insert(unit.into(), place);
+        Some(place)
     }
 
     fn set(&mut self, series: u32, code: u16) {
@@ -34,8 +61,25 @@ impl Units {
         if series >= self.of_series.len() {
             self.of_series.resize(series + 1, 0);
         }
-        if let Some(of_series) = self.of_series.get_mut(series) {
-            *of_series = code;
+        let Some(of_series) = self.of_series.get_mut(series) else {
+            return;
+        };
+        let before = std::mem::replace(of_series, code);
+        self.use_by(before, -1);
+        self.use_by(code, 1);
+    }
+
+    /// So many series more have a unit.
+    fn use_by(&mut self, code: u16, more: i32) {
+        let Some(place) = code.checked_sub(1) else {
+            return;
+        };
+        if let Some((_, used)) = self.known.get_mut(usize::from(place)) {
+            *used = used.saturating_add_signed(more);
+            match *used {
+                0 => self.unused.insert(place),
+                _ => self.unused.remove(&place),
+            };
         }
     }
 
@@ -44,13 +88,13 @@ impl Units {
         let code = self.of_series.get(series as usize).copied();
         let place = usize::from(code.unwrap_or(0)).checked_sub(1);
         let unit = place.and_then(|place| self.known.get(place));
-        unit.map_or("", |unit| unit)
+        unit.map_or("", |(unit, _)| unit)
     }
 
     /// Another series may have this place.
     pub fn forget(&mut self, SeriesSlot(series): SeriesSlot) {
-        if let Some(of_series) = self.of_series.get_mut(series as usize) {
-            *of_series = 0;
+        if (series as usize) < self.of_series.len() {
+            self.set(series, 0);
         }
     }
 
@@ -61,7 +105,7 @@ impl Units {
         names: &dyn Fn(SeriesSlot) -> Option<(&'a str, &'a str)>,
     ) {
         out.put_u16_le(self.known.len() as u16);
-        for unit in &self.known {
+        for (unit, _) in &self.known {
             write_text(unit, out);
         }
         let all = (0..).zip(&self.of_series);
@@ -84,7 +128,11 @@ impl Units {
         let mut units = Self::default();
         let count = usize::from(input.try_get_u16_le().ok()?);
         for _ in 0..count.min(UNITS_MAX) {
-            units.known.push(read_text(input)?.into());
+            let place = units.known.len() as u16;
+            let unit: Box<str> = read_text(input)?.into();
+            units.known.push((unit.clone(), 0));
+            units.unused.insert(place);
+            units.places.insert(unit, place);
         }
         for _ in 0..input.try_get_u32_le().ok()? {
             let SeriesSlot(place) = series(read_text(input)?, read_text(input)?)?;
@@ -122,11 +170,25 @@ mod tests {
         });
         assert_eq!(back.unwrap(), units);
         units.forget(one);
-        for number in units.known.len()..UNITS_MAX {
-            units.note(one, &format!("u{number}"));
+        // K and what it had before are nobody's any more; one after another takes up the rest.
+        let mut series = (100..).map(SeriesSlot);
+        for number in 2..UNITS_MAX {
+            units.note(series.next().unwrap(), &format!("u{number}"));
         }
-        let last = units.of(one).to_owned();
-        units.note(other, "one too many");
-        assert_eq!((units.of(one), units.of(other)), (&*last, ""));
+        assert_eq!(units.known.len(), UNITS_MAX);
+        units.note(one, "instead of K");
+        assert_eq!(units.of(one), "instead of K");
+        units.note(SeriesSlot(4), "one too many");
+        assert_eq!((units.of(SeriesSlot(4)), units.of(other)), ("", "°C"));
+        units.note(SeriesSlot(4), "°C");
+        assert_eq!(units.of(SeriesSlot(4)), "°C", "one that is known");
+        // A series that says another one each time has the place of its last one.
+        for turn in 0..3 {
+            let unit = format!("turn {turn}");
+            units.note(one, &unit);
+            assert_eq!(units.of(one), unit);
+        }
+        assert_eq!(units.known.len(), UNITS_MAX);
+        assert_eq!(units.places.len(), UNITS_MAX);
     }
 }

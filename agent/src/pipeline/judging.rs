@@ -364,7 +364,7 @@ impl Judging {
             };
             if spoken.is_present || !is_alert {
                 let keep = match spoken.state {
-                    _ if !is_alert => Keep::Not,
+                    _ if !is_alert || spoken.is_passing => Keep::Not,
                     AlertState::Cleared => Keep::Over,
                     AlertState::Raised | AlertState::Acknowledged => Keep::Stands,
                 };

@@ -347,7 +347,7 @@ impl State {
     }
 
     fn feed(&self, message: &Arc<Published>) -> u64 {
-        if !message.is_retained() || !message.topic.starts_with(ALERTS) {
+        if !message.topic.starts_with(ALERTS) {
             return 0;
         }
         let mut dropped = 0;

@@ -26,6 +26,7 @@ fn spoken(device: u64, json: String) -> Spoken {
         meta: Meta::default(),
         state: AlertState::Raised,
         is_present: true,
+        is_passing: false,
         json,
     }
 }

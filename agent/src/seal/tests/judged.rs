@@ -96,6 +96,7 @@ impl Made {
                 meta: Meta::default(),
                 state: AlertState::Raised,
                 is_present: false,
+                is_passing: false,
                 json: format!("{{\"id\":\"{id}\",\"state\":\"{state}\"}}"),
             }
         });

@@ -1,4 +1,5 @@
-//! The agent's alerts on their way to one of the user's brokers: retained, with QoS 1, and the
+//! The agent's alerts on their way to one of the user's brokers: with QoS 1, retained as they are
+//! here, and the
 //! newest of each topic alone while the broker is away or slow. Owns no socket; what is under way
 //! when a connection ends waits again.
 
@@ -76,8 +77,9 @@ impl Outgoing {
         }
     }
 
-    /// The message that may be published next, until it is [`asked`](Self::asked).
-    pub(super) fn due(&mut self) -> Option<&Arc<Published>> {
+    /// The message that may be published next, until it is [`asked`](Self::asked), and whether it
+    /// is to be retained: not one that is no present state.
+    pub(super) fn due(&mut self) -> Option<(&Arc<Published>, bool)> {
         if self.sent.len() >= BROKER_PUBLISHING_MAX {
             return None;
         }
@@ -91,12 +93,9 @@ impl Outgoing {
                 self.tally.refused += 1;
             }
         }
-        self.next.as_ref()
-    }
-
-    /// Whether it is to be retained.
-    pub(super) fn retains(&self) -> bool {
-        self.takes.retained
+        let retained = self.takes.retained;
+        let next = self.next.as_ref();
+        next.map(|next| (next, retained && next.is_retained()))
     }
 
     /// The one that was due is on its way to the library.
@@ -185,7 +184,7 @@ mod tests {
     }
 
     fn due(outgoing: &mut Outgoing) -> Option<(String, Bytes)> {
-        let due = outgoing.due()?;
+        let (due, _) = outgoing.due()?;
         let name = due.topic.strip_prefix("tributary/alerts/").unwrap();
         let due = (name.to_owned(), due.payload.clone());
         outgoing.asked();
@@ -242,6 +241,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_present_state_is_not_retained_at_the_broker_either() {
+        let (hub, mut outgoing) = outgoing();
+        for (keep, retains) in [(Keep::Stands, true), (Keep::Not, false), (Keep::Over, true)] {
+            hub.publish("tributary/alerts/a", Bytes::from_static(b"x"), keep);
+            let due = outgoing.due().map(|(_, retains)| retains);
+            assert_eq!(due, Some(retains), "{keep:?}");
+            outgoing.asked();
+        }
+    }
+
+    #[test]
     fn a_broker_without_a_session_of_ours_is_told_everything_again() {
         let (hub, mut outgoing) = outgoing();
         alert(&hub, "a", "1");
@@ -251,13 +261,11 @@ mod tests {
             Bytes::from_static(b"x"),
             Keep::Not,
         );
-        assert_eq!(
-            all(&mut outgoing),
-            ["a=1"],
-            "alerts alone, and only what is retained"
-        );
-        outgoing.handle_sent(1);
-        outgoing.handle_answered(1, None);
+        assert_eq!(all(&mut outgoing), ["a=1", "passing=x"], "alerts alone");
+        for packet_id in [1, 2] {
+            outgoing.handle_sent(packet_id);
+            outgoing.handle_answered(packet_id, None);
+        }
         outgoing.handle_broken();
         let kept = Welcome {
             session_present: true,
@@ -280,8 +288,9 @@ mod tests {
         outgoing.handle_welcome(&small);
         alert(&hub, "large", &"x".repeat(128));
         alert(&hub, "small", "1");
+        let due_now = outgoing.due().map(|(due, retains)| (&*due.topic, retains));
+        assert_eq!(due_now, Some(("tributary/alerts/small", false)));
         assert_eq!(all(&mut outgoing), ["small=1"]);
-        assert!(!outgoing.retains());
         outgoing.handle_sent(1);
         let why = || Some("NotAuthorized".to_owned());
         assert_eq!(outgoing.handle_answered(1, why()), why());

@@ -292,8 +292,7 @@ impl Task {
         if self.core.connected().is_none() || self.core.is_stopping() {
             return;
         }
-        let retain = self.outgoing.retains();
-        while let Some(message) = self.outgoing.due() {
+        while let Some((message, retain)) = self.outgoing.due() {
             if !handle.try_publish(message, retain) {
                 break;
             }

@@ -25,6 +25,28 @@ struct Again {
     since: u64,
     /// Those behind this one wait, or were taken.
     upto: u64,
+    /// From where up to where another pass has to look: what went during this one.
+    next: Option<(u64, u64)>,
+}
+
+impl Again {
+    fn new((since, upto): (u64, u64)) -> Self {
+        Self {
+            after: None,
+            since,
+            upto,
+            next: None,
+        }
+    }
+
+    /// The pass comes to its end however often something goes meanwhile: that is for the next one.
+    fn add(&mut self, since: u64, upto: u64) {
+        let both = |(s, u): (u64, u64)| (since.min(s), upto.max(u));
+        match self.after {
+            None => (self.since, self.upto) = both((self.since, self.upto)),
+            Some(_) => self.next = Some(self.next.map_or((since, upto), both)),
+        }
+    }
 }
 
 impl Due {
@@ -38,15 +60,10 @@ impl Due {
     }
 
     fn tell_again(&mut self, since: u64, upto: u64) {
-        let (since, upto) = match &self.again {
-            Some(again) => (since.min(again.since), upto.max(again.upto)),
-            None => (since, upto),
-        };
-        self.again = Some(Again {
-            after: None,
-            since,
-            upto,
-        });
+        match &mut self.again {
+            Some(again) => again.add(since, upto),
+            None => self.again = Some(Again::new((since, upto))),
+        }
     }
 
     /// The next that is retained, and has to be told once more; looks at no more than
@@ -65,7 +82,7 @@ impl Due {
                 return None;
             }
         }
-        self.again = None;
+        self.again = again.next.map(Again::new);
         None
     }
 }

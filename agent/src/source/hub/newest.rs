@@ -1,13 +1,13 @@
 //! The newest message of each topic that somebody has not taken yet, in the order in which they
-//! began to wait; within bounds, beyond which those go first that the hub has, and of them those
-//! that say that something is over. Pure.
+//! began to wait; within bounds, beyond which those go first that are no present state, then those
+//! that the hub has, and of them those that say that something is over. Pure.
 
 use super::{Keep, Published};
 use crate::limits::{BROKER_ALERTS_BYTES_MAX, BROKER_ALERTS_MAX};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-/// Whether nobody else has it, since it ends its topic; what it is; its number.
+/// Whether it ends its topic, so that nobody else has it; what it is; its number.
 type Worth = (bool, Keep, u64);
 
 /// What waits.
@@ -56,11 +56,12 @@ impl Newest {
         self.topics.insert(topic(), Arc::clone(message));
         let mut dropped = Dropped::default();
         while (self.topics.len() > self.most.0 || self.bytes > self.most.1)
-            && let Some(((is_end, _, number), topic)) = self.worth.pop_first()
+            && let Some(((is_end, keep, number), topic)) = self.worth.pop_first()
         {
             self.remove(&topic);
-            dropped.lost += u64::from(is_end);
-            if !is_end {
+            let is_lost = is_end || keep == Keep::Not;
+            dropped.lost += u64::from(is_lost);
+            if !is_lost {
                 let (first, last) = dropped.retained.unwrap_or((number, number));
                 dropped.retained = Some((first.min(number), last.max(number)));
             }
@@ -155,9 +156,11 @@ mod tests {
                 (0, Some((7, 7))),
                 "itself"
             );
-            let dropped = newest.put(&of(8, "h", Keep::Over, b""));
+            let dropped = newest.put(&of(8, "h", Keep::Not, b"x"));
+            assert_eq!((dropped.lost, dropped.retained), (1, None), "nobody has it");
+            let dropped = newest.put(&of(9, "i", Keep::Over, b""));
             assert_eq!((dropped.lost, dropped.retained), (1, None));
-            assert_eq!(numbers(&mut newest), [5, 6, 8]);
+            assert_eq!(numbers(&mut newest), [5, 6, 9]);
         }
     }
 }

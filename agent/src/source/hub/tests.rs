@@ -456,3 +456,41 @@ fn a_broker_is_told_all_that_is_retained_although_less_may_wait_for_it() {
     }
     assert_eq!(had(&feed), all);
 }
+
+#[test]
+fn what_is_told_once_more_comes_to_its_end_although_more_goes_all_the_time() {
+    let hub = Hub::new();
+    let bytes = 60_000;
+    let count = RETAINED_BYTES_MAX / (bytes + 1_000);
+    let alert = |number: usize, byte: u8| {
+        let topic = format!("{ALERTS}{number:03}");
+        hub.publish(&topic, Bytes::from(vec![byte; bytes]), Keep::Stands);
+    };
+    for number in 0..count {
+        alert(number, b'1');
+    }
+    let feed = hub.alerts(Arc::new(Told::default()));
+    let mut heard = BTreeMap::new();
+    let mut hear = |message: Option<Arc<Published>>| {
+        let message = message.unwrap();
+        heard.insert(message.topic.to_string(), message.payload.first().copied());
+        heard.len()
+    };
+    // A few topics change all the time, and the broker takes as much as comes.
+    let busy = BROKER_ALERTS_BYTES_MAX / bytes + 10;
+    let mut turns = 0;
+    while hear(feed.take()) < count {
+        for number in [turns, turns + 1] {
+            alert(number % busy, b'2');
+        }
+        hear(feed.take());
+        turns += 1;
+        assert!(turns < 4 * count, "{} of {count}", hear(feed.take()));
+    }
+    // And what went then is told, too.
+    while let Some(message) = feed.take() {
+        hear(Some(message));
+    }
+    let changed = heard.iter().filter(|(_, byte)| **byte == Some(b'2'));
+    assert_eq!(changed.count(), busy.min(turns + 1));
+}
