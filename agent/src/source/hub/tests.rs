@@ -478,6 +478,9 @@ fn what_is_told_once_more_comes_to_its_end_although_more_goes_all_the_time() {
     };
     // A few topics change all the time, and the broker takes as much as comes.
     let busy = BROKER_ALERTS_BYTES_MAX / bytes + 10;
+    for number in 0..busy {
+        alert(number, b'2');
+    }
     let mut turns = 0;
     while hear(feed.take()) < count {
         for number in [turns, turns + 1] {
@@ -492,5 +495,5 @@ fn what_is_told_once_more_comes_to_its_end_although_more_goes_all_the_time() {
         hear(Some(message));
     }
     let changed = heard.iter().filter(|(_, byte)| **byte == Some(b'2'));
-    assert_eq!(changed.count(), busy.min(turns + 1));
+    assert_eq!(changed.count(), busy);
 }
