@@ -422,7 +422,8 @@ impl Judging {
             (false, None | Some(true)) => warn!(
                 "the gateway's clock is not trusted: readings without a time of their own are \
                  suspect, and none is judged by the time of the week; have NTP, PTP or timesyncd \
-                 set it, or, where it is kept right otherwise, say `clock = \"plausible\"` in [detect]"
+                 set it, or, where it is kept right otherwise, say `clock = \"plausible\"` in \
+                 [detect]"
             ),
             (true, Some(false)) => info!("the gateway's clock is trusted"),
             (true, None | Some(true)) | (false, Some(false)) => {}

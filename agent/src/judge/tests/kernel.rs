@@ -1,5 +1,5 @@
-//! The same devices on a gateway whose clock the kernel calls synchronised, and on one where it does
-//! not: what is judged is the same, but for the time of the week.
+//! The same devices on a gateway whose clock the kernel calls synchronised, and on one where it
+//! does not: what is judged is the same, but for the time of the week.
 
 use super::*;
 
