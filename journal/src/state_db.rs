@@ -6,21 +6,23 @@
 //! panic. What cannot be opened, or has grown beyond bounds, is set aside and rebuilt by the
 //! caller from checkpoint and log.
 
+mod damaged;
+mod guarded;
 mod reader;
 
+pub use guarded::is_guarded;
 pub use reader::StateReader;
 
 use crate::limits::{
     STATE_BUSY_PATIENCE, STATE_BUSY_RETRY, STATE_FILE_BYTES_MAX, STATE_KEY_BYTES_MAX,
     STATE_PENDING_MAX, STATE_SET_ASIDE_MAX, STATE_VALUE_BYTES_MAX, STATE_VERIFY_BYTES_MAX,
 };
+use guarded::{guarded, guarded_open};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::ops::ControlFlow;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 const SEGMENT_BYTES: usize = 512 * 1024;
@@ -29,15 +31,6 @@ const TREE: &str = "state";
 /// Stands in sled's default tree: a database without it lost what it held.
 const SCHEMA_KEY: &[u8] = b"schema";
 const SCHEMA: &[u8] = b"1";
-
-/// How many guarded opens and reads are running.
-static OPENING: AtomicUsize = AtomicUsize::new(0);
-
-/// Whether a state database is being opened or read right now, where a panic is caught and
-/// mended. A panic hook that ends the process asks this first.
-pub fn is_opening() -> bool {
-    OPENING.load(Ordering::SeqCst) > 0
-}
 
 /// Why the state database could not do something.
 #[derive(Debug, thiserror::Error)]
@@ -260,8 +253,15 @@ impl StateDb {
     ///
     /// # Errors
     /// When sled or the disk fails. The database takes no further commit then: open it again, or
-    /// rebuild it.
+    /// rebuild it. Where sled broke on what it found, the next open sets it aside.
     pub fn commit(&mut self) -> Result<(), StateDbError> {
+        self.commit_by(|tree, batch| tree.apply_batch(batch))
+    }
+
+    fn commit_by(
+        &mut self,
+        write: impl FnOnce(&sled::Tree, sled::Batch) -> sled::Result<()>,
+    ) -> Result<(), StateDbError> {
         if self.failed {
             return Err(StateDbError::Failed {
                 dir: self.dir.clone(),
@@ -277,14 +277,19 @@ impl StateDb {
                 None => batch.remove(key.as_slice()),
             }
         }
-        let written = self
-            .tree
-            .apply_batch(batch)
-            .map_err(|error| sled_error(&self.dir, error));
-        let committed = written.and_then(|()| sync(&self.dir, &self.db, &self.file));
-        match committed {
+        let committed = guarded(&self.dir, "wrote", || {
+            let written = write(&self.tree, batch);
+            written.map_err(|error| sled_error(&self.dir, error))?;
+            sync(&self.dir, &self.db, &self.file)
+        });
+        match &committed {
             Ok(()) => self.pending.clear(),
-            Err(_) => self.failed = true,
+            Err(error) => {
+                self.failed = true;
+                if error.is_damage() {
+                    damaged::mark(&self.dir);
+                }
+            }
         }
         committed
     }
@@ -297,11 +302,7 @@ impl StateDb {
         if let Some(change) = self.pending.get(key) {
             return Ok(change.clone());
         }
-        let value = self
-            .tree
-            .get(key)
-            .map_err(|error| sled_error(&self.dir, error))?;
-        Ok(value.map(|value| value.to_vec()))
+        self.reader().get(key)
     }
 
     /// Who reads what was committed, from any thread, while others are written. The database is
@@ -338,6 +339,14 @@ impl StateDb {
     /// # Errors
     /// When sled cannot read them.
     pub fn visit_prefix(
+        &self,
+        prefix: &[u8],
+        visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), StateDbError> {
+        guarded(&self.dir, "read", || self.visit_merged(prefix, visit))
+    }
+
+    fn visit_merged(
         &self,
         prefix: &[u8],
         mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
@@ -399,24 +408,6 @@ impl StateDb {
     }
 }
 
-/// sled can panic on what it finds on the disk.
-fn guarded<T>(
-    dir: &Path,
-    doing: &str,
-    act: impl FnOnce() -> Result<T, StateDbError>,
-) -> Result<T, StateDbError> {
-    OPENING.fetch_add(1, Ordering::SeqCst);
-    let acted = catch_unwind(AssertUnwindSafe(act));
-    OPENING.fetch_sub(1, Ordering::SeqCst);
-    acted.unwrap_or_else(|_| {
-        let why = format!("sled panicked while it {doing}");
-        Err(StateDbError::Unusable {
-            dir: dir.to_owned(),
-            why,
-        })
-    })
-}
-
 /// sled's own flush does not survive a power cut; the fdatasync behind it does.
 fn sync(dir: &Path, db: &sled::Db, file: &File) -> Result<(), StateDbError> {
     db.flush().map_err(|error| sled_error(dir, error))?;
@@ -427,6 +418,13 @@ fn sync(dir: &Path, db: &sled::Db, file: &File) -> Result<(), StateDbError> {
 fn check_and_open(dir: &Path, bytes_max: u64) -> Result<(StateDb, bool), StateDbError> {
     fs::create_dir_all(dir).map_err(|source| io_error("making", dir, source))?;
     remove_generating(dir)?;
+    if damaged::is_marked(dir) {
+        let why = "a commit broke on what it found in it".to_owned();
+        return Err(StateDbError::Unusable {
+            dir: dir.to_owned(),
+            why,
+        });
+    }
     let bytes = fs::metadata(dir.join("db")).map_or(0, |meta| meta.len());
     if bytes > bytes_max {
         let why = format!("its file has grown to {bytes} bytes");
@@ -435,7 +433,7 @@ fn check_and_open(dir: &Path, bytes_max: u64) -> Result<(StateDb, bool), StateDb
             why,
         });
     }
-    guarded(dir, "opened", || open_sled(dir, bytes))
+    guarded_open(dir, || open_sled(dir, bytes))
 }
 
 fn open_sled(dir: &Path, bytes: u64) -> Result<(StateDb, bool), StateDbError> {
@@ -591,3 +589,7 @@ fn sled_error(dir: &Path, source: sled::Error) -> StateDbError {
         _ => StateDbError::Sled { dir, source },
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests;

@@ -3,6 +3,7 @@
 use crate::log_damage::Random;
 use std::fs;
 use std::path::Path;
+use tributary_journal::limits::STATE_VERIFY_BYTES_MAX;
 use tributary_journal::state_db::Opened;
 use tributary_journal::{Batch, StateDb, StateDbError};
 
@@ -240,4 +241,49 @@ fn flipped_and_cut_files_always_open() {
         kept += usize::from(!opened.fresh);
     }
     assert!(aside > 0, "{aside} set aside, {kept} kept");
+}
+
+/// Values that no cache holds, and no open reads.
+fn filled_beyond_what_an_open_reads(dir: &Path) {
+    let mut db = open(dir).db;
+    for part in 0..40_u64 {
+        let mut batch = Batch::new();
+        for n in 0..200 {
+            let key = (part * 200 + n).to_be_bytes();
+            batch.put(&key, &[part as u8; 1_500]).unwrap();
+        }
+        db.apply(&mut batch).unwrap();
+        db.commit().unwrap();
+    }
+    assert!(db.file_bytes() > STATE_VERIFY_BYTES_MAX);
+}
+
+#[test]
+fn a_database_that_a_commit_found_damaged_is_set_aside_at_the_next_open() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("state");
+    filled_beyond_what_an_open_reads(&dir);
+    let mut db = open(&dir).db;
+    let whole = fs::read(dir.join("db")).unwrap();
+    let mut bytes = whole.clone();
+    bytes[512 * 1024..]
+        .iter_mut()
+        .for_each(|byte| *byte ^= 0xff);
+    fs::write(dir.join("db"), &bytes).unwrap();
+    let mut batch = Batch::new();
+    for n in 0..8_000_u64 {
+        batch.put(&n.to_be_bytes(), b"new").unwrap();
+    }
+    db.apply(&mut batch).unwrap();
+    assert!(matches!(db.commit(), Err(StateDbError::Sled { .. })));
+    assert!(matches!(db.commit(), Err(StateDbError::Failed { .. })));
+    drop(db);
+    // Whatever stands there by now.
+    fs::write(dir.join("db"), &whole).unwrap();
+    let mut opened = open(&dir);
+    assert!(opened.fresh && opened.set_aside.is_some());
+    put(&mut opened.db, &[("k", "v")]);
+    opened.db.commit().unwrap();
+    drop(opened);
+    assert!(open(&dir).set_aside.is_none());
 }

@@ -1,0 +1,72 @@
+//! What becomes of a panic in sled.
+
+use super::*;
+
+fn one() -> Batch {
+    let mut batch = Batch::new();
+    batch.put(b"k", b"v").unwrap();
+    batch
+}
+
+#[test]
+fn a_commit_that_panics_is_an_error_and_the_next_open_begins_anew() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("state");
+    let mut db = StateDb::open(&dir).unwrap().db;
+    db.apply(&mut one()).unwrap();
+    db.commit().unwrap();
+    db.apply(&mut one()).unwrap();
+    let broken = db.commit_by(|tree, _| {
+        assert!(is_guarded());
+        tree.insert("k", "half of it").unwrap();
+        panic!("as sled does on what it finds")
+    });
+    assert!(matches!(broken, Err(StateDbError::Unusable { .. })));
+    assert!(matches!(db.commit(), Err(StateDbError::Failed { .. })));
+    assert!(!is_guarded());
+    drop(db);
+    let opened = StateDb::open(&dir).unwrap();
+    assert!(opened.fresh && opened.set_aside.is_some());
+    assert_eq!(opened.db.get(b"k").unwrap(), None);
+}
+
+#[test]
+fn a_disk_that_fails_leaves_the_database_where_it_is() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("state");
+    let mut db = StateDb::open(&dir).unwrap().db;
+    db.apply(&mut one()).unwrap();
+    let refused = db.commit_by(|_, _| Err(io::Error::other("refused").into()));
+    assert!(matches!(refused, Err(StateDbError::Sled { .. })));
+    drop(db);
+    let opened = StateDb::open(&dir).unwrap();
+    assert!(!opened.fresh && opened.set_aside.is_none());
+}
+
+#[test]
+fn only_the_thread_that_reads_is_guarded() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut db = StateDb::open(&temp.path().join("state")).unwrap().db;
+    db.apply(&mut one()).unwrap();
+    db.commit().unwrap();
+    let mut seen = Vec::new();
+    let visited = db.visit_keys_from(b"a", |_| {
+        let named = |name: &str| {
+            let thread = std::thread::Builder::new().name(name.to_owned());
+            thread.spawn(is_guarded).unwrap().join().unwrap()
+        };
+        seen = vec![is_guarded(), named("other"), named("sled-io-1")];
+        ControlFlow::Continue(())
+    });
+    visited.unwrap();
+    assert_eq!(seen, [true, false, false]);
+    // sled's own threads are while a database is opened.
+    let opened = guarded::guarded_open(db.dir.as_path(), || {
+        let named = |name: &str| {
+            let thread = std::thread::Builder::new().name(name.to_owned());
+            thread.spawn(is_guarded).unwrap().join().unwrap()
+        };
+        Ok([is_guarded(), named("other"), named("sled-io-1")])
+    });
+    assert_eq!(opened.unwrap(), [true, false, true]);
+}
