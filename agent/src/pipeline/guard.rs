@@ -25,12 +25,12 @@ fn now_s() -> u64 {
 }
 
 /// The file of the agent in `data_dir`.
-pub(super) fn file(data_dir: &Path) -> PathBuf {
+pub(crate) fn file(data_dir: &Path) -> PathBuf {
     data_dir.join("judge.panics")
 }
 
 /// From here on a panic of this thread is noted in `file`.
-pub(super) fn watch(file: PathBuf) {
+pub(crate) fn watch(file: PathBuf) {
     NOTE.with(|note| *note.borrow_mut() = Some(file));
 }
 
@@ -47,7 +47,7 @@ pub(crate) fn note_panic() {
 }
 
 /// Whether detection broke so often lately that a life goes by without it.
-pub(super) fn is_tripped(file: &Path) -> bool {
+pub(crate) fn is_tripped(file: &Path) -> bool {
     is_tripped_at(file, now_s())
 }
 
