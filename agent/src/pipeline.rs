@@ -228,6 +228,8 @@ pub struct Agent {
     /// Where the agent publishes for its clients, and the user's brokers.
     pub hub: Hub,
     stages: JoinSet<Ended>,
+    /// Ends all of them.
+    stop: CancellationToken,
     wal: JoinHandle<()>,
     /// One owner for the data directory, until the last stage is over.
     lock: DirLock,
@@ -316,7 +318,7 @@ async fn start_stages(
     let desk = Desk::new(hub.clone(), wal.queue.clone(), watchers.clone());
     answer_commands(&mut stages, &settings.data_dir, (putter, desk), &stop);
     stages.spawn(listen(sources, wal.queue, listening.clone(), deadline));
-    stages.spawn(give_up_after(stop, deadline, give_up));
+    stages.spawn(give_up_after(stop.clone(), deadline, give_up));
     let sealing = Sealing::new((stage, replay), (wal.committed, judged), sessions);
     stages.spawn_blocking(move || sealing.run_to_end(&storage.damage, &listening));
     // Ends behind the sealing stage, with the last checkpoint of what is judged.
@@ -337,6 +339,7 @@ async fn start_stages(
         latest,
         hub,
         stages,
+        stop,
         wal: wal.thread,
         lock,
     })
@@ -422,7 +425,8 @@ async fn listen(
 
 impl Agent {
     /// Waits until every stage is over: after `stop`, once everything is sealed and acknowledged,
-    /// or the drain's deadline is over.
+    /// or the drain's deadline is over. A stage that panics ends the others as `stop` does: nothing
+    /// stays up that takes nothing.
     ///
     /// # Errors
     /// When a stage broke. What is durable is kept, and found again at the next start.
@@ -433,9 +437,9 @@ impl Agent {
         while open > 0
             && let Some(ended) = self.stages.join_next().await
         {
-            open -= usize::from(!matches!(
+            open -= usize::from(matches!(
                 ended,
-                Ok(Ended::Deadline | Ended::Control | Ended::Judging)
+                Ok(Ended::Listener | Ended::Keeping | Ended::Sealing(_) | Ended::Uplink { .. })
             ));
             match ended {
                 Ok(Ended::Control | Ended::Judging | Ended::Keeping) => {}
@@ -447,8 +451,12 @@ impl Agent {
                     failed = Some(error);
                 }
                 Ok(Ended::Uplink { drained }) => summary.drained = drained,
-                Err(error) if error.is_panic() => failed = Some(PipelineError::Panic("a stage")),
-                Err(_) => {}
+                // Which one it was is not known: all are waited for.
+                Err(error) => {
+                    error!(%error, "a stage ended by a panic: the agent ends");
+                    failed = Some(PipelineError::Panic("a stage"));
+                    self.stop.cancel();
+                }
             }
         }
         // It ended when its queue closed, or when nobody took its frames any more.
@@ -467,3 +475,7 @@ impl Agent {
 pub fn default_data_dir() -> &'static Path {
     Path::new("/var/lib/tributary-agent")
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests;

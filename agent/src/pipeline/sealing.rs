@@ -55,14 +55,16 @@ impl Sealing {
 
     /// Runs; when it can't go on, nothing that comes could be sealed, and the listener ends.
     pub fn run_to_end(mut self, damage: &[Damage], listening: &CancellationToken) -> Ended {
-        let ended = self.run(damage);
-        if ended.is_err() {
-            listening.cancel();
-        }
+        let ended = self.run(damage, listening);
+        listening.cancel();
         Ended::Sealing(ended)
     }
 
-    fn run(&mut self, damage: &[Damage]) -> Result<(), PipelineError> {
+    fn run(
+        &mut self,
+        damage: &[Damage],
+        listening: &CancellationToken,
+    ) -> Result<(), PipelineError> {
         self.replay()?;
         self.sessions
             .replayed(self.stage.sessions(), Instant::now());
@@ -79,6 +81,8 @@ impl Sealing {
             }
             self.stage.tick(self.clock.now())?;
         }
+        // Whoever comes finds nobody who writes, should the log have ended for another reason.
+        listening.cancel();
         // Everything is durable by now, so that nothing waits here for more.
         while let Some(from) = self.handle.block_on(self.judged.recv()) {
             self.stage.judged(from, self.clock.now());
