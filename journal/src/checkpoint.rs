@@ -277,6 +277,26 @@ impl Checkpoints {
         Ok(())
     }
 
+    /// Gives up a checkpoint that is whole and that its caller can't read, another version's: it is
+    /// not one of the last two valid ones any more.
+    ///
+    /// # Errors
+    /// When the disk fails; the checkpoint stays then.
+    pub fn discard(&mut self, sequence: u64) -> Result<(), CheckpointError> {
+        if !self.sequences.contains(&sequence) {
+            return Ok(());
+        }
+        self.give_up(sequence)
+            .map_err(|source| CheckpointError::Io {
+                doing: "giving up",
+                path: self.path(sequence, ".ckpt"),
+                source,
+            })?;
+        self.sequences.remove(&sequence);
+        self.valid.remove(&sequence);
+        Ok(())
+    }
+
     /// Gives up what stands below the last two valid ones. What cannot be removed, or is back after
     /// a power cut, stays until the next time.
     fn prune(&mut self) {

@@ -212,3 +212,20 @@ fn real_files_work() {
         .collect();
     assert_eq!(bodies, [body(500), body(400)]);
 }
+
+#[test]
+fn one_that_its_caller_can_not_read_is_not_one_of_the_two() {
+    let disk = SimDisk::new(1);
+    let mut checkpoints = open(&disk);
+    for number in 1..=2 {
+        checkpoints.write(&body(number)).unwrap();
+    }
+    let unread = checkpoints.newest().unwrap().sequence;
+    checkpoints.discard(unread).unwrap();
+    checkpoints.discard(unread).unwrap();
+    assert_eq!(found(&disk), [1]);
+    checkpoints.write(&body(3)).unwrap();
+    assert_eq!(found(&disk), [3, 1], "what can be read stays");
+    checkpoints.write(&body(4)).unwrap();
+    assert_eq!(found(&disk), [4, 3]);
+}
