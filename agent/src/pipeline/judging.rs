@@ -1,6 +1,8 @@
 //! The judging stage's thread: replays the log as far as it was durable, then judges what is handed
 //! to the log, before that is. What it says is published at once, and given to the sealing stage.
 
+mod crowded;
+
 use super::answers::Answers;
 use super::clock::Clock;
 use super::{Ended, guard, kernel, replay};
@@ -10,6 +12,7 @@ use crate::limits::{CLOCK_ASK_EVERY, EARLY_BYTES_MAX, JUDGED_QUEUE, TICK_LEAST};
 use crate::seal::{Ask, Asks, FromJudge, IDLE_WAIT, Origin, SealConfig, Stores};
 use crate::source::hub::Keep;
 use crate::wal::{Batch, Queue, RecordKind, Replay, Tap};
+use crowded::Crowded;
 use metrics::{counter, gauge, histogram};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -88,6 +91,7 @@ impl Waiting {
             early_bytes: 0,
             warned: false,
             said_of_clock: None,
+            crowded: Crowded::default(),
             waiting,
         };
         stages.spawn_blocking(move || {
@@ -116,6 +120,7 @@ struct Judging {
     warned: bool,
     /// What was said of the gateway's clock: whether it is trusted.
     said_of_clock: Option<bool>,
+    crowded: Crowded,
 }
 
 /// Nobody takes what is said any more.
@@ -442,8 +447,18 @@ impl Judging {
         self.send(FromJudge::Checkpoint(known))
     }
 
-    fn measure(&self) {
+    fn measure(&mut self) {
         let counts = self.waiting.judge.counts();
+        if self.crowded.is_news(counts.judged, counts.taken_back) {
+            // Those that came back were kept: with all of them watched, none gives way.
+            let series_max = self.waiting.judge.watched() + self.waiting.judge.idle_len();
+            warn!(
+                series_max,
+                "a fourth of all readings and more are of series that gave way just before: they \
+                 push out each other, and each costs a look into the store; with this \
+                 `detect.series_max` none would"
+            );
+        }
         gauge!("tributary_agent_watched_series").set(self.waiting.judge.watched() as f64);
         let trusted = self.waiting.judge.is_clock_trusted();
         gauge!("tributary_agent_gateway_clock_trusted").set(f64::from(u8::from(trusted)));
