@@ -6,7 +6,8 @@
 //! of it, and what is lost is learned anew. The order that holds:
 //!
 //! 1. a row is durable before a checkpoint that names it is;
-//! 2. a row goes only when neither of the two newest durable checkpoints names it;
+//! 2. a row goes only when neither of the two newest durable checkpoints names it; all of them, with
+//!    the file, only when no checkpoint that is there does, or there is no room for more;
 //! 3. at a start, rows from behind the checkpoint that is read go before the log is replayed: with
 //!    another end of the log, their numbers may be given to other rows.
 //!
@@ -48,6 +49,8 @@ struct Shared {
 pub struct IdleStore {
     shared: Arc<Mutex<Shared>>,
     reader: StateReader,
+    /// It was said that a row can't be read: the others are counted where they are missed.
+    warned: bool,
 }
 
 /// The side of who writes.
@@ -74,13 +77,14 @@ impl std::fmt::Debug for IdleWriter {
 }
 
 /// Opens the store in `dir` for a stage whose checkpoint names the rows `numbers`, and whose next
-/// one is `next`. `None` when it can't be opened: then series that give way are forgotten.
+/// one is `next`; `others`: another checkpoint that may still be used names rows. `None` when it can't be opened: then series that give way are forgotten.
 pub fn open(
     dir: &Path,
     (numbers, next): (Vec<u64>, u64),
+    others: bool,
     meter: Meter,
 ) -> Option<(IdleStore, IdleWriter)> {
-    let opened = try_open(dir, &numbers, next).inspect_err(|error| {
+    let opened = try_open(dir, (&numbers, next), others).inspect_err(|error| {
         warn!(%error, "series that give way are forgotten in this life");
     });
     let db = opened.ok()?;
@@ -88,6 +92,7 @@ pub fn open(
     let store = IdleStore {
         shared: Arc::clone(&shared),
         reader: db.reader(),
+        warned: false,
     };
     let writer = IdleWriter {
         shared,
@@ -99,9 +104,14 @@ pub fn open(
     Some((store, writer))
 }
 
-fn try_open(dir: &Path, numbers: &[u64], next: u64) -> Result<StateDb, StateDbError> {
+fn try_open(
+    dir: &Path,
+    (numbers, next): (&[u64], u64),
+    others: bool,
+) -> Result<StateDb, StateDbError> {
     let bytes = fs::metadata(dir.join("db")).map_or(0, |meta| meta.len());
-    if bytes > 0 && (numbers.is_empty() || bytes >= IDLE_FILE_BYTES_MAX) {
+    let is_named = others || !numbers.is_empty();
+    if bytes > 0 && (!is_named || bytes >= IDLE_FILE_BYTES_MAX) {
         // It never shrinks.
         let lost = numbers.len();
         info!(bytes, lost, "series that gave way are kept in a new file");
@@ -180,10 +190,22 @@ impl IdleRows for IdleStore {
             return Some(row.to_vec());
         }
         let found = self.reader.get(&number.to_be_bytes());
-        let packed = found.inspect_err(|error| {
-            warn!(%error, "what was learned of a series that gave way can't be read");
-        });
-        zstd::bulk::decompress(&packed.ok()??, ROW_BYTES_MAX).ok()
+        let row = found
+            .map_err(|error| error.to_string())
+            .map(|row| row.map(|row| zstd::bulk::decompress(&row, ROW_BYTES_MAX)));
+        let error = match row {
+            Ok(None) => return None,
+            Ok(Some(Ok(row))) => return Some(row),
+            Ok(Some(Err(error))) => error.to_string(),
+            Err(error) => error,
+        };
+        if !std::mem::replace(&mut self.warned, true) {
+            warn!(
+                error,
+                "what was learned of a series that gave way can't be read; others are only counted"
+            );
+        }
+        None
     }
 
     fn gone(&mut self, number: u64, next: u64) {

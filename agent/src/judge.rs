@@ -54,6 +54,7 @@ use metrics::counter;
 use series::Series;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use tell::Moment;
 use tracing::error;
 use tributary_protocol::ids::BufferId;
@@ -128,6 +129,8 @@ pub struct Judge {
     /// The time that the log has come to.
     received: i64,
     position: Option<Origin>,
+    /// Bytes of what was known last: as much room the next one takes at once.
+    last_bytes: AtomicUsize,
 }
 
 impl fmt::Debug for Judge {
@@ -228,6 +231,7 @@ impl Judge {
             configured: false,
             received: 0,
             position: None,
+            last_bytes: AtomicUsize::new(0),
         }
     }
 

@@ -15,7 +15,12 @@ impl Place {
     }
 
     fn open(&self, numbers: &[u64], next: u64) -> (IdleStore, IdleWriter) {
-        open(&self.dir(), (numbers.to_vec(), next), Meter::default()).unwrap()
+        self.open_beside(numbers, next, false)
+    }
+
+    fn open_beside(&self, numbers: &[u64], next: u64, others: bool) -> (IdleStore, IdleWriter) {
+        let named = (numbers.to_vec(), next);
+        open(&self.dir(), named, others, Meter::default()).unwrap()
     }
 }
 
@@ -53,6 +58,9 @@ fn rows_are_there_at_once_and_after_a_start_and_those_behind_its_checkpoint_are_
     let all: Vec<u64> = (0..6).collect();
     assert_eq!(held(&mut store, 10), all);
     assert_eq!(store.get(2), Some(row(2)));
+    drop((store, writer));
+    let (mut store, writer) = place.open_beside(&[], 6, true);
+    assert_eq!(held(&mut store, 10), all, "another checkpoint names some");
     drop((store, writer));
     let (mut store, writer) = place.open(&[], 6);
     assert_eq!(held(&mut store, 10), [0; 0], "nothing is named");

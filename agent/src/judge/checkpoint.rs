@@ -21,10 +21,11 @@ use crate::marks::{Marks, MarksError};
 use crate::seal::Origin;
 use bytes::{Buf, BufMut};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use tributary_protocol::ids::BufferId;
 
 /// Of what is known and of how it is [packed](super::Known), which begin with it.
-pub(super) const VERSION: u16 = 4;
+pub(super) const VERSION: u16 = 5;
 
 /// Why bytes are no checkpoint of this stage.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -100,6 +101,7 @@ impl Judge {
             configured,
             received,
             position: Some(position),
+            last_bytes: AtomicUsize::new(bytes.len()),
         })
     }
 }

@@ -8,6 +8,9 @@ use super::tell::{self, Moment};
 use super::watched::{Gone, Watch};
 use crate::detect::Place;
 
+/// Of a row: another number with each change of what a [`Watch`] writes.
+const ROW_VERSION: u8 = 1;
+
 impl Series {
     /// A series gives way. What was learned of it is kept, and so does its alert stand, if there is
     /// room; windows and rules begin anew.
@@ -68,7 +71,7 @@ impl Series {
         if let Some(other) = other {
             self.forget_row(other, moment, said);
         }
-        let mut row = Vec::new();
+        let mut row = vec![ROW_VERSION];
         write_text(device, &mut row);
         write_text(metric, &mut row);
         watch.write(&mut row);
@@ -97,8 +100,21 @@ impl Series {
 
     /// What was known of a series that speaks again. Where it is lost, nothing but that its alert
     /// stands, which is over as any other.
-    pub(super) fn take_back(&mut self, device: &str, metric: &str) -> Option<Watch> {
-        let (number, alerted) = self.idle.take(device, metric)?;
+    pub(super) fn take_back(
+        &mut self,
+        (device, metric): (&str, &str),
+        moment: Moment,
+        said: &mut Vec<Said>,
+    ) -> Option<Watch> {
+        let (number, names) = self.idle.take(device, metric)?;
+        let names = names
+            .as_ref()
+            .map(|(device, metric)| (&**device, &**metric));
+        let alerted = names == Some((device, metric));
+        if let Some(other) = names.filter(|_| !alerted) {
+            // One of the same key, which is not known any more.
+            self.tell_forgotten(other, moment.origin, said);
+        }
         let row = self.rows.as_mut().and_then(|rows| {
             let row = rows.get(number);
             rows.gone(number, self.idle.next());
@@ -115,8 +131,9 @@ impl Series {
             None => {
                 self.counts.lost += 1;
                 let mut watch = Watch::new(preset);
-                watch.alerted = alerted;
-                watch.quiet = 0;
+                if alerted {
+                    (watch.alerted, watch.quiet) = (true, 0);
+                }
                 Some(watch)
             }
         }
@@ -125,7 +142,7 @@ impl Series {
 
 /// What a row says of the series of these names; `None` when it is another's, or none.
 fn read_row(row: &[u8], device: &str, metric: &str) -> Option<Watch> {
-    let mut input = row;
+    let mut input = row.strip_prefix(&[ROW_VERSION])?;
     let names = (read_text(&mut input)?, read_text(&mut input)?);
     let watch = Watch::read(&mut input)?;
     (names == (device, metric) && input.is_empty()).then_some(watch)

@@ -99,14 +99,14 @@ impl Idle {
         (number, other)
     }
 
-    /// A series speaks again: the number of its row, and whether an alert of its own stands.
-    pub fn take(&mut self, device: &str, metric: &str) -> Option<(u64, bool)> {
+    /// A series speaks again: the number of its row, and the names that stand with it where an alert
+    /// does: another's, if both have one key.
+    pub fn take(&mut self, device: &str, metric: &str) -> Option<Forgotten> {
         // Nearly always there are none, and what would be looked for is not worth its hash.
         if self.places.is_empty() {
             return None;
         }
-        let (number, names) = self.take_key(key_of(device, metric))?;
-        Some((number, names.is_some()))
+        self.take_key(key_of(device, metric))
     }
 
     /// The one that gave way longest ago, to be forgotten, while there are more than `room` beside

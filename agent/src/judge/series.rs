@@ -492,7 +492,7 @@ impl Series {
         if let Some(at) = self.watched.touch(device, metric) {
             return at;
         }
-        let known = self.take_back(device, metric);
+        let known = self.take_back((device, metric), moment, said);
         if let Some(gone) = self.watched.make_room(device) {
             self.give_way(&gone, moment, said);
         }

@@ -207,6 +207,9 @@ pub const KEPT_SERIES: (usize, usize) = (1_000_000, 4_000_000);
 pub const IDLE_WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of it from which on it is written before a checkpoint asks for that.
 pub const IDLE_DUE_BYTES: usize = 1024 * 1024;
+/// First and greatest pause before another checkpoint of the judging stage is asked for, after one
+/// that failed, in microseconds.
+pub const CHECKPOINT_RETRY_US: (i64, i64) = (1_000_000, 300_000_000);
 /// Rows that are written or removed at once.
 pub const IDLE_ROWS_AT_ONCE: usize = 4_096;
 /// Rows that are not needed any more and wait for their checkpoints; those beyond stay until the
@@ -273,6 +276,7 @@ pub const DETECTION_TEXT_BYTES_MAX: usize = 64 * 1024;
 
 const _: () = assert!(crate::judge::AROUND <= ALERT_AROUND_MAX);
 const _: () = assert!(WATCHED_SERIES.0 <= WATCHED_SERIES.1 && KEPT_SERIES.0 <= KEPT_SERIES.1);
+const _: () = assert!(0 < CHECKPOINT_RETRY_US.0 && CHECKPOINT_RETRY_US.0 < CHECKPOINT_RETRY_US.1);
 const _: () = assert!(IDLE_DUE_BYTES < IDLE_WAITING_BYTES_MAX);
 const _: () = assert!(IDLE_ROWS_AT_ONCE <= tributary_journal::limits::STATE_PENDING_MAX);
 const _: () = assert!(ALERTS_CRITICAL < ALERTS_BURST_MAX);

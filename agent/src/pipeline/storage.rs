@@ -133,27 +133,44 @@ fn open_judge(
     }
     gauge!("tributary_agent_detection_off").set(0.0);
     let dir = settings.data_dir.join("checkpoint");
-    let checkpoints = Checkpoints::open(Arc::clone(disk), &dir, "judge")?;
+    let mut checkpoints = Checkpoints::open(Arc::clone(disk), &dir, "judge")?;
     let storage = settings.name.as_bytes();
     let configurations =
         |in_force| Configurations::new(texts.clone(), Arc::clone(&settings.rules), in_force);
-    let (mut held, mut cost) = (checkpoints.valid().into_iter(), 0);
+    let held = checkpoints.valid();
+    let others = held.iter().any(|held| Known::names_rows(&held.body));
+    let (mut held, mut cost, mut unread) = (held.into_iter(), 0, Vec::new());
     let good = held.find_map(|held| {
         cost = held.body.len() as u64;
         let known = Known::unpack(&held.body);
         let read =
             known.and_then(|known| Judge::read_checkpoint(storage, configurations, &known.body));
-        read.inspect_err(|error| warn!(%error, "detection learns from an older one, or anew"))
-            .ok()
+        read.inspect_err(|error| {
+            warn!(%error, "detection learns from an older one, or anew");
+            unread.push(held.sequence);
+        })
+        .ok()
     });
     let judge = good.unwrap_or_else(|| Judge::new(storage, configurations(InForce::default())));
     // What the next start falls back to, should the one that was read be damaged by then.
-    let older = held.find_map(|held| Known::position(&held.body).ok());
+    let older = held.find_map(|held| {
+        let position = Known::position(&held.body).ok();
+        if position.is_none() {
+            unread.push(held.sequence);
+        }
+        position
+    });
+    // They would count as two that are good, and the good ones go.
+    for sequence in unread {
+        if let Err(error) = checkpoints.discard(sequence) {
+            warn!(%error, "a checkpoint of detection that can't be read stays");
+        }
+    }
     let positions = (judge.position(), older);
     let (store, writer) = JudgeStore::new(checkpoints, positions);
     store.asks().cost(cost);
     let dir = settings.data_dir.join("idle");
-    let (judge, idle) = match idle::open(&dir, judge.idle(), meter.clone()) {
+    let (judge, idle) = match idle::open(&dir, judge.idle(), others, meter.clone()) {
         Some((rows, idle)) => (judge.keeping(Box::new(rows)), Some(idle)),
         None => (judge, None),
     };

@@ -5,11 +5,14 @@
 use super::{IDLE_WAIT, Origin};
 use crate::idle::IdleWriter;
 use crate::judge::Known;
-use crate::limits::{CHECKPOINT_ROOM_BYTES, CHECKPOINT_SHARE, CHECKPOINT_WAL_BYTES};
+use crate::limits::{
+    CHECKPOINT_RETRY_US, CHECKPOINT_ROOM_BYTES, CHECKPOINT_SHARE, CHECKPOINT_WAL_BYTES,
+};
+use metrics::counter;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use tracing::warn;
+use tracing::{error, warn};
 use tributary_journal::Checkpoints;
 
 /// Checkpoints that are written or wait for that: one, and when the agent ends the last one.
@@ -24,6 +27,10 @@ pub struct JudgeStore {
     to_write: SyncSender<Known>,
     written: Receiver<Option<Origin>>,
     writing: usize,
+    /// After one that failed: how long no other is asked for, and until when, by the steady clock
+    /// in microseconds.
+    pause_us: i64,
+    until: Option<i64>,
 }
 
 /// Writes them, one after the other.
@@ -132,6 +139,8 @@ impl JudgeStore {
             to_write,
             written,
             writing: 0,
+            pause_us: CHECKPOINT_RETRY_US.0,
+            until: None,
         };
         (store, writer)
     }
@@ -146,14 +155,26 @@ impl JudgeStore {
         self.older
     }
 
-    /// Takes in what was written meanwhile.
-    pub(super) fn hear(&mut self) {
+    /// Takes in what was written meanwhile; `now` is that of the steady clock, in microseconds.
+    /// After one that failed no other is asked for before a pause, which grows: all that is known
+    /// would be put together for nothing.
+    pub(crate) fn hear(&mut self, now: i64) {
         while let Ok(at) = self.written.try_recv() {
             self.writing = self.writing.saturating_sub(1);
-            self.asks.kept();
-            if let Some(at) = at {
-                self.older = self.newest.replace(at);
+            match at {
+                Some(at) => {
+                    self.older = self.newest.replace(at);
+                    (self.pause_us, self.until) = (CHECKPOINT_RETRY_US.0, None);
+                    self.asks.kept();
+                }
+                None => {
+                    self.until = Some(now.saturating_add(self.pause_us));
+                    self.pause_us = (2 * self.pause_us).min(CHECKPOINT_RETRY_US.1);
+                }
             }
+        }
+        if self.until.take_if(|until| *until <= now).is_some() {
+            self.asks.kept();
         }
     }
 
@@ -163,7 +184,7 @@ impl JudgeStore {
     }
 
     /// Has what is known written.
-    pub(super) fn keep(&mut self, known: Known) {
+    pub(crate) fn keep(&mut self, known: Known) {
         match self.to_write.try_send(known) {
             Ok(()) => self.writing += 1,
             Err(_) => {
@@ -212,7 +233,8 @@ impl JudgeWriter {
 
     fn keep(&mut self, known: &Known) -> Option<()> {
         let failed = |error: &dyn std::fmt::Display| {
-            warn!(%error, "no checkpoint of detection: the log is kept for longer");
+            counter!("tributary_agent_detection_checkpoint_failures_total").increment(1);
+            error!(%error, "no checkpoint of detection: the log is kept for longer");
         };
         if let Some(idle) = &mut self.idle {
             idle.write();
@@ -265,6 +287,7 @@ mod tests {
         let known = |number| Known {
             at: at(number),
             given_way: 0,
+            rows: 0,
             body: vec![1, 2, 3],
         };
         let disk = Arc::new(SimDisk::new(1));
@@ -277,11 +300,11 @@ mod tests {
         store.keep(known(7));
         assert!(!store.takes(false) && store.takes(true));
         store.asks().ask(Ask::Urgent);
-        store.hear();
+        store.hear(0);
         assert_eq!((store.older(), store.asks().take()), (Some(at(3)), Ask::No));
         assert!(writer.step() && !writer.step());
         assert_eq!(store.older(), Some(at(3)), "it was not heard of yet");
-        store.hear();
+        store.hear(0);
         assert!(store.takes(false));
         assert_eq!(store.older(), Some(at(5)));
         let held = open().newest().unwrap();
@@ -291,5 +314,55 @@ mod tests {
         store.keep(known(9));
         assert!(store.takes(false));
         assert_eq!(store.older(), Some(at(5)));
+    }
+
+    #[test]
+    fn after_one_that_failed_no_other_is_asked_for_before_a_pause_that_grows() {
+        let at = |number| Origin {
+            buffer: BufferId::new(1, 1),
+            number,
+        };
+        let known = |number| Known {
+            at: at(number),
+            given_way: 0,
+            rows: 0,
+            body: vec![1, 2, 3],
+        };
+        let disk = SimDisk::new(1);
+        let checkpoints = Checkpoints::open(Arc::new(disk.clone()), Path::new("/ckpt"), "judge");
+        let (mut store, mut writer) = JudgeStore::new(checkpoints.unwrap(), (None, None));
+        let asked = |store: &JudgeStore| {
+            store.asks().ask(Ask::Urgent);
+            store.asks().take()
+        };
+        let mut keep = |store: &mut JudgeStore, number, now| {
+            assert_eq!(asked(store), Ask::Urgent);
+            store.asks().answered();
+            store.keep(known(number));
+            assert!(writer.step());
+            store.hear(now);
+        };
+        let (first, most) = CHECKPOINT_RETRY_US;
+        let (mut now, mut pause) = (0, first);
+        for number in 0..12 {
+            disk.fail_writes(1);
+            keep(&mut store, number, now);
+            store.hear(now + pause - 1);
+            assert_eq!(asked(&store), Ask::No, "{number}");
+            assert!(store.takes(false), "the last one of a life is taken");
+            now += pause;
+            store.hear(now);
+            pause = (2 * pause).min(most);
+        }
+        assert_eq!((pause, store.older()), (most, None));
+        // One that succeeds ends that.
+        for number in 20..23 {
+            keep(&mut store, number, now);
+        }
+        assert_eq!(store.older(), Some(at(21)));
+        disk.fail_writes(1);
+        keep(&mut store, 30, now);
+        store.hear(now + first);
+        assert_eq!((asked(&store), store.older()), (Ask::Urgent, Some(at(21))));
     }
 }

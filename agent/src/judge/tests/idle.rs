@@ -3,8 +3,10 @@
 use super::fast::{TENTH, TOPIC, noise};
 use super::*;
 use crate::judge::IdleRows;
+use crate::seal::{JudgeStore, JudgeWriter};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use tributary_journal::{Checkpoints, Disk as _, Meter, Survival};
 
 /// A store by the book: what is durable, and what is not yet.
 #[derive(Default)]
@@ -245,7 +247,7 @@ fn a_series_that_gave_way_is_known_when_it_speaks_again_and_its_alert_stands_mea
     told.said.clear();
     told.message(215, "other/t", &value(215, 1.0));
     for row in rows.0.lock().unwrap().waiting.values_mut() {
-        row[2] ^= 1;
+        row[3] ^= 1;
     }
     seconds(&mut told, 216..280);
     assert_eq!(
@@ -354,10 +356,109 @@ fn what_a_device_has_beyond_its_share_costs_nobody_what_is_kept() {
 }
 
 #[test]
+fn what_another_series_of_the_same_key_left_is_neither_taken_nor_cleared_in_its_name() {
+    let (mut told, rows) = keeping(1, 2);
+    seconds(&mut told, 0..150);
+    told.message(150, "site/pump/t", &value(150, 95.0));
+    told.message(151, "other/t", &value(151, 1.0));
+    told.said.clear();
+    for row in rows.0.lock().unwrap().waiting.values_mut() {
+        let name = row.windows(4).position(|bytes| bytes == b"pump").unwrap();
+        row[name] = b'l';
+    }
+    // As if the series that gave way had another name, and the same key.
+    let idle = &mut told.judge.series.idle;
+    let mut bytes = Vec::new();
+    idle.write(&mut bytes);
+    let name = bytes.windows(4).position(|bytes| bytes == b"pump").unwrap();
+    bytes[name] = b'l';
+    *idle = super::super::idle::Idle::read(2, &mut bytes.as_slice()).unwrap();
+    let series = &mut told.judge.series;
+    assert_eq!(series.standings.iter().count(), 1);
+    let moment = Moment {
+        origin: Origin {
+            buffer: BufferId::new(1, 7),
+            number: 200,
+        },
+        received: NOW + 200 * SECOND,
+        now: NOW + 200 * SECOND,
+        reading: (0, 0),
+        skew: 0,
+    };
+    let taken = series.take_back(("site/pump", "t"), moment, &mut told.said);
+    let taken = taken.unwrap();
+    assert_eq!((taken.alerted, taken.quiet), (false, u8::MAX));
+    assert_eq!(told.judge.counts().lost, 1);
+    assert_eq!(told.said.len(), 1);
+    assert_eq!(told.said[0].what, What::Forgotten);
+    assert!(
+        told.said[0].topic.contains("lump"),
+        "{}",
+        told.said[0].topic
+    );
+}
+
+/// The files of a process that was killed right now.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to.join("blobs")).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            std::fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+        }
+    }
+}
+
+/// A life of the stage, and who writes what it knows, without a thread.
+struct Life {
+    judge: Judge,
+    store: JudgeStore,
+    writer: JudgeWriter,
+}
+
+const CHECKPOINTS: &str = "/checkpoint";
+
+/// Damages the newest of at least two checkpoints; whether it did.
+fn damage_newest(disk: &SimDisk) -> bool {
+    let names = disk.list(Path::new(CHECKPOINTS)).unwrap_or_default();
+    let mut names: Vec<_> = names.iter().filter(|it| it.ends_with(".ckpt")).collect();
+    names.sort();
+    let newest = names.pop().filter(|_| !names.is_empty());
+    if let Some(newest) = newest {
+        disk.flip_bit(&Path::new(CHECKPOINTS).join(newest), 60, 1);
+    }
+    newest.is_some()
+}
+
+impl Life {
+    fn open(disk: &SimDisk, dir: &Path) -> Self {
+        let disk = Arc::new(disk.clone());
+        let checkpoints = Checkpoints::open(disk, Path::new(CHECKPOINTS), "judge").unwrap();
+        let held = checkpoints.valid();
+        let others = held.iter().any(|held| Known::names_rows(&held.body));
+        let judge = held.first().map(|held| {
+            let known = Known::unpack(&held.body).unwrap();
+            Judge::read_checkpoint(STORAGE, configurations, &known.body).unwrap()
+        });
+        let older = held.get(1).map(|it| Known::position(&it.body).unwrap());
+        let judge =
+            judge.unwrap_or_else(|| Judge::new(STORAGE, configurations(InForce::default())));
+        let (store, writer) = JudgeStore::new(checkpoints, (judge.position(), older));
+        let (rows, idle) = crate::idle::open(dir, judge.idle(), others, Meter::default()).unwrap();
+        Self {
+            judge: judge.keeping(Box::new(rows)),
+            store,
+            writer: writer.with_idle(Some(idle)),
+        }
+    }
+}
+
+#[test]
 fn in_sled_what_is_known_comes_through_starts_that_nobody_prepared() {
-    let steps: Vec<_> = (0..3_000_u32)
+    let mixed = |i: u64| i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
+    let steps: Vec<_> = (0..3_000)
         .map(|i| {
-            let mixed = i.wrapping_mul(0x9e37_79b9) >> 16;
+            let mixed = mixed(i);
             ((mixed % 3) as u8, (mixed / 3 % 4) as u8, (i % 97) as u8)
         })
         .collect();
@@ -368,40 +469,48 @@ fn in_sled_what_is_known_comes_through_starts_that_nobody_prepared() {
     };
     let log = log_of(&steps, SECOND, &settings);
     let place = tempfile::tempdir().unwrap();
-    let calm_rows = Rows::default();
-    let new = || Judge::new(STORAGE, configurations(InForce::default()));
-    let (mut calm, mut said) = (new().keeping(Box::new(calm_rows)), Vec::new());
-    let mut kept: Vec<Known> = Vec::new();
-    let mut taken_back = 0;
-    for life in 0..12_usize {
-        let read =
-            |known: &Known| Judge::read_checkpoint(STORAGE, configurations, &known.body).unwrap();
-        // Every third time the newest is damaged.
-        if life % 3 == 2 {
-            kept.pop();
-        }
-        let judge = kept.last().map_or_else(new, read);
-        let dir = place.path().join("idle");
-        let opened = crate::idle::open(&dir, judge.idle(), tributary_journal::Meter::default());
-        let (rows, mut writer) = opened.unwrap();
-        let mut judge = judge.keeping(Box::new(rows));
-        for part in 1..=3 {
-            let end = (life * 250 + part * 80).min(log.len());
+    let mut calm = Judge::new(STORAGE, configurations(InForce::default()));
+    calm = calm.keeping(Box::new(Rows::default()));
+    let (mut disk, mut said) = (SimDisk::new(1), Vec::new());
+    let (mut taken_back, mut damaged, mut refused, mut cut) = (0, 0, 0, 0);
+    for life in 0..20_usize {
+        let dir = place.path().join(format!("idle-{life}"));
+        let mut it = Life::open(&disk, &dir);
+        for part in 1..=4 {
+            let end = (life * 140 + part * 40).min(log.len());
             replay(&mut calm, &log[..end], &mut said);
-            replay(&mut judge, &log[..end], &mut Vec::new());
-            assert_eq!(bytes_of(&judge), bytes_of(&calm), "life {life}");
-            if part < 3 {
-                writer.write();
-                kept.push(judge.known().unwrap());
-                kept.drain(..kept.len().saturating_sub(2));
-                writer.checkpointed(kept.last().unwrap().given_way);
-            } else if life % 2 == 0 {
-                // Cut off behind the rows, before the checkpoint.
-                writer.write();
+            replay(&mut it.judge, &log[..end], &mut Vec::new());
+            assert_eq!(bytes_of(&it.judge), bytes_of(&calm), "life {life}");
+            it.store.keep(it.judge.known().unwrap());
+            match mixed((life * 4 + part) as u64) % 8 {
+                // The power goes somewhere in the writing, or the disk refuses.
+                what @ 0..=2 if part == 4 => {
+                    disk.power_off_after(5 * what);
+                    cut += 1;
+                }
+                3 | 4 => {
+                    disk.fail_writes(1);
+                    refused += 1;
+                }
+                // Nobody comes to write it.
+                5 if part == 4 => break,
+                _ => {}
             }
+            assert!(it.writer.step());
+            it.store.hear(i64::from(u32::MAX));
         }
-        assert_eq!(judge.counts().lost, 0, "life {life}");
-        taken_back += judge.counts().taken_back;
+        assert_eq!(it.judge.counts().lost, 0, "life {life}");
+        taken_back += it.judge.counts().taken_back;
+        copy(&dir, &place.path().join(format!("idle-{}", life + 1)));
+        disk = match life % 2 {
+            0 => disk.crash(Survival::RandomHalf(life as u64)),
+            _ => disk.kill(),
+        };
+        damaged += usize::from(life % 3 == 2 && damage_newest(&disk));
     }
     assert!(taken_back > 500, "{taken_back}");
+    assert!(
+        damaged > 3 && refused > 3 && cut > 3,
+        "{damaged} {refused} {cut}"
+    );
 }

@@ -146,6 +146,7 @@ fn no_more_is_taken_than_may_wait() {
             FromJudge::Checkpoint(Known {
                 at,
                 given_way: 0,
+                rows: 0,
                 body,
             }),
             now(0),
@@ -269,6 +270,7 @@ fn a_checkpoint_waits_for_both_lanes_and_neither_holds_back_then() {
     let known = Known {
         at,
         given_way: 0,
+        rows: 0,
         body,
     };
     lanes.take(FromJudge::Checkpoint(known.clone()), now(0));

@@ -17,7 +17,7 @@ impl SealStage {
     /// Seals what is due of what was said, and keeps the judging stage's checkpoint behind it.
     pub(super) fn tick_judged(&mut self, now: Now, at_once: bool) -> Result<(), StageError> {
         if let Some(store) = &mut self.judged {
-            store.hear();
+            store.hear(now.monotonic);
         }
         loop {
             let due = self.spoken.poll_timeout(self.position);
