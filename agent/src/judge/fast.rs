@@ -164,7 +164,7 @@ impl Series {
         said: &mut Vec<Said>,
     ) {
         let other = format!("{}{PEAK_TO_PEAK}", of.metric);
-        let Some(at) = self.place_of_derived((of.device, &other)) else {
+        let Some(at) = self.place_of_derived((of.device, &other), moment, said) else {
             return;
         };
         let from = closed.second.from;
@@ -188,7 +188,12 @@ impl Series {
 
     /// Where the other series of a fast one stands. `None` when its device has one of that name, or
     /// when there is no room: nothing gives way to it.
-    fn place_of_derived(&mut self, (device, metric): (&str, &str)) -> Option<At> {
+    fn place_of_derived(
+        &mut self,
+        (device, metric): (&str, &str),
+        moment: Moment,
+        said: &mut Vec<Said>,
+    ) -> Option<At> {
         if !is_name(metric) {
             return None;
         }
@@ -200,7 +205,7 @@ impl Series {
             self.counts.crowded += 1;
             return None;
         }
-        let known = self.take_back(device, metric);
+        let known = self.take_back((device, metric), moment, said);
         let mut watch = known.unwrap_or_else(|| Watch::new(self.settings.preset));
         if watch.newest == i64::MIN {
             // Nothing is known of it, not even that it is its device's.
