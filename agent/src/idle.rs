@@ -6,8 +6,8 @@
 //! of it, and what is lost is learned anew. The order that holds:
 //!
 //! 1. a row is durable before a checkpoint that names it is;
-//! 2. a row goes only when neither of the two newest durable checkpoints names it; all of them, with
-//!    the file, only when no checkpoint that is there does, or there is no room for more;
+//! 2. a row goes only when neither of the two newest durable checkpoints names it; all of them,
+//!    with the file, only when no checkpoint that is there does, or there is no room for more;
 //! 3. at a start, rows from behind the checkpoint that is read go before the log is replayed: with
 //!    another end of the log, their numbers may be given to other rows.
 //!
@@ -77,7 +77,8 @@ impl std::fmt::Debug for IdleWriter {
 }
 
 /// Opens the store in `dir` for a stage whose checkpoint names the rows `numbers`, and whose next
-/// one is `next`; `others`: another checkpoint that may still be used names rows. `None` when it can't be opened: then series that give way are forgotten.
+/// one is `next`; `others`: another checkpoint that may still be used names rows. `None` when it
+/// can't be opened: then series that give way are forgotten.
 pub fn open(
     dir: &Path,
     (numbers, next): (Vec<u64>, u64),

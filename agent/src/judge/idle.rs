@@ -99,8 +99,8 @@ impl Idle {
         (number, other)
     }
 
-    /// A series speaks again: the number of its row, and the names that stand with it where an alert
-    /// does: another's, if both have one key.
+    /// A series speaks again: the number of its row, and where an alert stands the names that it
+    /// stands with: another's, if both have one key.
     pub fn take(&mut self, device: &str, metric: &str) -> Option<Forgotten> {
         // Nearly always there are none, and what would be looked for is not worth its hash.
         if self.places.is_empty() {
