@@ -418,7 +418,7 @@ fn idle_series() -> Result<Value> {
         ..Settings::default()
     };
     let mut told = Told::new(place.path(), &settings)?;
-    let opened = idle::open(&dir, told.judge.idle(), Meter::default());
+    let opened = idle::open(&dir, told.judge.idle(), false, Meter::default());
     let (rows, mut writer) = opened.context("a store in a new place")?;
     told.judge = told.judge.keeping(Box::new(rows));
     let (mut values, mut record) = (Values(1), Vec::new());
