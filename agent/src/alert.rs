@@ -126,6 +126,15 @@ pub enum AlertState {
 }
 
 impl AlertState {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Raised => "raised",
+            Self::Acknowledged => "acknowledged",
+            Self::Cleared => "cleared",
+        }
+    }
+
     /// The state with this place in the order of [`AlertState`].
     pub fn from_code(code: u8) -> Option<Self> {
         [Self::Raised, Self::Acknowledged, Self::Cleared]

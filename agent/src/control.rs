@@ -3,9 +3,9 @@
 //!
 //! One request a connection, one line of JSON each way, one connection at a time. Decides nothing.
 
-use crate::alert::TOPIC_PREFIX;
+use crate::alert::{AlertId, TOPIC_PREFIX};
 use crate::deadletter::put_back::{LetterRange, Outcome, Putter};
-use crate::judge::{WatchedSeries, Watchers, Watching, acknowledged_record};
+use crate::judge::{Found, WatchedSeries, Watchers, Watching, acknowledged_record};
 use crate::limits::{CONTROL_BYTES_MAX, CONTROL_PATIENCE, CONTROL_TIMEOUT, PUT_BACK_RANGES_MAX};
 use crate::source::Hub;
 use crate::wal::{Durable, Queue};
@@ -26,11 +26,14 @@ use tokio_util::sync::CancellationToken;
 pub enum Request {
     /// Put these dead letters back.
     PutBack(Vec<LetterRange>),
-    /// Tell the present state of each series with an alert.
-    Alerts,
+    /// Tell every alert that stands; with `over` what topics show that is over, too.
+    Alerts {
+        /// Whether.
+        over: bool,
+    },
     /// Tell which series are watched.
     Status,
-    /// Somebody has seen this alert.
+    /// Somebody has seen the alert whose id begins so.
     Acknowledge(String),
 }
 
@@ -40,7 +43,7 @@ pub enum Request {
 pub enum Answer {
     /// What became of the letters.
     PutBack(Outcome),
-    /// Alerts, each as JSON; not all where there are too many for an answer.
+    /// Alerts, each as JSON, the gravest first; not all where there are too many for an answer.
     Alerts {
         /// They.
         alerts: Vec<String>,
@@ -50,7 +53,16 @@ pub enum Answer {
     /// Which series are watched; not all where there are too many for an answer.
     Status(Watching),
     /// It is durable that the alert was seen.
-    Acknowledged,
+    Acknowledged {
+        /// Which one that is.
+        id: String,
+        /// Whether that was known before.
+        before: bool,
+    },
+    /// No such alert stands.
+    NotStanding,
+    /// The ids of so many alerts that stand begin so.
+    Several(usize),
     /// Why nothing was done, or not all.
     Refused(String),
 }
@@ -106,24 +118,47 @@ impl Desk {
         Answer::Status(watching)
     }
 
-    fn alerts(&self) -> Answer {
-        let (mut alerts, mut more, mut bytes) = (Vec::new(), 0, 0);
-        for alert in self.hub.present(TOPIC_PREFIX) {
-            // In the answer each quotation mark has one more byte.
+    async fn alerts(&self, over: bool) -> Answer {
+        let room = CONTROL_BYTES_MAX - 1_024;
+        let (mut alerts, mut more) = match self.watchers.stands(room).await {
+            Ok(stands) => (stands.alerts, stands.more),
+            Err(why) => return Answer::Refused(why.words().to_owned()),
+        };
+        // In the answer each quotation mark has one more byte.
+        let mut bytes: usize = alerts.iter().map(|alert| 2 * alert.len() + 8).sum();
+        let shown = match over {
+            true => self.hub.present(TOPIC_PREFIX),
+            false => Vec::new(),
+        };
+        for alert in shown {
+            let alert = String::from_utf8(alert.into()).unwrap_or_default();
+            // Our own JSON: no name in it has such quotation marks.
+            if !alert.contains("\"state\":\"cleared\"") {
+                continue;
+            }
             bytes += 2 * alert.len() + 8;
-            match String::from_utf8(alert.into()) {
-                Ok(alert) if bytes < CONTROL_BYTES_MAX - 1_024 => alerts.push(alert),
-                _ => more += 1,
+            match bytes < room {
+                true => alerts.push(alert),
+                false => more += 1,
             }
         }
         Answer::Alerts { alerts, more }
     }
 
-    async fn acknowledge(&self, id: &str) -> Answer {
-        let id = match id.parse() {
-            Ok(id) => id,
-            Err(why) => return Answer::Refused(format!("\"{id}\": {why}")),
-        };
+    async fn acknowledge(&self, begins: &str) -> Answer {
+        match self.watchers.find(begins).await {
+            Ok(Found::One(id, false)) => self.seen(id).await,
+            Ok(Found::One(id, true)) => Answer::Acknowledged {
+                id: id.to_string(),
+                before: true,
+            },
+            Ok(Found::None) => Answer::NotStanding,
+            Ok(Found::Several(count)) => Answer::Several(count),
+            Err(why) => Answer::Refused(why.words().to_owned()),
+        }
+    }
+
+    async fn seen(&self, id: AlertId) -> Answer {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let now = now.unwrap_or_default().as_micros();
         let mut batch = acknowledged_record(i64::try_from(now).unwrap_or(i64::MAX), id);
@@ -134,7 +169,10 @@ impl Desk {
         };
         self.queue.push(batch, room);
         tokio::select! {
-            () = durable.0.notified() => Answer::Acknowledged,
+            () = durable.0.notified() => Answer::Acknowledged {
+                id: id.to_string(),
+                before: false,
+            },
             () = self.queue.ended() => Answer::Refused("the agent stops".to_owned()),
         }
     }
@@ -215,7 +253,7 @@ impl Control {
         };
         let answer = match serde_json::from_slice(&line) {
             Ok(Request::PutBack(letters)) => self.put_back(&letters).await,
-            Ok(Request::Alerts) => self.desk.alerts(),
+            Ok(Request::Alerts { over }) => self.desk.alerts(over).await,
             Ok(Request::Status) => self.desk.status().await,
             Ok(Request::Acknowledge(id)) => self.desk.acknowledge(&id).await,
             Err(error) => Answer::Refused(format!("no request that this agent knows: {error}")),

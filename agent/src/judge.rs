@@ -39,6 +39,7 @@ pub use packed::Known;
 pub use recent::KEPT as AROUND;
 pub use rejudge::{Detection, Rejudge};
 pub use series::Counts;
+pub use standing::{Found, Stands, StandsAsk};
 pub use watching::{JudgedBy, Survey, Unwatched, WatchedSeries, Watchers, WatchersOut, Watching};
 
 use crate::alert::{Alert, AlertId, AlertKind, AlertState};

@@ -209,7 +209,20 @@ async fn an_alert_is_listed_and_acknowledged_by_command() {
             listed.contains(&asked) && listed.contains("raised"),
             "{listed}"
         );
-        assert!(command(&["alert", "ack", &asked]).status.success());
+        let said = |arguments: &[&str]| {
+            let output = command(arguments);
+            let said = String::from_utf8(output.stderr).unwrap();
+            (output.status.code(), said)
+        };
+        let nobody = "f".repeat(32);
+        let (code, text) = said(&["alert", "ack", &nobody]);
+        assert!(text.contains("no such alert stands"), "{text}");
+        assert_eq!(code, Some(1));
+        let short = asked.get(..6).unwrap();
+        let acknowledged = (Some(0), format!("{asked}: acknowledged\n"));
+        assert_eq!(said(&["alert", "ack", short]), acknowledged);
+        let again = (Some(0), format!("{asked}: was acknowledged already\n"));
+        assert_eq!(said(&["alert", "ack", &asked]), again);
         let listed = command(&["alert", "ls", "--json"]);
         let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
         assert_eq!(
@@ -225,6 +238,52 @@ async fn an_alert_is_listed_and_acknowledged_by_command() {
         (&seen["id"], &seen["state"]),
         (&id.into(), &"acknowledged".into())
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_alert_that_stands_is_listed_the_gravest_first() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let rule = |name: &str, max: i32, severity: &str| {
+        format!(
+            "[[detect.rule]]\nname = \"{name}\"\nkind = \"range\"\nmetric = \"level\"\n\
+             max = {max}\nseverity = \"{severity}\"\n"
+        )
+    };
+    let rules = rule("far", 200, "warning") + &rule("near", 100, "critical");
+    let program = Program::start(dir.path(), &rules);
+    let (publisher, mut events) = client(program.mqtt, "tank");
+    let config = program.config.clone();
+    let listed = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tributary-agent"));
+        let command = command.arg("--config").arg(&config).args(["alert", "ls"]);
+        String::from_utf8(command.output().unwrap().stdout).unwrap()
+    };
+    // Asked while it replays, it says nothing here.
+    let none = loop {
+        let listed = listed();
+        if !listed.is_empty() {
+            break listed;
+        }
+    };
+    assert_eq!(none, "no alert stands\n");
+    // The critical one first, then the warning.
+    for value in ["150", "250"] {
+        let sent = publisher.publish("tank/level", QoS::AtLeastOnce, false, value);
+        sent.await.unwrap();
+        acknowledged(&mut events).await;
+    }
+    let listed = loop {
+        let listed = listed();
+        if listed.lines().count() == 2 {
+            break listed;
+        }
+    };
+    for (line, words) in listed.lines().zip([
+        ["raised", "critical  tank level  rule:near"],
+        ["raised", "warning   tank level  rule:far"],
+    ]) {
+        assert!(words.iter().all(|word| line.contains(word)), "{listed}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -311,10 +311,8 @@ fn replay(
         true => Outcome::default(),
         false => match ask(data_dir, &Request::PutBack(ranges))? {
             Answer::PutBack(outcome) => outcome,
-            other @ (Answer::Alerts { .. } | Answer::Status(_) | Answer::Acknowledged) => {
-                return Err(CommandError::Refused(format!("it answers {other:?}")));
-            }
             Answer::Refused(reason) => return Err(CommandError::Refused(reason)),
+            other => return Err(CommandError::Refused(format!("it answers {other:?}"))),
         },
     };
     if json {

@@ -1,8 +1,12 @@
 //! Alerts that were raised and not cleared, by topic: what it shows when one of several is over.
 //! Several detectors may judge one series, and names with slashes may make one topic of two series.
 
+mod asked;
+
+pub use asked::{Found, Stands, StandsAsk};
+
 use super::kept::{read_text, write_text};
-use crate::alert::{AlertId, topic_of};
+use crate::alert::{AlertId, AlertState, Severity, topic_of};
 use crate::limits::{STANDING_BYTES_MAX, STANDING_MAX};
 use bytes::{Buf, BufMut};
 use std::collections::BTreeMap;
@@ -20,6 +24,28 @@ pub struct Standing {
     pub score: f64,
     /// Its JSON, as it was raised.
     pub json: Box<str>,
+}
+
+impl Standing {
+    /// A text of its JSON. It is our own: a name that somebody else gave has no such quotation
+    /// marks in it.
+    fn field(&self, key: &str) -> &str {
+        let field = self.json.split_once(&format!("\"{key}\":\""));
+        let end = field.and_then(|(_, value)| value.split_once('"'));
+        end.map_or("", |(value, _)| value)
+    }
+
+    /// How much it matters.
+    pub fn severity(&self) -> Severity {
+        let name = self.field("severity");
+        let found = Severity::NAMES.iter().find(|(known, _)| *known == name);
+        found.map(|(_, severity)| *severity).unwrap_or_default()
+    }
+
+    /// Whether this is its state.
+    fn is(&self, state: AlertState) -> bool {
+        self.field("state") == state.name()
+    }
 }
 
 /// One, and whose it is.

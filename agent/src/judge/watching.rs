@@ -2,6 +2,7 @@
 //! Asked of the judging stage while it runs; it changes nothing.
 
 use super::Judge;
+use super::standing::{Found, Stands, StandsAsk};
 use super::watched::Watch;
 use crate::detect::SeriesDetector;
 use crate::limits::{WATCHING_ASKS_MAX, WATCHING_PATIENCE, WATCHING_STEP};
@@ -165,6 +166,7 @@ impl Unwatched {
 #[derive(Clone, Debug)]
 pub struct Watchers {
     asks: mpsc::Sender<oneshot::Sender<Watching>>,
+    stands: mpsc::Sender<StandsAsk>,
     /// Whether the stage has replayed the log.
     is_live: watch::Receiver<bool>,
 }
@@ -174,6 +176,8 @@ pub struct Watchers {
 pub struct WatchersOut {
     /// Who asks.
     pub asked: mpsc::Receiver<oneshot::Sender<Watching>>,
+    /// Who asks what stands.
+    pub stands: mpsc::Receiver<StandsAsk>,
     /// Told once the log is replayed.
     pub is_live: watch::Sender<bool>,
 }
@@ -182,12 +186,19 @@ impl Watchers {
     /// Both ends.
     pub fn new() -> (Self, WatchersOut) {
         let (asks, asked) = mpsc::channel(WATCHING_ASKS_MAX);
+        let (stands, stands_asked) = mpsc::channel(WATCHING_ASKS_MAX);
         let (live, is_live) = watch::channel(false);
         let out = WatchersOut {
             asked,
+            stands: stands_asked,
             is_live: live,
         };
-        (Self { asks, is_live }, out)
+        let watchers = Self {
+            asks,
+            stands,
+            is_live,
+        };
+        (watchers, out)
     }
 
     /// What is watched. Waits no longer than [`WATCHING_PATIENCE`], and not at all for a stage that
@@ -196,14 +207,40 @@ impl Watchers {
     /// # Errors
     /// [`Unwatched`].
     pub async fn ask(&self) -> Result<Watching, Unwatched> {
-        if self.asks.is_closed() {
+        self.told(&self.asks, |tell| tell).await
+    }
+
+    /// Every alert that stands, as far as `bytes_max` bytes of an answer take them.
+    ///
+    /// # Errors
+    /// [`Unwatched`].
+    pub async fn stands(&self, bytes_max: usize) -> Result<Stands, Unwatched> {
+        let ask = |tell| StandsAsk::List(bytes_max, tell);
+        self.told(&self.stands, ask).await
+    }
+
+    /// The alert that stands whose id begins so.
+    ///
+    /// # Errors
+    /// [`Unwatched`].
+    pub async fn find(&self, begins: &str) -> Result<Found, Unwatched> {
+        let ask = |tell| StandsAsk::Find(begins.to_owned(), tell);
+        self.told(&self.stands, ask).await
+    }
+
+    async fn told<A, T>(
+        &self,
+        asks: &mpsc::Sender<A>,
+        ask: impl FnOnce(oneshot::Sender<T>) -> A,
+    ) -> Result<T, Unwatched> {
+        if asks.is_closed() {
             return Err(Unwatched::Off);
         }
         if !*self.is_live.borrow() {
             return Err(Unwatched::Replaying);
         }
         let (tell, told) = oneshot::channel();
-        self.asks.try_send(tell).map_err(|_| Unwatched::Busy)?;
+        asks.try_send(ask(tell)).map_err(|_| Unwatched::Busy)?;
         let told = tokio::time::timeout(WATCHING_PATIENCE, told).await;
         let told = told.map_err(|_| Unwatched::Busy)?;
         told.map_err(|_| Unwatched::Off)

@@ -36,6 +36,9 @@ impl Answers {
 
     /// Does a piece of it.
     pub fn turn(&mut self, judge: &Judge, now: Instant) {
+        if let Ok(ask) = self.out.stands.try_recv() {
+            ask.answer(judge);
+        }
         while self.waiting.len() < WATCHING_ASKS_MAX
             && let Ok(tell) = self.out.asked.try_recv()
         {
