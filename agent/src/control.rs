@@ -284,9 +284,7 @@ impl Control {
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
     /// None runs.
-    #[error(
-        "no agent runs on {}: start it, it puts letters back through its own log", dir.display()
-    )]
+    #[error("no agent runs on {}{}", dir.display(), hint(dir))]
     NotRunning {
         /// The data directory.
         dir: PathBuf,
@@ -299,6 +297,15 @@ pub enum AskError {
         /// Why.
         source: io::Error,
     },
+}
+
+/// `tributary run` keeps its agent's data in a directory of its own, in the one that it was given.
+fn hint(dir: &Path) -> String {
+    let inner = dir.join("agent");
+    match inner.is_dir() {
+        true => format!("; try --data-dir {}", inner.display()),
+        false => String::new(),
+    }
 }
 
 /// Asks the agent that runs on `data_dir`, and waits for its answer.
@@ -332,4 +339,21 @@ pub fn ask(data_dir: &Path, request: &Request) -> Result<Answer, AskError> {
         serde_json::from_slice(&line).map_err(io::Error::from)
     };
     talk(&mut stream).map_err(|source| AskError::Io { dir, source })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_no_agent_runs_the_directory_inside_that_may_be_meant_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let said = || ask(dir.path(), &Request::Status).unwrap_err().to_string();
+        let shown = dir.path().display();
+        assert_eq!(said(), format!("no agent runs on {shown}"));
+        std::fs::create_dir(dir.path().join("agent")).unwrap();
+        let named = format!("no agent runs on {shown}; try --data-dir {shown}/agent");
+        assert_eq!(said(), named);
+    }
 }

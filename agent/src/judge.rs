@@ -316,7 +316,12 @@ impl Judge {
         self.series.wanted.asked();
     }
 
-    /// Every alert that stands: its topic and its JSON.
+    /// How many alerts stand.
+    pub fn standing_len(&self) -> usize {
+        self.series.standings.len()
+    }
+
+    /// For each topic the alert that it shows: its topic and its JSON.
     pub fn standing(&self) -> impl Iterator<Item = (&str, &str)> {
         self.series.standing()
     }

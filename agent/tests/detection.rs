@@ -160,6 +160,7 @@ async fn rules_change_while_readings_come_and_none_is_judged_twice_or_not_at_all
         }
         // A rule that is wrong leaves what holds.
         program.judge_by(&rule(300).replace("range", "rnage"), "judged as before");
+        program.judge_by(&rule(211), "nothing in [detect] changed");
         program
     });
     for i in 0..COUNT {
@@ -284,6 +285,7 @@ async fn every_alert_that_stands_is_listed_the_gravest_first() {
     ]) {
         assert!(words.iter().all(|word| line.contains(word)), "{listed}");
     }
+    while program.metric("tributary_agent_standing_alerts ") != 2.0 {}
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -366,7 +368,7 @@ async fn what_is_still_learned_is_said_by_command_and_on_the_status_page() {
     let mut lines = said.lines();
     assert_eq!(
         lines.next(),
-        Some("3 series are watched: 3 learning, 1 judged on 1 s windows")
+        Some("3 series, 3 still learning; 1 judged on 1 s windows")
     );
     let slow = "level value  learning (37 of 100), reading by reading";
     assert!(lines.any(|line| line == slow), "{said}");

@@ -54,7 +54,7 @@ fn text(watching: &Watching) -> String {
         listed,
     } = watching;
     let mut text =
-        format!("{series} series are watched: {learning} learning, {fast} judged on 1 s windows\n");
+        format!("{series} series, {learning} still learning; {fast} judged on 1 s windows\n");
     if *series > 0 && !clock_trusted {
         text.push_str("the gateway's clock is not trusted: see docs/detection.md, Time\n");
     }
@@ -107,7 +107,7 @@ mod tests {
         };
         assert_eq!(
             text(&watching),
-            "4 series are watched: 1 learning, 1 judged on 1 s windows\n\
+            "4 series, 1 still learning; 1 judged on 1 s windows\n\
              the gateway's clock is not trusted: see docs/detection.md, Time\n\
              site/pump t  learning (37 of 100), reading by reading\n\
              site/pump v  judged, on 1 s windows: alerts take up to 1.6 s\n\

@@ -53,7 +53,9 @@ impl Detection {
                 return;
             }
         };
-        if wanted != self.present && self.rejudge.by(&wanted).await {
+        if wanted == self.present {
+            info!("nothing in [detect] changed");
+        } else if self.rejudge.by(&wanted).await {
             let (rules, windows) = (wanted.rules.len(), wanted.windows.len());
             let preset = wanted.preset.name();
             info!(

@@ -144,6 +144,11 @@ impl Standings {
         of_topic.filter_map(|(topic, all)| Some((&**topic, &all.last()?.standing)))
     }
 
+    /// How many stand.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
     /// Appends all of them, as in a checkpoint.
     pub fn write(&self, out: &mut Vec<u8>) {
         out.put_u32_le(self.count as u32);

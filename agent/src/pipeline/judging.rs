@@ -475,6 +475,8 @@ impl Judging {
         counter!("tributary_agent_pace_changes_total").absolute(counts.paces);
         counter!("tributary_agent_crowded_peaks_total").absolute(counts.crowded);
         counter!("tributary_agent_alerts_total", "detector" => "series").absolute(counts.raised);
+        let standing = self.waiting.judge.standing_len();
+        gauge!("tributary_agent_standing_alerts").set(standing as f64);
         counter!("tributary_agent_alerts_held_back_total").absolute(counts.held_back);
         counter!("tributary_agent_suspect_times_total").absolute(counts.suspect);
         counter!("tributary_agent_forgotten_series_total").absolute(counts.forgotten);
