@@ -378,7 +378,7 @@ async fn what_is_still_learned_is_said_by_command_and_on_the_status_page() {
         .find(|line| line.starts_with("flow value  learning ("));
     assert!(
         fast.unwrap()
-            .contains(" of 100), on 1 s windows: up to 1.5 s, "),
+            .contains(" of 100), on 1 s windows: alerts take up to 1.6 s"),
         "{said}"
     );
     let page = program.page("/api/v1/status");
