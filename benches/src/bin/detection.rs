@@ -37,6 +37,9 @@ struct Arguments {
     /// Series of the measures of memory and checkpoints.
     #[arg(long, default_value_t = 100_000)]
     series: u64,
+    /// Series that gave way, of the measure of those.
+    #[arg(long, default_value_t = 1_000_000)]
+    kept: u64,
     /// Print one JSON object on the last line as well.
     #[arg(long)]
     json: bool,
@@ -49,7 +52,7 @@ struct Arguments {
 type Figure = (&'static str, &'static str, usize);
 
 /// Name, what it is, and its figures.
-const MEASURES: [(&str, &str, &[Figure]); 6] = [
+const MEASURES: [(&str, &str, &[Figure]); 7] = [
     (
         "detector",
         "the default detector alone, one series, its state in the cache",
@@ -100,6 +103,24 @@ const MEASURES: [(&str, &str, &[Figure]); 6] = [
             ("µs a message, on the judging thread", "us", 1),
             ("µs a row that is written, beside it", "write_us", 1),
             ("bytes of the file a series", "file_bytes", 0),
+        ],
+    ),
+    (
+        "kept",
+        "so many series that gave way, each after 20 readings (`--kept`); opened again beside a \
+         checkpoint that names them",
+        &[
+            ("series kept", "kept", 0),
+            ("MB of the file", "file_mb", 1),
+            ("resident MiB of all that are kept", "mib", 1),
+            ("MB more of the checkpoint", "checkpoint_mb", 1),
+            ("ms to open, checkpoint included", "open_ms", 0),
+            (
+                "resident MiB more while it is opened, at most",
+                "open_mib",
+                1,
+            ),
+            ("µs to take one back from the disk", "back_us", 1),
         ],
     ),
 ];
@@ -170,6 +191,7 @@ fn child(name: &str, arguments: &Arguments) -> Result<Value> {
         .args(["--one", name])
         .args(["--readings", &arguments.readings.to_string()])
         .args(["--series", &arguments.series.to_string()])
+        .args(["--kept", &arguments.kept.to_string()])
         .output()
         .context("running this program again")?;
     let said = String::from_utf8_lossy(&output.stderr);
@@ -185,6 +207,7 @@ fn one(name: &str, arguments: &Arguments) -> Result<Value> {
         "memory" => memory(arguments.series),
         "checkpoint" => checkpoint(arguments.series),
         "idle" => idle_series(),
+        "kept" => kept(arguments.kept),
         _ => anyhow::bail!("no such measure"),
     }
 }
@@ -467,6 +490,85 @@ fn idle_series() -> Result<Value> {
         "us": us(ns),
         "write_us": us(write_ns),
         "file_bytes": bytes / (WATCHED + written) as f64,
+    }))
+}
+
+/// Readings of each series before it gives way.
+const BEFORE_IT_GIVES_WAY: u64 = 20;
+
+fn kept(series: u64) -> Result<Value> {
+    let place = tempfile::tempdir()?;
+    let dir = place.path().join("idle");
+    let settings = Settings {
+        series_max: usize::try_from(WATCHED)?,
+        series_kept_max: usize::try_from(series)?,
+        ..by_readings()
+    };
+    let mut told = Told::new(place.path(), &settings)?;
+    let opened = idle::open(&dir, told.judge.idle(), false, Meter::default());
+    let (rows, mut writer) = opened.context("a store in a new place")?;
+    told.judge = told.judge.keeping(Box::new(rows));
+    let (mut values, mut record) = (Values(1), Vec::new());
+    let mut before = (0, 0);
+    for spoken in 0..series + WATCHED {
+        for reading in 0..BEFORE_IT_GIVES_WAY {
+            record.clear();
+            message(spoken, reading, &mut values, &mut record)?;
+            told.record(RecordKind::Message, &record);
+        }
+        if spoken + 1 == WATCHED {
+            let known = told.judge.known().context("the stage has seen something")?;
+            before = (resident_bytes("VmRSS:")?, known.body.len());
+        }
+        if spoken.is_multiple_of(BETWEEN_WRITES) {
+            writer.write();
+        }
+    }
+    writer.write();
+    let counts = told.judge.counts();
+    let known = told.judge.known().context("the stage has seen something")?;
+    ensure!(known.rows == series && counts.lost == 0, "{counts:?}");
+    let packed = known.pack()?;
+    let checkpoint_mb = (known.body.len() - before.1) as f64 / 1e6;
+    drop(known);
+    let bytes = resident_bytes("VmRSS:")?.saturating_sub(before.0) as f64;
+    drop((told, writer));
+    let resident = resident_bytes("VmRSS:")?;
+    // The peak begins anew, see proc_pid_clear_refs(5).
+    std::fs::write("/proc/self/clear_refs", "5").context("/proc/self/clear_refs")?;
+    let begun = cpu_ns();
+    let known = Known::unpack(&packed)?;
+    let configurations = configurations(place.path(), InForce::default())?;
+    let judge = Judge::read_checkpoint(b"bench", |_| configurations, &known.body)?;
+    drop(known);
+    let opened = idle::open(&dir, judge.idle(), false, Meter::default());
+    let open_ms = (cpu_ns() - begun) as f64 / 1e6;
+    let more = resident_bytes("VmHWM:")?.saturating_sub(resident) as f64;
+    let (rows, _writer) = opened.context("the store again")?;
+    let mut told = Told {
+        judge: judge.keeping(Box::new(rows)),
+        number: 2 + (series + WATCHED) * BEFORE_IT_GIVES_WAY,
+        said: 0,
+        out: Vec::new(),
+    };
+    let mut ns = 0;
+    for spoken in (0..series).step_by(997) {
+        record.clear();
+        message(spoken, BEFORE_IT_GIVES_WAY, &mut values, &mut record)?;
+        let begun = cpu_ns();
+        told.record(RecordKind::Message, &record);
+        ns += cpu_ns() - begun;
+    }
+    let back = told.judge.counts().taken_back;
+    ensure!(back == series.div_ceil(997), "{:?}", told.judge.counts());
+    Ok(json!({
+        "kept": series,
+        "file_mb": std::fs::metadata(dir.join("db"))?.len() as f64 / 1e6,
+        "mib": bytes / f64::from(1 << 20),
+        "checkpoint_mb": checkpoint_mb,
+        "open_ms": open_ms,
+        "open_mib": more / f64::from(1 << 20),
+        "back_us": ns as f64 / 1e3 / back as f64,
     }))
 }
 
