@@ -9,7 +9,8 @@ use tributary_tests::latency::load::Plan;
 use tributary_tests::latency::restarts;
 
 const USAGE: &str = "latency SPIKES RESTARTS [CASE]: so many spikes in each case, and restarts; \
-                     only the case connected, offline, backlog, slow-disk or restarts";
+                     only the case connected, offline, backlog, slow-disk, windows or \
+                     restarts";
 
 /// 10,000 readings a second over 200 connections, ten a second of each series. Spikes are a little
 /// rarer than the 20 alerts a second that are told one by one.

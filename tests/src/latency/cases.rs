@@ -11,7 +11,7 @@ use crate::process::{Process, wait_for};
 use crate::shim::Shim;
 use crate::site::Site;
 use serde_json::{Value, json};
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -27,15 +27,18 @@ pub enum Case {
     Backlog,
     /// It acknowledges, and every fsync of the agent takes long.
     SlowDisk,
+    /// It acknowledges, and fast series are judged by the second, as is the default.
+    Windows,
 }
 
 impl Case {
     /// In the order in which they are told.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::Connected,
         Self::Offline,
         Self::Backlog,
         Self::SlowDisk,
+        Self::Windows,
     ];
 
     /// A word for it.
@@ -45,9 +48,50 @@ impl Case {
             Self::Offline => "offline",
             Self::Backlog => "backlog",
             Self::SlowDisk => "slow-disk",
+            Self::Windows => "windows",
+        }
+    }
+
+    fn has_aggregator(self) -> bool {
+        matches!(self, Self::Connected | Self::SlowDisk | Self::Windows)
+    }
+
+    fn settings(self) -> &'static str {
+        match self {
+            Self::Windows => BY_SECONDS,
+            _ => BY_READINGS,
+        }
+    }
+
+    /// One reading of so many is a spike. One that is told twice, as a mean and as a peak to peak,
+    /// is rarer: more alerts a second would be summed up.
+    fn spike_every(self, amount: &Amount) -> u64 {
+        match self {
+            Self::Windows => 2 * amount.spike_every + 1,
+            _ => amount.spike_every,
+        }
+    }
+
+    /// Readings of a series before which nothing is planted.
+    fn warm_readings(self) -> u64 {
+        match self {
+            Self::Windows => WARM_READINGS_BY_SECONDS,
+            _ => WARM_READINGS,
+        }
+    }
+
+    /// What an alert says of a reading: its series, and its time or the second that it is in.
+    fn place(self, (series, time): Place) -> Place {
+        match self {
+            Self::Windows => (series, time - time.rem_euclid(SECOND_US)),
+            _ => (series, time),
         }
     }
 }
+
+const SECOND_US: i64 = 1_000_000;
+/// At ten a second: half a minute until its pace is known, and then 130 seconds.
+const WARM_READINGS_BY_SECONDS: u64 = 1_600;
 
 /// How much of it.
 #[derive(Clone, Copy, Debug)]
@@ -86,6 +130,7 @@ const BACKLOG_RULE: &str = "[[decode]]\ntopic = \"backlog/{device}/{metric}\"\nf
 /// What is timed is a reading's alert; without this it would be that of the second that it is in.
 /// Its devices' clock is this machine's, whoever keeps it.
 pub const BY_READINGS: &str = "[detect]\nfast = \"readings\"\nclock = \"plausible\"\n";
+const BY_SECONDS: &str = "[detect]\nclock = \"plausible\"\n";
 /// Alerts that were only counted.
 const HELD_BACK: &str = "tributary_agent_alerts_held_back_total";
 /// Samples of one of its messages.
@@ -120,7 +165,7 @@ fn round(case: Case, amount: &Amount) -> Outcome {
     let site = site.storing(&dir, "[spool]\nquota_bytes = \"3 GiB\"\n");
     let (site, backlog) = match case {
         Case::Backlog => fill(site),
-        _ => (site.with(BY_READINGS), (0, 0.0)),
+        _ => (site.with(case.settings()), (0, 0.0)),
     };
     let shim = (case == Case::SlowDisk).then(|| Shim::compile("slow"));
     let delay = SYNC_DELAY_MS.to_string();
@@ -132,8 +177,8 @@ fn round(case: Case, amount: &Amount) -> Outcome {
         ]),
     };
     agent.up();
-    let mut aggregator = matches!(case, Case::Connected | Case::SlowDisk).then(|| up(&site));
-    let clients = Clients::start(&site, &agent, amount);
+    let mut aggregator = case.has_aggregator().then(|| up(&site));
+    let clients = Clients::start(&site, &agent, amount.plan, case.warm_readings());
 
     let mut outcome = Outcome {
         backlog,
@@ -142,13 +187,14 @@ fn round(case: Case, amount: &Amount) -> Outcome {
         ..Outcome::default()
     };
     let held_back_before = agent.counter(HELD_BACK, "");
-    let (from, made) = clients.begin(amount);
+    let spike_every = case.spike_every(amount);
+    let (from, made) = clients.begin(spike_every);
     let begun = Instant::now();
     if case == Case::Backlog {
         aggregator = Some(up(&site));
     }
     let before = Cpu::now(&agent, aggregator.as_ref());
-    let enough = made + amount.spikes * amount.spike_every;
+    let enough = made + amount.spikes * spike_every;
     loop {
         // tidy: sleep because the load is paced by time
         std::thread::sleep(LOOK);
@@ -168,7 +214,7 @@ fn round(case: Case, amount: &Amount) -> Outcome {
     outcome.made = clients.made() - made;
     clients.settle(&agent);
     outcome.held_back = agent.counter(HELD_BACK, "") - held_back_before;
-    clients.end(from, &mut outcome);
+    clients.end(case, from, &mut outcome);
     agent.kill();
     outcome
 }
@@ -193,8 +239,8 @@ impl Clients {
     ///
     /// # Panics
     /// When they are not served.
-    pub fn start(site: &Site, agent: &Process, amount: &Amount) -> Self {
-        let (clock, plan) = (Clock::start(), amount.plan);
+    pub fn start(site: &Site, agent: &Process, plan: Plan, warm_readings: u64) -> Self {
+        let clock = Clock::start();
         let subscriber = Subscriber::start(site.mqtt, plan, clock);
         let load = Load::start(site.mqtt, plan, clock);
         let clients = Self {
@@ -204,7 +250,7 @@ impl Clients {
         };
         let is_warm = || {
             let is_up = clients.subscriber.is_up();
-            let warm = plan.series * WARM_READINGS;
+            let warm = plan.series * warm_readings;
             (is_up && clients.acknowledged() >= warm).then_some(())
         };
         wait_for("series to be known", || agent.state(), is_warm);
@@ -212,11 +258,11 @@ impl Clients {
     }
 
     /// Begins to plant; the time, and how many readings were made by then.
-    pub fn begin(&self, amount: &Amount) -> (i64, u64) {
+    pub fn begin(&self, spike_every: u64) -> (i64, u64) {
         self.load.shared.behind_us.store(0, Ordering::Relaxed);
         let from = self.clock.now();
         let made = self.made();
-        self.load.spike_every(amount.spike_every);
+        self.load.spike_every(spike_every);
         (from, made)
     }
 
@@ -257,13 +303,17 @@ impl Clients {
     }
 
     /// Ends them; what came of what was planted since `from`.
-    fn end(self, from: i64, outcome: &mut Outcome) {
+    fn end(self, case: Case, from: i64, outcome: &mut Outcome) {
         outcome.behind_us = self.load.shared.behind_us.load(Ordering::Relaxed);
-        let planted: HashSet<Place> = self.load.end();
+        let planted = self.load.end();
+        let told = planted
+            .iter()
+            .map(|reading| (case.place(*reading), reading.1));
+        let told: HashMap<Place, i64> = told.collect();
         for (place, seen) in self.subscriber.alerts().iter() {
-            match planted.contains(place) {
-                true => outcome.seen.push((place.1, *seen)),
-                false => outcome.others += usize::from(place.1 >= from),
+            match told.get(place) {
+                Some(made) => outcome.seen.push((*made, *seen)),
+                None => outcome.others += usize::from(place.1 >= from),
             }
         }
         outcome.planted = planted.len();

@@ -103,6 +103,7 @@ fn topic(series: u64, connections: usize) -> String {
 /// The series of a device and a metric.
 pub fn series_of(device: &str, metric: &str, plan: &Plan) -> Option<u32> {
     let device: u32 = device.strip_prefix("plant/d")?.parse().ok()?;
+    let metric = metric.strip_suffix(".peak_to_peak").unwrap_or(metric);
     let metric: u32 = metric.strip_prefix('m')?.parse().ok()?;
     Some(metric * plan.connections as u32 + device)
 }

@@ -4,6 +4,7 @@
 use super::cases::{Amount, BY_READINGS, Clients, cpu, load_average};
 use super::cpu::Cpu;
 use super::figures;
+use super::load::WARM_READINGS;
 use crate::dice::Dice;
 use crate::process::wait_for;
 use crate::site::Site;
@@ -31,7 +32,7 @@ pub fn run(amount: &Amount, restarts: u64, seed: u64) -> Value {
     agent.up();
     let mut aggregator = site.aggregator();
     aggregator.up();
-    let clients = Clients::start(&site, &agent, amount);
+    let clients = Clients::start(&site, &agent, amount.plan, WARM_READINGS);
     let (load_average, begun) = (load_average(), Instant::now());
     let before = Cpu::now(&agent, Some(&aggregator));
     let (mut since_kill, mut since_start, mut since_up) = (Vec::new(), Vec::new(), Vec::new());

@@ -55,13 +55,17 @@ and the aggregator where there is one, are processes of\ntheir own on the same p
 reading of 627 is a spike; what of them raised no alert is what the detector\ndid not find \
 unusual.\n";
 
-const CASES: [(&str, &str); 4] = [
+const CASES: [(&str, &str); 5] = [
     ("connected", "the aggregator acknowledges"),
     ("offline", "there is none"),
     ("backlog", "it takes a backlog in the spool"),
     (
         "slow-disk",
         "each fsync and fdatasync of the agent takes 200 ms more",
+    ),
+    (
+        "windows",
+        "connected, each series judged by the second, as is the default",
     ),
 ];
 
