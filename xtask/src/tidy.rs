@@ -7,6 +7,7 @@
 
 mod documents;
 mod masked;
+mod proofs;
 mod rust;
 mod shape;
 mod statements;
@@ -179,6 +180,7 @@ pub fn run(root: &Path) -> Result<bool> {
     }
     violations.extend(tree::check(&files));
     violations.extend(statements::check(&files));
+    violations.extend(proofs::check(&files));
     violations.sort();
     violations
         .iter()

@@ -551,16 +551,7 @@ fn kept(series: u64) -> Result<Value> {
         said: 0,
         out: Vec::new(),
     };
-    let mut ns = 0;
-    for spoken in (0..series).step_by(997) {
-        record.clear();
-        message(spoken, BEFORE_IT_GIVES_WAY, &mut values, &mut record)?;
-        let begun = cpu_ns();
-        told.record(RecordKind::Message, &record);
-        ns += cpu_ns() - begun;
-    }
-    let back = told.judge.counts().taken_back;
-    ensure!(back == series.div_ceil(997), "{:?}", told.judge.counts());
+    let back_us = taken_back_us(&mut told, series)?;
     Ok(json!({
         "kept": series,
         "file_mb": std::fs::metadata(dir.join("db"))?.len() as f64 / 1e6,
@@ -568,8 +559,24 @@ fn kept(series: u64) -> Result<Value> {
         "checkpoint_mb": checkpoint_mb,
         "open_ms": open_ms,
         "open_mib": more / f64::from(1 << 20),
-        "back_us": ns as f64 / 1e3 / back as f64,
+        "back_us": back_us,
     }))
+}
+
+/// µs until one that gave way is judged again, of some of them.
+fn taken_back_us(told: &mut Told, series: u64) -> Result<f64> {
+    const EVERY: u64 = 997;
+    let (mut values, mut record, mut ns) = (Values(1), Vec::new(), 0);
+    for spoken in (0..series).step_by(usize::try_from(EVERY)?) {
+        record.clear();
+        message(spoken, BEFORE_IT_GIVES_WAY, &mut values, &mut record)?;
+        let begun = cpu_ns();
+        told.record(RecordKind::Message, &record);
+        ns += cpu_ns() - begun;
+    }
+    let counts = told.judge.counts();
+    ensure!(counts.taken_back == series.div_ceil(EVERY), "{counts:?}");
+    Ok(ns as f64 / 1e3 / counts.taken_back as f64)
 }
 
 /// Processor time of this thread: who else runs is not in it.
