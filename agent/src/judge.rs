@@ -97,7 +97,7 @@ pub struct Spoken {
     pub meta: Meta,
     /// How the alert stands.
     pub state: AlertState,
-    /// Whether it is the present state of its topic: not where another one follows at once.
+    /// Whether it is the present state of its topic: not where that follows at once.
     pub is_present: bool,
     /// Whether it tells of a moment and stands nowhere: a summary.
     pub is_passing: bool,

@@ -1,5 +1,5 @@
-//! Alerts that were raised and not cleared, by topic: what it shows when one of several is over.
-//! Several detectors may judge one series, and names with slashes may make one topic of two series.
+//! Alerts that were raised and not cleared, by topic: which of several it shows. Several detectors
+//! may judge one series, and names with slashes may make one topic of two series.
 
 mod asked;
 
@@ -56,6 +56,13 @@ struct Of {
     standing: Standing,
 }
 
+/// Where the one stands that a topic shows: the gravest, and of those the one raised last.
+fn shown(of_topic: &[Of]) -> Option<usize> {
+    let ranks = of_topic.iter().map(|of| of.standing.severity());
+    let most = ranks.enumerate().max_by_key(|(_, severity)| *severity);
+    most.map(|(at, _)| at)
+}
+
 /// All of them, at most [`STANDING_MAX`]: of one more it is not remembered that it was raised, and
 /// so it is never said to be over.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -102,7 +109,7 @@ impl Standings {
     pub fn acknowledge(&mut self, id: AlertId) -> Option<(&str, &str, &Standing, bool)> {
         const RAISED: &str = "\"state\":\"raised\"";
         for all in self.by_topic.values_mut() {
-            let last = all.len().saturating_sub(1);
+            let shown = shown(all);
             let found = all
                 .iter_mut()
                 .enumerate()
@@ -119,7 +126,7 @@ impl Standings {
                 return None;
             }
             standing.json = seen.into();
-            return Some((&of.device, &of.metric, standing, at == last));
+            return Some((&of.device, &of.metric, standing, shown == Some(at)));
         }
         None
     }
@@ -133,15 +140,16 @@ impl Standings {
         found.map(|of| &of.standing)
     }
 
-    /// The one of a topic that was raised last.
+    /// The one that a topic shows: the gravest, and of those the one raised last.
     pub fn present(&self, topic: &str) -> Option<&Standing> {
-        Some(&self.by_topic.get(topic)?.last()?.standing)
+        let of_topic = self.by_topic.get(topic)?;
+        Some(&of_topic.get(shown(of_topic)?)?.standing)
     }
 
-    /// For each topic with alerts the one that was raised last.
+    /// For each topic with alerts the one that it shows.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Standing)> {
         let of_topic = self.by_topic.iter();
-        of_topic.filter_map(|(topic, all)| Some((&**topic, &all.last()?.standing)))
+        of_topic.filter_map(|(topic, all)| Some((&**topic, &all.get(shown(all)?)?.standing)))
     }
 
     /// How many stand.

@@ -69,8 +69,10 @@ impl Series {
     /// Tells what waited, as far as this record may.
     pub(super) fn tell_later(&mut self, moment: Moment, said: &mut Vec<Said>) {
         while self.may_tell()
-            && let Some((topic, spoken)) = self.later.next()
+            && let Some((topic, mut spoken)) = self.later.next()
         {
+            // Nothing follows it at once any more.
+            spoken.is_present = true;
             self.tell_over(topic, spoken, moment.origin, said);
         }
         while self.may_tell()
@@ -82,8 +84,8 @@ impl Series {
             self.told += 1;
             self.counts.raised += 1;
             let spoken = Spoken {
-                device: device.clone(),
-                metric: metric.clone(),
+                device,
+                metric,
                 meta: owed.meta,
                 state: AlertState::Raised,
                 is_present: true,
@@ -92,13 +94,8 @@ impl Series {
             };
             let (event, received) = (owed.meta.event_time, moment.received);
             self.wanted
-                .raised(owed.standing.id, &device, event, received);
-            self.stand(&device, &metric, owed.standing);
-            said.push(Said {
-                origin: moment.origin,
-                topic: topic_of(&device, &metric),
-                what: What::Alert(spoken),
-            });
+                .raised(owed.standing.id, &spoken.device, event, received);
+            self.stand(spoken, owed.standing, moment.origin, said);
         }
     }
 
@@ -173,17 +170,26 @@ impl Series {
             .raised(alert.id, &alert.device, event, moment.received);
         let spoken = Spoken::new(&alert, meta, true);
         let standing = standing_of(&alert, spoken.json.as_str().into());
-        self.stand(&alert.device, &alert.metric, standing);
-        said.push(Said {
-            origin: moment.origin,
-            topic: alert.topic(),
-            what: What::Alert(spoken),
-        });
+        self.stand(spoken, standing, moment.origin, said);
     }
 
-    fn stand(&mut self, device: &str, metric: &str, standing: Standing) {
-        self.over.remove(&topic_of(device, metric));
-        self.standings.raise(device, metric, standing);
+    /// An alert stands from here on. Where a graver one does, its topic shows that again at once.
+    fn stand(
+        &mut self,
+        mut spoken: Spoken,
+        standing: Standing,
+        origin: Origin,
+        said: &mut Vec<Said>,
+    ) {
+        let (topic, id) = (topic_of(&spoken.device, &spoken.metric), standing.id);
+        self.over.remove(&topic);
+        self.standings
+            .raise(&spoken.device, &spoken.metric, standing);
+        let graver = self.standings.present(&topic);
+        let graver = graver.filter(|shown| shown.id != id);
+        let again = graver.map(|shown| What::Again(shown.json.to_string()));
+        spoken.is_present = again.is_none();
+        say_both((topic, spoken, again), origin, said);
     }
 
     /// The alert of a series' detector is over.
@@ -238,7 +244,7 @@ impl Series {
         }
     }
 
-    /// What the topic shows then is the alert that was raised last of those that still stand.
+    /// What the topic shows then is the gravest alert of those that still stand.
     fn tell_over(
         &mut self,
         topic: String,
@@ -254,14 +260,7 @@ impl Series {
         if spoken.is_present {
             self.over.put(&topic, &spoken.json);
         }
-        for what in [What::Alert(spoken)].into_iter().chain(again) {
-            let topic = topic.clone();
-            said.push(Said {
-                origin,
-                topic,
-                what,
-            });
-        }
+        say_both((topic, spoken, again), origin, said);
     }
 
     /// A series is not watched any more: its alert no longer stands, and nobody knows whether it
@@ -304,11 +303,10 @@ impl Series {
             is_present,
             json: standing.json.to_string(),
         };
-        said.push(Said {
-            origin: moment.origin,
-            topic: topic_of(device, metric),
-            what: What::Alert(spoken),
-        });
+        let topic = topic_of(device, metric);
+        let graver = self.standings.present(&topic).filter(|_| !is_present);
+        let again = graver.map(|shown| What::Again(shown.json.to_string()));
+        say_both((topic, spoken, again), moment.origin, said);
     }
 
     /// What rules say.
@@ -458,6 +456,22 @@ impl Series {
             text: event.text.clone(),
             detector,
         }
+    }
+}
+
+/// An alert, and behind it what its topic shows where that is another one.
+fn say_both(
+    (topic, spoken, again): (String, Spoken, Option<What>),
+    origin: Origin,
+    said: &mut Vec<Said>,
+) {
+    for what in [What::Alert(spoken)].into_iter().chain(again) {
+        let topic = topic.clone();
+        said.push(Said {
+            origin,
+            topic,
+            what,
+        });
     }
 }
 

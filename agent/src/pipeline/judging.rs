@@ -367,14 +367,12 @@ impl Judging {
                     continue;
                 }
             };
-            if spoken.is_present || !is_alert {
-                let keep = match spoken.state {
-                    _ if !is_alert || spoken.is_passing => Keep::Not,
-                    AlertState::Cleared => Keep::Over,
-                    AlertState::Raised | AlertState::Acknowledged => Keep::Stands,
-                };
-                (self.publish)(&topic, &spoken.json, keep);
-            }
+            let keep = match spoken.state {
+                _ if !spoken.is_present || spoken.is_passing => Keep::Not,
+                AlertState::Cleared => Keep::Over,
+                AlertState::Raised | AlertState::Acknowledged => Keep::Stands,
+            };
+            (self.publish)(&topic, &spoken.json, keep);
             if live.is_some() && is_alert {
                 let late_us = self.clock.now().wall - spoken.meta.received_time;
                 histogram!("tributary_agent_alert_seconds").record(late_us as f64 / 1e6);

@@ -131,3 +131,75 @@ fn what_topics_show_is_known_after_a_restart_also_where_nothing_stands() {
         "a is as usual, the pump is not watched"
     );
 }
+
+/// What topics show by the judge: as after a restart.
+fn present(told: &Told, topic: &str) -> serde_json::Value {
+    let shown = told.judge.standing().find(|(at, _)| *at == topic);
+    serde_json::from_str(shown.unwrap().1).unwrap()
+}
+
+#[test]
+fn a_topic_shows_the_gravest_alert_that_stands_and_of_those_the_newest() {
+    const TOPIC: &str = "tributary/alerts/pump/load";
+    let rule = |name: &str, above: i64, severity: &str| {
+        limit(name, "load", severity).replace("80", &above.to_string())
+    };
+    let text = rule("worst", 20, "critical")
+        + &rule("first", 40, "warning")
+        + &rule("second", 60, "warning")
+        + &rule("least", 80, "info");
+    let mut told = Told::new(&Settings::parse(&text).unwrap());
+    let shows = |told: &mut Told, second: i64, value: i64| {
+        told.message(second, "pump/load", &value.to_string());
+        told.again();
+        let json = &shown(&told.said)[TOPIC];
+        let json: serde_json::Value = serde_json::from_str(json).unwrap();
+        if json["state"] != "cleared" {
+            assert_eq!(present(told, TOPIC), json, "{value}");
+        }
+        json["detector"].as_str().unwrap().to_owned()
+    };
+    for (second, value) in (0..).zip([30, 50, 70, 90, 70]) {
+        assert_eq!(shows(&mut told, second, value), "rule:worst", "{value}");
+    }
+    assert_eq!(told.raised().len(), 4);
+    // Someone sees the least one of those that stand: the topic shows the gravest all the same.
+    let id = told.raised()[1]["id"].as_str().unwrap().parse().unwrap();
+    let seen = acknowledged_record(NOW + 5 * SECOND, id);
+    told.record(RecordKind::Acknowledged, seen.iter().next().unwrap().1);
+    assert_eq!(shows(&mut told, 6, 70), "rule:worst");
+    // Without that one: of those that are as grave the newest, and then what is left.
+    let fewer = text.replace(&rule("worst", 20, "critical"), "");
+    told.settings(&Settings::parse(&fewer).unwrap());
+    assert_eq!(shows(&mut told, 7, 70), "rule:second");
+    assert_eq!(shows(&mut told, 8, 90), "rule:second");
+    assert_eq!(shows(&mut told, 9, 50), "rule:first");
+    assert_eq!(present(&told, TOPIC)["state"], "acknowledged");
+    assert_eq!(shows(&mut told, 10, 10), "rule:first");
+    assert_eq!(told.judge.standing().count(), 0);
+}
+
+#[test]
+fn behind_whatever_a_topic_does_not_show_it_says_again_at_once_what_it_does() {
+    let (grave, light) = (
+        limit("grave", "load", "critical"),
+        limit("light", "load", "info"),
+    );
+    let text = grave + &light.replace("80", "90");
+    let mut told = Told::new(&Settings::parse(&text).unwrap());
+    for (second, value) in (0..).zip([85, 95, 85, 95, 10]) {
+        told.message(second, "pump/load", &value.to_string());
+    }
+    let mut others = 0;
+    for (at, said) in told.said.iter().enumerate() {
+        if let What::Alert(spoken) = &said.what
+            && !spoken.is_present
+        {
+            let next = &told.said[at + 1];
+            assert!(matches!(&next.what, What::Again(_)), "{next:?}");
+            assert_eq!((next.origin, &next.topic), (said.origin, &said.topic));
+            others += 1;
+        }
+    }
+    assert!(others >= 3, "{others}");
+}
