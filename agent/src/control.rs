@@ -107,7 +107,12 @@ impl Desk {
             // Each byte of a name escaped, and the rest.
             6 * (series.device.len() + series.metric.len()) + 128
         };
-        let mut room = CONTROL_BYTES_MAX - 1_024;
+        let names = watching.configured.iter().map(|it| &it.name);
+        let names = names.chain(watching.clocks.iter().map(|clock| &clock.device));
+        let texts = watching.number_texts.iter();
+        let texts = texts.flat_map(|it| [&it.device, &it.metric, &it.text]);
+        let others: usize = names.chain(texts).map(|name| 6 * name.len() + 128).sum();
+        let mut room = (CONTROL_BYTES_MAX - 1_024).saturating_sub(others);
         let fits = watching.listed.iter().take_while(|series| {
             let left = room.checked_sub(bytes(series));
             room = left.unwrap_or(room);

@@ -34,7 +34,7 @@ pub use fast::{ClosedSecond, Fast, FastReading, Pace, Second};
 pub use group::{GroupEngine, GroupEvent, GroupSpecs};
 pub use plain::Plain;
 pub use preset::Preset;
-pub use rule::{RuleChange, RuleCounts, RuleEngine, RuleEvent, Rules, RulesError};
+pub use rule::{RuleChange, RuleCounts, RuleEngine, RuleEvent, RuleTally, Rules, RulesError};
 pub use sample::{DeviceSlot, Place, Sample, SeriesSlot};
 pub use series::{Judgement, Part, SeriesDetector};
 pub use settings::{ClockTrust, FastMode, Settings};

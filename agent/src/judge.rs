@@ -6,10 +6,13 @@
 //! It has marks of its own, since it is ahead of what is durable and the sealing stage is not; and
 //! it reads no clock: the time is that of the records.
 
+mod counts;
 mod idle;
 mod kept;
 mod kernel;
 mod names;
+mod number_texts;
+mod readings;
 mod recent;
 mod watched;
 
@@ -32,15 +35,19 @@ mod rejudge;
 mod watching;
 
 pub use checkpoint::CheckpointError;
+pub use counts::{Counts, Raised};
 pub use idle::IdleRows;
 pub(crate) use kept::{read_text, write_text};
 pub use kernel::KernelClock;
+pub use number_texts::NumberText;
 pub use packed::Known;
 pub use recent::KEPT as AROUND;
 pub use rejudge::{Detection, Rejudge};
-pub use series::Counts;
 pub use standing::{Found, Stands, StandsAsk};
-pub use watching::{JudgedBy, Survey, Unwatched, WatchedSeries, Watchers, WatchersOut, Watching};
+pub use watching::{
+    Configured, ConfiguredKind, JudgedBy, Survey, SuspectClock, Unwatched, WatchedSeries, Watchers,
+    WatchersOut, Watching,
+};
 
 use crate::alert::{Alert, AlertId, AlertKind, AlertState};
 use crate::capture::CaptureRecord;
@@ -280,6 +287,11 @@ impl Judge {
         self.series.times.is_gateway_trusted()
     }
 
+    /// The first series that said numbers as texts, since the start.
+    pub fn number_texts(&self) -> &[NumberText] {
+        self.series.number_texts.all()
+    }
+
     /// Whether readings are judged.
     pub fn is_enabled(&self) -> bool {
         self.configured && self.series.settings.enabled
@@ -339,7 +351,9 @@ impl Judge {
                     buffer: BufferId(life.0),
                     number: *number,
                 };
+                self.series.is_replay = true;
                 self.record(origin, *kind, bytes, now, said);
+                self.series.is_replay = false;
             }
             Replayed::Damaged { life, numbers } | Replayed::Missing { life, numbers } => {
                 let buffer = BufferId(life.0);

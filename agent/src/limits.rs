@@ -401,6 +401,12 @@ pub const LATEST_SERIES_MAX: usize = 100_000;
 pub const LATEST_SHOWN: usize = 1_000;
 /// Watched series that are listed: those that are still learned first.
 pub const WATCHING_SHOWN: usize = 1_000;
+/// Devices with a clock that is not believed that are listed: those that are farthest off.
+pub const WATCHING_CLOCKS_MAX: usize = 16;
+/// Series that say numbers as texts that are listed: the first ones.
+pub const WATCHING_TEXTS_MAX: usize = 16;
+/// Bytes of such a text that are shown; a longer one is no number.
+pub const NUMBER_TEXT_BYTES_MAX: usize = 32;
 /// Who asks at once which series are watched.
 pub const WATCHING_ASKS_MAX: usize = 4;
 /// How long who asks waits for the judging stage.

@@ -4,7 +4,9 @@ use super::alert::CommandError;
 use crate::config::Config;
 use crate::control::{Answer, Request, ask};
 use crate::deadletter::show::escaped;
-use crate::judge::{JudgedBy, WatchedSeries, Watching};
+use crate::judge::{
+    Configured, ConfiguredKind, JudgedBy, NumberText, SuspectClock, WatchedSeries, Watching,
+};
 use clap::Args;
 use std::io::Write;
 use std::path::PathBuf;
@@ -51,6 +53,10 @@ fn text(watching: &Watching) -> String {
         learning,
         fast,
         clock_trusted,
+        suspect_clocks,
+        clocks,
+        number_texts,
+        configured,
         listed,
     } = watching;
     let mut text =
@@ -58,6 +64,30 @@ fn text(watching: &Watching) -> String {
     if *series > 0 && !clock_trusted {
         text.push_str("the gateway's clock is not trusted: see docs/detection.md, Time\n");
     }
+    clocks
+        .iter()
+        .for_each(|clock| text.push_str(&clock_line(clock)));
+    let more = suspect_clocks.saturating_sub(clocks.len());
+    if more > 0 {
+        text.push_str(&format!("and the clocks of {more} more devices\n"));
+    }
+    for NumberText {
+        device,
+        metric,
+        text: number,
+    } in number_texts
+    {
+        text.push_str(&format!(
+            "{} {}  says numbers as texts (\"{}\"), which nothing judges: have [[decode]] give it \
+             `type = \"f64\"`\n",
+            escaped(device),
+            escaped(metric),
+            escaped(number)
+        ));
+    }
+    configured
+        .iter()
+        .for_each(|it| text.push_str(&configured_line(it)));
     for series in listed {
         text.push_str(&line(series));
     }
@@ -66,6 +96,41 @@ fn text(watching: &Watching) -> String {
         text.push_str(&format!("and {more} more\n"));
     }
     text
+}
+
+fn clock_line(SuspectClock { device, ahead_s }: &SuspectClock) -> String {
+    let units = [
+        ("year", 31_557_600),
+        ("day", 86_400),
+        ("hour", 3_600),
+        ("minute", 60),
+    ];
+    let off = ahead_s.unsigned_abs();
+    let unit = units.into_iter().find(|(_, seconds)| off >= *seconds);
+    let (unit, seconds) = unit.unwrap_or(("second", 1));
+    let count = off / seconds;
+    let plural = if count == 1 { "" } else { "s" };
+    let side = if *ahead_s < 0 { "behind" } else { "ahead" };
+    let device = escaped(device);
+    format!("{device}  its clock is not believed: {count} {unit}{plural} {side}\n")
+}
+
+fn configured_line(it: &Configured) -> String {
+    let kind = match it.kind {
+        ConfiguredKind::Rule => "rule",
+        ConfiguredKind::Window => "window",
+        ConfiguredKind::Group => "group",
+    };
+    let Configured {
+        of, count, judged, ..
+    } = it;
+    let now = match (count, judged) {
+        (0, _) => "warning: no series fits yet: are its patterns what was meant?".to_owned(),
+        (1, 1) if of == "devices" => "1 device".to_owned(),
+        (_, judged) if judged == count => format!("{count} {of}"),
+        (_, judged) => format!("{count} {of}, of which {judged} could be judged so far"),
+    };
+    format!("{kind} \"{}\"  {now}\n", escaped(&it.name))
 }
 
 fn line(series: &WatchedSeries) -> String {
@@ -95,11 +160,35 @@ mod tests {
             judged_by,
             state: state.to_owned(),
         };
+        let clock = |device: &str, ahead_s| SuspectClock {
+            device: device.to_owned(),
+            ahead_s,
+        };
+        let configured = |kind, name: &str, (of, count, judged): (&str, _, _)| Configured {
+            kind,
+            name: name.to_owned(),
+            of: of.to_owned(),
+            count,
+            judged,
+        };
         let watching = Watching {
             series: 4,
             learning: 1,
             fast: 1,
             clock_trusted: false,
+            suspect_clocks: 3,
+            clocks: vec![clock("gateway-7/pump-3", -1_795_204_800), clock("p", 119)],
+            number_texts: vec![NumberText {
+                device: "site/pump".to_owned(),
+                metric: "w".to_owned(),
+                text: "23.5".to_owned(),
+            }],
+            configured: vec![
+                configured(ConfiguredKind::Rule, "hot", ("series", 12, 12)),
+                configured(ConfiguredKind::Rule, "dry", ("devices", 2, 0)),
+                configured(ConfiguredKind::Window, "ten", ("series", 0, 0)),
+                configured(ConfiguredKind::Group, "spindle", ("devices", 1, 1)),
+            ],
             listed: vec![
                 series("t", JudgedBy::Readings, "learning (37 of 100)"),
                 series("v", JudgedBy::Seconds, "judged"),
@@ -109,6 +198,15 @@ mod tests {
             text(&watching),
             "4 series, 1 still learning; 1 judged on 1 s windows\n\
              the gateway's clock is not trusted: see docs/detection.md, Time\n\
+             gateway-7/pump-3  its clock is not believed: 56 years behind\n\
+             p  its clock is not believed: 1 minute ahead\n\
+             and the clocks of 1 more devices\n\
+             site/pump w  says numbers as texts (\"23.5\"), which nothing judges: have \
+             [[decode]] give it `type = \"f64\"`\n\
+             rule \"hot\"  12 series\n\
+             rule \"dry\"  2 devices, of which 0 could be judged so far\n\
+             window \"ten\"  warning: no series fits yet: are its patterns what was meant?\n\
+             group \"spindle\"  1 device\n\
              site/pump t  learning (37 of 100), reading by reading\n\
              site/pump v  judged, on 1 s windows: alerts take up to 1.6 s\n\
              and 2 more\n"

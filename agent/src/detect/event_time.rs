@@ -18,6 +18,8 @@ use device::DeviceClock;
 use gateway::GatewayClock;
 use median::Median;
 
+use std::ops::Range;
+
 pub use gateway::Gateway;
 pub use settings::TimeSettings;
 
@@ -104,7 +106,7 @@ pub struct TimeCounts {
     pub crowded: u64,
 }
 
-/// The time of all devices: 64 bytes each.
+/// The time of all devices: 72 bytes each.
 #[derive(Clone, Debug)]
 pub struct EventTime {
     settings: TimeSettings,
@@ -253,6 +255,8 @@ impl EventTime {
             // What has no time of its own was measured just now, however far its device is.
             None => time.max(device.watermark),
         };
+        let distance = reading.event_time.saturating_sub(steady);
+        device.doubt(distance, reading.has_device_time, doubt.is_some());
         device.take(time, late, steady, &self.settings);
         self.count(late, doubt);
         TimeVerdict {
@@ -299,6 +303,33 @@ impl EventTime {
         let mut device = *device;
         device.fall_idle(self.gateway.steady, &self.settings);
         device.is_heard().then(|| device.progress())
+    }
+
+    /// How far a device's own time is ahead of the one that it is judged by, by now: 0 while it is
+    /// believed.
+    pub fn skew(&self, device: DeviceSlot) -> i64 {
+        let steady = self.gateway.steady;
+        let device = self.devices.at(device.0);
+        let skew = device.and_then(|device| {
+            let own = device.doubted()?.saturating_add(steady);
+            Some(own.saturating_sub(device.time_by_now(steady)?))
+        });
+        skew.unwrap_or(0)
+    }
+
+    /// How many places of devices there are, taken or not.
+    pub fn places_len(&self) -> usize {
+        self.devices.len()
+    }
+
+    /// Of the devices at these places those whose own times are not believed, and by how much they
+    /// are ahead of the gateway's clock: µs.
+    pub fn suspects(&self, at: Range<usize>) -> impl Iterator<Item = (DeviceSlot, i64)> {
+        let ahead = self.gateway.steady.saturating_sub(self.gateway.now);
+        self.devices.range(at).filter_map(move |(place, device)| {
+            let doubted = device.doubted().filter(|_| device.doubts_own)?;
+            Some((DeviceSlot(place), doubted.saturating_add(ahead)))
+        })
     }
 
     /// Forgets a device; its place may be another one's then.

@@ -194,6 +194,18 @@ impl GroupEngine {
         self.refused
     }
 
+    /// Each group by its name, and how many machines it is for by now.
+    pub fn tallied(&self) -> impl Iterator<Item = (&str, usize)> {
+        let mut counts = vec![0; self.specs.len()];
+        for (group, _) in self.machines.keys() {
+            if let Some(count) = counts.get_mut(usize::from(*group)) {
+                *count += 1;
+            }
+        }
+        let names = self.specs.specs.iter().map(|spec| &*spec.name);
+        names.zip(counts)
+    }
+
     /// Takes a reading. Of one that is late, or no number, nothing is made.
     pub fn step(&mut self, place: &Place<'_>, sample: &Sample, out: &mut Vec<GroupEvent>) {
         if self.specs.is_empty() || sample.late || !sample.value.is_finite() {

@@ -22,7 +22,7 @@ mod text;
 
 pub use checkpoint::RulesError;
 pub use engine::RuleEngine;
-pub use event::{RuleChange, RuleCounts, RuleEvent};
+pub use event::{RuleChange, RuleCounts, RuleEvent, RuleTally};
 pub use set::Rules;
 
 use crate::alert::Severity;

@@ -1,6 +1,7 @@
 //! What is kept for each series or device at hand, found by its place. No place beyond the bound.
 
 use crate::limits::DETECT_SLOTS_MAX;
+use std::ops::Range;
 
 /// One `T` for each place that has one.
 #[derive(Clone, Debug)]
@@ -46,7 +47,20 @@ impl<T> Slots<T> {
         places.filter_map(|(place, kept)| Some((place, kept.as_ref()?)))
     }
 
-    /// The same, to change it.
+    /// How many places there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// What is kept at these places.
+    pub fn range(&self, at: Range<usize>) -> impl Iterator<Item = (u32, &T)> {
+        let to = at.end.min(self.0.len());
+        let kept = self.0.get(at.start..to).unwrap_or_default();
+        let places = (at.start as u32..).zip(kept);
+        places.filter_map(|(place, kept)| Some((place, kept.as_ref()?)))
+    }
+
+    /// All that is kept, by place, to change it.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (u32, &mut T)> {
         let places = (0..).zip(&mut self.0);
         places.filter_map(|(place, kept)| Some((place, kept.as_mut()?)))

@@ -4,6 +4,7 @@ use super::idle::Idle;
 use super::incidents::Incidents;
 use super::later::Later;
 use super::over::Over;
+use super::readings::Readings;
 use super::series::Series;
 use super::standing::Standings;
 use super::storm::Storm;
@@ -25,7 +26,7 @@ use std::sync::atomic::AtomicUsize;
 use tributary_protocol::ids::BufferId;
 
 /// Of what is known and of how it is [packed](super::Known), which begin with it.
-pub(super) const VERSION: u16 = 5;
+pub(super) const VERSION: u16 = 6;
 
 /// Why bytes are no checkpoint of this stage.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -120,6 +121,9 @@ impl Series {
         self.times
             .write_checkpoint(out, &|device| self.watched.device_name(device));
         self.fast.write(out, &|series| self.watched.names(series));
+        self.readings.write(out, &self.fast.slots(), &|series| {
+            self.watched.names(series)
+        });
         self.windows
             .write_checkpoint(out, &|series| self.watched.names(series));
         self.units.write(out, &|series| self.watched.names(series));
@@ -150,6 +154,10 @@ impl Series {
         series.times =
             EventTime::read_checkpoint(input, time, &mut |device| watched.device(device))?;
         series.fast = Fast::read(input, &mut |device, metric| watched.series(device, metric))?;
+        series.readings = Readings::read(input, &mut |device, metric| {
+            Some(watched.series(device, metric)?.0)
+        })
+        .ok_or(field("readings"))?;
         let windows = Arc::clone(&series.settings.windows);
         series.windows = Windows::read_checkpoint(input, windows, time, &mut |device, metric| {
             watched.series(device, metric)

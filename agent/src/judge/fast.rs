@@ -45,6 +45,7 @@ impl Series {
             // another one.
             let judged = if was { newest } else { i64::MIN };
             self.fast.begin(series, device, judged);
+            self.readings.forget(series);
             if was {
                 watch.recent = Recent::default();
             }
@@ -84,8 +85,9 @@ impl Series {
         moment: Moment,
         said: &mut Vec<Said>,
     ) {
-        if let Some(watch) = self.watched.watch(seen.at.series) {
-            note(watch, seen.sample.event_time);
+        let watch = self.watched.watch(seen.at.series);
+        if let Some(step) = watch.and_then(|watch| note(watch, seen.sample.event_time)) {
+            self.readings.push(seen.at.series, step, seen.sample.value);
         }
         let reading = FastReading {
             time: seen.sample.event_time,
@@ -219,6 +221,7 @@ impl Series {
     /// A series is judged reading by reading from here on; its open windows are dropped.
     fn leave_fast(&mut self, at: At, moment: Moment, said: &mut Vec<Said>) {
         self.fast.forget(at.series);
+        self.readings.forget(at.series);
         if let Some(watch) = self.watched.watch(at.series) {
             watch.pace.set_on_windows(false);
             watch.begin_anew();

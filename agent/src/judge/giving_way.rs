@@ -21,6 +21,7 @@ impl Series {
         self.windows.forget(at.series);
         self.units.forget(at.series);
         self.fast.forget(at.series);
+        self.readings.forget(at.series);
         let place = Place {
             series: at.series,
             device: at.device,
@@ -133,6 +134,9 @@ impl Series {
                 let mut watch = Watch::new(preset);
                 if alerted {
                     (watch.alerted, watch.quiet) = (true, 0);
+                } else if self.is_replay && names.is_none() {
+                    // The life before may have known it, and told an alert that nobody knows now.
+                    self.tell_forgotten((device, metric), moment.origin, said);
                 }
                 Some(watch)
             }

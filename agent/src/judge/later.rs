@@ -24,6 +24,8 @@ pub(super) struct Owed {
     pub serial: u64,
     pub standing: Standing,
     pub meta: Meta,
+    /// How far its device's time is ahead of the one that it was judged by.
+    pub skew: i64,
 }
 
 /// What waits; see the module.
@@ -43,7 +45,7 @@ impl Later {
         &mut self,
         (device, metric): (&str, &str),
         (standing, severity): (Standing, Severity),
-        meta: Meta,
+        (meta, skew): (Meta, i64),
     ) {
         let key = (device.into(), metric.into(), standing.detector.clone());
         if self.owed.len() >= OWED_MAX && !self.owed.contains_key(&key) {
@@ -56,6 +58,7 @@ impl Later {
             serial: self.serial,
             standing,
             meta,
+            skew,
         };
         self.owed.insert(key, owed);
     }
@@ -132,6 +135,7 @@ impl Later {
             out.put_u64_le(owed.serial);
             owed.standing.write(out);
             write_meta(&owed.meta, out);
+            out.put_i64_le(owed.skew);
         }
         write_said(&self.said, out);
         write_said(&self.aggregates, out);
@@ -151,6 +155,7 @@ impl Later {
                 serial: input.try_get_u64_le().ok()?,
                 standing: Standing::read(input)?,
                 meta: read_meta(input)?,
+                skew: input.try_get_i64_le().ok()?,
             };
             let key = (device.into(), metric.into(), owed.standing.detector.clone());
             later.owed.insert(key, owed);

@@ -1,10 +1,13 @@
 //! What is said about readings: by the detectors of their series, by rules, and in windows. Told
 //! readings in the order of the log, and the time by it.
 
+use super::counts::Counts;
 use super::idle::{Idle, IdleRows};
 use super::incidents::Incidents;
 use super::later::Later;
+use super::number_texts::NumberTexts;
 use super::over::Over;
+use super::readings::Readings;
 use super::recent::Recent;
 use super::standing::Standings;
 use super::storm::Storm;
@@ -31,41 +34,6 @@ const CLOCK_SANE_BELOW_US: i64 = 4_102_444_800_000_000;
 /// Readings without another alert after which one is over.
 const CLEAR_READINGS: u8 = 60;
 
-/// What was not judged, or not told.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Counts {
-    /// Readings that were judged by the detectors of their series, or taken into windows that are.
-    pub judged: u64,
-    /// Windows of fast series that were judged.
-    pub seconds: u64,
-    /// Times that a series changed its pace, and its detector began anew.
-    pub paces: u64,
-    /// Windows of fast series whose peak to peak was not judged: no room to watch it.
-    pub crowded: u64,
-    /// Readings whose value is a text.
-    pub texts: u64,
-    /// Readings whose value is no number, or infinite.
-    pub not_finite: u64,
-    /// Readings behind their device's watermark, or from before their series' newest.
-    pub late: u64,
-    /// Readings whose time is not believed.
-    pub suspect: u64,
-    /// Readings that are samples of a vibration.
-    pub samples: u64,
-    /// Series that gave way to new ones, and what was known of them was kept.
-    pub gave_way: u64,
-    /// Series that spoke again, and were known.
-    pub taken_back: u64,
-    /// Series that spoke again and should have been known, but what was kept was not there.
-    pub lost: u64,
-    /// Series that gave way to new ones for good.
-    pub forgotten: u64,
-    /// Alerts that were told.
-    pub raised: u64,
-    /// Alerts that were counted in a summary instead.
-    pub held_back: u64,
-}
-
 /// The series; see the module.
 pub(super) struct Series {
     pub(super) storage: Box<[u8]>,
@@ -76,6 +44,7 @@ pub(super) struct Series {
     pub(super) rows: Option<Box<dyn IdleRows>>,
     pub(super) times: EventTime,
     pub(super) fast: Fast,
+    pub(super) readings: Readings,
     pub(super) windows: Windows,
     pub(super) units: Units,
     pub(super) rules: RuleEngine,
@@ -93,6 +62,10 @@ pub(super) struct Series {
     /// The greatest received time of a clock that was trusted.
     pub(super) greatest_time: i64,
     pub(super) counts: Counts,
+    /// Series that say numbers as texts; since the start, no part of what is known.
+    pub(super) number_texts: NumberTexts,
+    /// Whether the log is replayed that a life before judged.
+    pub(super) is_replay: bool,
     /// Alerts that were told with the message at hand.
     pub(super) told: usize,
     /// Aggregates that were.
@@ -156,6 +129,7 @@ impl Series {
             rows: None,
             times: EventTime::new(settings.time),
             fast: Fast::default(),
+            readings: Readings::default(),
             windows: Windows::new(Arc::clone(&settings.windows), settings.time),
             units: Units::default(),
             rules: RuleEngine::new(Arc::clone(&settings.rules)),
@@ -172,6 +146,8 @@ impl Series {
             kernel: KernelClock::default(),
             greatest_time: 0,
             counts: Counts::default(),
+            number_texts: NumberTexts::default(),
+            is_replay: false,
             told: 0,
             told_aggregates: 0,
             closed: Vec::new(),
@@ -226,7 +202,7 @@ impl Series {
             .replace(Arc::clone(&settings.windows), settings.time);
         let mut events = std::mem::take(&mut self.events);
         self.rules.replace(Arc::clone(&settings.rules), &mut events);
-        self.tell_events(&mut events, moment, said);
+        self.tell_events(&mut events, (moment, None), said);
         self.events = events;
         self.vibration.replace(Arc::clone(&settings.vibration));
         let mut states = std::mem::take(&mut self.states);
@@ -284,10 +260,11 @@ impl Series {
         self.windows.tick(steady, &mut self.aggregates);
         let mut events = std::mem::take(&mut self.events);
         self.rules.tick(steady, &mut events);
-        self.tell_events(&mut events, moment, said);
+        self.tell_events(&mut events, (moment, None), said);
         self.events = events;
         self.tell_aggregates(moment, said);
         if let Some(counted) = self.storm.summary(steady) {
+            self.counts.raised.storms += 1;
             said.push(tell::summary(&self.storage, &counted, moment));
         }
     }
@@ -299,6 +276,7 @@ impl Series {
         }
         let Some(value) = number(&reading.value) else {
             self.counts.texts += 1;
+            self.number_texts.note(reading);
             return;
         };
         let at = self.place_of(reading.device, reading.metric, moment, said);
@@ -395,7 +373,7 @@ impl Series {
             ..*sample
         };
         self.rules.step(&place, &steadily, &mut events);
-        self.tell_events(&mut events, of_reading, said);
+        self.tell_events(&mut events, (of_reading, Some(seen)), said);
         self.events = events;
         if !sample.late {
             self.judge(seen, &verdict.progress, moment, said);

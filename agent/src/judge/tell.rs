@@ -54,7 +54,6 @@ impl Series {
         let name = || format!("{device} {metric}");
         let admitted = self.storm.admits(now, (severity, may), name);
         self.told += usize::from(admitted);
-        self.counts.raised += u64::from(admitted);
         self.counts.held_back += u64::from(!admitted);
         admitted
     }
@@ -82,7 +81,7 @@ impl Series {
         {
             self.storm.take();
             self.told += 1;
-            self.counts.raised += 1;
+            self.counts.raised.count(&owed.standing.detector, false);
             let spoken = Spoken {
                 device,
                 metric,
@@ -92,7 +91,9 @@ impl Series {
                 is_passing: false,
                 json: owed.standing.json.to_string(),
             };
-            let (event, received) = (owed.meta.event_time, moment.received);
+            // What is captured around it is of when it was raised, by its device's own clock.
+            let event = owed.meta.event_time.saturating_add(owed.skew);
+            let received = owed.meta.received_time;
             self.wanted
                 .raised(owed.standing.id, &spoken.device, event, received);
             self.stand(spoken, owed.standing, moment.origin, said);
@@ -111,7 +112,8 @@ impl Series {
         let alert = self.of_incident(alert);
         let standing = standing_of(&alert, alert.json().into());
         let names = (&*device, &*metric);
-        self.later.owe(names, (standing, alert.severity), meta);
+        let owed = (standing, alert.severity);
+        self.later.owe(names, owed, (meta, moment.skew));
     }
 
     fn of_incident(&mut self, alert: Alert) -> Alert {
@@ -165,6 +167,7 @@ impl Series {
 
     fn tell_raised(&mut self, alert: Alert, meta: Meta, moment: Moment, said: &mut Vec<Said>) {
         let alert = self.of_incident(alert);
+        self.counts.raised.count_alert(&alert);
         let event = meta.event_time.saturating_add(moment.skew);
         self.wanted
             .raised(alert.id, &alert.device, event, moment.received);
@@ -309,16 +312,27 @@ impl Series {
         say_both((topic, spoken, again), moment.origin, said);
     }
 
-    /// What rules say.
+    /// What is said of a device is captured by its own clock, whoever's reading is at hand.
+    fn moment_of(&self, device: &str, moment: Moment, at_hand: Option<&Seen<'_>>) -> Moment {
+        if at_hand.is_some_and(|seen| seen.device == device) {
+            return moment;
+        }
+        let slot = self.watched.device(device);
+        let skew = slot.map_or(0, |slot| self.times.skew(slot));
+        Moment { skew, ..moment }
+    }
+
+    /// What rules say, with the reading `at_hand` if with one.
     pub(super) fn tell_events(
         &mut self,
         events: &mut Vec<RuleEvent>,
-        moment: Moment,
+        (moment, at_hand): (Moment, Option<&Seen<'_>>),
         said: &mut Vec<Said>,
     ) {
         for event in events.drain(..) {
             let detector = format!("rule:{}", event.rule);
             let (device, metric) = (&*event.device, &*event.metric);
+            let moment = self.moment_of(device, moment, at_hand);
             let mut flags = Flags::default();
             if event.late {
                 flags = flags.with(Flags::LATE);
@@ -331,7 +345,11 @@ impl Series {
             };
             match event.change {
                 RuleChange::Raised => {
-                    let alert = self.rule_alert(&event, detector, moment);
+                    let around = self.readings_of((device, metric), at_hand);
+                    let alert = Alert {
+                        around,
+                        ..self.rule_alert(&event, detector, moment)
+                    };
                     self.raise_standing(alert, meta, moment, said);
                 }
                 RuleChange::Cleared if self.later.is_over(device, metric, &detector) => {}
@@ -367,7 +385,15 @@ impl Series {
                 ..Meta::default()
             };
             if event.began {
-                let alert = self.state_alert(&event, detector, moment);
+                // The reading at hand is among those of its series by now.
+                let farthest = event.farthest.as_ref();
+                let around = farthest.map_or(Vec::new(), |(metric, _)| {
+                    self.readings_of((device, metric), None)
+                });
+                let alert = Alert {
+                    around,
+                    ..self.state_alert(&event, detector, moment)
+                };
                 self.raise_standing(alert, meta, moment, said);
             } else if self.later.is_over(device, metric, &detector) {
                 continue;

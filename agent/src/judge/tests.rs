@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use tributary_journal::{Disk, SimDisk};
 
+mod around;
 mod clock;
 mod fast;
 mod idle;
@@ -298,7 +299,7 @@ fn a_storm_becomes_a_summary() {
         }
     }
     let counts = told.judge.counts();
-    assert_eq!(counts.raised + counts.held_back, sensors);
+    assert_eq!(counts.raised.series + counts.held_back, sensors);
     assert!(counts.held_back > 100, "{counts:?}");
     let raised = told.raised();
     let summary: Vec<_> = raised
@@ -313,7 +314,26 @@ fn a_storm_becomes_a_summary() {
     });
     let passing: Vec<_> = spoken.collect();
     assert_eq!(passing, ["tributary/alerts/$agent/alerts"], "it alone");
-    assert_eq!(raised.len() as u64, counts.raised + 1);
+    assert_eq!(raised.len() as u64, counts.raised.series + 1);
+}
+
+#[test]
+fn alerts_are_counted_by_what_raised_them() {
+    let mut told = Told::new(&ruled(100));
+    seconds(&mut told, 0..200);
+    told.message(200, "site/pump/t", &value(200, 95.0));
+    let raised = told.judge.counts().raised;
+    assert_eq!((raised.series, raised.rules), (1, 1), "{raised:?}");
+    told.tenths(2_010..4_000);
+    told.reading_at(4_000 * fast::TENTH, fast::TOPIC, 95.0);
+    told.tenths(4_001..4_030);
+    let raised = told.judge.counts().raised;
+    let fast = told.raised();
+    let fast = fast.iter().filter(|alert| alert["detector"] == "series");
+    let fast = fast.filter(|alert| alert["window"].is_object()).count();
+    assert!(fast > 0 && raised.fast == fast as u64, "{fast} {raised:?}");
+    let by_kind: u64 = raised.by_kind().iter().map(|(_, count)| count).sum();
+    assert_eq!(by_kind, told.raised().len() as u64);
 }
 
 #[test]

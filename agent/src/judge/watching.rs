@@ -1,13 +1,14 @@
 //! What is watched, for people: which series are still learned, and which are judged by the second.
 //! Asked of the judging stage while it runs; it changes nothing.
 
-use super::Judge;
+mod survey;
+
+pub use survey::Survey;
+
+use super::number_texts::NumberText;
 use super::standing::{Found, Stands, StandsAsk};
-use super::watched::Watch;
-use crate::detect::SeriesDetector;
-use crate::limits::{WATCHING_ASKS_MAX, WATCHING_PATIENCE, WATCHING_STEP};
+use crate::limits::{WATCHING_ASKS_MAX, WATCHING_PATIENCE};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// What the detectors of a series are told.
@@ -35,6 +36,44 @@ pub struct WatchedSeries {
     pub state: String,
 }
 
+/// What is configured by name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConfiguredKind {
+    /// `[[detect.rule]]`.
+    Rule,
+    /// `[[detect.window]]`.
+    Window,
+    /// `[[detect.group]]`.
+    Group,
+}
+
+/// A rule, a window or a group, and what it is for by now.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Configured {
+    /// What it is.
+    pub kind: ConfiguredKind,
+    /// Its name.
+    pub name: String,
+    /// Of which it is for so many: `series`, or `devices` where it looks at several series
+    /// together.
+    pub of: String,
+    /// How many it is for; 0: no name that came fits its patterns.
+    pub count: usize,
+    /// Of how many of them it could be judged; a rule that looks at several series together waits
+    /// for all of them, and others for enough readings.
+    pub judged: usize,
+}
+
+/// A device whose own times are not believed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SuspectClock {
+    /// The device.
+    pub device: String,
+    /// Seconds that its clock is ahead of the gateway's; behind it below 0.
+    pub ahead_s: i64,
+}
+
 /// All of them.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Watching {
@@ -47,94 +86,16 @@ pub struct Watching {
     /// Whether the gateway's clock is believed: where not, no time tells the time of the week, and
     /// readings without a time of their own are suspect.
     pub clock_trusted: bool,
+    /// How many devices have a clock that is not believed.
+    pub suspect_clocks: usize,
+    /// Those of them that are farthest off.
+    pub clocks: Vec<SuspectClock>,
+    /// Series that say numbers as texts, which nothing judges: the first ones since the start.
+    pub number_texts: Vec<NumberText>,
+    /// Rules, windows and groups.
+    pub configured: Vec<Configured>,
     /// Some of them, those that are still learned first.
     pub listed: Vec<WatchedSeries>,
-}
-
-/// Goes through what is watched, a bounded piece at a time: what is judged meanwhile waits for a
-/// piece, and not for all. A series that comes or goes between two pieces may count or not.
-#[derive(Debug)]
-pub struct Survey {
-    most: usize,
-    /// The next place that is looked at.
-    at: usize,
-    learning: usize,
-    /// The first ones: those that are still learned, then by name.
-    first: BTreeSet<(bool, String, String)>,
-}
-
-impl Survey {
-    /// Nothing is looked at yet; at most `most` series are to be listed.
-    pub fn new(most: usize) -> Self {
-        Self {
-            most,
-            at: 0,
-            learning: 0,
-            first: BTreeSet::new(),
-        }
-    }
-
-    fn look_at(&mut self, (device, metric): (&str, &str), learns: bool) {
-        self.learning += usize::from(learns);
-        let is_before = |(judged, d, m): &(bool, String, String)| {
-            (!learns, device, metric) < (*judged, d.as_str(), m.as_str())
-        };
-        if self.first.len() < self.most || self.first.last().is_some_and(is_before) {
-            let names = (device.to_owned(), metric.to_owned());
-            self.first.insert((!learns, names.0, names.1));
-        }
-        if self.first.len() > self.most {
-            self.first.pop_last();
-        }
-    }
-}
-
-impl Judge {
-    /// Goes on with a survey by a piece; what is watched, once that was the last one.
-    pub fn survey(&self, survey: &mut Survey) -> Option<Watching> {
-        let watched = &self.series.watched;
-        let to = survey.at.saturating_add(WATCHING_STEP);
-        for (names, watch) in watched.places(survey.at..to) {
-            survey.look_at(names, watch.detector.learns() > 0);
-        }
-        survey.at = to;
-        (to >= watched.places_len()).then(|| self.watching(survey))
-    }
-
-    fn watching(&self, survey: &Survey) -> Watching {
-        let series = &self.series;
-        let listed = survey.first.iter().filter_map(|(_, device, metric)| {
-            let names = (device.as_str(), metric.as_str());
-            let (slot, _) = series.watched.series(names.0, names.1)?;
-            let watch = series.watched.look(slot)?;
-            Some(listed(names, watch, series.fast.has(slot)))
-        });
-        Watching {
-            series: series.len(),
-            learning: survey.learning,
-            fast: series.fast.count(),
-            clock_trusted: self.is_clock_trusted(),
-            listed: listed.collect(),
-        }
-    }
-}
-
-fn listed((device, metric): (&str, &str), watch: &Watch, is_fast: bool) -> WatchedSeries {
-    let learns = watch.detector.learns();
-    let of = SeriesDetector::LEARNS;
-    WatchedSeries {
-        device: device.to_owned(),
-        metric: metric.to_owned(),
-        judged_by: match (watch.pace.is_derived(), is_fast) {
-            (true, _) => JudgedBy::PeakToPeak,
-            (false, true) => JudgedBy::Seconds,
-            (false, false) => JudgedBy::Readings,
-        },
-        state: match learns {
-            0 => "judged".to_owned(),
-            learns => format!("learning ({} of {of})", of.saturating_sub(learns)),
-        },
-    }
 }
 
 /// Why nobody says what is watched.
@@ -276,26 +237,5 @@ mod tests {
         assert_eq!(told, Ok(Watching::default()));
         drop(out);
         assert_eq!(watchers.ask().await, Err(Unwatched::Off));
-    }
-
-    #[test]
-    fn the_first_are_those_that_are_learned_then_by_name() {
-        let mut survey = Survey::new(3);
-        for (device, learns) in [
-            ("d", false),
-            ("c", true),
-            ("b", false),
-            ("e", true),
-            ("a", false),
-        ] {
-            survey.look_at((device, "t"), learns);
-        }
-        assert_eq!(survey.learning, 2);
-        let first = survey
-            .first
-            .iter()
-            .map(|(judged, device, _)| (*judged, device.as_str()));
-        let first: Vec<_> = first.collect();
-        assert_eq!(first, [(false, "c"), (false, "e"), (true, "a")]);
     }
 }

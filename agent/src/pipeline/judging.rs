@@ -91,6 +91,7 @@ impl Waiting {
             early_bytes: 0,
             warned: false,
             said_of_clock: None,
+            said_of_texts: false,
             crowded: Crowded::default(),
             waiting,
         };
@@ -120,6 +121,8 @@ struct Judging {
     warned: bool,
     /// What was said of the gateway's clock: whether it is trusted.
     said_of_clock: Option<bool>,
+    /// It was said that numbers come as texts.
+    said_of_texts: bool,
     crowded: Crowded,
 }
 
@@ -258,6 +261,7 @@ impl Judging {
             if measured.elapsed() >= IDLE_WAIT {
                 self.measure();
                 self.say_of_clock();
+                self.say_of_texts();
                 measured = Instant::now();
             }
         }
@@ -433,6 +437,23 @@ impl Judging {
         }
     }
 
+    /// Says once in a life that numbers come as texts.
+    fn say_of_texts(&mut self) {
+        let first = self.waiting.judge.number_texts().first();
+        let Some(first) = first.filter(|_| !self.said_of_texts) else {
+            return;
+        };
+        self.said_of_texts = true;
+        let (device, metric, text) = (&first.device, &first.metric, &first.text);
+        warn!(
+            device,
+            metric,
+            text,
+            "a number comes as a text, which nothing judges: have `[[decode]]` give it \
+             `type = \"f64\"`; `status` names all such series"
+        );
+    }
+
     /// Hands on what is known.
     fn checkpoint(&self) -> Result<(), Gone> {
         let begun = Instant::now();
@@ -472,7 +493,9 @@ impl Judging {
         counter!("tributary_agent_judged_seconds_total").absolute(counts.seconds);
         counter!("tributary_agent_pace_changes_total").absolute(counts.paces);
         counter!("tributary_agent_crowded_peaks_total").absolute(counts.crowded);
-        counter!("tributary_agent_alerts_total", "detector" => "series").absolute(counts.raised);
+        for (detector, count) in counts.raised.by_kind() {
+            counter!("tributary_agent_alerts_total", "detector" => detector).absolute(count);
+        }
         let standing = self.waiting.judge.standing_len();
         gauge!("tributary_agent_standing_alerts").set(standing as f64);
         counter!("tributary_agent_alerts_held_back_total").absolute(counts.held_back);

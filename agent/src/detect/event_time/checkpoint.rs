@@ -8,7 +8,7 @@ use crate::detect::sample::DeviceSlot;
 use crate::detect::state_error::{StateError, read_bool, read_name, read_version, write_name};
 use bytes::{Buf, BufMut};
 
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
 
 impl EventTime {
     /// Appends the state to `out`. A device without a name is left out.
@@ -90,10 +90,12 @@ fn write_device(out: &mut Vec<u8>, device: &DeviceClock) {
         device.distance,
         device.late_since,
         device.late_from,
+        device.doubted,
     ] {
         out.put_i64_le(number);
     }
     out.put_u8(u8::from(device.astray));
+    out.put_u8(u8::from(device.doubts_own));
 }
 
 fn read_device(input: &mut &[u8]) -> Result<DeviceClock, StateError> {
@@ -105,6 +107,8 @@ fn read_device(input: &mut &[u8]) -> Result<DeviceClock, StateError> {
         distance: input.try_get_i64_le()?,
         late_since: input.try_get_i64_le()?,
         late_from: input.try_get_i64_le()?,
+        doubted: input.try_get_i64_le()?,
         astray: read_bool(input)?,
+        doubts_own: read_bool(input)?,
     })
 }

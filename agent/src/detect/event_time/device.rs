@@ -6,7 +6,7 @@ use crate::limits::CLOCK_BACK_AFTER_US;
 /// Nothing yet.
 const NEVER: i64 = i64::MIN;
 
-/// One device's time: 64 bytes.
+/// One device's time: 72 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct DeviceClock {
     /// The greatest time of its readings.
@@ -25,6 +25,11 @@ pub(super) struct DeviceClock {
     pub late_from: i64,
     /// Whether its clock was set back, and its times are not believed until it is where it was.
     pub astray: bool,
+    /// How far the last time that it said, or was given, is from steady time, where that was not
+    /// believed.
+    pub doubted: i64,
+    /// Whether that was a time of its own.
+    pub doubts_own: bool,
 }
 
 impl Default for DeviceClock {
@@ -38,6 +43,8 @@ impl Default for DeviceClock {
             late_since: NEVER,
             late_from: NEVER,
             astray: false,
+            doubted: NEVER,
+            doubts_own: false,
         }
     }
 }
@@ -79,6 +86,21 @@ impl DeviceClock {
     pub fn time_by_now(&self, steady: i64) -> Option<i64> {
         let passed = steady.saturating_sub(self.newest_at).max(0);
         self.is_heard().then(|| self.newest.saturating_add(passed))
+    }
+
+    /// Takes whether a time is believed, which is its own or given to it.
+    pub fn doubt(&mut self, distance: i64, is_own: bool, doubted: bool) {
+        // What has no time of its own says nothing of its device's clock.
+        if is_own || !self.doubts_own {
+            let distance = distance.max(NEVER + 1);
+            self.doubted = if doubted { distance } else { NEVER };
+            self.doubts_own = is_own && doubted;
+        }
+    }
+
+    /// How far its clock is from steady time, where that is not believed.
+    pub fn doubted(&self) -> Option<i64> {
+        (self.doubted != NEVER).then_some(self.doubted)
     }
 
     /// A reading was on time.

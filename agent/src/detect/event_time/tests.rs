@@ -95,9 +95,9 @@ impl Case {
 }
 
 #[test]
-fn a_device_has_64_bytes() {
-    assert_eq!(size_of::<DeviceClock>(), 64);
-    assert_eq!(size_of::<Option<DeviceClock>>(), 64);
+fn a_device_has_72_bytes() {
+    assert_eq!(size_of::<DeviceClock>(), 72);
+    assert_eq!(size_of::<Option<DeviceClock>>(), 72);
 }
 
 #[test]

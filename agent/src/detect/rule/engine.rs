@@ -10,7 +10,7 @@
 
 use super::channel::{Bound, Channel, Feed};
 use super::due::{Due, NEVER};
-use super::event::{RuleCounts, RuleEvent, ended, say};
+use super::event::{RuleCounts, RuleEvent, RuleTally, ended, say};
 use super::state::State;
 use super::{Rule, Rules};
 use crate::detect::sample::{Place, Sample, SeriesSlot};
@@ -94,11 +94,15 @@ impl RuleEngine {
         self.channels.len()
     }
 
-    /// Rules that could not be judged yet, by their names: no series that they are for has come, or
-    /// not all of those that they look at together, or not enough readings.
-    pub fn waiting(&self) -> impl Iterator<Item = &Arc<str>> {
+    /// Each rule, and what it is for by now.
+    pub fn tallied(&self) -> impl Iterator<Item = RuleTally<'_>> {
         let tallied = self.rules.iter().zip(&self.tallies);
-        tallied.filter_map(|((_, rule), tally)| (tally.judged == 0).then_some(&rule.name))
+        tallied.map(|((_, rule), tally)| RuleTally {
+            name: &rule.name,
+            is_joint: rule.kind.is_joint(),
+            states: tally.states,
+            judged: tally.judged,
+        })
     }
 
     /// How the gateway's clock stands to steady time, before what is received by it: it says `zero`

@@ -47,6 +47,20 @@ pub struct RuleEvent {
     pub late: bool,
 }
 
+/// What a rule is for by now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RuleTally<'a> {
+    /// The rule's name.
+    pub name: &'a str,
+    /// Whether it looks at several series together: then it is for devices.
+    pub is_joint: bool,
+    /// Series that it is for, or devices.
+    pub states: u32,
+    /// Of how many it could be judged: not before all came that it looks at together, and enough
+    /// readings.
+    pub judged: u32,
+}
+
 /// What was counted since the engine was made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct RuleCounts {

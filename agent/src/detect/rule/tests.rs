@@ -131,7 +131,10 @@ impl Bench {
     }
 
     fn waiting(&self) -> Vec<String> {
-        self.engine.waiting().map(|name| name.to_string()).collect()
+        {
+            let waiting = self.engine.tallied().filter(|tally| tally.judged == 0);
+            waiting.map(|tally| tally.name.to_owned()).collect()
+        }
     }
 
     fn shown(&self, from: usize) -> Vec<String> {

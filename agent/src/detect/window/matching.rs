@@ -6,6 +6,7 @@ use super::series::{Held, Series};
 use super::{Kept, WindowSpecs, Windows};
 use crate::detect::event_time::{Progress, TimeSettings};
 use crate::detect::sample::{DeviceSlot, Place, SeriesSlot};
+use std::ops::Range;
 use std::sync::Arc;
 
 impl Windows {
@@ -57,6 +58,26 @@ impl Windows {
         let device = device.get_or_insert_with(|| Device::new(*progress));
         device.series += 1;
         self.match_anew(place, series)
+    }
+
+    /// How many places of series there are, taken or not.
+    pub fn places_len(&self) -> usize {
+        self.series.len()
+    }
+
+    /// Counts, for each window of the configuration, of the series at these places those that it is
+    /// for.
+    pub fn tally(&self, at: Range<usize>, counts: &mut [usize]) {
+        for (_, kept) in self.series.range(at) {
+            let Kept::Matched(series) = kept else {
+                continue;
+            };
+            for held in &series.held {
+                if let Some(count) = counts.get_mut(usize::from(held.spec)) {
+                    *count += 1;
+                }
+            }
+        }
     }
 
     /// No window is for this series, by the configuration as it is.

@@ -398,6 +398,55 @@ fn what_another_series_of_the_same_key_left_is_neither_taken_nor_cleared_in_its_
     );
 }
 
+#[test]
+fn a_topic_whose_series_a_replay_knows_no_more_is_empty_behind_it() {
+    const ALERTS: &str = "tributary/alerts/site/pump/t";
+    let (mut told, rows) = keeping(1, 2);
+    seconds(&mut told, 0..150);
+    told.message(150, "other/t", &value(150, 1.0));
+    let known = told.judge.known().unwrap();
+    rows.keep(known, Step::Checkpoint);
+    // This life knows the series as it speaks again, and tells an alert that brokers retain.
+    let log: Vec<_> = [(151, usual(151)), (152, 95.0), (153, usual(153))].into();
+    let tell = |judge: &mut Judge, said: &mut Vec<Said>| {
+        for (number, (second, off)) in (told.number..).zip(&log) {
+            let mut bytes = Vec::new();
+            Message {
+                session: 1,
+                qos: Qos::AtLeastOnce,
+                dup: false,
+                retain: false,
+                v5: false,
+                will: false,
+                broker: false,
+                packet_id: (number % 60_000 + 1) as u16,
+                received_time: NOW + second * SECOND,
+                topic: "site/pump/t",
+                properties: UserProperties::NONE,
+                payload: value(*second, *off).as_bytes(),
+            }
+            .write(&mut bytes);
+            let step = Replayed::Record {
+                life: tributary_journal::LifeId(told.buffer.0),
+                number,
+                kind: RecordKind::Message.code(),
+                bytes: bytes.into(),
+            };
+            judge.replayed(&step, NOW, said);
+        }
+    };
+    let mut said = Vec::new();
+    tell(&mut told.judge, &mut said);
+    assert_eq!((said.len(), told.judge.standing_len()), (1, 1), "{said:?}");
+    // The next one finds no row of it, so it never says that the alert is over.
+    let mut next = rows.crash(false);
+    rows.0.lock().unwrap().durable.clear();
+    tell(&mut next, &mut Vec::new());
+    assert_eq!((next.counts().lost, next.standing_len()), (1, 0));
+    let over: Vec<_> = next.over().collect();
+    assert_eq!(over, [(ALERTS, "")], "what is retained elsewhere is ended");
+}
+
 /// The files of a process that was killed right now.
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to.join("blobs")).unwrap();

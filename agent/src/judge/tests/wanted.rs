@@ -117,3 +117,52 @@ fn an_alert_of_a_fast_series_captures_by_its_devices_own_clock() {
         "{record:?}"
     );
 }
+
+/// A reading of a device whose clock began in 1970 as it was switched on, at a second of the log.
+fn since_1970(told: &mut Told, second: i64, topic: &str, value: f64) {
+    let own = format!("1970-01-01T00:{:02}:{:02}Z", second / 60, second % 60);
+    let payload = format!("{{\"value\":{value},\"ts\":\"{own}\"}}");
+    told.message(second, topic, &payload);
+}
+
+#[test]
+fn an_alert_that_is_told_later_captures_what_was_around_it_by_its_devices_own_clock() {
+    let mut told = capturing();
+    for device in 0..ALERTS_BURST_MAX as i64 {
+        told.message(1, &format!("other/{device}/t"), &value(1, 150.0));
+    }
+    since_1970(&mut told, 90, "site/tank/t", 50.0);
+    for device in 0..400 {
+        told.message(99, &format!("other/{device}/w/t"), &value(99, 150.0));
+    }
+    since_1970(&mut told, 100, "site/tank/t", 150.0);
+    assert_eq!(told.judge.wanted(), None, "it is owed");
+    told.again();
+    told.judge.capture_by(&forwarding());
+    (101..140).for_each(|second| told.tick(second));
+    let records = told.judge.wanted().unwrap();
+    let record = CaptureRecord::read(&records[0]).unwrap();
+    assert_eq!(record.device, "site/tank");
+    assert_eq!(record.event, 100 * SECOND, "as its clock says");
+    assert_eq!(record.received, NOW + 100 * SECOND, "when it came");
+}
+
+#[test]
+fn an_alert_that_time_alone_raises_captures_by_its_devices_own_clock() {
+    let mut told = capturing();
+    since_1970(&mut told, 100, "site/tank/t", 50.0);
+    since_1970(&mut told, 101, "site/tank/t", 72.0);
+    told.again();
+    told.judge.capture_by(&forwarding());
+    // Another device's reading brings the news, and its clock is right.
+    told.message(110, "site/other/t", &value(110, 50.0));
+    let alert = told.raised().pop().unwrap();
+    assert_eq!(
+        (&alert["device"], &alert["detector"]),
+        (&"site/tank".into(), &"rule:hot".into())
+    );
+    let records = told.judge.wanted().unwrap();
+    let record = CaptureRecord::read(&records[0]).unwrap();
+    assert_eq!(record.device, "site/tank");
+    assert_eq!(record.event, 103 * SECOND, "two seconds behind the reading");
+}
