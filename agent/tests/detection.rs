@@ -267,6 +267,17 @@ async fn every_alert_that_stands_is_listed_the_gravest_first() {
         }
     };
     assert_eq!(none, "no alert stands\n");
+    let subscribed = async |id: &str| {
+        let (reader, mut told) = client(program.mqtt, id);
+        let filter = "tributary/alerts/#";
+        reader.subscribe(filter, QoS::AtLeastOnce).await.unwrap();
+        while !matches!(
+            told.poll().await.unwrap(),
+            Event::Incoming(Packet::SubAck(_))
+        ) {}
+        (reader, told)
+    };
+    let (_reader, mut told) = subscribed("reader").await;
     // The critical one first, then the warning.
     for value in ["150", "250"] {
         let sent = publisher.publish("tank/level", QoS::AtLeastOnce, false, value);
@@ -286,6 +297,14 @@ async fn every_alert_that_stands_is_listed_the_gravest_first() {
         assert!(words.iter().all(|word| line.contains(word)), "{listed}");
     }
     while program.metric("tributary_agent_standing_alerts ") != 2.0 {}
+    let of_rules = "tributary_agent_alerts_total{detector=\"rule\"} ";
+    assert_eq!(program.metric(of_rules), 2.0);
+    // Who listens is told of both, and last of the gravest; whoever comes then, of that alone.
+    for name in ["near", "far", "near"] {
+        assert_eq!(alert(&mut told).await["detector"], format!("rule:{name}"));
+    }
+    let (_later, mut told) = subscribed("later").await;
+    assert_eq!(alert(&mut told).await["detector"], "rule:near");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -344,7 +363,8 @@ async fn after_a_crash_it_is_known_which_alerts_are_over() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_still_learned_is_said_by_command_and_on_the_status_page() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let program = Program::start(dir.path(), "");
+    let typo = "[[detect.rule]]\nname = \"typo\"\nkind = \"range\"\nmetric = \"levle\"\nmax = 9\n";
+    let program = Program::start(dir.path(), typo);
     let (publisher, mut events) = client(program.mqtt, "tank");
     // 37 readings of a slow series, and so many of a fast one that its pace is known.
     for i in 0..37_u32 {
@@ -370,6 +390,8 @@ async fn what_is_still_learned_is_said_by_command_and_on_the_status_page() {
         lines.next(),
         Some("3 series, 3 still learning; 1 judged on 1 s windows")
     );
+    let typo = "rule \"typo\"  warning: no series fits yet: are its patterns what was meant?";
+    assert_eq!(lines.next(), Some(typo));
     let slow = "level value  learning (37 of 100), reading by reading";
     assert!(lines.any(|line| line == slow), "{said}");
     // Two seconds of it are closed, and the third one is after two of silence.
@@ -389,6 +411,7 @@ async fn what_is_still_learned_is_said_by_command_and_on_the_status_page() {
         (&detection["series"], &detection["fast"]),
         (&3.into(), &1.into())
     );
+    assert_eq!(detection["configured"][0]["count"], 0);
     let listed = detection["listed"].as_array().unwrap();
     let level = listed.iter().find(|it| it["device"] == "level").unwrap();
     assert_eq!(level["state"], "learning (37 of 100)");

@@ -87,7 +87,7 @@ impl Series {
     ) {
         let watch = self.watched.watch(seen.at.series);
         if let Some(step) = watch.and_then(|watch| note(watch, seen.sample.event_time)) {
-            self.readings.push(seen.at.series, step, seen.sample.value);
+            self.keep_reading(seen, step);
         }
         let reading = FastReading {
             time: seen.sample.event_time,

@@ -1,6 +1,6 @@
-//! The last readings around what is said of a series. Its own [`Recent`] has them where it is judged
-//! reading by reading; a fast one's has seconds, so its readings are kept here: 57 bytes each, and
-//! their place.
+//! The last readings around what is said of a series. Its own [`Recent`] has them where it is
+//! judged reading by reading; a fast one's has seconds, so its readings are kept here while there is
+//! any rule or group: 57 bytes each, and their place.
 
 use super::kept::{read_text, write_text};
 use super::recent::{KEPT, Recent};
@@ -66,6 +66,13 @@ impl Readings {
 }
 
 impl Series {
+    /// Keeps a reading of a fast series, where anything may show it.
+    pub(super) fn keep_reading(&mut self, seen: &Seen<'_>, step: i64) {
+        if !self.settings.rules.is_empty() || !self.settings.groups.is_empty() {
+            self.readings.push(seen.at.series, step, seen.sample.value);
+        }
+    }
+
     /// The last readings of a series, to show around what a rule or a group says of it; the one at
     /// hand, where its series has not taken it yet, is the last of them.
     pub(super) fn readings_of(

@@ -216,6 +216,9 @@ impl Series {
         self.idle.set_most(settings.series_kept_max);
         self.forget_idle(0, moment, said);
         self.windows_revision = settings.windows_revision();
+        if settings.rules.is_empty() && settings.groups.is_empty() {
+            self.readings = Readings::default();
+        }
         self.settings = settings;
     }
 

@@ -96,6 +96,15 @@ fn around_an_alert_of_a_rule_on_a_fast_series_are_its_readings_and_not_seconds()
         seconds.iter().all(|(tenth, _)| tenth % 10 == 0),
         "{seconds:?}"
     );
+    // While there is no rule none is kept, and what was kept before has no place among new ones.
+    told.settings(&limits(""));
+    told.tenths(2_020..2_030);
+    told.settings(&limits(&limit("high", "t", "info")));
+    told.tenths(2_030..2_032);
+    told.reading_at(2_032 * TENTH, TOPIC, 95.0);
+    let shown = around(&of_detector(&told, "rule:high"));
+    let tenths: Vec<i64> = shown.iter().map(|(tenth, _)| *tenth).collect();
+    assert_eq!(tenths, [2_030, 2_031, 2_032]);
 }
 
 #[test]
