@@ -46,18 +46,10 @@ impl NumberTexts {
     }
 }
 
-/// Whether a person would read it as a number; also with a comma for the point.
+/// Whether it is a number in all but its type.
 fn is_number(text: &str) -> bool {
     let text = text.trim();
-    let begins = text.starts_with(|c: char| c.is_ascii_digit() || "+-.,".contains(c));
-    if !begins || text.len() > NUMBER_TEXT_BYTES_MAX {
-        return false;
-    }
-    let number = match text.contains('.') {
-        true => text.parse::<f64>(),
-        false => text.replacen(',', ".", 1).parse(),
-    };
-    number.is_ok_and(f64::is_finite)
+    text.len() <= NUMBER_TEXT_BYTES_MAX && text.parse().is_ok_and(f64::is_finite)
 }
 
 #[cfg(test)]
@@ -65,12 +57,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_is_a_number_where_a_person_reads_one() {
-        for text in ["23.5", " 7 ", "-1e3", "+.5", "23,5"] {
+    fn a_text_is_a_number_where_it_could_be_decoded_as_one() {
+        for text in ["23.5", " 7 ", "-1e3", "+.5"] {
             assert!(is_number(text), "{text}");
         }
         let long = "1".repeat(NUMBER_TEXT_BYTES_MAX + 1);
-        for text in ["", "off", "nan", "-inf", "1,000.5", "3 bar", "-", &long] {
+        for text in ["", "off", "nan", "-inf", "23,5", "3 bar", "-", &long] {
             assert!(!is_number(text), "{text}");
         }
     }
