@@ -1,6 +1,6 @@
 //! The last readings around what is said of a series. Its own [`Recent`] has them where it is
-//! judged reading by reading; a fast one's has seconds, so its readings are kept here while there is
-//! any rule or group: 57 bytes each, and their place.
+//! judged reading by reading; a fast one's has seconds, so its readings are kept here while there
+//! is any rule or group: 57 bytes each, and their place.
 
 use super::kept::{read_text, write_text};
 use super::recent::{KEPT, Recent};
