@@ -312,6 +312,8 @@ pub const LETTERS_ROOM_PART: u64 = 2;
 pub const LETTERS_SLOTS_FREE_BYTES: u64 = 64 * 1024;
 /// Dead letters that `deadletter ls` shows when nothing else is said.
 pub const LETTERS_SHOWN: usize = 100;
+/// Characters of a topic, a reason or a property in a line for people.
+pub const SHOWN_CHARACTERS_MAX: usize = 120;
 
 // --- config ---
 

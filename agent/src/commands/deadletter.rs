@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::control::{Answer, AskError, Request, ask};
 use crate::deadletter::Letter;
 use crate::deadletter::put_back::{LetterId, Outcome};
-use crate::deadletter::show::{Payload, Shown, escaped, file_name, line};
+use crate::deadletter::show::{Payload, Shown, cut, file_name, line};
 use crate::deadletter::view::{Selection, Unseen, View, ViewError};
 use crate::decode::{Filter, Incoming, Rows, Rules};
 use crate::limits::LETTERS_SHOWN;
@@ -382,7 +382,7 @@ fn try_out(
         let filter = rules.filter_for(letter.topic).map(Filter::text);
         match (json, decoded) {
             (true, decoded) => writeln!(out, "{}", tried(id, letter, filter, decoded.err(), &rows)),
-            (false, Err(error)) => writeln!(out, "{id}  dead: {}", escaped(&error)),
+            (false, Err(error)) => writeln!(out, "{id}  dead: {}", cut(&error)),
             (false, Ok(_)) => {
                 let by = filter.map_or("no rule".into(), |filter| format!("`{filter}`"));
                 writeln!(out, "{id}  by {by}, {} readings:", rows.len())?;

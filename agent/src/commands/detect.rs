@@ -21,8 +21,9 @@ use std::sync::Arc;
 /// with a space for the T and UTC where none is said, or a number of s, ms, µs or ns since 1970.
 /// With an agent's --config its preset holds, and its rules judge each row, too: one with which a
 /// rule raises an alert scores at least 0.5. For rules a file's device is its path without `.csv`,
-/// and a column's name is its metric. Exit codes: 0 well, 1 a file could not be read or written,
-/// 2 usage or configuration.
+/// and a column's name is its metric. A file that can't be gone through to its end is named with
+/// the line, and nothing is written for it; the others are. Exit codes: 0 well, 1 a file could not
+/// be read or written, 2 usage or configuration.
 #[derive(Args, Debug)]
 pub struct DetectArguments {
     /// The folder whose `.csv` files are read.
@@ -66,7 +67,10 @@ pub enum DetectError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// A row that is none.
-    #[error("{}, line {line}: {why}", path.display())]
+    #[error(
+        "{}, line {line}: {why}; mend or remove that line: nothing is written for this file",
+        path.display()
+    )]
     Row {
         /// The file.
         path: PathBuf,
@@ -75,7 +79,29 @@ pub enum DetectError {
         /// What is wrong with it.
         why: String,
     },
+    /// Some files; why is said of each.
+    #[error("{bad} of {all} files could not be gone through: they are named above")]
+    Files {
+        /// How many.
+        bad: usize,
+        /// Of how many.
+        all: usize,
+    },
 }
+
+impl DetectError {
+    /// Whether it is about one file, and says nothing of the others.
+    fn is_of_a_file(&self) -> bool {
+        match self {
+            Self::Io { path, .. } => path != Path::new(STANDARD_OUTPUT),
+            Self::Row { .. } => true,
+            Self::Same(_) | Self::Config(_) | Self::Files { .. } => false,
+        }
+    }
+}
+
+/// Stands for its path in an error.
+const STANDARD_OUTPUT: &str = "standard output";
 
 /// What was gone through.
 #[derive(Clone, Copy, Default, Debug)]
@@ -87,10 +113,20 @@ struct Counts {
     missing: u64,
 }
 
-/// Goes through every file.
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.files += other.files;
+        self.rows += other.rows;
+        self.alerts += other.alerts;
+        self.missing += other.missing;
+    }
+}
+
+/// Goes through every file. What is wrong with one is said there and then, and the next one is
+/// gone through.
 ///
 /// # Errors
-/// The first file that can't be read or written.
+/// How many files can't be read or written, or that nothing can be gone through at all.
 pub fn run(
     arguments: &DetectArguments,
     config: Option<&Path>,
@@ -112,7 +148,7 @@ pub fn run(
     let mut files = Vec::new();
     find(&arguments.input, &mut files)?;
     files.sort();
-    let mut counts = Counts::default();
+    let (mut counts, mut bad) = (Counts::default(), 0);
     for file in &files {
         let place = file.strip_prefix(&arguments.input).unwrap_or(file);
         let to = arguments.output.join(place);
@@ -124,17 +160,31 @@ pub fn run(
             to: &to,
             line: 0,
         };
-        pass.run(&mut counts, out)?;
+        match pass.run(out) {
+            Ok(of_file) => counts += of_file,
+            Err(error) if error.is_of_a_file() => {
+                bad += 1;
+                note(notes, &error.to_string())?;
+            }
+            Err(error) => return Err(error),
+        }
     }
     let Counts {
-        files,
+        files: good,
         rows,
         alerts,
         missing,
     } = counts;
     let counted =
-        format!("{files} files, {rows} rows ({missing} without a number), {alerts} alerts");
-    note(notes, &counted)
+        format!("{good} files, {rows} rows ({missing} without a number), {alerts} alerts");
+    note(notes, &counted)?;
+    match bad {
+        0 => Ok(()),
+        bad => Err(DetectError::Files {
+            bad,
+            all: files.len(),
+        }),
+    }
 }
 
 fn note(notes: &mut dyn Write, text: &str) -> Result<(), DetectError> {
@@ -264,6 +314,16 @@ impl Judge {
     }
 }
 
+/// A file that is written, removed unless it comes to its name.
+struct Partial(PathBuf);
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // It is not there once it was renamed.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
 /// A file that is gone through.
 struct Pass<'a> {
     explains: bool,
@@ -277,35 +337,59 @@ struct Pass<'a> {
 
 impl Pass<'_> {
     fn wrong(&self, why: impl Into<String>) -> DetectError {
+        self.wrong_at(self.line, why)
+    }
+
+    fn wrong_at(&self, line: u64, why: impl Into<String>) -> DetectError {
         DetectError::Row {
             path: self.from.to_owned(),
-            line: self.line,
+            line,
             why: why.into(),
         }
     }
 
-    fn run(&mut self, counts: &mut Counts, out: &mut dyn Write) -> Result<(), DetectError> {
+    /// Goes through the file. What is written has its name only once it is whole.
+    fn run(&mut self, out: &mut dyn Write) -> Result<Counts, DetectError> {
+        let to = self.to;
+        let failed = |path: &Path, error| DetectError::Io {
+            path: path.to_owned(),
+            error,
+        };
+        if let Some(folder) = to.parent() {
+            std::fs::create_dir_all(folder).map_err(|error| failed(folder, error))?;
+        }
+        let partial = Partial(to.with_added_extension("partial"));
+        let file = File::create(&partial.0).map_err(|error| failed(&partial.0, error))?;
+        let counts = self.rows(file, out)?;
+        std::fs::rename(&partial.0, to).map_err(|error| failed(to, error))?;
+        Ok(counts)
+    }
+
+    /// Judges every row, into `written`.
+    fn rows(&mut self, written: File, out: &mut dyn Write) -> Result<Counts, DetectError> {
         let failed = |path: &Path, error| DetectError::Io {
             path: path.to_owned(),
             error,
         };
         let (from, to) = (self.from, self.to);
-        if let Some(folder) = to.parent() {
-            std::fs::create_dir_all(folder).map_err(|error| failed(folder, error))?;
-        }
         let file = File::open(from).map_err(|error| failed(from, error))?;
         let mut reader = ReaderBuilder::new()
             .has_headers(false)
             .from_reader(BufReader::new(file));
-        let written = File::create(to).map_err(|error| failed(to, error))?;
         let mut writer = Writer::from_writer(BufWriter::new(written));
         let (mut row, mut judge) = (ByteRecord::new(), None);
+        let mut counts = Counts {
+            files: 1,
+            ..Counts::default()
+        };
         loop {
             self.line += 1;
             let read = reader.read_byte_record(&mut row);
-            if !read.map_err(|error| self.wrong(error.to_string()))? {
+            if !read.map_err(|error| self.unread(error))? {
                 break;
             }
+            // Behind a cell with line breaks, rows are not lines.
+            self.line = row.position().map_or(self.line, csv::Position::line);
             match &mut judge {
                 None => {
                     let names = row.iter().skip(1);
@@ -314,7 +398,7 @@ impl Pass<'_> {
                     row.push_field(b"anomaly_score");
                 }
                 Some(judge) => {
-                    let (severity, why) = self.judge(judge, &row, counts)?;
+                    let (severity, why) = self.judge(judge, &row, &mut counts)?;
                     counts.rows += 1;
                     if let Some(why) = why {
                         counts.alerts += 1;
@@ -327,8 +411,28 @@ impl Pass<'_> {
             let wrote = writer.write_byte_record(&row);
             wrote.map_err(|error| failed(to, error.into()))?;
         }
-        counts.files += 1;
-        writer.flush().map_err(|error| failed(to, error))
+        writer.flush().map_err(|error| failed(to, error))?;
+        Ok(counts)
+    }
+
+    /// Why no row can be read.
+    fn unread(&self, error: csv::Error) -> DetectError {
+        match error.into_kind() {
+            csv::ErrorKind::Io(error) => DetectError::Io {
+                path: self.from.to_owned(),
+                error,
+            },
+            csv::ErrorKind::UnequalLengths {
+                expected_len,
+                len,
+                pos,
+            } => {
+                let line = pos.map_or(self.line, |place| place.line());
+                let why = format!("it has {len} cells, and the first line {expected_len}");
+                self.wrong_at(line, why)
+            }
+            other => self.wrong(format!("{other:?}")),
+        }
     }
 
     /// The severity of a row, and why it is an alert if it is one.
@@ -354,7 +458,7 @@ impl Pass<'_> {
         }
         let said = writeln!(out, "{}:{}: {why}", self.from.display(), self.line);
         said.map_err(|error| DetectError::Io {
-            path: "standard output".into(),
+            path: STANDARD_OUTPUT.into(),
             error,
         })
     }
@@ -498,19 +602,67 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_row_is_named_by_file_and_line() {
-        for (row, why) in [
-            ("yesterday,1", "its time `yesterday`"),
-            ("2026-01-01 00:00:01,one", "`one` is no number"),
-            ("2026-01-01 00:00:01", "found record with 1 fields"),
-        ] {
-            let content = format!("timestamp,value\n2026-01-01 00:00:00,\n{row}\n");
-            let error = judged(&content).unwrap_err().to_string();
+    fn a_file_that_is_wrong_is_named_with_its_line_and_holds_up_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let (input, output) = (dir.path().join("in"), dir.path().join("out"));
+        let head = "timestamp,\"a\nvalue\"\n2026-01-01 00:00:00,\n";
+        let wrong = [
+            ("a.csv", "yesterday,1", "its time `yesterday`"),
+            ("b.csv", "2026-01-01 00:00:01,one", "`one` is no number"),
+            (
+                "c.csv",
+                "2026-01-01 00:00:01",
+                "it has 1 cells, and the first line 2",
+            ),
+        ];
+        std::fs::create_dir_all(&input).unwrap();
+        for (name, row, _) in wrong {
+            std::fs::write(input.join(name), format!("{head}{row}\n")).unwrap();
+        }
+        std::fs::create_dir(input.join("d.csv")).unwrap();
+        std::fs::write(input.join("good.csv"), head).unwrap();
+        std::fs::create_dir_all(output.join("a.csv.partial")).unwrap();
+        std::fs::write(output.join("b.csv"), "of a run before").unwrap();
+        let arguments = DetectArguments {
+            input,
+            output: output.clone(),
+            preset: None,
+            explain: false,
+        };
+        let mut notes = Vec::new();
+        let error = run(&arguments, None, &mut Vec::new(), &mut notes).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("3 of 4 files could not be gone through"),
+            "{error}"
+        );
+        let notes = String::from_utf8(notes).unwrap();
+        assert!(notes.contains("a.csv.partial: "), "{notes}");
+        for (name, _, why) in &wrong[1..] {
+            let said = format!("{name}, line 4: {why}");
             assert!(
-                error.contains("a.csv, line 3") && error.contains(why),
-                "{error}"
+                notes.contains(&said) && notes.contains("mend or remove"),
+                "{notes}"
             );
         }
+        assert!(
+            notes.ends_with("1 files, 1 rows (1 without a number), 0 alerts\n"),
+            "{notes}"
+        );
+        let mut written: Vec<_> = std::fs::read_dir(&output).unwrap().collect();
+        written.retain(|entry| entry.as_ref().unwrap().file_type().unwrap().is_file());
+        assert_eq!(
+            written.len(),
+            2,
+            "good.csv, and b.csv as it was: {written:?}"
+        );
+        let before = std::fs::read_to_string(output.join("b.csv")).unwrap();
+        assert_eq!(before, "of a run before");
+    }
+
+    #[test]
+    fn a_file_without_rows_and_rows_without_numbers_are_gone_through() {
         assert!(judged("").is_ok(), "an empty file holds no rows");
         assert!(judged("timestamp,value\n0,NaN\n1,inf\n-1,2\n").is_ok());
     }

@@ -4,6 +4,7 @@ use super::Letter;
 use super::put_back::LetterId;
 use crate::civil::rfc3339;
 use crate::decode::{Property, Said};
+use crate::limits::SHOWN_CHARACTERS_MAX;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -93,12 +94,12 @@ pub fn line(id: LetterId, letter: &Letter<'_>, put_back: bool) -> String {
     let mut line = format!(
         "{}  {id}  {word}  {}  {} B  {}",
         rfc3339(letter.received_time),
-        escaped(letter.topic),
+        cut(letter.topic),
         letter.payload.len(),
-        escaped(letter.reason),
+        cut(letter.reason),
     );
     for (name, text) in properties(letter) {
-        write!(line, "  {name}={}", escaped(text)).expect("a String takes any text");
+        write!(line, "  {name}={}", cut(text)).expect("a String takes any text");
     }
     if letter.will {
         line.push_str("  (a will)");
@@ -107,6 +108,18 @@ pub fn line(id: LetterId, letter: &Letter<'_>, put_back: bool) -> String {
         line.push_str("  (put back)");
     }
     line
+}
+
+/// A text [`escaped`], and no more of it than a person reads in a line: behind `…` stands how long
+/// it is.
+pub fn cut(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_CHARACTERS_MAX) {
+        Some((end, _)) => {
+            let begin = escaped(text.get(..end).unwrap_or_default());
+            format!("{begin}… ({} bytes)", text.len())
+        }
+        None => escaped(text),
+    }
 }
 
 /// A text without anything that a terminal obeys. Quotes are as they are: nothing stands between
@@ -129,6 +142,27 @@ mod tests {
     use tributary_journal::LifeId;
     use tributary_protocol::ids::BufferId;
 
+    const ID: LetterId = LetterId {
+        life: LifeId([0xab; 16]),
+        number: 7,
+    };
+
+    fn letter<'a>(topic: &'a str, properties: UserProperties<'a>) -> Letter<'a> {
+        Letter {
+            origin: Origin {
+                buffer: BufferId::new(1, 1),
+                number: 3,
+            },
+            received_time: 0,
+            word: "name",
+            reason: "`a\nb` can't be",
+            will: true,
+            topic,
+            properties,
+            payload: b"\x00\xff",
+        }
+    }
+
     #[test]
     fn times_are_printed_as_they_are_read() {
         for (time, text) in [
@@ -143,26 +177,32 @@ mod tests {
     }
 
     #[test]
+    fn a_line_holds_the_beginning_of_a_long_text_and_json_all_of_it() {
+        let (shown, longer) = ("é".repeat(SHOWN_CHARACTERS_MAX), "é".repeat(30_000));
+        assert_eq!(cut(&shown), shown);
+        assert_eq!(cut(&longer), format!("{shown}… (60000 bytes)"));
+        let ends = format!("{}\n\u{1b}[2J", "a".repeat(SHOWN_CHARACTERS_MAX - 1));
+        let ended = format!(
+            "{}\\n… ({} bytes)",
+            &ends[..SHOWN_CHARACTERS_MAX - 1],
+            ends.len()
+        );
+        assert_eq!(cut(&ends), ended);
+        let mut said = UserProperties::NONE;
+        said.take("unit", "u");
+        let letter = letter(&longer, said);
+        let line = line(ID, &letter, false);
+        assert!(line.chars().count() < 400, "{line}");
+        let json = serde_json::to_string(&Shown::new(ID, &letter, false, Payload::Left)).unwrap();
+        assert!(json.contains(&longer));
+    }
+
+    #[test]
     fn nothing_of_a_topic_reaches_a_terminal_or_a_path_unescaped() {
-        let id = LetterId {
-            life: LifeId([0xab; 16]),
-            number: 7,
-        };
+        let id = ID;
         let mut said = UserProperties::NONE;
         said.take("unit", "\u{1b}[0m\n");
-        let letter = Letter {
-            origin: Origin {
-                buffer: BufferId::new(1, 1),
-                number: 3,
-            },
-            received_time: 0,
-            word: "name",
-            reason: "`a\nb` can't be",
-            will: true,
-            topic: "../../etc/\u{1b}[31m\n\"x\"\0",
-            properties: said,
-            payload: b"\x00\xff",
-        };
+        let letter = letter("../../etc/\u{1b}[31m\n\"x\"\0", said);
         assert_eq!(file_name(id), format!("{}-7.bin", "ab".repeat(16)));
         let line = line(id, &letter, true);
         assert!(!line.contains(|c: char| c.is_control()), "{line}");

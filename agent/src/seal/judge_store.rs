@@ -261,6 +261,22 @@ mod tests {
     use tributary_journal::SimDisk;
     use tributary_protocol::ids::BufferId;
 
+    fn at(number: u64) -> Origin {
+        Origin {
+            buffer: BufferId::new(1, 1),
+            number,
+        }
+    }
+
+    fn known(number: u64) -> Known {
+        Known {
+            at: at(number),
+            given_way: 0,
+            rows: 0,
+            body: vec![1, 2, 3],
+        }
+    }
+
     #[test]
     fn checkpoints_are_a_tenth_of_the_log_as_far_as_its_quota_allows() {
         let asks = Asks::default();
@@ -280,16 +296,6 @@ mod tests {
 
     #[test]
     fn the_log_is_needed_from_the_older_durable_one_on_and_one_is_written_at_a_time() {
-        let at = |number| Origin {
-            buffer: BufferId::new(1, 1),
-            number,
-        };
-        let known = |number| Known {
-            at: at(number),
-            given_way: 0,
-            rows: 0,
-            body: vec![1, 2, 3],
-        };
         let disk = Arc::new(SimDisk::new(1));
         let open = || Checkpoints::open(disk.clone(), Path::new("/ckpt"), "judge").unwrap();
         let (mut store, mut writer) = JudgeStore::new(open(), (Some(at(5)), Some(at(3))));
@@ -318,16 +324,6 @@ mod tests {
 
     #[test]
     fn after_one_that_failed_no_other_is_asked_for_before_a_pause_that_grows() {
-        let at = |number| Origin {
-            buffer: BufferId::new(1, 1),
-            number,
-        };
-        let known = |number| Known {
-            at: at(number),
-            given_way: 0,
-            rows: 0,
-            body: vec![1, 2, 3],
-        };
         let disk = SimDisk::new(1);
         let checkpoints = Checkpoints::open(Arc::new(disk.clone()), Path::new("/ckpt"), "judge");
         let (mut store, mut writer) = JudgeStore::new(checkpoints.unwrap(), (None, None));

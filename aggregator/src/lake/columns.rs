@@ -3,10 +3,10 @@
 //!
 //! Nothing here depends on time, place or chance: the same rows give the same columns.
 
-mod carried;
-
 mod aggregates;
 mod alerts;
+mod carried;
+mod whose;
 
 pub use aggregates::{aggregates_columns, aggregates_schema};
 pub use alerts::{alerts_columns, alerts_schema};
@@ -22,6 +22,7 @@ use arrow_array::{BooleanArray, Float64Array, Int32Array, Int64Array, TimestampM
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef, TimeUnit};
 use std::sync::Arc;
 use tributary_protocol::reading::{Flags, Value};
+use whose::Whose;
 
 fn dictionary() -> DataType {
     DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8))
@@ -119,17 +120,8 @@ fn utc(mut times: TimestampMicrosecondBuilder) -> ArrayRef {
 /// Builders of all columns of readings, in the schema's order of meaning.
 #[derive(Default)]
 struct ReadingColumns {
-    tenant: Texts,
-    agent: Texts,
-    buffer: Texts,
-    lane: Texts,
-    batch: Int64Builder,
-    row: Int32Builder,
-    device: Texts,
-    metric: Texts,
+    whose: Whose,
     unit: Texts,
-    event_time: TimestampMicrosecondBuilder,
-    received_time: TimestampMicrosecondBuilder,
     value_type: Texts,
     value_f64: Float64Builder,
     value_i64: Int64Builder,
@@ -165,22 +157,9 @@ impl ReadingColumns {
         row: &PlannedRow<'_>,
         texts: &OriginTexts,
     ) -> Result<(), ArrowError> {
-        let origin = &row.batch.origin;
-        self.tenant.append(origin.agent.tenant())?;
-        self.agent.append(&texts.agent)?;
-        self.buffer.append(&texts.buffer)?;
-        self.lane.append(origin.key.lane.name())?;
-        self.batch.append_value(origin.key.number as i64);
-        self.row.append_value(row.row as i32);
-        let name = plan.names().get(row.series as usize);
-        let name = name.expect("a planned row names one of its plan's series");
-        self.device.append(&*name.device)?;
-        self.metric.append(&*name.metric)?;
-        self.unit
-            .append_option((!name.unit.is_empty()).then_some(&*name.unit));
+        let unit = self.whose.push(plan, row, texts)?;
+        self.unit.append_option((!unit.is_empty()).then_some(unit));
         let meta = &row.reading.meta;
-        self.event_time.append_value(meta.event_time);
-        self.received_time.append_value(meta.received_time);
         self.value_type.append(row.reading.value_type.name())?;
         self.push_value(row.batch.readings.value(row.reading));
         self.quality.append_value(meta.quality);
@@ -211,18 +190,12 @@ impl ReadingColumns {
     }
 
     fn finish(mut self) -> Result<RecordBatch, ArrowError> {
-        let columns: Vec<ArrayRef> = vec![
-            Arc::new(self.tenant.finish()),
-            Arc::new(self.agent.finish()),
-            Arc::new(self.buffer.finish()),
-            Arc::new(self.lane.finish()),
-            Arc::new(self.batch.finish()),
-            Arc::new(self.row.finish()),
-            Arc::new(self.device.finish()),
-            Arc::new(self.metric.finish()),
-            Arc::new(self.unit.finish()),
-            utc(self.event_time),
-            utc(self.received_time),
+        let whose = self.whose.finish();
+        let mut columns: Vec<ArrayRef> = whose.origin.into();
+        columns.extend(whose.names);
+        columns.push(Arc::new(self.unit.finish()));
+        columns.extend(whose.times);
+        columns.extend::<[ArrayRef; 11]>([
             Arc::new(self.value_type.finish()),
             Arc::new(self.value_f64.finish()),
             Arc::new(self.value_i64.finish()),
@@ -234,7 +207,7 @@ impl ReadingColumns {
             Arc::new(self.clock_suspect.finish()),
             Arc::new(self.maybe_repeat.finish()),
             Arc::new(self.no_device_time.finish()),
-        ];
+        ]);
         RecordBatch::try_new(readings_schema(), columns)
     }
 }

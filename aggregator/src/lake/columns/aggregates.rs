@@ -99,12 +99,12 @@ impl Spoken for AggregateColumns {
     }
 
     fn finish(mut self, carried: Carried) -> Result<RecordBatch, ArrowError> {
-        let mut columns: Vec<ArrayRef> = carried.origin.into();
+        let mut columns: Vec<ArrayRef> = carried.whose.origin.into();
         columns.extend::<[ArrayRef; 2]>([
             Arc::new(self.window.finish()),
             Arc::new(self.kind.finish()),
         ]);
-        columns.extend(carried.names);
+        columns.extend(carried.whose.names);
         columns.extend::<[ArrayRef; 4]>([
             Arc::new(self.unit.finish()),
             utc(self.window_from),
@@ -120,7 +120,7 @@ impl Spoken for AggregateColumns {
             Arc::new(self.trusted.finish()),
             Arc::new(self.closed.finish()),
         ]);
-        columns.extend(carried.times);
+        columns.extend(carried.whose.times);
         columns.extend::<[ArrayRef; 2]>([Arc::new(self.revision.finish()), carried.json]);
         RecordBatch::try_new(aggregates_schema(), columns)
     }

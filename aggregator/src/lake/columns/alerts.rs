@@ -91,13 +91,13 @@ impl Spoken for AlertColumns {
     }
 
     fn finish(mut self, carried: Carried) -> Result<RecordBatch, ArrowError> {
-        let mut columns: Vec<ArrayRef> = carried.origin.into();
+        let mut columns: Vec<ArrayRef> = carried.whose.origin.into();
         columns.extend::<[ArrayRef; 3]>([
             Arc::new(self.alert_id.finish()),
             Arc::new(self.state.finish()),
             Arc::new(self.kind.finish()),
         ]);
-        columns.extend(carried.names);
+        columns.extend(carried.whose.names);
         columns.extend::<[ArrayRef; 7]>([
             Arc::new(self.unit.finish()),
             Arc::new(self.detector.finish()),
@@ -107,7 +107,7 @@ impl Spoken for AlertColumns {
             Arc::new(self.score.finish()),
             Arc::new(self.value.finish()),
         ]);
-        columns.extend(carried.times);
+        columns.extend(carried.whose.times);
         columns.extend::<[ArrayRef; 6]>([
             utc(self.detection_time),
             utc(self.window_from),
