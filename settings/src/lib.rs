@@ -9,7 +9,11 @@
 
 pub mod limits;
 
+mod changes;
+mod meant;
 mod tables;
+
+pub use meant::nearest;
 
 /// Says a line to whoever started the program, on stderr. Unlike `eprintln!` it does not panic
 /// when nobody reads that any more: a log collector that restarts must not end a gateway.
@@ -70,7 +74,15 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-type Errors = Rc<RefCell<Vec<Diagnostic>>>;
+/// What is said of a document.
+#[derive(Debug, Default)]
+struct Said {
+    wrong: Vec<Diagnostic>,
+    /// Legal, and hardly meant.
+    warnings: Vec<Diagnostic>,
+}
+
+type Errors = Rc<RefCell<Said>>;
 
 /// A value and where it came from.
 #[derive(Clone, Debug)]
@@ -130,6 +142,8 @@ impl Value {
 pub struct Document {
     root: Option<Section>,
     errors: Errors,
+    /// Everything that was set, as it was written.
+    written: Table,
 }
 
 impl Document {
@@ -142,10 +156,10 @@ impl Document {
         let errors = Errors::default();
         let (table, wrong) = DeTable::parse_recoverable(text);
         for error in wrong {
-            let line = error.span().map_or(1, |span| line_of(text, span.start));
-            let reason = format!("not TOML: {}", error.message().replace('\n', ", "));
-            let place = Place::Line(line);
-            errors.borrow_mut().push(Diagnostic {
+            let span = error.span().unwrap_or_default();
+            let reason = meant::syntax(error.message(), text, &span);
+            let place = Place::Line(line_of(text, span.start));
+            errors.borrow_mut().wrong.push(Diagnostic {
                 key: String::new(),
                 place,
                 reason,
@@ -162,7 +176,7 @@ impl Document {
             };
             let path: Vec<String> = path.split("__").map(str::to_ascii_lowercase).collect();
             if let Err(reason) = set(&mut table, &path, &name, &value) {
-                errors.borrow_mut().push(Diagnostic {
+                errors.borrow_mut().wrong.push(Diagnostic {
                     key: path.join("."),
                     place: Place::Environment(name),
                     reason: reason.to_owned(),
@@ -170,10 +184,12 @@ impl Document {
                 });
             }
         }
+        let written = table.clone();
         let root = Section::new(String::new(), table, Rc::clone(&errors));
         Self {
             root: Some(root),
             errors,
+            written,
         }
     }
 
@@ -185,16 +201,34 @@ impl Document {
             .unwrap_or_else(|| Section::new(String::new(), Table::default(), errors))
     }
 
+    /// What is legal and hardly meant, in the order of the file. Call it when all sections are
+    /// dropped.
+    pub fn warnings(&self) -> Vec<Diagnostic> {
+        let mut warnings = std::mem::take(&mut self.errors.borrow_mut().warnings);
+        sort(&mut warnings);
+        warnings
+    }
+
+    /// Everything that was set, as it was written.
+    pub fn written(&self) -> &Table {
+        &self.written
+    }
+
     /// What was wrong, in the order of the file. Call it when all sections are dropped.
     pub fn finish(self) -> Vec<Diagnostic> {
-        let mut errors = self.errors.take();
-        errors.sort_by_key(|error| match error.place {
-            Place::Line(line) => (0, line),
-            Place::Environment(_) => (1, 0),
-            Place::Missing => (2, 0),
-        });
+        let mut errors = self.errors.take().wrong;
+        meant::without_consequences(&mut errors);
+        sort(&mut errors);
         errors
     }
+}
+
+fn sort(diagnostics: &mut [Diagnostic]) {
+    diagnostics.sort_by_key(|said| match said.place {
+        Place::Line(line) => (0, line),
+        Place::Environment(_) => (1, 0),
+        Place::Missing => (2, 0),
+    });
 }
 
 fn line_of(text: &str, offset: usize) -> usize {
@@ -421,9 +455,20 @@ impl Section {
         self.report(name, place, reason.into(), None);
     }
 
+    /// Says that a setting, which was read, is legal and hardly meant.
+    pub fn warn(&self, name: &'static str, reason: impl Into<String>) {
+        let place = self.places.get(name).unwrap_or(&self.begins).clone();
+        self.errors.borrow_mut().warnings.push(Diagnostic {
+            key: self.key(name),
+            place,
+            reason: reason.into(),
+            nearest: None,
+        });
+    }
+
     fn report(&self, name: &str, place: Place, reason: String, nearest: Option<String>) {
         let key = self.key(name);
-        self.errors.borrow_mut().push(Diagnostic {
+        self.errors.borrow_mut().wrong.push(Diagnostic {
             key,
             place,
             reason,
@@ -459,10 +504,7 @@ impl Section {
         let node = self.take(name)?;
         let read = T::read(&node.value);
         if read.is_none() {
-            self.wrong(
-                name,
-                format!("is {}; expected {}", shown(&node.value), T::EXPECTED),
-            );
+            self.wrong(name, meant::unread::<T>(name, &node.value));
         }
         read
     }
@@ -509,64 +551,9 @@ impl Drop for Section {
     }
 }
 
-fn shown(value: &Value) -> String {
-    match value {
-        Value::String(text) => {
-            format!("the text \"{}\"", text.chars().take(64).collect::<String>())
-        }
-        Value::Integer(number) => format!("the number {number}"),
-        other => other.kind().to_owned(),
-    }
-}
-
-/// The known name that is nearest, if it is near enough to be meant.
-pub fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
-    let distances = known
-        .iter()
-        .map(|candidate| (distance(name, candidate), *candidate));
-    let (distance, candidate) = distances.min_by_key(|(distance, _)| *distance)?;
-    (distance <= 1 + candidate.len() / 3).then_some(candidate)
-}
-
-/// Insertions, deletions, replacements and swaps of neighbours from one to the other (optimal
-/// string alignment).
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(64).collect(), b.chars().collect());
-    let mut two_back: Vec<usize> = Vec::new();
-    let mut back: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.iter().enumerate() {
-        let mut row = vec![i + 1];
-        for (j, to) in b.iter().enumerate() {
-            let at =
-                |row: &[usize], place: usize| row.get(place).copied().unwrap_or(usize::MAX / 2);
-            let replace = at(&back, j) + usize::from(from != to);
-            let mut best = replace.min(at(&back, j + 1) + 1).min(at(&row, j) + 1);
-            let swapped = i > 0 && j > 0 && a.get(i - 1) == Some(to) && b.get(j - 1) == Some(from);
-            if swapped {
-                best = best.min(at(&two_back, j - 1) + 1);
-            }
-            row.push(best);
-        }
-        two_back = std::mem::replace(&mut back, row);
-    }
-    back.last().copied().unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_nearest_name_is_found_and_no_far_one() {
-        assert_eq!(distance("adress", "address"), 1);
-        assert_eq!(distance("naem", "name"), 1);
-        assert_eq!(distance("", "abc"), 3);
-        assert_eq!(
-            nearest("endpoint", &["ca", "endpoints", "key"]),
-            Some("endpoints")
-        );
-        assert_eq!(nearest("colour", &["ca", "endpoints", "key"]), None);
-    }
 
     #[test]
     fn sizes_are_read_with_their_units() {

@@ -1,7 +1,8 @@
 //! Sections whose number or whose names the configuration chooses: lists of sections (`[[rule]]`),
 //! and sections whose keys are anybody's names.
 
-use super::{Place, Section, Setting, Table, Value, shown};
+use super::meant::{shown, unread};
+use super::{Diagnostic, Place, Section, Setting, Table, Value};
 use std::rc::Rc;
 
 impl Setting for f64 {
@@ -81,8 +82,7 @@ impl Section {
     ) -> Vec<(String, U)> {
         let mut settings = Vec::new();
         for (name, node) in std::mem::take(&mut self.entries) {
-            let value = T::read(&node.value)
-                .ok_or_else(|| format!("is {}; expected {}", shown(&node.value), T::EXPECTED));
+            let value = T::read(&node.value).ok_or_else(|| unread::<T>(&name, &node.value));
             match value.and_then(|value| read(&name, value)) {
                 Ok(setting) => settings.push((name, setting)),
                 Err(reason) => self.report(&name, node.place, reason, None),
@@ -93,12 +93,23 @@ impl Section {
 
     /// Says that the section itself is wrong.
     pub fn wrong_section(&self, reason: impl Into<String>) {
-        self.errors.borrow_mut().push(super::Diagnostic {
+        let said = self.of_section(reason.into());
+        self.errors.borrow_mut().wrong.push(said);
+    }
+
+    /// Says that the section itself is legal and hardly meant.
+    pub fn warn_section(&self, reason: impl Into<String>) {
+        let said = self.of_section(reason.into());
+        self.errors.borrow_mut().warnings.push(said);
+    }
+
+    fn of_section(&self, reason: String) -> Diagnostic {
+        Diagnostic {
             key: self.path.clone(),
             place: self.begins.clone(),
-            reason: reason.into(),
+            reason,
             nearest: None,
-        });
+        }
     }
 
     /// Says that a setting has no place here, if the configuration has it.
@@ -193,7 +204,7 @@ mod tests {
         assert_eq!(
             said,
             "line 1: `a` has no meaning here\n\
-             line 3: `c` is a list; expected a list of finite numbers"
+             line 3: `c` is the list [1, \"x\"]; expected a list of finite numbers"
         );
     }
 
