@@ -4,6 +4,7 @@
 use crate::catalogue::{Latest, LatestView};
 use crate::judge::{Unwatched, Watchers, Watching};
 use crate::limits::LATEST_SHOWN;
+use crate::measured;
 use crate::seal::Waits;
 use crate::source::BrokerStatus;
 use crate::wal::StorageState;
@@ -69,7 +70,9 @@ pub fn recorder() -> Option<PrometheusHandle> {
             .ok()?
             .build_recorder();
         let handle = recorder.handle();
-        metrics::set_global_recorder(recorder).ok().map(|()| handle)
+        metrics::set_global_recorder(recorder).ok()?;
+        measured::describe();
+        Some(handle)
     };
     RECORDER.get_or_init(make).clone()
 }

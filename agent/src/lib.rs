@@ -49,6 +49,8 @@ pub mod commands;
 
 pub mod http;
 
+pub mod measured;
+
 pub mod civil;
 
 /// A broken invariant ends the process: the truth is on disk, and the supervisor starts it again.

@@ -4,6 +4,7 @@
 use crate::keeper::{KeeperHandle, StatusReport};
 use crate::lake::LakeStatus;
 use crate::limits::{ALERTS_LISTED_DEFAULT, ALERTS_RECENT_MAX};
+use crate::measured;
 use axum::Router;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
@@ -43,7 +44,9 @@ pub fn recorder() -> Option<PrometheusHandle> {
             let builder = PrometheusBuilder::new().set_buckets(&seconds).ok()?;
             let recorder = builder.build_recorder();
             let handle = recorder.handle();
-            metrics::set_global_recorder(recorder).ok().map(|()| handle)
+            metrics::set_global_recorder(recorder).ok()?;
+            measured::describe();
+            Some(handle)
         })
         .clone()
 }

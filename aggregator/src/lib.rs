@@ -17,6 +17,8 @@ pub mod lake;
 
 pub mod http;
 
+pub mod measured;
+
 pub mod running;
 
 pub use config::{Config, ConfigError};

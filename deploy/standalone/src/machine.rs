@@ -55,6 +55,7 @@ pub async fn start(settings: &Settings) -> anyhow::Result<Machine> {
         .with_context(|| format!("data directory {}", data_dir.display()))?;
     // Before anything that counts: the agent looks its counters up once.
     tributary_aggregator::http::recorder();
+    tributary_agent::measured::describe();
     let files = authority::open_or_create(&data_dir.join("pki"))?;
     // Asked for before anything is opened, so that a port in use costs nothing.
     drop(
