@@ -20,12 +20,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use tributary_journal::{CommitPolicy, WearBudget};
 use tributary_protocol::ids::is_name;
-use tributary_settings::{ByteSize, Diagnostic, Document, Section};
+use tributary_settings::{ByteSize, Diagnostic, Document, Section, Table};
 
 mod broker;
 mod listener;
+mod restart;
 
 pub use broker::brokers;
+pub use restart::{NeedsRestart, changed};
 
 /// What replaces settings begins with this.
 pub const ENVIRONMENT_PREFIX: &str = "TRIBUTARY_AGENT";
@@ -53,6 +55,17 @@ pub struct Config {
     pub uplink: UplinkSettings,
     /// `[http]`
     pub http: HttpSettings,
+}
+
+/// All settings, and what is said of them.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The settings.
+    pub config: Config,
+    /// What is legal and hardly meant, a line each.
+    pub warnings: Vec<String>,
+    /// What was set, as it was written.
+    pub written: Table,
 }
 
 /// `[agent]`
@@ -201,8 +214,12 @@ pub enum ConfigError {
     },
 }
 
+fn named(path: Option<&Path>) -> String {
+    path.map_or("configuration".into(), |path| path.display().to_string())
+}
+
 fn listed(path: Option<&Path>, diagnostics: &[Diagnostic]) -> String {
-    let name = path.map_or("configuration".into(), |path| path.display().to_string());
+    let name = named(path);
     let shown = diagnostics.iter().take(CONFIG_ERRORS_MAX);
     let mut lines: Vec<String> = shown.map(|error| format!("{name}: {error}")).collect();
     let more = diagnostics.len() - lines.len();
@@ -218,14 +235,27 @@ impl Config {
     /// # Errors
     /// [`ConfigError`], whose text holds one line for each thing that is wrong.
     pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+        Self::load_all(path).map(|loaded| loaded.config)
+    }
+
+    /// The same, and what is said of it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load_all(path: Option<&Path>) -> Result<Loaded, ConfigError> {
         let text = path.map_or(Ok(String::new()), read_file)?;
         let environment = std::env::vars_os().filter_map(|(name, value)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
         });
-        Self::parse(&text, environment).map_err(|diagnostics| ConfigError::Wrong {
-            path: path.map(Into::into),
-            diagnostics,
-        })
+        let mut loaded =
+            Self::parse_all(&text, environment).map_err(|diagnostics| ConfigError::Wrong {
+                path: path.map(Into::into),
+                diagnostics,
+            })?;
+        for warning in &mut loaded.warnings {
+            *warning = format!("{}: {warning}", named(path));
+        }
+        Ok(loaded)
     }
 
     /// Reads settings from a text, and from environment variables.
@@ -236,18 +266,30 @@ impl Config {
         text: &str,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, Vec<Diagnostic>> {
+        Self::parse_all(text, environment).map(|loaded| loaded.config)
+    }
+
+    /// The same, and what is said of it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn parse_all(
+        text: &str,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Loaded, Vec<Diagnostic>> {
         let mut document = Document::parse(text, ENVIRONMENT_PREFIX, environment);
         let config = {
             let mut root = document.root();
             let mut source = root.section("source");
+            let detect = detect::Settings::read(&mut root.section("detect"));
             Self {
                 agent: agent(&mut root.section("agent")),
                 listener: listener::read(&mut source.section("listener")),
                 decode: Rules::read(&mut root),
                 brokers: brokers(&mut source),
                 wal: wal(&mut root.section("wal")),
-                detect: detect::Settings::read(&mut root.section("detect")),
-                forward: ForwardRules::read(&mut root),
+                forward: ForwardRules::read(&mut root, &detect),
+                detect,
                 spool: spool(&mut root.section("spool")),
                 uplink: uplink(&mut root.section("uplink")),
                 http: HttpSettings {
@@ -255,11 +297,15 @@ impl Config {
                 },
             }
         };
-        let wrong = document.finish();
-        if wrong.is_empty() {
-            Ok(config)
-        } else {
-            Err(wrong)
+        let warnings = document.warnings();
+        let written = document.written().clone();
+        match document.finish() {
+            wrong if wrong.is_empty() => Ok(Loaded {
+                config,
+                warnings: warnings.iter().map(ToString::to_string).collect(),
+                written,
+            }),
+            wrong => Err(wrong),
         }
     }
 }
@@ -302,8 +348,9 @@ fn loopback(port: u16) -> SocketAddr {
 /// `address`, with a default.
 fn address_or(section: &mut Section, default: SocketAddr) -> SocketAddr {
     let read = section.read("address", |text: String| {
-        text.parse()
-            .map_err(|_| format!("is \"{text}\"; expected address and port, like `{default}`"))
+        text.parse().map_err(|_| {
+            format!("is \"{text}\"; expected an IP address and port, like `{default}`")
+        })
     });
     read.unwrap_or(default)
 }
@@ -386,8 +433,12 @@ fn lane(section: &mut Section, least: u64, default: LanePolicy) -> LanePolicy {
     }
 }
 
-fn endpoint(text: &str) -> Result<Endpoint, String> {
-    let wrong = || format!("holds \"{text}\"; expected host and port, like `aggregator:7443`");
+fn endpoint(text: &str, like: &str) -> Result<Endpoint, String> {
+    let wrong = || {
+        let scheme = text.split_once("://").map(|(scheme, _)| scheme);
+        let without = scheme.map_or(String::new(), |scheme| format!(", without `{scheme}://`"));
+        format!("holds \"{text}\"; expected host and port, like `{like}`{without}")
+    };
     let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
     let host = match host.strip_prefix('[') {
         Some(host) => host.strip_suffix(']').ok_or_else(wrong)?,
@@ -418,7 +469,10 @@ fn uplink(section: &mut Section) -> UplinkSettings {
                 texts.len()
             ));
         }
-        texts.iter().map(|text| endpoint(text)).collect()
+        texts
+            .iter()
+            .map(|text| endpoint(text, "aggregator:7443"))
+            .collect()
     });
     let endpoints: Vec<Endpoint> = endpoints.unwrap_or_default();
     let mut file = |name: &'static str| {

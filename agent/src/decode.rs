@@ -49,6 +49,7 @@ mod hash;
 mod rows;
 
 pub use filter::Filter;
+pub(crate) use filter::hardly_meant;
 pub use hash::message_hash;
 pub use properties::{Property, Said, UserProperties};
 pub use rows::{Reading, Rows};

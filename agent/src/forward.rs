@@ -54,9 +54,10 @@ pub struct ForwardRules {
 }
 
 impl ForwardRules {
-    /// Reads `[[forward]]` and `[capture]`; what is wrong is reported there.
-    pub fn read(root: &mut Section) -> Arc<Self> {
-        let mut rules = Vec::new();
+    /// Reads `[[forward]]` and `[capture]`; what is wrong is reported there, and what hardly is
+    /// meant beside these settings of detection.
+    pub fn read(root: &mut Section, detect: &Settings) -> Arc<Self> {
+        let mut rules: Vec<ForwardRule> = Vec::new();
         for (place, mut section) in root.sections("forward").into_iter().enumerate() {
             if place >= FORWARD_RULES_MAX {
                 section.wrong_section(format!("is one too many: at most {FORWARD_RULES_MAX}"));
@@ -65,14 +66,26 @@ impl ForwardRules {
             let metrics = patterns(&mut section, "metrics");
             let what = what(&mut section);
             if let (Some(devices), Some(metrics), Some(what)) = (devices, metrics, what) {
-                rules.push(ForwardRule {
+                let rule = ForwardRule {
                     devices,
                     metrics,
                     what,
-                });
+                };
+                if let Some(why) = rule.hardly_meant(&rules, detect) {
+                    section.warn_section(why);
+                }
+                rules.push(rule);
             }
         }
+        let captures = rules.iter().any(|rule| rule.what == Leaves::OnAnomaly);
+        let has_capture = root.has("capture");
         let capture = CaptureSettings::read(&mut root.section("capture"));
+        if has_capture && !captures {
+            root.warn(
+                "capture",
+                "has no effect: no [[forward]] has `what = \"aggregates+raw-on-anomaly\"`",
+            );
+        }
         Arc::new(Self { rules, capture })
     }
 
@@ -99,6 +112,50 @@ impl ForwardRules {
     pub fn ring_bytes(&self) -> u64 {
         let any = self.rules.iter().any(|rule| rule.what == Leaves::OnAnomaly);
         if any { self.capture.ring_bytes } else { 0 }
+    }
+}
+
+impl ForwardRule {
+    /// Why it does nothing, behind these rules and beside these settings of detection.
+    fn hardly_meant(&self, before: &[Self], detect: &Settings) -> Option<String> {
+        let covered = |ours: &[Filter], theirs: &[Filter]| {
+            let mut theirs = theirs.iter();
+            theirs.all(|their| ours.iter().any(|our| our.covers(their)))
+        };
+        let earlier = before.iter().position(|rule| {
+            covered(&rule.devices, &self.devices) && covered(&rule.metrics, &self.metrics)
+        });
+        if let Some(place) = earlier {
+            return Some(format!(
+                "has no effect: `forward[{place}]` is for all of its readings, and the first \
+                 holds"
+            ));
+        }
+        if self.what == Leaves::Raw {
+            return None;
+        }
+        if !detect.enabled {
+            return Some(
+                "has no effect: with `enabled = false` in [detect] no window runs, and its \
+                 readings leave as they are"
+                    .into(),
+            );
+        }
+        let any = |ours: &[Filter], theirs: &[Filter]| {
+            let mut ours = ours.iter();
+            ours.any(|our| theirs.iter().any(|their| our.meets(their)))
+        };
+        let mut windows = detect.windows.iter();
+        let has_window = windows.any(|window| {
+            let metrics = any(&self.metrics, &window.metrics)
+                || detect.vibration.may_give(&self.metrics, &window.metrics);
+            any(&self.devices, &window.devices) && metrics
+        });
+        (!has_window).then(|| {
+            "has no effect: no [[detect.window]] is for any of its readings, and they leave as \
+             they are; add a window for them"
+                .into()
+        })
     }
 }
 
@@ -242,8 +299,8 @@ mod tests {
     fn read(text: &str) -> Result<Forward, String> {
         let mut document = Document::parse(text, "", []);
         let mut root = document.root();
-        let rules = ForwardRules::read(&mut root);
         let detect = Settings::read(&mut root.section("detect"));
+        let rules = ForwardRules::read(&mut root, &detect);
         drop(root);
         let wrong: Vec<String> = document.finish().iter().map(ToString::to_string).collect();
         match wrong.is_empty() {
@@ -341,6 +398,69 @@ mod tests {
             format!("[[forward]]\nwhat = \"aggregates\"\n[detect]\nenabled = false\n{WINDOW}");
         let off = read(&text).unwrap();
         assert!(!off.is_all() && takes(&off, "d", "t", Value::I64(1)));
+    }
+
+    #[test]
+    fn what_has_no_effect_is_warned_of() {
+        let warned = |text: &str| {
+            let mut document = Document::parse(text, "", []);
+            let mut root = document.root();
+            let detect = Settings::read(&mut root.section("detect"));
+            ForwardRules::read(&mut root, &detect);
+            drop(root);
+            let warnings = document.warnings();
+            assert_eq!(document.finish(), []);
+            let said: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+            said.join("\n")
+        };
+        let sums = "[[forward]]\nwhat = \"aggregates\"\n";
+        let vibration = "[[detect.vibration]]\nmetric = \"v\"\n";
+        let of_features = WINDOW.replace("\"t\", \"p\"", "\"v.rms\"");
+        for text in [
+            format!("{sums}{WINDOW}"),
+            format!("{sums}metrics = [\"p\", \"other\"]\n{WINDOW}"),
+            format!("{sums}metrics = [\"v\"]\n{vibration}{of_features}"),
+            "[[forward]]\nwhat = \"raw\"\n".to_owned(),
+            format!("[[forward]]\nwhat = \"aggregates+raw-on-anomaly\"\n[capture]\n{WINDOW}"),
+        ] {
+            assert_eq!(warned(&text), "", "{text}");
+        }
+        for (text, says) in [
+            (
+                sums.to_owned(),
+                "line 1: `forward[0]` has no effect: no [[detect.window]] is for",
+            ),
+            (
+                format!("{sums}metrics = [\"x\"]\n{WINDOW}"),
+                "add a window for them",
+            ),
+            (
+                format!("{sums}metrics = [\"v\"]\n{of_features}"),
+                "add a window for them",
+            ),
+            (
+                format!("{sums}[detect]\nenabled = false\n{WINDOW}"),
+                "with `enabled = false`",
+            ),
+            (
+                format!("{sums}{sums}devices = [\"a/+\"]\n{WINDOW}"),
+                "line 3: `forward[1]` has no effect: `forward[0]` is for all of its readings",
+            ),
+            (
+                format!("{sums}[capture]\npre_s = 5\n{WINDOW}"),
+                "line 3: `capture` has no effect: no [[forward]] has",
+            ),
+            (
+                format!("{sums}{}", WINDOW.replace("\"p\"", "\"*\"")),
+                "`detect.window[0].metrics` holds `*`, in which `*` stands for itself",
+            ),
+        ] {
+            let said = warned(&text);
+            assert!(
+                said.contains(says) && said.lines().count() == 1,
+                "{text}: {said}"
+            );
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tributary_agent::commands::deadletter::{self, DeadLetterArguments};
 use tributary_agent::commands::detect::{self, DetectArguments, DetectError};
 use tributary_agent::commands::status::{self, StatusArguments};
 use tributary_agent::commands::user::{self, UserCommand};
-use tributary_agent::config::Config;
+use tributary_agent::config::{Config, Loaded};
 use tributary_agent::judge::Detection;
 use tributary_agent::pipeline::{self, Agent, Settings};
 use tributary_agent::{http, log_panics_and_abort};
@@ -88,15 +88,16 @@ fn main() -> ExitCode {
     if let Command::Detect(detecting) = &arguments.command {
         return detection(detecting, arguments.config.as_deref());
     }
-    let config = match Config::load(arguments.config.as_deref()) {
-        Ok(config) => config,
+    let loaded = match Config::load_all(arguments.config.as_deref()) {
+        Ok(loaded) => loaded,
         Err(error) => {
             say!("{error}");
             return ExitCode::from(2);
         }
     };
+    let config = &loaded.config;
     let settings = || {
-        let settings = Settings::from_config(&config);
+        let settings = Settings::from_config(config);
         settings.map_err(|error| {
             say!("{error}");
             ExitCode::from(2)
@@ -105,23 +106,27 @@ fn main() -> ExitCode {
     let path = arguments.config.as_deref();
     match arguments.command {
         Command::User(_) | Command::Detect(_) => ExitCode::SUCCESS,
-        Command::DeadLetter(arguments) => dead_letters(arguments, &config),
+        Command::DeadLetter(arguments) => dead_letters(arguments, config),
         Command::Alert(arguments) => {
             let mut out = std::io::stdout().lock();
             ended(alert::run(
                 &arguments,
-                &config,
+                config,
                 &mut out,
                 &mut std::io::stderr(),
             ))
         }
         Command::Status(arguments) => ended(status::run(
             &arguments,
-            &config,
+            config,
             &mut std::io::stdout().lock(),
         )),
-        Command::Check => settings().map_or_else(|code| code, |settings| check(&settings)),
-        Command::Run => match settings().map(|settings| run(settings, &config, path)) {
+        Command::Check => {
+            let warnings = loaded.warnings.iter();
+            warnings.for_each(|warning| say!("warning: {warning}"));
+            settings().map_or_else(|code| code, |settings| check(&settings))
+        }
+        Command::Run => match settings().map(|settings| run(settings, &loaded, path)) {
             Ok(Ok(())) => ExitCode::SUCCESS,
             Ok(Err(error)) => {
                 say!("{error:#}");
@@ -218,7 +223,26 @@ fn sources(config: &Config, agent: &Agent) -> http::Sources {
     }
 }
 
-fn run(settings: Settings, config: &Config, path: Option<&Path>) -> anyhow::Result<()> {
+/// Reads the file once more: says what of it holds only after a restart, and has the rest hold.
+async fn read_again(started: &Loaded, path: Option<&Path>, detection: &mut Detection) {
+    let read = Config::load_all(path);
+    if let Ok(now) = &read {
+        warn_of(&now.warnings);
+        warn_of(&started.needs_restart(now));
+    }
+    // While storage takes nothing this waits, and ends with the agent.
+    detection
+        .read_again(read.map(|now| now.config.detect))
+        .await;
+}
+
+fn warn_of(lines: &[String]) {
+    lines.iter().for_each(|line| tracing::warn!("{line}"));
+}
+
+fn run(settings: Settings, loaded: &Loaded, path: Option<&Path>) -> anyhow::Result<()> {
+    let config = &loaded.config;
+    warn_of(&loaded.warnings);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
@@ -248,10 +272,8 @@ fn run(settings: Settings, config: &Config, path: Option<&Path>) -> anyhow::Resu
                     _ = interrupt.recv() => break None,
                     _ = hang_up.recv() => {
                         reload.now();
-                        let read = Config::load(path).map(|config| config.detect);
-                        // While storage takes nothing this waits, and ends with the agent.
                         tokio::select! {
-                            () = detection.read_again(read) => {}
+                            () = read_again(loaded, path, &mut detection) => {}
                             _ = terminate.recv() => break None,
                             _ = interrupt.recv() => break None,
                             summary = &mut joined => break Some(summary),

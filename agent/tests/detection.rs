@@ -61,11 +61,15 @@ impl Program {
     /// Changes `[detect]`, sends SIGHUP, and waits until the log says something with this word.
     fn judge_by(&mut self, detect: &str, word: &str) {
         write_config(&self.config, &self.dir, detect);
+        self.hang_up();
+        let mut said = self.log.by_ref().map_while(Result::ok);
+        assert!(said.any(|line| line.contains(word)), "{word}");
+    }
+
+    fn hang_up(&self) {
         let mut hang_up = Command::new("kill");
         hang_up.args(["-HUP", &self.process.0.id().to_string()]);
         assert!(hang_up.status().unwrap().success());
-        let mut said = self.log.by_ref().map_while(Result::ok);
-        assert!(said.any(|line| line.contains(word)), "{word}");
     }
 
     fn page(&self, path: &str) -> String {
@@ -123,6 +127,44 @@ async fn alert(events: &mut EventLoop) -> serde_json::Value {
             return serde_json::from_slice(&publish.payload).unwrap();
         }
     }
+}
+
+#[test]
+fn a_hang_up_names_what_needs_a_restart_and_what_is_hardly_meant_and_applies_the_rest() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let mut agent = Program::start(dir.path(), "");
+    let other = format!(
+        "{}[wal]\nquota_bytes = \"300 MiB\"\n[capture]\npre_s = 5\n",
+        rule(7).trim_start_matches("[detect]\n")
+    );
+    write_config(&agent.config, &agent.dir, &other);
+    agent.hang_up();
+    let mut said = Vec::new();
+    for line in agent.log.by_ref().map_while(Result::ok) {
+        let is_last = line.contains("judged by other settings");
+        said.push(line);
+        if is_last {
+            break;
+        }
+    }
+    let of = |words: &str| said.iter().filter(|line| line.contains(words)).count();
+    assert_eq!(of("needs a restart"), 2, "{said:?}");
+    assert_eq!(
+        of("[wal] quota_bytes changed: needs a restart"),
+        1,
+        "{said:?}"
+    );
+    assert_eq!(
+        of("[capture] pre_s changed: needs a restart"),
+        1,
+        "{said:?}"
+    );
+    assert_eq!(
+        of("agent.toml: line 19: `capture` has no effect"),
+        1,
+        "{said:?}"
+    );
+    assert_eq!(of("rules=1"), 1, "{said:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

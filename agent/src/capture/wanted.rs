@@ -122,7 +122,7 @@ mod tests {
             "[[forward]]\ndevices = [\"{devices}\"]\nwhat = \"aggregates+raw-on-anomaly\"\n"
         );
         let mut document = tributary_settings::Document::parse(&text, "", []);
-        let rules = ForwardRules::read(&mut document.root());
+        let rules = ForwardRules::read(&mut document.root(), &crate::detect::Settings::default());
         assert!(document.finish().is_empty());
         rules
     }

@@ -47,7 +47,8 @@ pub fn run(
     }
 }
 
-fn text(watching: &Watching) -> String {
+/// What a running agent watches, for people.
+pub fn text(watching: &Watching) -> String {
     let Watching {
         series,
         learning,

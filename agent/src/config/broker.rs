@@ -1,6 +1,7 @@
 //! `[[source.mqtt]]`: the brokers that the agent subscribes to.
 
 use super::endpoint;
+use crate::decode::hardly_meant;
 use crate::limits::{
     BROKER_FILTERS_MAX, BROKER_KEEP_ALIVE_S, BROKER_PACKET_BYTES, BROKER_RECEIVE_MAX,
     BROKER_SESSION_EXPIRY_S, BROKERS_MAX, CLIENT_ID_BYTES_MAX,
@@ -50,7 +51,7 @@ pub fn brokers(source: &mut Section) -> Vec<BrokerConfig> {
 }
 
 fn broker(section: &mut Section) -> Option<BrokerConfig> {
-    let address = section.read("address", |text: String| endpoint(&text));
+    let address = section.read("address", |text: String| endpoint(&text, "broker:1883"));
     if address.is_none() && !section.was_read("address") {
         section.wrong(
             "address",
@@ -123,7 +124,11 @@ fn topics(section: &mut Section) -> Vec<String> {
         }
         Ok(filters)
     });
-    read.unwrap_or_else(|| vec!["#".into()])
+    let topics: Vec<String> = read.unwrap_or_else(|| vec!["#".into()]);
+    if let Some(why) = topics.iter().find_map(|filter| hardly_meant(filter)) {
+        section.warn("topics", why);
+    }
+    topics
 }
 
 fn client_id(section: &mut Section) -> Option<String> {

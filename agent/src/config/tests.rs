@@ -175,7 +175,7 @@ colour = 1
             "line 14: `uplnk` is not known; did you mean `uplink`?",
             "line 18: `uplink.endpoints` holds \"aggregator\"; expected host and port, like \
              `aggregator:7443`",
-            "line 21: `http.address` is \"localhost\"; expected address and port, like \
+            "line 21: `http.address` is \"localhost\"; expected an IP address and port, like \
              `127.0.0.1:9464`",
             "line 22: `http.colour` is not known; known are address",
         ]

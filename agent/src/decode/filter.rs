@@ -109,7 +109,7 @@ impl Filter {
     }
 
     /// Whether it is for every topic that `other` is for.
-    pub(super) fn covers(&self, other: &Self) -> bool {
+    pub(crate) fn covers(&self, other: &Self) -> bool {
         // A topic has a level: `#` is `+/#`.
         let one = [Level::Any(None)];
         let levels = match other.levels.as_slice() {
@@ -130,6 +130,30 @@ impl Filter {
             (false, false) => self.levels.len() == levels.len(),
         };
         enough && self.levels.iter().zip(levels).all(level)
+    }
+
+    /// Whether there is a topic that both are for.
+    pub(crate) fn meets(&self, other: &Self) -> bool {
+        let hidden = |filter: &Self| match filter.levels.first() {
+            Some(Level::Literal(text)) => text.starts_with('$'),
+            _ => false,
+        };
+        if hidden(self) && other.begins_wild() || hidden(other) && self.begins_wild() {
+            return false;
+        }
+        let both = self.levels.iter().zip(&other.levels);
+        let mut levels = both.map(|levels| match levels {
+            (Level::Literal(ours), Level::Literal(theirs)) => ours == theirs,
+            _ => true,
+        });
+        let (ours, theirs) = (self.levels.len(), other.levels.len());
+        let long_enough = match (self.rest, other.rest) {
+            (true, true) => true,
+            (true, false) => ours <= theirs,
+            (false, true) => theirs <= ours,
+            (false, false) => ours == theirs,
+        };
+        long_enough && levels.all(|fits| fits)
     }
 
     /// Then it is for no topic that begins with `$`.
@@ -154,6 +178,16 @@ impl Filter {
         }
         self.rest || levels.next().is_none()
     }
+}
+
+/// What hardly was meant by a filter.
+pub(crate) fn hardly_meant(filter: &str) -> Option<String> {
+    filter.contains('*').then(|| {
+        format!(
+            "holds `{filter}`, in which `*` stands for itself: in a filter write `+` for one \
+             level, and `#` as the last one for all that follow"
+        )
+    })
 }
 
 fn is_level_name(name: &str) -> bool {
@@ -279,5 +313,21 @@ mod tests {
             }
         }
         assert!(covered > filters.len());
+    }
+
+    #[test]
+    fn two_filters_meet_where_a_topic_is_for_both() {
+        let topics = all(&["a", "$b", "c", ""], 4);
+        let filters = all(&["a", "$b", "+", "{n}", "#"], 3);
+        let filters = filters.iter().filter_map(|text| Filter::parse(text).ok());
+        let filters: Vec<Filter> = filters.collect();
+        for ours in &filters {
+            for theirs in &filters {
+                let mut topics = topics.iter();
+                let meets = topics.any(|topic| ours.is_for(topic) && theirs.is_for(topic));
+                let (our, their) = (ours.text(), theirs.text());
+                assert_eq!(ours.meets(theirs), meets, "`{our}` and `{their}`");
+            }
+        }
     }
 }

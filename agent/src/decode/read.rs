@@ -1,7 +1,7 @@
 //! `[[decode]]`: a rule from its section of the configuration, everything wrong said at once.
 
 use super::convert::{Convert, Converts, Kind};
-use super::filter::{Filter, Template};
+use super::filter::{Filter, Template, hardly_meant};
 use super::pointer::Pointer;
 use super::rule::{Form, Pointers, Rule, TimeUnit, Unit};
 use crate::limits::{RATE_HZ_MAX, RULE_METRICS_MAX, SKIP_BYTES_MAX};
@@ -56,7 +56,11 @@ fn filter(section: &mut Section) -> Option<Filter> {
         );
         return None;
     }
-    section.read("topic", |text: String| Filter::parse(&text))
+    let filter = section.read("topic", |text: String| Filter::parse(&text))?;
+    if let Some(why) = hardly_meant(filter.text()) {
+        section.warn("topic", why);
+    }
+    Some(filter)
 }
 
 fn template(section: &mut Section, name: &'static str, filter: &Filter) -> Option<Template> {

@@ -84,7 +84,7 @@ fn spec(section: &mut Section) -> Option<Spec> {
         section.wrong("name", "is missing: alerts are called by it");
     }
     let name = section.read("name", usable);
-    let device = section.read("device", |text: String| Pattern::parse(&text));
+    let device = Pattern::read(section, "device");
     if !section.has("metrics") {
         section.wrong(
             "metrics",
@@ -107,6 +107,15 @@ fn spec(section: &mut Section) -> Option<Spec> {
         }
         Ok(metrics)
     });
+    let star = metrics.iter().flatten().find(|name| name.contains('*'));
+    if let Some(name) = star {
+        section.warn(
+            "metrics",
+            format!(
+                "holds `{name}`, in which `*` stands for itself: each channel has its name here"
+            ),
+        );
+    }
     let severity = section.read("severity", |word: String| {
         let found = Severity::NAMES.iter().find(|(known, _)| *known == word);
         found

@@ -2,6 +2,7 @@
 //! `/`. Everything else stands for itself, and the whole name must fit.
 
 use tributary_protocol::ids::is_name;
+use tributary_settings::Section;
 
 /// A pattern of device or metric names.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -26,6 +27,15 @@ impl Pattern {
                     .into(),
             ),
         }
+    }
+
+    /// The pattern in a setting, if there is one; what hardly was meant by it is said there.
+    pub fn read(section: &mut Section, key: &'static str) -> Option<Self> {
+        let pattern = section.read(key, |text: String| Self::parse(&text))?;
+        if let Some(why) = hardly_meant(pattern.text()) {
+            section.warn(key, why);
+        }
+        Some(pattern)
     }
 
     /// The pattern as it was written.
@@ -59,6 +69,17 @@ impl Pattern {
         }
         rest.ends_with(last)
     }
+}
+
+/// What hardly was meant by a pattern: levels of a filter, which stand for themselves here.
+fn hardly_meant(pattern: &str) -> Option<String> {
+    let wild = |level: &str| !level.is_empty() && level.bytes().all(|byte| b"+#".contains(&byte));
+    pattern.split('/').any(wild).then(|| {
+        format!(
+            "is \"{pattern}\", in which `+` and `#` stand for themselves: in a pattern write `*`, \
+             which is any characters, also `/`"
+        )
+    })
 }
 
 #[cfg(test)]

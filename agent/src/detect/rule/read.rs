@@ -170,7 +170,7 @@ fn pattern(section: &mut Section, key: &'static str) -> Option<Pattern> {
         return None;
     }
     match section.has(key) {
-        true => section.read(key, |text: String| Pattern::parse(&text)),
+        true => Pattern::read(section, key),
         false => {
             section.ignore(key);
             Some(Pattern::any())
@@ -189,6 +189,21 @@ fn choice<T: Copy>(
         found.map(|(_, choice)| *choice).ok_or_else(|| {
             let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
             not_known(&text, &names)
+        })
+    })
+}
+
+/// `op`. No other sign is near to one that means the contrary.
+fn operator(section: &mut Section) -> Option<Op> {
+    section.read("op", |text: String| {
+        let found = Op::NAMES.iter().find(|(name, _)| *name == text);
+        found.map(|(_, op)| *op).ok_or_else(|| {
+            let names: Vec<&str> = Op::NAMES.iter().map(|(name, _)| *name).collect();
+            let equal = match text.trim_matches('=').is_empty() {
+                true => ": that two are equal is `kind = \"expression\"`, `when = \"a == b\"`",
+                false => "",
+            };
+            format!("is \"{text}\"; expected one of {}{equal}", names.join(", "))
         })
     })
 }
@@ -403,7 +418,7 @@ fn compare(
     metric: Option<&Pattern>,
 ) -> Option<Kind> {
     let op = required(section, "op", "one of >, >=, <, <=, !=");
-    let op = op.then(|| choice(section, "op", &Op::NAMES)).flatten();
+    let op = op.then(|| operator(section)).flatten();
     let exact = |text: String| match is_name(&text) && !text.contains('*') {
         true => Ok(Box::<str>::from(text)),
         false => Err("is no name of one: expected 1 to 256 bytes without `*`".to_owned()),

@@ -2,6 +2,7 @@
 //! machine.
 
 use super::bearing::Bearing;
+use crate::decode::Filter;
 use crate::detect::pattern::Pattern;
 use crate::limits::{
     BEARING_ELEMENTS_MAX, RATE_HZ_MAX, VIBRATION_BANDS_MAX, VIBRATION_SPECS_MAX, VIBRATION_WINDOW,
@@ -106,6 +107,18 @@ impl VibrationSpecs {
         self.find(device, metric).is_some()
     }
 
+    /// Whether of a vibration with a metric among `metrics` the `rms` may be among `features`.
+    pub(crate) fn may_give(&self, metrics: &[Filter], features: &[Filter]) -> bool {
+        let is_in = |filters: &[Filter], name: &str| filters.iter().any(|it| it.is_for(name));
+        let mut specs = self.specs.iter();
+        specs.any(|spec| {
+            let metric = spec.metric.text();
+            // Of a pattern nobody knows the names.
+            !spec.metric.is_exact()
+                || is_in(metrics, metric) && is_in(features, &format!("{metric}.rms"))
+        })
+    }
+
     /// Which section is for a series: the first that fits.
     pub(super) fn find(&self, device: &str, metric: &str) -> Option<usize> {
         let fits = |spec: &Spec| spec.metric.fits(metric) && spec.device.fits(device);
@@ -115,14 +128,14 @@ impl VibrationSpecs {
 
 fn spec(section: &mut Section) -> Option<Spec> {
     let device = match section.has("device") {
-        true => section.read("device", |text: String| Pattern::parse(&text)),
+        true => Pattern::read(section, "device"),
         false => {
             section.ignore("device");
             Some(Pattern::any())
         }
     };
     let has_metric = section.has("metric");
-    let metric = section.read("metric", |text: String| Pattern::parse(&text));
+    let metric = Pattern::read(section, "metric");
     if !has_metric {
         section.wrong("metric", "is missing: which metric holds the samples?");
     }

@@ -2,7 +2,7 @@
 //! once.
 
 use super::spec::{Hop, WindowKind, WindowSpec, WindowSpecs};
-use crate::decode::Filter;
+use crate::decode::{Filter, hardly_meant};
 use crate::limits::{
     WINDOW_LENGTH_MAX_MS, WINDOW_MS, WINDOW_NAME_BYTES_MAX, WINDOW_PANES_MAX,
     WINDOW_PATTERN_BYTES_MAX, WINDOW_PATTERNS_MAX, WINDOW_READINGS, WINDOW_SPECS_MAX,
@@ -80,13 +80,12 @@ fn name(section: &mut Section) -> Option<Arc<str>> {
 }
 
 /// Filters over the levels of a name; all names when it is left out.
-/// Patterns of names; all when left out.
 pub(crate) fn patterns(section: &mut Section, key: &'static str) -> Option<Vec<Filter>> {
     if !section.has(key) {
         let _ = section.optional::<Vec<String>>(key);
         return Filter::parse("#").ok().map(|all| vec![all]);
     }
-    section.read(key, |texts: Vec<String>| match texts.len() {
+    let filters = section.read(key, |texts: Vec<String>| match texts.len() {
         0 => Err("is empty: it selects nothing; leave it out for all".into()),
         count if count > WINDOW_PATTERNS_MAX => Err(format!(
             "holds {count} patterns; at most {WINDOW_PATTERNS_MAX}"
@@ -103,7 +102,15 @@ pub(crate) fn patterns(section: &mut Section, key: &'static str) -> Option<Vec<F
             };
             texts.iter().map(pattern).collect()
         }
-    })
+    });
+    let filters: Vec<Filter> = filters?;
+    let said = filters
+        .iter()
+        .find_map(|filter| hardly_meant(filter.text()));
+    if let Some(why) = said {
+        section.warn(key, why);
+    }
+    Some(filters)
 }
 
 fn kind(section: &mut Section) -> Option<WindowKind> {

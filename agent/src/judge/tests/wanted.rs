@@ -9,7 +9,7 @@ fn forwarding() -> Arc<ForwardRules> {
     let text = "[[forward]]\ndevices = [\"site/#\"]\nwhat = \"aggregates+raw-on-anomaly\"\n\
                 [capture]\npre_s = 15\npost_s = 5\n";
     let mut document = Document::parse(text, "", []);
-    let rules = ForwardRules::read(&mut document.root());
+    let rules = ForwardRules::read(&mut document.root(), &crate::detect::Settings::default());
     assert!(document.finish().is_empty());
     rules
 }

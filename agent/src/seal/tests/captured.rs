@@ -28,7 +28,7 @@ const SEGMENT_BYTES: u64 = 16 * 1024;
 fn forward(text: &str, ring_bytes: u64) -> Forward {
     let mut document = Document::parse(text, "", []);
     let mut root = document.root();
-    let rules = ForwardRules::read(&mut root);
+    let rules = ForwardRules::read(&mut root, &crate::detect::Settings::default());
     let detect = Settings::read(&mut root.section("detect"));
     drop(root);
     assert!(document.finish().is_empty());

@@ -12,7 +12,7 @@ const FORWARD: &str = "[[forward]]\nwhat = \"aggregates\"\n[[detect.window]]\nna
 fn forward() -> Forward {
     let mut document = Document::parse(FORWARD, "", []);
     let mut root = document.root();
-    let rules = ForwardRules::read(&mut root);
+    let rules = ForwardRules::read(&mut root, &crate::detect::Settings::default());
     let detect = Settings::read(&mut root.section("detect"));
     drop(root);
     assert!(document.finish().is_empty());

@@ -37,6 +37,10 @@ const WORDS: [(&str, &str); 5] = [
     ("true", "true"),
     ("false", "false"),
 ];
+/// Signs of other languages, and what they are here.
+const STRANGE: [(&str, &str); 4] = [("=>", ">="), ("=<", "<="), ("<>", "!="), ("===", "==")];
+/// What other languages call what is no number, or none that ends.
+const NO_NUMBERS: [&str; 3] = ["nan", "inf", "infinity"];
 /// Units of spans, in microseconds; the longest that fits is written.
 const UNITS: [(&str, i64); 4] = [
     ("h", 3_600_000_000),
@@ -76,6 +80,11 @@ pub(super) fn tokens(text: &str) -> Result<Vec<Token>, String> {
 
 /// The sign at the beginning of `text`, and its bytes.
 fn sign(text: &str) -> Result<(Sign, usize), String> {
+    if let Some((strange, meant)) = STRANGE.iter().find(|(sign, _)| text.starts_with(sign)) {
+        return Err(format!(
+            "`{strange}` means nothing here; did you mean `{meant}`?"
+        ));
+    }
     let fixed = FIXED.into_iter().find(|fixed| text.starts_with(fixed));
     if let Some(fixed) = fixed {
         return Ok((Sign::Fixed(fixed), fixed.len()));
@@ -91,10 +100,23 @@ fn sign(text: &str) -> Result<(Sign, usize), String> {
     if let Some((_, sign)) = WORDS.iter().find(|(word, _)| *word == name) {
         return Ok((Sign::Fixed(sign), length));
     }
+    if NO_NUMBERS
+        .iter()
+        .any(|word| name.eq_ignore_ascii_case(word))
+    {
+        return Err(format!(
+            "`{name}` is no number, and no reading is ever compared with it: what is none changes \
+             nothing; a metric that is called so is written `'{name}'`"
+        ));
+    }
     match text.chars().next() {
         _ if length > 0 => Ok((Sign::Name(name.into()), length)),
         Some(c @ ('&' | '|' | '=')) => Err(format!("`{c}` alone; did you mean `{c}{c}`?")),
-        Some('"') => Err("a name with other characters is written 'like this'".into()),
+        Some('"') => Err(
+            "a text is compared with nothing, expressions are of numbers; and a metric whose name \
+             has other characters is written 'like this'"
+                .into(),
+        ),
         Some(c) => Err(format!("`{}` means nothing here", c.escape_default())),
         None => Err("nothing".into()),
     }

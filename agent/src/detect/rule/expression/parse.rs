@@ -21,6 +21,18 @@ const FUNCTIONS_1: [(&str, Of1); 5] = [
     ("floor", Of1::Floor),
 ];
 const FUNCTIONS_2: [(&str, Of2); 3] = [("pow", Of2::Pow), ("min", Of2::Min), ("max", Of2::Max)];
+/// What functions are called elsewhere.
+const ELSEWHERE: [(&str, &str); 9] = [
+    ("avg", "mean"),
+    ("average", "mean"),
+    ("stddev", "std"),
+    ("stdev", "std"),
+    ("prev", "previous"),
+    ("last", "previous"),
+    ("delta", "x - previous(x)"),
+    ("diff", "x - previous(x)"),
+    ("log", "ln"),
+];
 /// Of a metric itself.
 const OF_METRIC: [&str; 2] = ["previous", "age"];
 
@@ -111,7 +123,7 @@ pub(super) fn program(tokens: &[Token]) -> Result<Program, String> {
     match parser.sign() {
         Sign::End => {}
         Sign::Fixed(")") => return Err(wrong(at, "`)` without its `(`")),
-        _ => return Err(wrong(at, "expected an operator, such as `&&`, or the end")),
+        _ => return Err(wrong(at, parser.no_operator())),
     }
     parser.want(whole, Type::Truth)?;
     parser.may_vary(whole)?;
@@ -123,6 +135,31 @@ impl Parser<'_> {
         self.tokens
             .get(self.next)
             .map_or(&Sign::End, |token| &token.sign)
+    }
+
+    /// Why nothing can stand here but an operator or the end.
+    fn no_operator(&self) -> String {
+        let before = self
+            .next
+            .checked_sub(1)
+            .and_then(|place| self.tokens.get(place));
+        let named = |sign: Option<&Sign>, word: &str| match sign {
+            Some(Sign::Name(name)) => name.eq_ignore_ascii_case(word),
+            _ => false,
+        };
+        let before = before.map(|token| &token.sign);
+        for word in ["and", "or", "not"] {
+            let (there, here) = (before, Some(self.sign()));
+            if named(if word == "not" { there } else { here }, word) {
+                return format!("words are small here; did you mean `{word}`?");
+            }
+        }
+        match self.sign() {
+            Sign::Fixed(",") => "`,` stands between what a function is of; a fraction is written \
+                                 with `.`"
+                .into(),
+            _ => "expected an operator, such as `&&`, or the end".into(),
+        }
     }
 
     fn at(&self) -> usize {
@@ -149,7 +186,7 @@ impl Parser<'_> {
         }
         let hint = match kind {
             Type::Truth => ": compare it with something, such as `!= 0`",
-            Type::Number => "",
+            Type::Number => ": a metric that is true or false is 1 or 0 here, as in `== 1`",
         };
         let (is, wants) = (part.kind.name(), kind.name());
         Err(wrong(
@@ -497,6 +534,9 @@ fn unknown(name: &str) -> String {
         .chain(Fold::NAMES.iter().map(|(name, _)| *name))
         .chain(OF_METRIC);
     let mut known: Vec<&str> = known.collect();
+    if let Some((_, meant)) = ELSEWHERE.iter().find(|(theirs, _)| *theirs == name) {
+        return format!("no function is called `{name}`; did you mean `{meant}`?");
+    }
     match nearest(name, &known) {
         Some(near) => format!("no function is called `{name}`; did you mean `{near}`?"),
         None => {

@@ -194,8 +194,52 @@ fn what_is_wrong_is_said_with_its_place() {
         ("a > .", "character 5: `.` is no number"),
         (
             "\"a b\" > 1",
-            "character 1: a name with other characters is written 'like this'",
+            "character 1: a text is compared with nothing, expressions are of numbers; and a \
+             metric whose name has other characters is written 'like this'",
         ),
+        (
+            "a == \"open\"",
+            "character 6: a text is compared with nothing",
+        ),
+        (
+            "a == NaN",
+            "character 6: `NaN` is no number, and no reading",
+        ),
+        ("inf > a", "a metric that is called so is written `'inf'`"),
+        (
+            "a == true",
+            "character 6: this is true or false; expected a number: a metric that is true or \
+             false is 1 or 0 here, as in `== 1`",
+        ),
+        (
+            "a => 5",
+            "character 3: `=>` means nothing here; did you mean `>=`?",
+        ),
+        ("a =< 5", "did you mean `<=`?"),
+        ("a <> 5", "did you mean `!=`?"),
+        ("a === 5", "did you mean `==`?"),
+        (
+            "a > 5 AND b > 3",
+            "character 7: words are small here; did you mean `and`?",
+        ),
+        ("a > 5 Or b > 3", "did you mean `or`?"),
+        (
+            "NOT a > 5",
+            "character 5: words are small here; did you mean `not`?",
+        ),
+        (
+            "a > 1,5",
+            "character 6: `,` stands between what a function is of; a fraction is",
+        ),
+        (
+            "a is 5",
+            "character 3: expected an operator, such as `&&`, or the end",
+        ),
+        (
+            "avg(a, 60s) > 5",
+            "no function is called `avg`; did you mean `mean`?",
+        ),
+        ("delta(a) > 5", "did you mean `x - previous(x)`?"),
         ("'a > 1", "character 1: a name that never ends"),
         ("'' > 1", "character 1: no metric"),
         ("'a*' > 1", "character 1: no metric"),

@@ -89,7 +89,7 @@ fn single_settings_have_bounds_that_are_told() {
     for (settings, expected) in [
         (
             "kind = \"threshold\"\nabove = nan",
-            ".above` is a number with a fraction; expected a",
+            ".above` is `nan`: no number at all; expected a finite number",
         ),
         (
             "kind = \"threshold\"\nabove = 1\nbelow = 2",
@@ -118,7 +118,7 @@ fn single_settings_have_bounds_that_are_told() {
         ),
         (
             "kind = \"compare\"\nop = \"=\"\nother_metric = \"u\"",
-            ".op` is \"=\"; did you mean",
+            ".op` is \"=\"; expected one of >, >=, <, <=, !=: that two are equal is `kind",
         ),
         (
             "kind = \"compare\"\nop = \">\"\nother_metric = \"t\"",
@@ -295,5 +295,51 @@ fn what_the_documentation_shows_is_right_and_shows_every_kind() {
     for form in &super::super::read::FORMS {
         let kind = format!("kind = \"{}\"", form.name);
         assert!(shown.iter().any(|text| text.contains(&kind)), "{kind}");
+    }
+}
+
+#[test]
+fn levels_of_a_filter_in_a_pattern_are_warned_of() {
+    let warned = |text: &str| {
+        let mut document = Document::parse(text, "", []);
+        let settings = crate::detect::Settings::read(&mut document.root().section("detect"));
+        drop(settings);
+        let said: Vec<String> = document
+            .warnings()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(document.finish(), [], "{text}");
+        said.join("\n")
+    };
+    let rule = "[[detect.rule]]\nname = \"a\"\nkind = \"range\"\nmax = 1\n";
+    let vibration = "[[detect.vibration]]\nmetric = \"v\"\n";
+    let group = "[[detect.group]]\nname = \"g\"\nmetrics = [\"a\", \"b\"]\n";
+    for (text, key) in [
+        (
+            format!("{rule}metric = \"t\"\ndevice = \"line1/#\"\n"),
+            "detect.rule[0].device",
+        ),
+        (format!("{rule}metric = \"+\"\n"), "detect.rule[0].metric"),
+        (
+            format!("{vibration}device = \"+/press\"\n"),
+            "detect.vibration[0].device",
+        ),
+        (
+            format!("{group}device = \"line1/+#\"\n"),
+            "detect.group[0].device",
+        ),
+    ] {
+        let said = warned(&text);
+        assert!(said.contains(&format!("`{key}` is ")), "{text}: {said}");
+        assert!(said.contains("in a pattern write `*`"), "{said}");
+    }
+    let star = warned(&group.replace("\"b\"", "\"b*\""));
+    assert!(
+        star.contains("line 3: `detect.group[0].metrics` holds `b*`"),
+        "{star}"
+    );
+    for metric in ["a+b", "C#", "*/x", "t"] {
+        assert_eq!(warned(&format!("{rule}metric = \"{metric}\"\n")), "");
     }
 }
