@@ -76,3 +76,7 @@ pub const ABRUPT_OF: u64 = 4;
 pub const ABRUPT_MS: (u64, u64) = (0, 400);
 
 const _: () = assert!(DRAIN_DEADLINE.as_secs() * 2 < CHILD_END_MAX.as_secs());
+/// How long the console may take to answer `tributary status`.
+pub const STATUS_WAIT_MAX: Duration = Duration::from_secs(10);
+/// Bytes of its answer that are read.
+pub const STATUS_BYTES_MAX: u64 = 16 * 1024 * 1024;

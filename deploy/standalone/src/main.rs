@@ -13,6 +13,7 @@ mod machine;
 mod report;
 mod run;
 mod settings;
+mod status;
 
 use clap::{Parser, Subcommand};
 use std::io::IsTerminal;
@@ -50,6 +51,10 @@ enum Command {
     Demo(demo::DemoArguments),
     /// Run the pipeline without the fleet, until SIGTERM or Ctrl-C
     Run(run::RunArguments),
+    /// Say everything that is wrong with the settings of `run`, and what of them is hardly meant
+    Check(run::RunArguments),
+    /// Say how a running `run` is: both its agent and its aggregator
+    Status(status::StatusArguments),
     /// A part of `demo --chaos`, which starts it
     #[command(hide = true)]
     Child(child::ChildArguments),
@@ -85,6 +90,8 @@ fn main() -> ExitCode {
         None => demo::run(demo::DemoArguments::default()),
         Some(Command::Demo(arguments)) => demo::run(arguments),
         Some(Command::Run(arguments)) => run::run(arguments),
+        Some(Command::Check(arguments)) => run::check(&arguments),
+        Some(Command::Status(arguments)) => status::run(&arguments),
         Some(Command::Child(arguments)) => child::run(arguments),
     };
     ended.unwrap_or_else(|error| {

@@ -3,13 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tributary_agent::config::brokers;
+use tributary_agent::config::{brokers, changed};
 use tributary_agent::decode::Rules;
 use tributary_agent::detect;
 use tributary_agent::forward::ForwardRules;
 use tributary_agent::limits::CONFIG_BYTES_MAX;
 use tributary_agent::source::BrokerConfig;
-use tributary_settings::{Diagnostic, Document};
+use tributary_settings::{Diagnostic, Document, Table};
 
 /// What replaces settings begins with this.
 const ENVIRONMENT_PREFIX: &str = "TRIBUTARY";
@@ -45,6 +45,35 @@ impl Default for Settings {
             forward: Arc::default(),
             brokers: Vec::new(),
         }
+    }
+}
+
+/// The settings, and what is said of them.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The settings.
+    pub settings: Settings,
+    /// What is legal and hardly meant, a line each.
+    pub warnings: Vec<String>,
+    /// What was set, as it was written.
+    written: Table,
+}
+
+impl Loaded {
+    /// What of `now` needs a restart, where the machine was started with this.
+    pub fn needs_restart(&self, now: &Self) -> Vec<String> {
+        let (old, new) = (&self.settings, &now.settings);
+        let parts = [
+            ("machine.data_dir", old.data_dir == new.data_dir),
+            ("machine.mqtt", old.mqtt == new.mqtt),
+            ("machine.console", old.console == new.console),
+            ("decode", old.decode == new.decode),
+            ("detect.enabled", old.detect.enabled == new.detect.enabled),
+            ("forward", old.forward == new.forward),
+            ("capture", old.forward == new.forward),
+            ("source.mqtt", old.brokers == new.brokers),
+        ];
+        changed(&parts, &self.written, &now.written)
     }
 }
 
@@ -91,41 +120,53 @@ impl Settings {
     ///
     /// # Errors
     /// Everything that is wrong with them, at once.
-    pub fn load(path: Option<&Path>) -> Result<Self, SettingsError> {
+    pub fn load(path: Option<&Path>) -> Result<Loaded, SettingsError> {
         let text = path.map_or(Ok(String::new()), read)?;
         let environment = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             // The agent's and the aggregator's own variables begin like ours.
             .filter(|(name, _)| name.starts_with("TRIBUTARY__"));
         let name = path.map_or("settings".to_owned(), |path| path.display().to_string());
-        Self::parse(&text, environment)
-            .map_err(|diagnostics| SettingsError::Wrong { name, diagnostics })
+        let mut loaded =
+            Self::parse(&text, environment).map_err(|diagnostics| SettingsError::Wrong {
+                name: name.clone(),
+                diagnostics,
+            })?;
+        for warning in &mut loaded.warnings {
+            *warning = format!("{name}: {warning}");
+        }
+        Ok(loaded)
     }
 
     fn parse(
         text: &str,
         environment: impl Iterator<Item = (String, String)>,
-    ) -> Result<Self, Vec<Diagnostic>> {
+    ) -> Result<Loaded, Vec<Diagnostic>> {
         let mut document = Document::parse(text, ENVIRONMENT_PREFIX, environment);
         let defaults = Self::default();
         let settings = {
             let mut root = document.root();
             let mut machine = root.section("machine");
+            let detect = detect::Settings::read(&mut root.section("detect"));
             Self {
                 data_dir: machine.or("data_dir", defaults.data_dir),
                 mqtt: machine.read("mqtt", address).unwrap_or(defaults.mqtt),
                 console: machine.read("console", address).unwrap_or(defaults.console),
                 decode: Rules::read(&mut root),
-                detect: detect::Settings::read(&mut root.section("detect")),
-                forward: ForwardRules::read(&mut root),
+                forward: ForwardRules::read(&mut root, &detect),
+                detect,
                 brokers: brokers(&mut root.section("source")),
             }
         };
-        let wrong = document.finish();
-        if wrong.is_empty() {
-            Ok(settings)
-        } else {
-            Err(wrong)
+        let warnings = document.warnings();
+        let written = document.written().clone();
+        match document.finish() {
+            wrong if wrong.is_empty() => Ok(Loaded {
+                settings,
+                warnings: warnings.iter().map(ToString::to_string).collect(),
+                written,
+            }),
+            wrong => Err(wrong),
         }
     }
 }
@@ -183,7 +224,7 @@ mod tests {
     #[test]
     fn brokers_are_read_as_the_agent_reads_them() {
         let text = "[[source.mqtt]]\naddress = \"127.0.0.1:1884\"\ntopics = [\"plant/#\"]\n";
-        let settings = Settings::parse(text, std::iter::empty()).unwrap();
+        let settings = Settings::parse(text, std::iter::empty()).unwrap().settings;
         assert_eq!(settings.brokers[0].port, 1884);
         let wrong = Settings::parse("[[source.mqtt]]\nport = 1\n", std::iter::empty());
         let text = listed("t", &wrong.unwrap_err());
@@ -199,7 +240,33 @@ mod tests {
 
     #[test]
     fn defaults_hold_where_nothing_is_said() {
-        let settings = Settings::parse("", std::iter::empty()).unwrap();
-        assert_eq!(settings, Settings::default());
+        let loaded = Settings::parse("", std::iter::empty()).unwrap();
+        assert_eq!(loaded.settings, Settings::default());
+    }
+
+    #[test]
+    fn what_needs_a_restart_is_named_and_what_is_hardly_meant_is_said() {
+        let parse = |text| Settings::parse(text, std::iter::empty()).unwrap();
+        let before = parse("[machine]\nmqtt = \"127.0.0.1:1883\"\n");
+        assert!(
+            before
+                .needs_restart(&parse("[detect]\npreset = \"quiet\"\n"))
+                .is_empty()
+        );
+        let now = parse("[machine]\nmqtt = \"127.0.0.1:2\"\n[[forward]]\nwhat = \"aggregates\"\n");
+        assert_eq!(
+            before.needs_restart(&now),
+            [
+                "[machine] mqtt changed: needs a restart",
+                "[[forward]] changed: needs a restart",
+            ]
+        );
+        let [warning] = now.warnings.as_slice() else {
+            panic!("{:?}", now.warnings);
+        };
+        assert!(
+            warning.starts_with("line 3: `forward[0]` has no effect"),
+            "{warning}"
+        );
     }
 }

@@ -134,10 +134,16 @@ fn a_machine_judges_by_what_its_file_says_at_each_hang_up() {
     let mut machine = Machine::start(data_dir.path());
     let mut says = machine.says.take().unwrap().lines().map_while(Result::ok);
     let rule = "[[detect.rule]]\nname = \"hot\"\nkind = \"threshold\"\nmetric = \"t\"\n";
+    let pointless = "[[forward]]\nwhat = \"aggregates\"\n";
     for (text, words) in [
         (format!("{rule}above = 80\n"), "rules=1"),
         (rule.to_owned(), "readings are judged as before"),
         (String::new(), "rules=0"),
+        (
+            pointless.to_owned(),
+            "tributary.toml: line 1: `forward[0]` has no effect",
+        ),
+        (pointless.to_owned(), "[[forward]] changed: needs a restart"),
     ] {
         std::fs::write(data_dir.path().join("tributary.toml"), &text).unwrap();
         let mut hang_up = Command::new("kill");
@@ -145,6 +151,89 @@ fn a_machine_judges_by_what_its_file_says_at_each_hang_up() {
         assert!(hang_up.status().unwrap().success());
         assert!(says.any(|line| line.contains(words)), "{words}");
     }
+}
+
+fn tributary(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tributary"));
+    let done = command.args(arguments).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (done.status.code(), text(done.stdout), text(done.stderr))
+}
+
+#[test]
+fn settings_are_checked_without_a_machine() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let config = dir.path().join("t.toml");
+    let path = config.to_str().unwrap();
+    let arguments = ["check", "--config", path];
+    for (text, code, out, err) in [
+        (
+            "[machine]\nmqtt = \"127.0.0.1:0\"\n",
+            0,
+            "the configuration is good",
+            "",
+        ),
+        (
+            "[capture]\npre_s = 3\n",
+            0,
+            "the configuration is good",
+            "t.toml: line 1: `capture` has no effect",
+        ),
+        (
+            "[machine]\nmqt = \"x\"\n[detect]\npreset = 3\n",
+            2,
+            "",
+            "did you mean `machine.mqtt`?",
+        ),
+        (
+            "[[source.mqtt]]\naddress = \"a:1\"\n[source.mqtt.tls]\nca = \"/no/such.pem\"\n",
+            2,
+            "",
+            "/no/such.pem",
+        ),
+    ] {
+        std::fs::write(&config, text).unwrap();
+        let (status, stdout, stderr) = tributary(&arguments);
+        assert_eq!(status, Some(code), "{text}: {stderr}");
+        assert!(
+            stdout.contains(out) && stderr.contains(err),
+            "{text}: {stdout}{stderr}"
+        );
+    }
+    assert_eq!(
+        std::fs::read_dir(dir.path()).unwrap().count(),
+        1,
+        "nothing was made"
+    );
+}
+
+#[test]
+fn the_status_of_a_machine_is_that_of_both() {
+    let data_dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let machine = Machine::start(data_dir.path());
+    let dir = data_dir.path().to_str().unwrap();
+    let both = ["status", "--data-dir", dir, "--console", &machine.console];
+    let (code, out, err) = tributary(&both);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(
+        out.starts_with("agent: 0 series, 0 still learning"),
+        "{out}"
+    );
+    assert!(
+        out.contains("aggregator: 0 readings in 0 batches accepted\nlake: 0 rows"),
+        "{out}"
+    );
+    let (_, out, _) = tributary(&[&both[..], &["--json"]].concat());
+    let all: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(all["agent"]["series"], 0, "{out}");
+    assert_eq!(all["aggregator"]["lake"]["rows"], 0, "{out}");
+    // Of one that is not there the other is said.
+    let (code, out, err) = tributary(&["status", "--data-dir", dir, "--console", "127.0.0.1:1"]);
+    assert!(code == Some(1) && out.starts_with("agent: "), "{out}");
+    assert!(
+        err.contains("aggregator: nothing answers at http://127.0.0.1:1"),
+        "{err}"
+    );
 }
 
 #[test]
