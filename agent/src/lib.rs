@@ -70,6 +70,7 @@ fn is_fatal() -> bool {
     if tributary_journal::state_db::is_guarded() {
         return false;
     }
+    tributary_journal::state_db::note_panic();
     pipeline::guard::note_panic();
     true
 }

@@ -10,7 +10,7 @@ mod damaged;
 mod guarded;
 mod reader;
 
-pub use guarded::is_guarded;
+pub use guarded::{is_guarded, note_panic};
 pub use reader::StateReader;
 
 use crate::limits::{
@@ -167,6 +167,9 @@ pub struct StateDb {
     file: File,
     pending: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     failed: bool,
+    /// The last of all: until then sled's threads may write.
+    #[allow(dead_code, reason = "held for its drop")]
+    opened: guarded::Opened,
 }
 
 impl std::fmt::Debug for StateDb {
@@ -477,6 +480,7 @@ fn open_sled(dir: &Path, bytes: u64) -> Result<(StateDb, bool), StateDbError> {
         file,
         pending: BTreeMap::new(),
         failed: false,
+        opened: guarded::Opened::new(dir),
     };
     Ok((db, fresh))
 }

@@ -137,3 +137,62 @@ fn a_file_that_is_no_database_is_begun_anew() {
     writer.write();
     assert_eq!(store.get(1), Some(row(1)));
 }
+
+/// Set for the process that meets the disk that takes no more.
+const DIR: &str = "TRIBUTARY_TEST_IDLE_DIR";
+/// Rows that do not compress; more than the file may hold.
+const MANY: u64 = 9_000;
+
+/// A process whose files may not grow: sled's own threads are refused their writes.
+#[test]
+fn a_disk_that_takes_no_more_ends_what_is_kept_and_nothing_else() {
+    let name = "idle::tests::a_disk_that_takes_no_more_ends_what_is_kept_and_nothing_else";
+    if let Some(dir) = std::env::var_os(DIR) {
+        return meet_the_end(Path::new(&dir));
+    }
+    let place = Place::new();
+    // A refused write is an error, as on a disk that fails, and no signal.
+    let script = "trap '' XFSZ && ulimit -f 4096 && exec \"$0\" \"$@\"";
+    let child = std::process::Command::new("sh")
+        .args(["-c", script])
+        .arg(std::env::current_exe().unwrap())
+        .args([name, "--exact", "--nocapture"])
+        .env(DIR, place.dir())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&child.stdout);
+    assert!(child.status.success(), "{said}");
+    let kept = fs::read_to_string(place.dir().with_extension("kept")).unwrap();
+    let kept: u64 = kept.parse().unwrap();
+    assert!((500..MANY - 500).contains(&kept), "{kept}");
+    // The next start has all that was durable, in the same place.
+    let (mut store, mut writer) = place.open_beside(&[0], MANY, true);
+    assert_eq!(held(&mut store, kept).len() as u64, kept);
+    assert!(!place.0.path().join("idle.bad-1").exists());
+    store.put(MANY, row(0));
+    writer.write();
+    assert!(writer.db.is_some() && store.get(MANY).is_some());
+}
+
+fn meet_the_end(dir: &Path) {
+    let (mut store, mut writer) = open(dir, (vec![], 0), false, Meter::default()).unwrap();
+    let mut kept = 0;
+    for number in 0..MANY {
+        store.put(number, row(2 * number));
+        if number % 100 == 99 {
+            writer.write();
+            if writer.db.is_none() {
+                break;
+            }
+            kept = number + 1;
+        }
+    }
+    assert!(writer.db.is_none(), "the disk took {MANY} rows");
+    // The stage goes on: it is refused what it hands over, and waits for nobody.
+    store.put(MANY, row(0));
+    assert_eq!(store.get(MANY), None);
+    writer.write();
+    writer.checkpointed(1);
+    writer.checkpointed(2);
+    fs::write(dir.with_extension("kept"), kept.to_string()).unwrap();
+}

@@ -70,3 +70,29 @@ fn only_the_thread_that_reads_is_guarded() {
     });
     assert_eq!(opened.unwrap(), [true, false, true]);
 }
+
+#[test]
+fn a_panic_of_one_of_sleds_own_threads_has_the_next_start_begin_anew() {
+    let temp = tempfile::tempdir().unwrap();
+    let dirs = [temp.path().join("one"), temp.path().join("other")];
+    let panics = |name: &str| {
+        let thread = std::thread::Builder::new().name(name.to_owned());
+        thread.spawn(note_panic).unwrap().join().unwrap();
+    };
+    let [closed, held] = dirs.each_ref().map(|dir| {
+        let mut db = StateDb::open(dir).unwrap().db;
+        db.apply(&mut one()).unwrap();
+        db.commit().unwrap();
+        db
+    });
+    panics("other");
+    assert!(!dirs.iter().any(|dir| damaged::is_marked(dir)));
+    drop(closed);
+    panics("sled-io-3");
+    drop(held);
+    let opened = dirs.each_ref().map(|dir| StateDb::open(dir).unwrap());
+    let anew = opened
+        .each_ref()
+        .map(|it| it.fresh && it.set_aside.is_some());
+    assert_eq!(anew, [false, true]);
+}
