@@ -133,6 +133,8 @@ pub const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
 pub const PUBLISHED_BYTES_MAX: usize = 64 * 1024;
 /// Bytes that a message counts beside its topic and payload, wherever it is kept or waits.
 pub const PUBLISHED_HEAD_BYTES: usize = 128;
+/// Messages of the judging stage that wait to be handed out; beyond, it waits.
+pub const PUBLISHING_QUEUE: usize = 256;
 /// Topics whose present state is retained; beyond, those go first on which nothing stands.
 pub const RETAINED_MAX: usize = 32_768;
 /// Bytes of all of them; beyond, likewise.
@@ -456,6 +458,7 @@ const _: () =
     assert!(PUBLISHED_BYTES_MAX + TOPIC_BYTES_MAX + PUBLISHED_HEAD_BYTES <= READER_BYTES_MAX);
 const _: () = assert!(PUBLISHED_BYTES_MAX + TOPIC_BYTES_MAX + 64 <= PACKET_BYTES_MAX);
 const _: () = assert!(READERS_MAX * READER_BYTES_ALLOWED <= READERS_BYTES_MAX);
+const _: () = assert!(PUBLISHING_QUEUE * PUBLISHED_BYTES_MAX <= READERS_BYTES_MAX);
 const _: () =
     assert!(READER_BYTES_ALLOWED < READER_BYTES_MAX && READER_BYTES_MAX < READERS_BYTES_MAX);
 const _: () = assert!(READERS_MAX <= CONNECTIONS_MAX && READERS_MAX <= SUBSCRIPTIONS_MAX);

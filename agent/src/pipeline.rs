@@ -240,6 +240,7 @@ enum Ended {
     Listener,
     Deadline,
     Judging,
+    Publishing,
     Keeping,
     Sealing(Result<(), PipelineError>),
     Uplink { drained: bool },
@@ -311,8 +312,18 @@ async fn start_stages(
     let putter = Putter::new(letters, wal.queue.clone(), stage.put_back()).refusing(refuse);
     let (waits, mut stages) = (stage.waits(), JoinSet::new());
     let (watchers, asked) = Watchers::new();
-    let told = (publish::said(&hub), guard::file(&settings.data_dir), asked);
+    let (publisher, dispatch) = hub.publisher();
+    let told = (
+        publish::said(publisher),
+        guard::file(&settings.data_dir),
+        asked,
+    );
     let judged = Waiting::start(judging, &mut stages, tap, &wal.queue, told);
+    // Ends behind the judging stage.
+    stages.spawn_blocking(move || {
+        dispatch.run();
+        Ended::Publishing
+    });
     // Ends the sources when the agent is told to stop, or can't go on.
     let listening = stop.child_token();
     let desk = Desk::new(hub.clone(), wal.queue.clone(), watchers.clone());
@@ -442,7 +453,7 @@ impl Agent {
                 Ok(Ended::Listener | Ended::Keeping | Ended::Sealing(_) | Ended::Uplink { .. })
             ));
             match ended {
-                Ok(Ended::Control | Ended::Judging | Ended::Keeping) => {}
+                Ok(Ended::Control | Ended::Judging | Ended::Publishing | Ended::Keeping) => {}
                 Ok(Ended::Deadline) => info!("the time to drain is over"),
                 Ok(Ended::Listener) => info!("listener closed"),
                 Ok(Ended::Sealing(Ok(()))) => info!("everything is sealed"),

@@ -3,7 +3,7 @@
 
 use super::judging::Publish;
 use crate::source::Hub;
-use crate::source::hub::{Keep, STATUS};
+use crate::source::hub::{Keep, Publisher, STATUS};
 use bytes::Bytes;
 use serde::Serialize;
 
@@ -32,9 +32,8 @@ pub(super) fn begin(name: &str) -> Hub {
 }
 
 /// Where the judging stage publishes; an empty present state ends that.
-pub(super) fn said(hub: &Hub) -> Publish {
-    let hub = hub.clone();
+pub(super) fn said(publisher: Publisher) -> Publish {
     Box::new(move |topic, json, keep| {
-        hub.publish(topic, Bytes::copy_from_slice(json.as_bytes()), keep);
+        publisher.publish(topic, Bytes::copy_from_slice(json.as_bytes()), keep);
     })
 }

@@ -8,6 +8,7 @@
 mod feed;
 mod filters;
 mod newest;
+mod publisher;
 mod queue;
 mod retained;
 mod served;
@@ -22,6 +23,7 @@ pub(super) use feed::Feed;
 use feed::{Due, Waiting};
 use filters::{Filters, cost_of};
 use metrics::{Counter, Gauge, counter, gauge};
+pub use publisher::{Dispatch, Publisher};
 use queue::{Full, Queue};
 use retained::Retained;
 pub(super) use served::check;
@@ -237,21 +239,41 @@ impl Hub {
             false => 0,
         };
         let retained = state.retained.len();
-        let dropped = state.hand_out(&message) + state.feed(&message);
+        let mut woken = Vec::new();
+        let dropped = state.hand_out(&message, &mut woken) + state.feed(&message, &mut woken);
         drop(state);
+        // Whoever is told takes the lock.
+        woken.iter().for_each(|wake| wake.wake());
         counters.published.increment(1);
         counters.evicted.increment(evicted);
         counters.dropped.increment(dropped);
         counters.retained.set(retained as f64);
     }
 
-    /// The present states of topics that begin so, by topic.
+    /// The present states of topics that begin so, by topic. Nobody waits for more than a piece of
+    /// it: what changes meanwhile is seen or not.
     pub fn present(&self, prefix: &str) -> Vec<Bytes> {
-        let state = self.lock();
-        let all = state.retained.from(&format!("{prefix}#"), None);
-        all.filter(|message| message.topic.starts_with(prefix))
-            .map(|message| message.payload.clone())
-            .collect()
+        let filter = format!("{prefix}#");
+        let (mut all, mut after) = (Vec::new(), None::<Arc<str>>);
+        loop {
+            let state = self.lock();
+            let mut looked = 0;
+            for message in state
+                .retained
+                .from(&filter, after.as_deref())
+                .take(RETAINED_STEP)
+            {
+                looked += 1;
+                after = Some(Arc::clone(&message.topic));
+                if message.topic.starts_with(prefix) {
+                    all.push(message.payload.clone());
+                }
+            }
+            drop(state);
+            if looked < RETAINED_STEP {
+                return all;
+            }
+        }
     }
 
     /// A connection that may subscribe, whose task is told by `wake`; what it sees depends on
@@ -318,8 +340,9 @@ fn wrong(topic: &str, payload: &Bytes) -> Option<&'static str> {
 }
 
 impl State {
-    /// Gives a message to the connections that subscribed to it; how many were dropped for it.
-    fn hand_out(&mut self, message: &Arc<Published>) -> u64 {
+    /// Gives a message to the connections that subscribed to it, of which `woken` are to be told;
+    /// how many were dropped for it.
+    fn hand_out(&mut self, message: &Arc<Published>, woken: &mut Vec<Arc<dyn Wake>>) -> u64 {
         let mut found = self.filters.matching(&message.topic);
         // One delivery each, however many filters fit (section 3.3.4 [5]).
         found.sort_unstable_by_key(|(reader, _)| *reader);
@@ -341,19 +364,19 @@ impl State {
                 retain: message.is_retained() && terms.clone().any(|terms| terms.as_published),
                 ids: terms.filter_map(|terms| terms.id).collect(),
             };
-            dropped += entry.push(delivery, &mut self.waiting);
+            dropped += entry.push(delivery, &mut self.waiting, woken);
         }
         dropped
     }
 
-    fn feed(&self, message: &Arc<Published>) -> u64 {
+    fn feed(&self, message: &Arc<Published>, woken: &mut Vec<Arc<dyn Wake>>) -> u64 {
         if !message.topic.starts_with(ALERTS) {
             return 0;
         }
         let mut dropped = 0;
         for (due, wake) in &self.feeds {
             dropped += feed::lock(due).put(message);
-            wake.wake();
+            woken.push(Arc::clone(wake));
         }
         dropped
     }
@@ -365,7 +388,12 @@ impl Entry {
     }
 
     /// Queues a delivery; how many were dropped for it.
-    fn push(&mut self, delivery: Delivery, waiting: &mut usize) -> u64 {
+    fn push(
+        &mut self,
+        delivery: Delivery,
+        waiting: &mut usize,
+        woken: &mut Vec<Arc<dyn Wake>>,
+    ) -> u64 {
         if self.queue.is_over() {
             return 0;
         }
@@ -375,7 +403,7 @@ impl Entry {
         *waiting = *waiting - before + self.queue.held_bytes();
         // Whoever has not taken the first one is awake, or waits for its socket or its client.
         if idle || pushed.is_err() {
-            self.wake.wake();
+            woken.push(Arc::clone(&self.wake));
         }
         match pushed {
             Ok(dropped) => dropped,

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::limits::{
-    BROKER_ALERTS_BYTES_MAX, READER_BYTES_MAX, RETAINED_BYTES_MAX, RETAINED_MAX,
+    BROKER_ALERTS_BYTES_MAX, PUBLISHING_QUEUE, READER_BYTES_MAX, RETAINED_BYTES_MAX, RETAINED_MAX,
     SUBSCRIPTION_BYTES_MAX,
 };
 use crate::source::access::acl::Grants;
@@ -496,4 +496,67 @@ fn what_is_told_once_more_comes_to_its_end_although_more_goes_all_the_time() {
     }
     let changed = heard.iter().filter(|(_, byte)| **byte == Some(b'2'));
     assert_eq!(changed.count(), busy);
+}
+
+#[test]
+fn who_publishes_by_a_queue_waits_for_nobody_who_has_the_lock_and_order_stays() {
+    let hub = Hub::new();
+    let reader = reader(&hub);
+    let all = "tributary/alerts/#";
+    reader.subscribe(all, TERMS, Present::All).unwrap();
+    let (publisher, dispatch) = hub.publisher();
+    let publish = |publisher: &Publisher, number: usize| {
+        let topic = format!("tributary/alerts/d{}/t", number % 3);
+        let payload = Bytes::from(number.to_string());
+        publisher.publish(&topic, payload, Keep::Stands);
+    };
+    // As if the hub were busy with others.
+    let state = hub.lock();
+    (0..PUBLISHING_QUEUE).for_each(|number| publish(&publisher, number));
+    drop(state);
+    assert_eq!(taken(&reader), [""; 0], "it is queued");
+    // Twice as many as there is room for: none is lost.
+    let count = 3 * PUBLISHING_QUEUE;
+    let rest = std::thread::spawn(move || {
+        (PUBLISHING_QUEUE..count).for_each(|number| publish(&publisher, number));
+    });
+    let hands_out = std::thread::spawn(|| dispatch.run());
+    let mut all = Vec::new();
+    while all.len() < count {
+        all.extend(taken(&reader));
+        std::thread::yield_now();
+    }
+    rest.join().unwrap();
+    hands_out.join().unwrap();
+    let expected = (0..count).map(|number| format!("alerts/d{}/t={number}", number % 3));
+    assert_eq!(all, expected.collect::<Vec<_>>());
+    let present = hub.present(ALERTS);
+    let newest = (count - 3..count).map(|number| Bytes::from(number.to_string()));
+    let (mut present, mut newest) = (present, newest.collect::<Vec<_>>());
+    present.sort();
+    newest.sort();
+    assert_eq!(present, newest, "and the newest of each is retained");
+}
+
+/// Finds the hub's lock free, or is never told.
+struct Looks(Hub, AtomicUsize);
+
+impl Wake for Looks {
+    fn wake(&self) {
+        drop(self.0.0.state.try_lock().unwrap());
+        self.1.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn whoever_is_told_finds_the_hub_free() {
+    let hub = Hub::new();
+    let looks = Arc::new(Looks(hub.clone(), AtomicUsize::new(0)));
+    let reader = hub.reader(looks.clone(), None).unwrap();
+    let all = "tributary/alerts/#";
+    reader.subscribe(all, TERMS, Present::All).unwrap();
+    let feed = hub.alerts(looks.clone());
+    publish(&hub, "alerts/p/t", "1", true);
+    assert_eq!(looks.1.load(Ordering::Relaxed), 2);
+    drop(feed);
 }
