@@ -21,9 +21,11 @@ mod later;
 mod over;
 mod standing;
 mod storm;
+mod turns;
 
 mod units;
 
+mod counts;
 mod fast;
 mod giving_way;
 mod series;
@@ -43,7 +45,7 @@ pub use number_texts::NumberText;
 pub use packed::Known;
 pub use recent::KEPT as AROUND;
 pub use rejudge::{Detection, Rejudge};
-pub use standing::{Found, Stands, StandsAsk};
+pub use standing::{AllStood, Found, Stands, StandsWalk};
 pub use watching::{
     Configured, ConfiguredKind, JudgedBy, Survey, SuspectClock, Unwatched, WatchedSeries, Watchers,
     WatchersOut, Watching,

@@ -8,6 +8,7 @@ use super::readings::Readings;
 use super::series::Series;
 use super::standing::Standings;
 use super::storm::Storm;
+use super::turns::Turns;
 use super::units::Units;
 use super::watched::Watched;
 use super::{Judge, KernelClock, kept};
@@ -26,7 +27,7 @@ use std::sync::atomic::AtomicUsize;
 use tributary_protocol::ids::BufferId;
 
 /// Of what is known and of how it is [packed](super::Known), which begin with it.
-pub(super) const VERSION: u16 = 6;
+pub(super) const VERSION: u16 = 7;
 
 /// Why bytes are no checkpoint of this stage.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -112,6 +113,7 @@ impl Series {
         out.put_i64_le(self.greatest_time);
         self.kernel.write(out);
         self.storm.write(out);
+        self.turns.write(out);
         self.standings.write(out);
         self.over.write(out);
         self.incidents.write(out);
@@ -142,6 +144,7 @@ impl Series {
         series.greatest_time = input.try_get_i64_le().map_err(|_| field("greatest time"))?;
         series.kernel = KernelClock::read(input).ok_or(field("clock"))?;
         series.storm = Storm::read(input).ok_or(field("storm"))?;
+        series.turns = Turns::read(input).ok_or(field("turns"))?;
         series.standings = Standings::read(input).ok_or(field("alerts"))?;
         series.over = Over::read(input).ok_or(field("alerts that are over"))?;
         series.incidents = Incidents::read(input).ok_or(field("incidents"))?;

@@ -31,6 +31,8 @@ pub struct Counts {
     pub lost: u64,
     /// Series that gave way to new ones for good.
     pub forgotten: u64,
+    /// Values of series that are not watched, for which none gave way: too many did lately.
+    pub no_turn: u64,
     /// Alerts that were told, by what raised them.
     pub raised: Raised,
     /// Alerts that were counted in a summary instead.

@@ -12,9 +12,10 @@ use super::recent::Recent;
 use super::standing::Standings;
 use super::storm::Storm;
 use super::tell::{self, Moment};
+use super::turns::Turns;
 use super::units::Units;
 use super::watched::{At, Watch, Watched};
-use super::{KernelClock, Said, Spoken};
+use super::{Counts, KernelClock, Said, Spoken};
 use crate::aggregate::Told;
 use crate::alert::{AlertState, Revision, Span};
 use crate::capture::Wanted;
@@ -51,6 +52,8 @@ pub(super) struct Series {
     pub(super) vibration: VibrationEngine,
     pub(super) groups: GroupEngine,
     pub(super) storm: Storm,
+    /// How often one may give way to another.
+    pub(super) turns: Turns,
     pub(super) standings: Standings,
     pub(super) over: Over,
     pub(super) incidents: Incidents,
@@ -138,6 +141,7 @@ impl Series {
             windows_revision: settings.windows_revision(),
             settings,
             storm: Storm::default(),
+            turns: Turns::default(),
             standings: Standings::default(),
             over: Over::default(),
             incidents: Incidents::default(),
@@ -282,7 +286,10 @@ impl Series {
             self.number_texts.note(reading);
             return;
         };
-        let at = self.place_of(reading.device, reading.metric, moment, said);
+        let names = (reading.device, reading.metric);
+        let Some(at) = self.place_of(names, moment, said) else {
+            return;
+        };
         let meta = reading.meta;
         let verdict = self.times.step(&Timed {
             device: at.device,
@@ -334,8 +341,11 @@ impl Series {
             if !is_name(&metric) {
                 continue;
             }
+            let Some(at) = self.place_of((of.device, &metric), moment, said) else {
+                continue;
+            };
             let seen = Seen {
-                at: self.place_of(of.device, &metric, moment, said),
+                at,
                 metric: &metric,
                 unit: "",
                 sample: Sample {
@@ -462,23 +472,27 @@ impl Series {
         }
     }
 
-    /// Where a series stands; one that is new may take the place of another.
-    pub(super) fn place_of(
+    /// Where a series stands; one that is new may take the place of another. `None` where too many
+    /// did lately: nothing is judged of it.
+    fn place_of(
         &mut self,
-        device: &str,
-        metric: &str,
+        (device, metric): (&str, &str),
         moment: Moment,
         said: &mut Vec<Said>,
-    ) -> At {
+    ) -> Option<At> {
         if let Some(at) = self.watched.touch(device, metric) {
-            return at;
+            return Some(at);
+        }
+        if self.watched.is_full() && !self.turns.take(self.times.steady()) {
+            self.counts.no_turn += 1;
+            return None;
         }
         let known = self.take_back((device, metric), moment, said);
         if let Some(gone) = self.watched.make_room(device) {
             self.give_way(&gone, moment, said);
         }
         let watch = known.unwrap_or_else(|| Watch::new(self.settings.preset));
-        self.watched.add(device, metric, watch)
+        Some(self.watched.add(device, metric, watch))
     }
 
     /// Tells what windows say, as far as this record may.

@@ -3,13 +3,14 @@
 
 mod asked;
 
-pub use asked::{Found, Stands, StandsAsk};
+pub use asked::{AllStood, Found, Stands, StandsWalk, find, list};
 
 use super::kept::{read_text, write_text};
-use crate::alert::{AlertId, AlertState, Severity, topic_of};
+use crate::alert::{AlertId, Severity, topic_of};
 use crate::limits::{STANDING_BYTES_MAX, STANDING_MAX};
 use bytes::{Buf, BufMut};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// An alert that stands.
 #[derive(Clone, PartialEq, Debug)]
@@ -23,29 +24,22 @@ pub struct Standing {
     /// Its score.
     pub score: f64,
     /// Its JSON, as it was raised.
-    pub json: Box<str>,
+    pub json: Arc<str>,
 }
 
-impl Standing {
-    /// A text of its JSON. It is our own: a name that somebody else gave has no such quotation
-    /// marks in it.
-    fn field(&self, key: &str) -> &str {
-        let field = self.json.split_once(&format!("\"{key}\":\""));
-        let end = field.and_then(|(_, value)| value.split_once('"'));
-        end.map_or("", |(value, _)| value)
-    }
+/// A text of an alert's JSON. It is our own: a name that somebody else gave has no such quotation
+/// marks in it.
+fn field<'a>(json: &'a str, key: &str) -> &'a str {
+    let field = json.split_once(&format!("\"{key}\":\""));
+    let end = field.and_then(|(_, value)| value.split_once('"'));
+    end.map_or("", |(value, _)| value)
+}
 
-    /// How much it matters.
-    pub fn severity(&self) -> Severity {
-        let name = self.field("severity");
-        let found = Severity::NAMES.iter().find(|(known, _)| *known == name);
-        found.map(|(_, severity)| *severity).unwrap_or_default()
-    }
-
-    /// Whether this is its state.
-    fn is(&self, state: AlertState) -> bool {
-        self.field("state") == state.name()
-    }
+/// How much an alert matters, by its JSON.
+fn severity_of(json: &str) -> Severity {
+    let name = field(json, "severity");
+    let found = Severity::NAMES.iter().find(|(known, _)| *known == name);
+    found.map(|(_, severity)| *severity).unwrap_or_default()
 }
 
 /// One, and whose it is.

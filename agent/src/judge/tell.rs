@@ -501,7 +501,7 @@ fn say_both(
     }
 }
 
-fn standing_of(alert: &Alert, json: Box<str>) -> Standing {
+fn standing_of(alert: &Alert, json: std::sync::Arc<str>) -> Standing {
     Standing {
         detector: alert.detector.as_str().into(),
         id: alert.id,

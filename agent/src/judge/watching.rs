@@ -6,7 +6,7 @@ mod survey;
 pub use survey::Survey;
 
 use super::number_texts::NumberText;
-use super::standing::{Found, Stands, StandsAsk};
+use super::standing::{AllStood, Found, Stands, find, list};
 use crate::limits::{WATCHING_ASKS_MAX, WATCHING_PATIENCE};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -127,7 +127,7 @@ impl Unwatched {
 #[derive(Clone, Debug)]
 pub struct Watchers {
     asks: mpsc::Sender<oneshot::Sender<Watching>>,
-    stands: mpsc::Sender<StandsAsk>,
+    stands: mpsc::Sender<oneshot::Sender<AllStood>>,
     /// Whether the stage has replayed the log.
     is_live: watch::Receiver<bool>,
 }
@@ -138,7 +138,7 @@ pub struct WatchersOut {
     /// Who asks.
     pub asked: mpsc::Receiver<oneshot::Sender<Watching>>,
     /// Who asks what stands.
-    pub stands: mpsc::Receiver<StandsAsk>,
+    pub stands: mpsc::Receiver<oneshot::Sender<AllStood>>,
     /// Told once the log is replayed.
     pub is_live: watch::Sender<bool>,
 }
@@ -176,8 +176,10 @@ impl Watchers {
     /// # Errors
     /// [`Unwatched`].
     pub async fn stands(&self, bytes_max: usize) -> Result<Stands, Unwatched> {
-        let ask = |tell| StandsAsk::List(bytes_max, tell);
-        self.told(&self.stands, ask).await
+        let stood = self.told(&self.stands, |tell| tell).await?;
+        // Thousands of texts: no other task waits while they are put in order.
+        let listed = tokio::task::spawn_blocking(move || list(stood, bytes_max)).await;
+        listed.map_err(|_| Unwatched::Busy)
     }
 
     /// The alert that stands whose id begins so.
@@ -185,8 +187,10 @@ impl Watchers {
     /// # Errors
     /// [`Unwatched`].
     pub async fn find(&self, begins: &str) -> Result<Found, Unwatched> {
-        let ask = |tell| StandsAsk::Find(begins.to_owned(), tell);
-        self.told(&self.stands, ask).await
+        let stood = self.told(&self.stands, |tell| tell).await?;
+        let begins = begins.to_owned();
+        let found = tokio::task::spawn_blocking(move || find(&stood, &begins)).await;
+        found.map_err(|_| Unwatched::Busy)
     }
 
     async fn told<A, T>(

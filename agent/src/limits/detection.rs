@@ -221,6 +221,12 @@ pub const IDLE_FILE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 /// The part of the series that are watched up to which one device pushes out others', once there is
 /// no room; with few devices it is as much as each has when all have the same.
 pub const WATCHED_SHARE: usize = 16;
+/// Series that may give way to others at once: each costs the judging thread about 33 µs, and who
+/// writes rows as much.
+pub const SERIES_TURNS_BURST: u64 = 20_000;
+/// Series that may do so in a second from then on.
+pub const SERIES_TURNS_PER_SECOND: u64 = 2_000;
+const _: () = assert!(SERIES_TURNS_PER_SECOND <= SERIES_TURNS_BURST);
 /// Readings shown around an alert, itself included.
 pub const ALERT_AROUND_MAX: usize = 16;
 /// Alerts that are sent one by one at once; beyond, they are counted in a summary.
@@ -241,6 +247,8 @@ pub const STANDING_BYTES_MAX: usize = 32 * 1024 * 1024;
 pub const INCIDENTS_MAX: usize = 4_096;
 /// Alerts that stand, and are said to be over once they are.
 pub const STANDING_MAX: usize = 32_768;
+/// Alerts that stand which are handed to who asks, between two looks at what is to be judged.
+pub const STANDING_STEP: usize = 1_024;
 /// Topics on which nothing stands any more, of which it is known that the last alert is over.
 pub const OVER_MAX: usize = 4_096;
 /// Bytes of what these show, which is part of each checkpoint.

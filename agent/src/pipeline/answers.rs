@@ -1,7 +1,7 @@
 //! Answers whoever asks what is watched, beside judging: a bounded piece of the way at a time, and
 //! not more than once a second, however many ask.
 
-use crate::judge::{Judge, Survey, WatchersOut, Watching};
+use crate::judge::{Judge, StandsWalk, Survey, WatchersOut, Watching};
 use crate::limits::{WATCHING_ASKS_MAX, WATCHING_GOOD, WATCHING_SHOWN};
 use std::time::Instant;
 use tokio::sync::oneshot;
@@ -12,6 +12,8 @@ pub(super) struct Answers {
     waiting: Vec<oneshot::Sender<Watching>>,
     survey: Option<Survey>,
     last: Option<(Watching, Instant)>,
+    /// The way through what stands, for the one who asked first.
+    walk: Option<StandsWalk>,
 }
 
 impl Answers {
@@ -21,6 +23,7 @@ impl Answers {
             waiting: Vec::new(),
             survey: None,
             last: None,
+            walk: None,
         }
     }
 
@@ -31,14 +34,14 @@ impl Answers {
 
     /// Whether there is more to do at once.
     pub fn is_under_way(&self) -> bool {
-        self.survey.is_some()
+        self.survey.is_some() || self.walk.is_some()
     }
 
     /// Does a piece of it.
     pub fn turn(&mut self, judge: &Judge, now: Instant) {
-        if let Ok(ask) = self.out.stands.try_recv() {
-            ask.answer(judge);
-        }
+        let asked = || self.out.stands.try_recv().ok().map(StandsWalk::new);
+        let walk = self.walk.take().or_else(asked);
+        self.walk = walk.and_then(|walk| walk.step(judge));
         while self.waiting.len() < WATCHING_ASKS_MAX
             && let Ok(tell) = self.out.asked.try_recv()
         {

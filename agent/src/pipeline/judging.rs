@@ -2,22 +2,26 @@
 //! to the log, before that is. What it says is published at once, and given to the sealing stage.
 
 mod crowded;
+mod said_of_clock;
+mod ticking;
 
 use super::answers::Answers;
 use super::clock::Clock;
 use super::{Ended, guard, kernel, replay};
 use crate::alert::AlertState;
 use crate::judge::{Judge, KernelClock, Said, WatchersOut, What, time_record};
-use crate::limits::{CLOCK_ASK_EVERY, EARLY_BYTES_MAX, JUDGED_QUEUE, TICK_LEAST};
-use crate::seal::{Ask, Asks, FromJudge, IDLE_WAIT, Origin, SealConfig, Stores};
+use crate::limits::{EARLY_BYTES_MAX, JUDGED_QUEUE};
+use crate::seal::{Asks, FromJudge, IDLE_WAIT, Origin, SealConfig, Stores};
 use crate::source::hub::Keep;
 use crate::wal::{Batch, Queue, RecordKind, Replay, Tap};
 use crowded::Crowded;
 use metrics::{counter, gauge, histogram};
+use said_of_clock::SaidOfClock;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use ticking::{Due, Ticking};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
@@ -33,7 +37,7 @@ pub(super) type Publish = Box<dyn Fn(&str, &str, Keep) + Send>;
 /// The stage, before anything of this life is in the log.
 pub(super) struct Waiting {
     judge: Judge,
-    /// What the log was told last of the kernel's clock.
+    /// What the log is told of the kernel's clock as this life begins.
     kernel: KernelClock,
     replay: Replay,
     present: BufferId,
@@ -90,7 +94,7 @@ impl Waiting {
             early: Vec::new(),
             early_bytes: 0,
             warned: false,
-            said_of_clock: None,
+            said_of_clock: SaidOfClock::default(),
             said_of_texts: false,
             crowded: Crowded::default(),
             waiting,
@@ -119,8 +123,7 @@ struct Judging {
     early_bytes: usize,
     /// It was said that checkpoints take more than their share.
     warned: bool,
-    /// What was said of the gateway's clock: whether it is trusted.
-    said_of_clock: Option<bool>,
+    said_of_clock: SaidOfClock,
     /// It was said that numbers come as texts.
     said_of_texts: bool,
     crowded: Crowded,
@@ -135,31 +138,6 @@ struct Live {
     said: Vec<Said>,
     /// Bytes since the last checkpoint.
     bytes_since: u64,
-}
-
-/// What was said about time passing.
-struct Ticking {
-    /// A record that says so is on its way through the log.
-    under_way: bool,
-    /// What the last one was due for, and when it was written, if there was room.
-    last: Option<i64>,
-    at: Instant,
-    /// When a record was judged last.
-    heard: Instant,
-    /// What the kernel said of its clock, and when.
-    kernel: (KernelClock, Instant),
-}
-
-impl Ticking {
-    fn new(kernel: KernelClock) -> Self {
-        Self {
-            under_way: false,
-            last: None,
-            at: Instant::now(),
-            heard: Instant::now(),
-            kernel: (kernel, Instant::now()),
-        }
-    }
 }
 
 impl Judging {
@@ -226,7 +204,7 @@ impl Judging {
             said: Vec::new(),
             bytes_since: 0,
         };
-        let mut ticking = Ticking::new(self.waiting.kernel);
+        let mut ticking = Ticking::new(self.waiting.kernel, Instant::now());
         for batch in std::mem::take(&mut self.early) {
             self.batch(&batch, &mut at, &mut ticking)?;
         }
@@ -244,15 +222,8 @@ impl Judging {
             }
             self.ask();
             self.tick(&mut ticking);
-            let is_wanted = match self.waiting.asks.take() {
-                Ask::No => false,
-                Ask::Useful => {
-                    let most = self.waiting.checkpoint_bytes_max;
-                    at.bytes_since >= self.waiting.asks.due(most)
-                }
-                Ask::Urgent => at.bytes_since > 0,
-            };
-            if is_wanted {
+            let most = self.waiting.checkpoint_bytes_max;
+            if self.waiting.asks.is_wanted(at.bytes_since, most) {
                 self.warn_of_cost();
                 self.checkpoint()?;
                 at.bytes_since = 0;
@@ -274,8 +245,7 @@ impl Judging {
         for (kind, bytes) in batch.iter() {
             let judge = &mut self.waiting.judge;
             judge.record(at.origin, kind, bytes, now, &mut at.said);
-            ticking.under_way &= kind != RecordKind::Tick.code();
-            ticking.heard = Instant::now();
+            ticking.heard(kind == RecordKind::Tick.code(), Instant::now());
             at.origin.number += 1;
             at.bytes_since += bytes.len() as u64;
             if !at.said.is_empty() {
@@ -286,46 +256,31 @@ impl Judging {
     }
 
     fn wait(&mut self, ticking: &Ticking) -> Duration {
-        if self.answers.is_under_way() {
-            return Duration::ZERO;
+        match self.answers.is_under_way() {
+            true => Duration::ZERO,
+            false => ticking.wait(self.due(), Instant::now()),
         }
-        let due = self.waiting.judge.poll_timeout();
-        let is_new = |due: &i64| !ticking.under_way && ticking.last != Some(*due);
-        let due = due.filter(is_new).map(|due| self.due_in(due, ticking));
-        let soonest = TICK_LEAST.saturating_sub(ticking.at.elapsed());
-        due.map_or(IDLE_WAIT, |due| due.max(soonest).min(IDLE_WAIT))
     }
 
-    /// How long it is until a time that the stage asked for: counted from when it last heard of
-    /// the time, whatever the gateway's clock does meanwhile.
-    fn due_in(&self, due: i64, ticking: &Ticking) -> Duration {
-        let us = due.saturating_sub(self.waiting.judge.received()).max(0);
-        Duration::from_micros(us.unsigned_abs()).saturating_sub(ticking.heard.elapsed())
+    fn due(&mut self) -> Due {
+        let judge = &mut self.waiting.judge;
+        Due {
+            at: judge.poll_timeout(),
+            received: judge.received(),
+        }
     }
 
-    /// Has the log say that time has passed, or that the kernel thinks otherwise of its clock: one
-    /// record at a time, and for what is still due behind it only another after a pause. While
-    /// storage takes nothing, room is for messages.
+    /// Has the log say that time has passed. While storage takes nothing, room is for messages.
     fn tick(&mut self, ticking: &mut Ticking) {
-        if ticking.kernel.1.elapsed() >= CLOCK_ASK_EVERY {
-            ticking.kernel = (kernel::ask(), Instant::now());
-        }
-        let kernel = ticking.kernel.0;
-        let is_news = kernel != self.waiting.kernel;
-        let due = self.waiting.judge.poll_timeout();
-        let due = due.filter(|due| self.due_in(*due, ticking).is_zero());
-        let is_again = due == ticking.last && ticking.at.elapsed() < IDLE_WAIT;
-        let is_soon = !is_news && ticking.at.elapsed() < TICK_LEAST;
-        let is_due = (due.is_some() && !is_soon) || is_news;
-        if !is_due || ticking.under_way || is_again {
+        let now = Instant::now();
+        ticking.ask(now, kernel::ask);
+        let Some(kernel) = ticking.poll(self.due(), now) else {
             return;
-        }
-        (ticking.last, ticking.at) = (due, Instant::now());
+        };
         let tick = time_record(RecordKind::Tick, self.clock.now().wall, kernel);
         if let Some(room) = self.queue.try_room(tick.len_bytes()) {
             self.queue.push(tick, room);
-            ticking.under_way = true;
-            self.waiting.kernel = kernel;
+            ticking.told(kernel);
         }
     }
 
@@ -404,12 +359,13 @@ impl Judging {
 
     /// Says once in a life when the log's quota has checkpoints take more than their share.
     fn warn_of_cost(&mut self) {
-        let wanted = self.waiting.asks.due(u64::MAX);
-        if wanted <= self.waiting.checkpoint_bytes_max || self.warned {
+        let most = self.waiting.checkpoint_bytes_max;
+        let Some(wal_quota_bytes) = self.waiting.asks.quota_for_share(most) else {
+            return;
+        };
+        if std::mem::replace(&mut self.warned, true) {
             return;
         }
-        self.warned = true;
-        let wal_quota_bytes = 4 * wanted;
         warn!(
             wal_quota_bytes,
             "checkpoints of detection take more than a tenth of what the log takes: \
@@ -419,21 +375,15 @@ impl Judging {
 
     /// Says when the gateway's clock is not trusted, and when it is again.
     fn say_of_clock(&mut self) {
-        let judge = &self.waiting.judge;
-        // In this life the log has told nothing yet, or nothing is judged.
-        if judge.received() == 0 || !judge.is_enabled() {
-            return;
-        }
-        let trusted = judge.is_clock_trusted();
-        match (trusted, self.said_of_clock.replace(trusted)) {
-            (false, None | Some(true)) => warn!(
+        match self.said_of_clock.news(&self.waiting.judge) {
+            Some(false) => warn!(
                 "the gateway's clock is not trusted: readings without a time of their own are \
                  suspect, and none is judged by the time of the week; have NTP, PTP or timesyncd \
                  set it, or, where it is kept right otherwise, say `clock = \"plausible\"` in \
                  [detect]"
             ),
-            (true, Some(false)) => info!("the gateway's clock is trusted"),
-            (true, None | Some(true)) | (false, Some(false)) => {}
+            Some(true) => info!("the gateway's clock is trusted"),
+            None => {}
         }
     }
 
@@ -468,13 +418,13 @@ impl Judging {
 
     fn measure(&mut self) {
         let counts = self.waiting.judge.counts();
-        if self.crowded.is_news(counts.judged, counts.taken_back) {
+        if self.crowded.is_news(&counts) {
             // Those that came back were kept: with all of them watched, none gives way.
             let series_max = self.waiting.judge.watched() + self.waiting.judge.idle_len();
             warn!(
                 series_max,
-                "a fourth of all readings and more are of series that gave way just before: they \
-                 push out each other, and each costs a look into the store; with this \
+                "series that report in turn push out each other: each costs a look into the store, \
+                 and where that is too often readings are not judged; with this \
                  `detect.series_max` none would"
             );
         }
@@ -486,6 +436,7 @@ impl Judging {
             ("text", counts.texts),
             ("not_finite", counts.not_finite),
             ("late", counts.late),
+            ("no_turn", counts.no_turn),
         ] {
             counter!("tributary_agent_unjudged_readings_total", "reason" => reason).absolute(count);
         }

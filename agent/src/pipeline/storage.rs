@@ -194,3 +194,7 @@ pub(crate) fn greatest_life_seen(
     let checkpoint = position.map_or(0, |position| position.buffer.life());
     Ok(checkpoint.max(spool::greatest_life(disk, &spool::dir(dir))?))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -86,6 +86,23 @@ impl Asks {
         }
     }
 
+    /// Whether one is to be made now, when so many bytes came since the last one; see
+    /// [`due`](Self::due).
+    pub fn is_wanted(&self, bytes_since: u64, most: u64) -> bool {
+        match self.take() {
+            Ask::No => false,
+            Ask::Useful => bytes_since >= self.due(most),
+            Ask::Urgent => bytes_since > 0,
+        }
+    }
+
+    /// The quota of the log with which checkpoints would have their share and no more, where
+    /// `most`, a quarter of what it has, leaves them a larger one.
+    pub fn quota_for_share(&self, most: u64) -> Option<u64> {
+        let wanted = self.due(u64::MAX);
+        (wanted > most).then_some(4 * wanted)
+    }
+
     /// One is on its way: nobody asks for another until it is kept.
     pub fn answered(&self) {
         self.0.ask.store(UNDER_WAY, Ordering::Relaxed);
@@ -291,6 +308,31 @@ mod tests {
             assert_eq!(asks.due(quarter), due);
             // With a quota of forty times what it costs it always is.
             assert!(asks.due(10 * cost.max(CHECKPOINT_WAL_BYTES)) >= 10 * cost);
+        }
+    }
+
+    #[test]
+    fn a_quota_that_is_too_small_for_the_share_is_told_with_one_that_is_not() {
+        let asks = Asks::default();
+        for (cost_mib, quota_mib, told_mib) in [
+            (0, 64, None),
+            (1, 64, None),
+            (25, 64, Some(1_000)),
+            (25, 999, Some(1_000)),
+            (25, 1_000, None),
+        ] {
+            asks.cost(cost_mib << 20);
+            let most = (quota_mib << 20) / 4;
+            let told = asks.quota_for_share(most);
+            assert_eq!(told, told_mib.map(|mib: u64| mib << 20));
+            // With what is told none is told of another.
+            assert_eq!(
+                asks.quota_for_share(told.unwrap_or(quota_mib << 20) / 4),
+                None
+            );
+            // However much they take: a quarter of the log is enough for one.
+            asks.ask(Ask::Useful);
+            assert!(asks.is_wanted(most, most));
         }
     }
 

@@ -460,7 +460,8 @@ fn idle_series() -> Result<Value> {
         }
     }
     let (mut ns, mut write_ns, mut written) = (0, 0, 0);
-    for reading in LEARNED..LEARNED + 3 {
+    // So far apart that each may give way to another: there are so many turns a second.
+    for reading in (1..=3).map(|round| LEARNED + 200 * round) {
         for first in (0..2 * WATCHED).step_by(usize::try_from(BETWEEN_WRITES)?) {
             ready.clear();
             for series in first..first + BETWEEN_WRITES {
@@ -511,7 +512,9 @@ fn kept(series: u64) -> Result<Value> {
     let (mut values, mut record) = (Values(1), Vec::new());
     let mut before = (0, 0);
     for spoken in 0..series + WATCHED {
-        for reading in 0..BEFORE_IT_GIVES_WAY {
+        // One behind the other: so many may give way a second.
+        let first = spoken * BEFORE_IT_GIVES_WAY;
+        for reading in first..first + BEFORE_IT_GIVES_WAY {
             record.clear();
             message(spoken, reading, &mut values, &mut record)?;
             told.record(RecordKind::Message, &record);
@@ -569,7 +572,8 @@ fn taken_back_us(told: &mut Told, series: u64) -> Result<f64> {
     let (mut values, mut record, mut ns) = (Values(1), Vec::new(), 0);
     for spoken in (0..series).step_by(usize::try_from(EVERY)?) {
         record.clear();
-        message(spoken, BEFORE_IT_GIVES_WAY, &mut values, &mut record)?;
+        let reading = (series + WATCHED) * BEFORE_IT_GIVES_WAY;
+        message(spoken, reading, &mut values, &mut record)?;
         let begun = cpu_ns();
         told.record(RecordKind::Message, &record);
         ns += cpu_ns() - begun;

@@ -1,10 +1,13 @@
-//! What stands, for people: all of it, and the one that somebody names. Asked of the judging stage
-//! while it runs; it changes nothing.
+//! What stands, for people: all of it, and the one that somebody names. The judging stage hands over
+//! what stands a bounded piece at a time; who asked puts it in order, on another thread.
 
 use super::super::Judge;
-use super::{Of, Standings};
+use super::{Standings, field, severity_of};
 use crate::alert::{AlertId, AlertState};
+use crate::limits::STANDING_STEP;
 use std::cmp::Reverse;
+use std::ops::Bound;
+use std::sync::Arc;
 use tokio::sync::oneshot;
 
 /// Alerts that stand, as JSON: the gravest first, of those the newest.
@@ -27,59 +30,104 @@ pub enum Found {
     Several(usize),
 }
 
-/// Something that is asked about what stands.
-#[derive(Debug)]
-pub enum StandsAsk {
-    /// All of them, in so many bytes.
-    List(usize, oneshot::Sender<Stands>),
-    /// The one whose id begins so.
-    Find(String, oneshot::Sender<Found>),
+/// An alert that stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Stood {
+    id: AlertId,
+    json: Arc<str>,
 }
 
-impl StandsAsk {
-    /// Answers; who asked may have gone.
-    pub fn answer(self, judge: &Judge) {
-        let standings = &judge.series.standings;
-        match self {
-            Self::List(bytes, tell) => {
-                let _ = tell.send(standings.list(bytes));
-            }
-            Self::Find(begins, tell) => {
-                let _ = tell.send(standings.find(&begins));
-            }
+/// What stands, in no order that matters.
+pub type AllStood = Vec<Stood>;
+
+/// The way through all that stands, for somebody who asked.
+#[derive(Debug)]
+pub struct StandsWalk {
+    tell: oneshot::Sender<AllStood>,
+    stood: AllStood,
+    /// The last topic that was looked at.
+    after: Option<Box<str>>,
+}
+
+impl StandsWalk {
+    /// The way, from its beginning.
+    pub fn new(tell: oneshot::Sender<AllStood>) -> Self {
+        Self {
+            tell,
+            stood: Vec::new(),
+            after: None,
         }
+    }
+
+    /// Goes a bounded piece of it; `None` at its end, where who asked is told. Alerts that come and
+    /// go meanwhile are told or not.
+    pub fn step(mut self, judge: &Judge) -> Option<Self> {
+        if self.tell.is_closed() {
+            return None;
+        }
+        let standings = &judge.series.standings;
+        self.after = standings.some(self.after.as_deref(), &mut self.stood);
+        if self.after.is_some() {
+            return Some(self);
+        }
+        // Who asked may have gone.
+        let _ = self.tell.send(self.stood);
+        None
     }
 }
 
 impl Standings {
-    fn list(&self, bytes_max: usize) -> Stands {
-        let mut all: Vec<&Of> = self.by_topic.values().flatten().collect();
-        all.sort_by_cached_key(|of| {
-            let standing = &of.standing;
-            let received = standing.field("received_time").to_owned();
-            Reverse((standing.severity(), received))
-        });
-        let mut stands = Stands::default();
-        let mut bytes = 0;
-        for of in all {
-            // In an answer each quotation mark has one more byte.
-            bytes += 2 * of.standing.json.len() + 8;
-            match bytes <= bytes_max {
-                true => stands.alerts.push(of.standing.json.to_string()),
-                false => stands.more += 1,
+    /// Adds those of the topics behind one, or from the first one on; the last topic, where there
+    /// may be more.
+    fn some(&self, after: Option<&str>, out: &mut AllStood) -> Option<Box<str>> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let topics = self.by_topic.range::<str, _>((from, Bound::Unbounded));
+        let most = out.len() + STANDING_STEP;
+        for (topic, all) in topics {
+            out.extend(all.iter().map(|of| Stood {
+                id: of.standing.id,
+                json: Arc::clone(&of.standing.json),
+            }));
+            if out.len() >= most {
+                return Some(topic.clone());
             }
         }
-        stands
+        None
     }
+}
 
-    fn find(&self, begins: &str) -> Found {
-        let all = self.by_topic.values().flatten();
-        let mut found = all.filter(|of| of.standing.id.to_string().starts_with(begins));
-        match (found.next(), found.count()) {
-            (None, _) => Found::None,
-            (Some(of), 0) => Found::One(of.standing.id, of.standing.is(AlertState::Acknowledged)),
-            (Some(_), more) => Found::Several(more + 1),
+/// Puts them in order, as far as `bytes_max` bytes take them.
+pub fn list(stood: AllStood, bytes_max: usize) -> Stands {
+    let mut all = stood;
+    all.sort_by_cached_key(|stood| {
+        let received = field(&stood.json, "received_time").to_owned();
+        Reverse((severity_of(&stood.json), received))
+    });
+    let mut stands = Stands::default();
+    let mut bytes = 0;
+    for Stood { json, .. } in all {
+        // In an answer each quotation mark has one more byte.
+        bytes += 2 * json.len() + 8;
+        match bytes <= bytes_max {
+            true => stands.alerts.push(json.to_string()),
+            false => stands.more += 1,
         }
+    }
+    stands
+}
+
+/// The one whose id begins so.
+pub fn find(stood: &[Stood], begins: &str) -> Found {
+    let mut found = stood
+        .iter()
+        .filter(|stood| stood.id.to_string().starts_with(begins));
+    match (found.next(), found.count()) {
+        (None, _) => Found::None,
+        (Some(Stood { id, json }), 0) => {
+            let state = field(json, "state");
+            Found::One(*id, state == AlertState::Acknowledged.name())
+        }
+        (Some(_), more) => Found::Several(more + 1),
     }
 }
 
@@ -108,6 +156,49 @@ mod tests {
         standings
     }
 
+    fn all_of(standings: &Standings) -> AllStood {
+        let (mut stood, mut after) = (Vec::new(), None);
+        loop {
+            let before = stood.len();
+            after = standings.some(after.as_deref(), &mut stood);
+            assert!(stood.len() - before <= STANDING_STEP);
+            if after.is_none() {
+                return stood;
+            }
+        }
+    }
+
+    #[test]
+    fn all_that_stands_is_handed_over_in_pieces_that_have_a_bound() {
+        let mut standings = Standings::default();
+        let count = 3 * STANDING_STEP + 7;
+        for number in 0..count as u128 {
+            let standing = Standing {
+                detector: "rule:a".into(),
+                id: AlertId(number.to_be_bytes()),
+                incident: AlertId([0; 16]),
+                score: 1.0,
+                json: "{}".into(),
+            };
+            standings.raise(&format!("d{}", number / 2), "m", standing);
+        }
+        let (mut stood, mut steps, mut after) = (Vec::new(), 0, None);
+        loop {
+            let before = stood.len();
+            after = standings.some(after.as_deref(), &mut stood);
+            assert!(stood.len() - before <= STANDING_STEP + 1, "two a topic");
+            steps += 1;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!((stood.len(), steps), (count, 4));
+        let mut ids: Vec<_> = stood.iter().map(|stood| stood.id.0).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), count);
+    }
+
     #[test]
     fn what_stands_is_listed_gravest_first_and_newest_of_those() {
         let all = [
@@ -124,11 +215,11 @@ mod tests {
             });
             ids.collect::<Vec<_>>()
         };
-        let listed = standings.list(usize::MAX);
+        let listed = list(all_of(&standings), usize::MAX);
         assert_eq!(ids(&listed), ["4", "2", "3", "1"]);
         assert_eq!(listed.more, 0);
         let room = listed.alerts.iter().take(2).map(|json| 2 * json.len() + 8);
-        let listed = standings.list(room.sum());
+        let listed = list(all_of(&standings), room.sum());
         assert_eq!(
             (ids(&listed), listed.more),
             (vec!["4".into(), "2".into()], 2)
@@ -139,10 +230,13 @@ mod tests {
     fn an_alert_is_found_by_how_its_id_begins() {
         let mut standings = standings(&[(0x11, "info", ""), (0x12, "info", "")]);
         let first = AlertId([0x11; 16]);
-        assert_eq!(standings.find("111111"), Found::One(first, false));
-        assert_eq!(standings.find("1"), Found::Several(2));
-        assert_eq!(standings.find("131313"), Found::None);
+        assert_eq!(
+            find(&all_of(&standings), "111111"),
+            Found::One(first, false)
+        );
+        assert_eq!(find(&all_of(&standings), "1"), Found::Several(2));
+        assert_eq!(find(&all_of(&standings), "131313"), Found::None);
         assert!(standings.acknowledge(first).is_some());
-        assert_eq!(standings.find("111111"), Found::One(first, true));
+        assert_eq!(find(&all_of(&standings), "111111"), Found::One(first, true));
     }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 
-const YEAR: i64 = 365 * 86_400;
+pub(super) const YEAR: i64 = 365 * 86_400;
 
 fn silence() -> Settings {
     let text = "[detect]\npreset = \"quiet\"\nweekly = false\n[[detect.rule]]\nname = \"gone\"\n\

@@ -6,111 +6,23 @@ use crate::judge::IdleRows;
 use crate::seal::{JudgeStore, JudgeWriter};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
-use tributary_journal::{Checkpoints, Disk as _, Meter, Survival};
+use tributary_journal::{Checkpoints, Meter, Survival};
 
-/// A store by the book: what is durable, and what is not yet.
-#[derive(Default)]
-struct Disk {
-    durable: BTreeMap<u64, Vec<u8>>,
-    waiting: BTreeMap<u64, Vec<u8>>,
-    gone: Vec<(u64, u64)>,
-    /// Checkpoints, and how many series had given way by then; the newest last.
-    checkpoints: Vec<(Known, u64)>,
-}
-
+/// A store that loses nothing.
 #[derive(Clone, Default)]
-struct Rows(Arc<Mutex<Disk>>);
+pub(super) struct Rows(Arc<Mutex<BTreeMap<u64, Vec<u8>>>>);
 
 impl IdleRows for Rows {
     fn put(&mut self, number: u64, row: Vec<u8>) {
-        self.0.lock().unwrap().waiting.insert(number, row);
+        self.0.lock().unwrap().insert(number, row);
     }
 
     fn get(&mut self, number: u64) -> Option<Vec<u8>> {
-        let disk = self.0.lock().unwrap();
-        let waiting = disk.waiting.get(&number);
-        waiting.or_else(|| disk.durable.get(&number)).cloned()
+        self.0.lock().unwrap().get(&number).cloned()
     }
 
-    fn gone(&mut self, number: u64, next: u64) {
-        self.0.lock().unwrap().gone.push((next, number));
-    }
-}
-
-/// What the writer does with a checkpoint, up to where the process ends.
-#[derive(Clone, Copy, PartialEq, PartialOrd, Debug)]
-enum Step {
-    Nothing,
-    SomeRows,
-    Rows,
-    Checkpoint,
-    Removed,
-}
-
-const STEPS: [Step; 5] = [
-    Step::Nothing,
-    Step::SomeRows,
-    Step::Rows,
-    Step::Checkpoint,
-    Step::Removed,
-];
-
-impl Rows {
-    fn keep(&self, known: Known, upto: Step) {
-        let mut disk = self.0.lock().unwrap();
-        if upto >= Step::SomeRows {
-            let half = disk.waiting.len() / 2;
-            let some: Vec<_> = disk.waiting.iter().take(half).collect();
-            let some: Vec<_> = some.iter().map(|(n, row)| (**n, (*row).clone())).collect();
-            disk.durable.extend(some);
-        }
-        if upto >= Step::Rows {
-            let all = std::mem::take(&mut disk.waiting);
-            disk.durable.extend(all);
-        }
-        if upto >= Step::Checkpoint {
-            let given_way = known.given_way;
-            disk.checkpoints.push((known, given_way));
-            let old = disk.checkpoints.len().saturating_sub(2);
-            disk.checkpoints.drain(..old);
-        }
-        if upto >= Step::Removed && disk.checkpoints.len() == 2 {
-            let before = disk.checkpoints[0].1;
-            let gone = std::mem::take(&mut disk.gone);
-            let (remove, stay): (Vec<_>, Vec<_>) =
-                gone.into_iter().partition(|(next, _)| *next < before);
-            disk.gone = stay;
-            for (_, number) in remove {
-                disk.durable.remove(&number);
-            }
-        }
-    }
-
-    /// The process ends; the stage as the newest checkpoint has it, or the older one.
-    fn crash(&self, damaged: bool) -> Judge {
-        let mut disk = self.0.lock().unwrap();
-        disk.waiting.clear();
-        disk.gone.clear();
-        if damaged && disk.checkpoints.len() == 2 {
-            disk.checkpoints.pop();
-        }
-        let judge = match disk.checkpoints.last() {
-            None => Judge::new(STORAGE, configurations(InForce::default())),
-            Some((known, _)) => {
-                let packed = known.pack().unwrap();
-                let known = Known::unpack(&packed).unwrap();
-                Judge::read_checkpoint(STORAGE, configurations, &known.body).unwrap()
-            }
-        };
-        let (numbers, next) = judge.idle();
-        disk.durable.retain(|number, _| *number < next);
-        assert!(
-            numbers
-                .iter()
-                .all(|number| disk.durable.contains_key(number))
-        );
-        drop(disk);
-        judge.keeping(Box::new(self.clone()))
+    fn gone(&mut self, number: u64, _: u64) {
+        self.0.lock().unwrap().remove(&number);
     }
 }
 
@@ -164,12 +76,19 @@ fn log_of(steps: &[(u8, u8, u8)], every: i64, settings: &Settings) -> Vec<(Recor
     log
 }
 
+/// The rows that a stage names, from the store that it has.
+fn rows_of(judge: &mut Judge) -> Vec<Option<Vec<u8>>> {
+    let (numbers, _) = judge.idle();
+    let rows = judge.series.rows.as_mut().unwrap();
+    numbers.into_iter().map(|number| rows.get(number)).collect()
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(12))]
     #[test]
     fn wherever_the_writer_is_cut_off_a_replay_comes_to_the_same(
         steps in proptest::collection::vec((0u8..3, 0u8..4, 0u8..50), 400..700),
-        ends in proptest::collection::vec((1usize..90, 0usize..9, any::<bool>()), 4..24),
+        ends in proptest::collection::vec((1usize..90, 0u64..14, any::<bool>()), 4..24),
         series_max in 2usize..8,
         series_kept_max in 0usize..8,
         is_fast in any::<bool>(),
@@ -178,35 +97,64 @@ proptest! {
         let every = if is_fast { SECOND / 20 } else { SECOND };
         let settings = Settings { series_max, series_kept_max, ..sensitive() };
         let log = log_of(&steps, every, &settings);
-        let new = |rows: &Rows| {
-            let judge = Judge::new(STORAGE, configurations(InForce::default()));
-            judge.keeping(Box::new(rows.clone()))
-        };
-        let (calm_rows, rows) = (Rows::default(), Rows::default());
-        let (mut calm, mut judge) = (new(&calm_rows), new(&rows));
-        let (mut calm_said, mut at) = (Vec::new(), 0);
+        let place = tempfile::tempdir().unwrap();
+        let dir_of = |life: usize| place.path().join(format!("idle-{life}"));
+        let mut calm = Judge::new(STORAGE, configurations(InForce::default()));
+        calm = calm.keeping(Box::new(Rows::default()));
+        let (mut disk, mut calm_said, mut at) = (SimDisk::new(1), Vec::new(), 0);
+        let (mut it, mut life) = (Life::open(&disk, &dir_of(0)), 0);
         for (further, what, damaged) in ends {
             at = (at + further).min(log.len());
             replay(&mut calm, &log[..at], &mut calm_said);
-            let from = judge.position().map_or(0, |at| at.number);
+            let from = it.judge.position().map_or(0, |at| at.number);
             let mut said = Vec::new();
-            replay(&mut judge, &log[..at], &mut said);
+            replay(&mut it.judge, &log[..at], &mut said);
             let same = calm_said.iter().filter(|said| said.origin.number >= from);
             prop_assert_eq!(said.iter().collect::<Vec<_>>(), same.collect::<Vec<_>>());
-            let Some(step) = STEPS.get(what) else {
-                // The writer comes to its end, and the process goes on.
-                rows.keep(judge.known().unwrap(), Step::Removed);
-                continue;
+            it.store.keep(it.judge.known().unwrap());
+            let goes_on = match what {
+                // The writer comes to its end, or the disk refuses.
+                0..=4 => true,
+                5 => {
+                    disk.fail_writes(1);
+                    true
+                }
+                // The rows are durable, and the power goes somewhere behind that.
+                6..=12 => {
+                    disk.power_off_after(3 * (what - 6));
+                    false
+                }
+                // Nobody came to write anything.
+                _ => false,
             };
-            rows.keep(judge.known().unwrap(), *step);
-            judge = rows.crash(damaged);
-            replay(&mut judge, &log[..at], &mut Vec::new());
-            prop_assert_eq!(bytes_of(&judge), bytes_of(&calm));
-            for number in judge.idle().0 {
-                prop_assert_eq!(rows.clone().get(number), calm_rows.clone().get(number));
+            if what < 13 {
+                prop_assert!(it.writer.step());
+                it.store.hear(i64::from(u32::MAX));
             }
+            if goes_on {
+                continue;
+            }
+            prop_assert_eq!(it.judge.counts().lost, 0);
+            // As it is while the process has it open.
+            copy(&dir_of(life), &dir_of(life + 1));
+            life += 1;
+            drop(it);
+            disk = match what % 3 {
+                0 => disk.crash(Survival::Nothing),
+                1 => disk.crash(Survival::RandomHalf(what)),
+                _ => disk.kill(),
+            };
+            if damaged {
+                damage_newest(&disk);
+            }
+            it = Life::open(&disk, &dir_of(life));
+            let rows = rows_of(&mut it.judge);
+            prop_assert!(rows.iter().all(Option::is_some), "what a checkpoint names is there");
+            replay(&mut it.judge, &log[..at], &mut Vec::new());
+            prop_assert_eq!(bytes_of(&it.judge), bytes_of(&calm));
+            prop_assert_eq!(rows_of(&mut it.judge), rows_of(&mut calm));
         }
-        prop_assert_eq!(judge.counts().lost, 0);
+        prop_assert_eq!(it.judge.counts().lost, 0);
         prop_assert_eq!(calm.counts().lost, 0);
     }
 }
@@ -246,7 +194,7 @@ fn a_series_that_gave_way_is_known_when_it_speaks_again_and_its_alert_stands_mea
     // What was kept is gone, or another's: the series learns anew, and its alert is over in time.
     told.said.clear();
     told.message(215, "other/t", &value(215, 1.0));
-    for row in rows.0.lock().unwrap().waiting.values_mut() {
+    for row in rows.0.lock().unwrap().values_mut() {
         row[3] ^= 1;
     }
     seconds(&mut told, 216..280);
@@ -362,7 +310,7 @@ fn what_another_series_of_the_same_key_left_is_neither_taken_nor_cleared_in_its_
     told.message(150, "site/pump/t", &value(150, 95.0));
     told.message(151, "other/t", &value(151, 1.0));
     told.said.clear();
-    for row in rows.0.lock().unwrap().waiting.values_mut() {
+    for row in rows.0.lock().unwrap().values_mut() {
         let name = row.windows(4).position(|bytes| bytes == b"pump").unwrap();
         row[name] = b'l';
     }
@@ -474,7 +422,10 @@ fn damage_newest(disk: &SimDisk) -> bool {
     names.sort();
     let newest = names.pop().filter(|_| !names.is_empty());
     if let Some(newest) = newest {
-        disk.flip_bit(&Path::new(CHECKPOINTS).join(newest), 60, 1);
+        // One that was damaged before stays so.
+        let file = disk.open(&Path::new(CHECKPOINTS).join(newest)).unwrap();
+        file.write_at(b"damaged", 60).unwrap();
+        file.sync_data().unwrap();
     }
     newest.is_some()
 }
@@ -562,4 +513,51 @@ fn in_sled_what_is_known_comes_through_starts_that_nobody_prepared() {
         damaged > 3 && refused > 3 && cut > 3,
         "{damaged} {refused} {cut}"
     );
+}
+
+/// Eleven series in turn where ten are watched: LRU would have each push out the next.
+#[test]
+fn series_that_push_each_other_out_do_so_within_bounds_and_the_others_are_judged() {
+    use crate::limits::{SERIES_TURNS_BURST, SERIES_TURNS_PER_SECOND};
+    const IN_TURN: u64 = 11;
+    let (mut calm, _) = keeping(10, 100);
+    let (mut told, rows) = keeping(10, 100);
+    let mut sent = 0;
+    let mut send = |second: i64, upto: u64| {
+        let before = (calm.judge.counts(), sent);
+        while sent < upto {
+            let topic = format!("d{}/t", sent % IN_TURN);
+            for told in [&mut calm, &mut told] {
+                told.publish_at(second * SECOND, &topic, "1", 1, false);
+            }
+            sent += 1;
+            if sent % 9_999 == 0 {
+                let bytes = told.judge.known().unwrap().body;
+                let judge = Judge::read_checkpoint(STORAGE, configurations, &bytes).unwrap();
+                told.judge = judge.keeping(Box::new(rows.clone()));
+            }
+        }
+        let counts = calm.judge.counts();
+        let readings = sent - before.1;
+        let no_turn = counts.no_turn - before.0.no_turn;
+        let judged = counts.judged - before.0.judged;
+        assert_eq!(judged + no_turn, readings, "each is one of the two");
+        assert_eq!(
+            bytes_of(&calm.judge),
+            bytes_of(&told.judge),
+            "a function of the log"
+        );
+        (counts.gave_way - before.0.gave_way, no_turn, readings)
+    };
+    let (gave_way, no_turn, _) = send(0, SERIES_TURNS_BURST + 5_000);
+    assert_eq!(gave_way, SERIES_TURNS_BURST);
+    // Whoever finds no turn is the only one: the others find their place.
+    assert!((400..500).contains(&no_turn), "{no_turn}");
+    let (gave_way, no_turn, readings) = send(1, SERIES_TURNS_BURST + 10_000);
+    assert_eq!(gave_way, SERIES_TURNS_PER_SECOND);
+    assert!(no_turn <= readings / IN_TURN, "{no_turn}");
+    // Slowly enough each has its turn.
+    let (gave_way, no_turn, readings) = send(60, SERIES_TURNS_BURST + 15_000);
+    assert_eq!(no_turn, 0);
+    assert!(gave_way + IN_TURN >= readings, "{gave_way}");
 }
