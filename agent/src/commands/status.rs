@@ -213,4 +213,22 @@ mod tests {
              and 2 more\n"
         );
     }
+
+    #[test]
+    fn nobody_is_warned_of_a_clock_that_judges_nothing_or_is_right() {
+        for (series, clock_trusted, warned) in [
+            (0, false, false),
+            (0, true, false),
+            (1, true, false),
+            (1, false, true),
+        ] {
+            let watching = Watching {
+                series,
+                clock_trusted,
+                ..Watching::default()
+            };
+            let text = text(&watching);
+            assert_eq!(text.contains("not trusted"), warned, "{text}");
+        }
+    }
 }

@@ -3,9 +3,10 @@
 
 use super::*;
 use crate::catalogue::Catalogue;
-use crate::configuration::Texts;
+use crate::configuration::{Announcement, Configurations, InForce, Texts};
 use crate::deadletter::{DeadLetters, Letter};
 use crate::decode::{Rules, UserProperties};
+use crate::detect::Settings;
 use crate::forward::Forward;
 use crate::limits::{CHECKPOINT_WAL_BYTES, DEAD_LETTER_BYTES, WAL_SEGMENT_BYTES};
 use crate::spool::{self, AgentSpool, SpoolConfig};
@@ -225,6 +226,68 @@ fn stored(result: Result<(), StageError>) -> Option<()> {
     }
 }
 
+/// A power cut, behind which none, some or all of what was not synced is there.
+fn crash(disk: &SimDisk, random: &mut Random, seed: u64) -> Arc<SimDisk> {
+    Arc::new(disk.crash(survival(random, seed)))
+}
+
+fn survival(random: &mut Random, seed: u64) -> Survival {
+    match random.below(3) {
+        0 => Survival::Nothing,
+        1 => Survival::RandomHalf(seed),
+        _ => Survival::All,
+    }
+}
+
+/// What is configured, with the decoding rules that are built in.
+fn configurations(disk: &Arc<dyn Disk>) -> impl Fn(InForce) -> Configurations {
+    let texts = Texts::open(Arc::clone(disk), &Path::new(DATA).join("config")).unwrap();
+    move |in_force| Configurations::new(texts.clone(), Rules::builtin(), in_force)
+}
+
+/// What the log of a life begins with: its decoding rules, and these settings of detection.
+fn announced(settings: &Settings) -> Vec<(RecordKind, Vec<u8>)> {
+    let rules = Announcement(Rules::builtin().hash()).write();
+    let detection = [&[1], settings.text().as_bytes()].concat();
+    vec![
+        (RecordKind::Configuration, rules),
+        (RecordKind::Detection, detection),
+    ]
+}
+
+/// A message of a device that has a session of its own, with QoS 1.
+struct Sent<'a> {
+    device: u64,
+    seq: i64,
+    dup: bool,
+    will: bool,
+    received: i64,
+    topic: &'a str,
+    payload: &'a str,
+}
+
+impl Sent<'_> {
+    fn write(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        Message {
+            session: self.device,
+            qos: Qos::AtLeastOnce,
+            dup: self.dup,
+            retain: false,
+            v5: false,
+            will: self.will,
+            broker: false,
+            packet_id: (self.seq % 60 + 1) as u16,
+            received_time: self.received,
+            topic: self.topic,
+            properties: UserProperties::NONE,
+            payload: self.payload.as_bytes(),
+        }
+        .write(&mut out);
+        out
+    }
+}
+
 fn message(device: u64, seq: i64, dup: bool) -> Vec<u8> {
     let payload = match seq % 10 {
         // Malformed: a dead letter.
@@ -232,23 +295,16 @@ fn message(device: u64, seq: i64, dup: bool) -> Vec<u8> {
         8 => format!("{{\"a\":{seq},\"b\":true,\"seq\":{seq}}}"),
         _ => format!("{{\"value\":{seq}.25,\"seq\":{seq}}}"),
     };
-    let mut out = Vec::new();
-    Message {
-        session: device,
-        qos: Qos::AtLeastOnce,
+    Sent {
+        device,
+        seq,
         dup,
-        retain: false,
-        v5: false,
         will: is_will(seq),
-        broker: false,
-        packet_id: (seq % 60 + 1) as u16,
-        received_time: 1_700_000_000_000_000 + seq,
+        received: 1_700_000_000_000_000 + seq,
         topic: &format!("site/d{device}/m"),
-        properties: UserProperties::NONE,
-        payload: payload.as_bytes(),
+        payload: &payload,
     }
-    .write(&mut out);
-    out
+    .write()
 }
 
 /// Whether it is a client's will: its reading stands in the lane `events`.
@@ -433,13 +489,8 @@ fn run(seed: u64) {
             world.uplink(&mut life).unwrap();
             break;
         }
-        let survival = match world.random.below(3) {
-            0 => Survival::Nothing,
-            1 => Survival::RandomHalf(seed),
-            _ => Survival::All,
-        };
         drop(life);
-        disk = Arc::new(disk.crash(survival));
+        disk = crash(&disk, &mut world.random, seed);
     }
     check(world, disk, seed);
 }

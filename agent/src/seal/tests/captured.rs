@@ -5,11 +5,8 @@ use super::*;
 use crate::alert::{AlertId, AlertState};
 use crate::capture::CaptureRecord;
 use crate::checkpoint::Checkpoint;
-use crate::configuration::{Announcement, Configurations, InForce};
-use crate::detect::Settings;
 use crate::forward::{Announced, ForwardRules};
 use crate::judge::{Judge, Said, What};
-use crate::wal::Record;
 use std::collections::BTreeSet;
 use tributary_settings::Document;
 
@@ -61,25 +58,26 @@ fn reading(device: u64, seq: i64, dup: bool) -> Vec<u8> {
 
 /// One that comes at another second.
 fn reading_at(device: u64, seq: i64, (second, dup): (i64, bool)) -> Vec<u8> {
+    of_value(device, seq, (second, dup), seq as f64 + 0.5)
+}
+
+fn of_value(device: u64, seq: i64, (second, dup): (i64, bool), value: f64) -> Vec<u8> {
+    let topic = format!("site/d{device}/m");
+    of_topic(&topic, device, seq, (second, dup), value)
+}
+
+fn of_topic(topic: &str, device: u64, seq: i64, (second, dup): (i64, bool), value: f64) -> Vec<u8> {
     let ts = BEGIN + seq * SECOND;
-    let payload = format!("{{\"value\":{seq}.5,\"seq\":{seq},\"ts\":{ts}}}");
-    let mut out = Vec::new();
-    Message {
-        session: device,
-        qos: Qos::AtLeastOnce,
+    Sent {
+        device,
+        seq,
         dup,
-        retain: false,
-        v5: false,
         will: false,
-        broker: false,
-        packet_id: (seq % 60 + 1) as u16,
-        received_time: BEGIN + second * SECOND + 3,
-        topic: &format!("site/d{device}/m"),
-        properties: UserProperties::NONE,
-        payload: payload.as_bytes(),
+        received: BEGIN + second * SECOND + 3,
+        topic,
+        payload: &format!("{{\"value\":{value},\"seq\":{seq},\"ts\":{ts}}}"),
     }
-    .write(&mut out);
-    out
+    .write()
 }
 
 /// What an alert asks for: of which device, because of which reading, when that was received, and
@@ -170,14 +168,6 @@ impl Lake {
         }
         count
     }
-}
-
-fn crash(disk: &SimDisk, random: &mut Random, seed: u64) -> Arc<SimDisk> {
-    Arc::new(disk.crash(match random.below(3) {
-        0 => Survival::Nothing,
-        1 => Survival::RandomHalf(seed),
-        _ => Survival::All,
-    }))
 }
 
 /// A disk on which a checkpoint says what is forwarded: where nothing does, captures look at
@@ -491,14 +481,8 @@ fn what_is_sealed_message_by_message_is_captured_once() {
 
 /// A reading that no window takes.
 fn raw_reading(device: u64, seq: i64) -> Vec<u8> {
-    let bytes = reading(device, seq, false);
-    let Ok(Record::Message(message)) = Record::parse(RecordKind::Message.code(), &bytes) else {
-        panic!();
-    };
-    let topic = &*format!("site/d{device}/n");
-    let mut out = Vec::new();
-    Message { topic, ..message }.write(&mut out);
-    out
+    let topic = format!("site/d{device}/n");
+    of_topic(&topic, device, seq, (seq, false), 0.5)
 }
 
 #[test]
@@ -576,21 +560,11 @@ fn judged_reading(device: u64, seq: i64, (second, dup): (i64, bool)) -> Vec<u8> 
         40 => 50.0 + seq as f64,
         _ => (seq as f64 * 0.7).sin(),
     };
-    let bytes = reading_at(device, seq, (second, dup));
-    let Ok(Record::Message(message)) = Record::parse(RecordKind::Message.code(), &bytes) else {
-        panic!();
-    };
-    let ts = BEGIN + seq * SECOND;
-    let payload = format!("{{\"value\":{value},\"seq\":{seq},\"ts\":{ts}}}");
-    let mut out = Vec::new();
-    let payload = payload.as_bytes();
-    Message { payload, ..message }.write(&mut out);
-    out
+    of_value(device, seq, (second, dup), value)
 }
 
 fn new_judge(disk: &Arc<dyn Disk>, kept: &[u8], rules: &Arc<ForwardRules>) -> Judge {
-    let texts = Texts::open(Arc::clone(disk), &Path::new(DATA).join("config")).unwrap();
-    let configurations = |in_force| Configurations::new(texts.clone(), Rules::builtin(), in_force);
+    let configurations = configurations(disk);
     let mut judge = match kept {
         [] => Judge::new(b"agent", configurations(InForce::default())),
         kept => Judge::read_checkpoint(b"agent", configurations, kept).unwrap(),
@@ -599,18 +573,14 @@ fn new_judge(disk: &Arc<dyn Disk>, kept: &[u8], rules: &Arc<ForwardRules>) -> Ju
     judge
 }
 
-fn announced() -> Records {
-    let text = {
+fn announcements() -> Records {
+    let settings = {
         let mut document = Document::parse(&ruled(), "", []);
-        Settings::read(&mut document.root().section("detect")).text()
+        Settings::read(&mut document.root().section("detect"))
     };
-    let hash = Announcement(Rules::builtin().hash()).write();
-    let detection = [&[1], text.as_bytes()].concat();
-    vec![
-        (RecordKind::Configuration, hash),
-        (RecordKind::Detection, detection),
-        says(&forward(&ruled(), 64 << 20)),
-    ]
+    let mut records = announced(&settings);
+    records.push(says(&forward(&ruled(), 64 << 20)));
+    records
 }
 
 /// The stage that judges ahead of the log, and asks; what it keeps is of a place where all that it
@@ -644,7 +614,7 @@ impl Asking {
             self.judge.replayed(&step, 0, &mut Vec::new());
         }
         let powered = life.replay(wal);
-        self.hand_in(life, announced(), (usize::MAX, 0));
+        self.hand_in(life, announcements(), (usize::MAX, 0));
         self.ask(life);
         powered
     }
@@ -679,7 +649,7 @@ fn alerted(disk: &Arc<dyn Disk>, next: &[i64; 3]) -> [BTreeSet<i64>; 3] {
         judge.record(Origin { buffer, number }, kind.code(), bytes, 0, said);
         number += 1;
     };
-    for (kind, bytes) in announced() {
+    for (kind, bytes) in announcements() {
         record(kind, &bytes, &mut said);
     }
     for (device, next) in (0..).zip(next) {
@@ -789,4 +759,35 @@ fn run_judged(seed: u64) -> usize {
 fn whenever_the_power_fails_each_alert_is_asked_for_and_captured_once() {
     let captured: usize = (0..12).map(run_judged).sum();
     assert!(captured > 300, "{captured}");
+}
+
+/// A gateway whose clock nobody sets is once in 2090, and comes back: what is asked for before,
+/// there and behind it is found, and once.
+#[test]
+fn a_visit_to_2090_leaves_no_reading_uncaptured_and_none_captured_twice() {
+    const YEARS: i64 = 67 * 365 * 86_400;
+    let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1));
+    let (mut life, wal) = open(&disk, forward(FORWARD, 64 << 20));
+    begin(&mut life, wal).unwrap();
+    let ahead = |seq: i64| if (100..160).contains(&seq) { YEARS } else { 0 };
+    let mut asked = BTreeSet::new();
+    for seq in 0..400 {
+        life.now += SECOND;
+        life.commit(&[reading_at(0, seq, (seq + ahead(seq), false))])
+            .unwrap();
+        // Before, as it is there, there, as it is back, and long after that.
+        if [50, 105, 140, 165, 300].contains(&seq) {
+            let received = seq + ahead(seq);
+            for (from, to) in [(seq - 12, seq), (seq, seq + 5)] {
+                let record = asks((0, (seq, received), (from, to)));
+                life.commit_as(RecordKind::Capture, &[record]).unwrap();
+                asked.extend(from..to);
+            }
+        }
+        life.stage.tick(life.now()).unwrap();
+    }
+    life.stage.finish(life.now()).unwrap();
+    let mut lake = Lake::default();
+    lake.collect(&mut life).unwrap();
+    assert_eq!(lake.numbers_of(0), asked.into_iter().collect::<Vec<_>>());
 }

@@ -2,7 +2,6 @@
 //! read, and whenever the power fails; and what happens when nobody knows those rules any more.
 
 use super::*;
-use crate::configuration::Announcement;
 use std::path::PathBuf;
 
 /// Rules that put `name` before each device.
@@ -263,13 +262,8 @@ fn cut(seed: u64) {
         // The stores of a life open on a disk that works; before them the text may meet the cut.
         let texts = Texts::open(Arc::clone(&dynamic), &Path::new(DATA).join("config"));
         let kept = texts.is_ok_and(|texts| texts.keep(&rules[which]).is_ok());
-        let survival = |random: &mut Random| match random.below(3) {
-            0 => Survival::Nothing,
-            1 => Survival::RandomHalf(seed),
-            _ => Survival::All,
-        };
         if !kept {
-            disk = Arc::new(disk.crash(survival(&mut random)));
+            disk = crash(&disk, &mut random, seed);
             continue;
         }
         disk.power_off_after(1 << 40);
@@ -308,7 +302,7 @@ fn cut(seed: u64) {
             }
         }
         drop(life);
-        disk = Arc::new(disk.crash(survival(&mut random)));
+        disk = crash(&disk, &mut random, seed);
     }
     let dynamic: Arc<dyn Disk> = disk;
     let mut life = Life::under(&dynamic, &Rules::builtin()).unwrap();

@@ -2,7 +2,6 @@
 //! leaves as aggregates alone does not, and holds nothing up.
 
 use super::*;
-use crate::detect::Settings;
 use crate::forward::ForwardRules;
 use tributary_settings::Document;
 
@@ -26,23 +25,16 @@ fn mixed(seq: i64, dup: bool) -> Vec<u8> {
         _ => format!("{seq}.5"),
     };
     let metric = if seq % 4 == 3 { "n" } else { "m" };
-    let mut out = Vec::new();
-    Message {
-        session: 1,
-        qos: Qos::AtLeastOnce,
+    Sent {
+        device: 1,
+        seq,
         dup,
-        retain: false,
-        v5: false,
         will: seq % 4 == 2,
-        broker: false,
-        packet_id: (seq % 60 + 1) as u16,
-        received_time: 1_700_000_000_000_000 + seq,
+        received: 1_700_000_000_000_000 + seq,
         topic: &format!("site/d/{metric}"),
-        properties: UserProperties::NONE,
-        payload: format!("{{\"value\":{value},\"seq\":{seq}}}").as_bytes(),
+        payload: &format!("{{\"value\":{value},\"seq\":{seq}}}"),
     }
-    .write(&mut out);
-    out
+    .write()
 }
 
 /// How often a reading of each message stands in the spool.

@@ -3,7 +3,6 @@
 //! fails.
 
 use super::*;
-use crate::configuration::Announcement;
 use crate::deadletter::put_back::LetterId;
 use crate::decode::{Incoming, Rows};
 use std::collections::BTreeSet;

@@ -4,12 +4,13 @@
 
 use super::*;
 use crate::alert::AlertState;
-use crate::configuration::{Announcement, Configurations, InForce};
-use crate::detect::{Preset, Settings};
+use crate::detect::Preset;
 use crate::judge::{Judge, Known, Said, Spoken, What};
 use crate::spool::JUDGED_LANES;
 use crate::wal::{Record, Replayed};
 use std::collections::VecDeque;
+
+mod small_log;
 
 const STORAGE: &[u8] = b"agent";
 const DEVICES: u64 = 3;
@@ -23,13 +24,7 @@ fn settings() -> Settings {
 }
 
 fn announcements() -> Vec<(RecordKind, Vec<u8>)> {
-    let text = settings().text();
-    let rules = Announcement(Rules::builtin().hash()).write();
-    let detection = [&[1], text.as_bytes()].concat();
-    vec![
-        (RecordKind::Configuration, rules),
-        (RecordKind::Detection, detection),
-    ]
+    announced(&settings())
 }
 
 /// A value that wanders, and now and then one that does not belong.
@@ -38,23 +33,16 @@ fn reading(device: u64, seq: i64, dup: bool) -> Vec<u8> {
     let value = (seq as f64 * 0.7).sin() + if odd { 50.0 + seq as f64 } else { 0.0 };
     let ts = 1_700_000_000_000_000 + seq * 1_000_000;
     let payload = format!("{{\"value\":{value},\"seq\":{seq},\"ts\":{ts}}}");
-    let mut out = Vec::new();
-    Message {
-        session: device,
-        qos: Qos::AtLeastOnce,
+    Sent {
+        device,
+        seq,
         dup,
-        retain: false,
-        v5: false,
         will: false,
-        broker: false,
-        packet_id: (seq % 60 + 1) as u16,
-        received_time: ts,
+        received: ts,
         topic: &format!("site/d{device}/m"),
-        properties: UserProperties::NONE,
-        payload: payload.as_bytes(),
+        payload: &payload,
     }
-    .write(&mut out);
-    out
+    .write()
 }
 
 fn alert_of(said: Said) -> Option<Spoken> {
@@ -110,11 +98,6 @@ impl Made {
     }
 }
 
-fn configurations(disk: &Arc<dyn Disk>) -> impl Fn(InForce) -> Configurations {
-    let texts = Texts::open(Arc::clone(disk), &Path::new(DATA).join("config")).unwrap();
-    move |in_force| Configurations::new(texts.clone(), Rules::builtin(), in_force)
-}
-
 /// Records of a device up to a message.
 struct Ahead {
     records: Vec<(RecordKind, Vec<u8>)>,
@@ -158,6 +141,11 @@ fn damage(disk: &dyn Disk) -> bool {
 
 impl Gateway {
     fn open(disk: &Arc<dyn Disk>, made: Made) -> (Self, LogReader) {
+        Self::open_sized(disk, made, (64 * 1024, 4 * 1024, 64 << 20))
+    }
+
+    /// With a log of such segments, bytes between checkpoints and quota.
+    fn open_sized(disk: &Arc<dyn Disk>, made: Made, sizes: (u64, u64, u64)) -> (Self, LogReader) {
         let dir = Path::new(DATA);
         disk.create_dir_all(dir).unwrap();
         let checkpoints = Checkpoints::open(Arc::clone(disk), &dir.join("ckpt"), "judge").unwrap();
@@ -173,7 +161,8 @@ impl Gateway {
         let asks = store.asks();
         let letters = log_config(LogKind::DeadLetter, WAL_SEGMENT_BYTES);
         let rules = Rules::builtin();
-        let (life, wal) = Life::open_as(disk, &rules, (64 * 1024, 4 * 1024), letters, Some(store));
+        let kept = (letters, Some(store));
+        let (life, wal) = Life::open_forwarding(disk, &rules, sizes, kept, Forward::default());
         let gateway = Self {
             life,
             judge,
@@ -280,6 +269,17 @@ impl Gateway {
             let known = self.judge.known();
             self.said.extend(known.map(FromJudge::Checkpoint));
         }
+        self.hear_some(most);
+        stored(self.life.stage.tick(self.life.now()))
+    }
+
+    /// The sealing stage hears all that was said, as far as it takes it.
+    fn hear_all(&mut self) {
+        self.hear_some(u64::MAX);
+        self.life.stage.tick(self.life.now()).unwrap();
+    }
+
+    fn hear_some(&mut self, most: u64) {
         for _ in 0..most {
             let is_taken = self.life.stage.takes_judged();
             let Some(from) = self.said.pop_front_if(|_| is_taken) else {
@@ -287,7 +287,6 @@ impl Gateway {
             };
             self.life.stage.judged(from, self.life.now());
         }
-        stored(self.life.stage.tick(self.life.now()))
     }
 }
 
@@ -443,13 +442,8 @@ fn run(seed: u64) -> (usize, usize, usize) {
             lake.collect(&mut gateway.life).unwrap();
             break;
         }
-        let survival = match random.below(3) {
-            0 => Survival::Nothing,
-            1 => Survival::RandomHalf(seed),
-            _ => Survival::All,
-        };
         made = gateway.made;
-        disk = Arc::new(disk.crash(survival));
+        disk = crash(&disk, &mut random, seed);
     }
     let expected = expected(&next);
     let missing: Vec<_> = expected

@@ -2,7 +2,6 @@
 //! rules of now, however often it is asked for and whenever the power fails.
 
 use super::*;
-use crate::configuration::Announcement;
 use crate::deadletter::put_back::{LetterId, PutBackRecord};
 use std::collections::BTreeSet;
 
@@ -295,12 +294,7 @@ fn cut(seed: u64) {
             assert_eq!(life.letters().len(), letters.len(), "seed {seed}");
         }
         drop(life);
-        let survival = match random.below(3) {
-            0 => Survival::Nothing,
-            1 => Survival::RandomHalf(seed),
-            _ => Survival::All,
-        };
-        disk = Arc::new(disk.crash(survival));
+        disk = crash(&disk, &mut random, seed);
     }
 }
 
