@@ -25,7 +25,6 @@ mod turns;
 
 mod units;
 
-mod counts;
 mod fast;
 mod giving_way;
 mod series;

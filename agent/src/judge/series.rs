@@ -15,7 +15,7 @@ use super::tell::{self, Moment};
 use super::turns::Turns;
 use super::units::Units;
 use super::watched::{At, Watch, Watched};
-use super::{Counts, KernelClock, Said, Spoken};
+use super::{KernelClock, Said, Spoken};
 use crate::aggregate::Told;
 use crate::alert::{AlertState, Revision, Span};
 use crate::capture::Wanted;

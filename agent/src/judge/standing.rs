@@ -52,7 +52,7 @@ struct Of {
 
 /// Where the one stands that a topic shows: the gravest, and of those the one raised last.
 fn shown(of_topic: &[Of]) -> Option<usize> {
-    let ranks = of_topic.iter().map(|of| of.standing.severity());
+    let ranks = of_topic.iter().map(|of| severity_of(&of.standing.json));
     let most = ranks.enumerate().max_by_key(|(_, severity)| *severity);
     most.map(|(at, _)| at)
 }

@@ -349,11 +349,11 @@ fn what_another_series_of_the_same_key_left_is_neither_taken_nor_cleared_in_its_
 #[test]
 fn a_topic_whose_series_a_replay_knows_no_more_is_empty_behind_it() {
     const ALERTS: &str = "tributary/alerts/site/pump/t";
-    let (mut told, rows) = keeping(1, 2);
+    let (mut told, _) = keeping(1, 2);
     seconds(&mut told, 0..150);
     told.message(150, "other/t", &value(150, 1.0));
     let known = told.judge.known().unwrap();
-    rows.keep(known, Step::Checkpoint);
+    let body = known.body;
     // This life knows the series as it speaks again, and tells an alert that brokers retain.
     let log: Vec<_> = [(151, usual(151)), (152, 95.0), (153, usual(153))].into();
     let tell = |judge: &mut Judge, said: &mut Vec<Said>| {
@@ -387,8 +387,8 @@ fn a_topic_whose_series_a_replay_knows_no_more_is_empty_behind_it() {
     tell(&mut told.judge, &mut said);
     assert_eq!((said.len(), told.judge.standing_len()), (1, 1), "{said:?}");
     // The next one finds no row of it, so it never says that the alert is over.
-    let mut next = rows.crash(false);
-    rows.0.lock().unwrap().durable.clear();
+    let next = Judge::read_checkpoint(STORAGE, configurations, &body).unwrap();
+    let mut next = next.keeping(Box::new(Rows::default()));
     tell(&mut next, &mut Vec::new());
     assert_eq!((next.counts().lost, next.standing_len()), (1, 0));
     let over: Vec<_> = next.over().collect();
