@@ -45,7 +45,7 @@ fn forwarding() -> Arc<ForwardRules> {
     let text = "[[forward]]\nwhat = \"aggregates+raw-on-anomaly\"\n\
                 [capture]\npre_s = 15\npost_s = 5\n";
     let mut document = tributary_settings::Document::parse(text, "", []);
-    let rules = ForwardRules::read(&mut document.root());
+    let rules = ForwardRules::read(&mut document.root(), &settings());
     assert!(document.finish().is_empty());
     rules
 }
