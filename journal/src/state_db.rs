@@ -23,6 +23,7 @@ use std::fs::{self, File};
 use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 const SEGMENT_BYTES: usize = 512 * 1024;
@@ -167,9 +168,8 @@ pub struct StateDb {
     file: File,
     pending: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     failed: bool,
-    /// The last of all: until then sled's threads may write.
-    #[allow(dead_code, reason = "held for its drop")]
-    opened: guarded::Opened,
+    /// The last of all, with that of each reader: until then sled's threads may write.
+    opened: Arc<guarded::Opened>,
 }
 
 impl std::fmt::Debug for StateDb {
@@ -314,6 +314,7 @@ impl StateDb {
         StateReader {
             dir: self.dir.clone(),
             tree: self.tree.clone(),
+            _opened: Arc::clone(&self.opened),
         }
     }
 
@@ -480,7 +481,7 @@ fn open_sled(dir: &Path, bytes: u64) -> Result<(StateDb, bool), StateDbError> {
         file,
         pending: BTreeMap::new(),
         failed: false,
-        opened: guarded::Opened::new(dir),
+        opened: Arc::new(guarded::Opened::new(dir)),
     };
     Ok((db, fresh))
 }

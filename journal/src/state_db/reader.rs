@@ -2,12 +2,15 @@
 
 use super::{StateDbError, guarded, sled_error};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Reads what was committed to a [`StateDb`](super::StateDb).
 #[derive(Clone, Debug)]
 pub struct StateReader {
     pub(super) dir: PathBuf,
     pub(super) tree: sled::Tree,
+    /// The last of all: until then sled's threads may write.
+    pub(super) _opened: Arc<super::guarded::Opened>,
 }
 
 impl StateReader {

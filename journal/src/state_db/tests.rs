@@ -1,6 +1,13 @@
 //! What becomes of a panic in sled.
 
 use super::*;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// A panic of sled's is every open database's: tests with one of their own wait for each other.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn one() -> Batch {
     let mut batch = Batch::new();
@@ -10,7 +17,7 @@ fn one() -> Batch {
 
 #[test]
 fn a_commit_that_panics_is_an_error_and_the_next_open_begins_anew() {
-    let temp = tempfile::tempdir().unwrap();
+    let (temp, _alone) = (tempfile::tempdir().unwrap(), alone());
     let dir = temp.path().join("state");
     let mut db = StateDb::open(&dir).unwrap().db;
     db.apply(&mut one()).unwrap();
@@ -32,7 +39,7 @@ fn a_commit_that_panics_is_an_error_and_the_next_open_begins_anew() {
 
 #[test]
 fn a_disk_that_fails_leaves_the_database_where_it_is() {
-    let temp = tempfile::tempdir().unwrap();
+    let (temp, _alone) = (tempfile::tempdir().unwrap(), alone());
     let dir = temp.path().join("state");
     let mut db = StateDb::open(&dir).unwrap().db;
     db.apply(&mut one()).unwrap();
@@ -45,7 +52,7 @@ fn a_disk_that_fails_leaves_the_database_where_it_is() {
 
 #[test]
 fn only_the_thread_that_reads_is_guarded() {
-    let temp = tempfile::tempdir().unwrap();
+    let (temp, _alone) = (tempfile::tempdir().unwrap(), alone());
     let mut db = StateDb::open(&temp.path().join("state")).unwrap().db;
     db.apply(&mut one()).unwrap();
     db.commit().unwrap();
@@ -73,13 +80,13 @@ fn only_the_thread_that_reads_is_guarded() {
 
 #[test]
 fn a_panic_of_one_of_sleds_own_threads_has_the_next_start_begin_anew() {
-    let temp = tempfile::tempdir().unwrap();
-    let dirs = [temp.path().join("one"), temp.path().join("other")];
+    let (temp, _alone) = (tempfile::tempdir().unwrap(), alone());
+    let dirs = ["closed", "held", "read"].map(|name| temp.path().join(name));
     let panics = |name: &str| {
         let thread = std::thread::Builder::new().name(name.to_owned());
         thread.spawn(note_panic).unwrap().join().unwrap();
     };
-    let [closed, held] = dirs.each_ref().map(|dir| {
+    let [closed, held, read] = dirs.each_ref().map(|dir| {
         let mut db = StateDb::open(dir).unwrap().db;
         db.apply(&mut one()).unwrap();
         db.commit().unwrap();
@@ -88,11 +95,14 @@ fn a_panic_of_one_of_sleds_own_threads_has_the_next_start_begin_anew() {
     panics("other");
     assert!(!dirs.iter().any(|dir| damaged::is_marked(dir)));
     drop(closed);
+    // Who still reads keeps sled's threads.
+    let reader = read.reader();
+    drop(read);
     panics("sled-io-3");
-    drop(held);
+    drop((held, reader));
     let opened = dirs.each_ref().map(|dir| StateDb::open(dir).unwrap());
     let anew = opened
         .each_ref()
         .map(|it| it.fresh && it.set_aside.is_some());
-    assert_eq!(anew, [false, true]);
+    assert_eq!(anew, [false, true, true]);
 }
