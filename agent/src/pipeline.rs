@@ -24,6 +24,7 @@ use crate::forward::{Forward, ForwardRules};
 use crate::judge::{self, KernelClock, Rejudge, Watchers};
 use crate::limits::{self, WAL_SEGMENT_BYTES};
 use crate::seal::{JudgeWriter, Origin, SealConfig, SealStage, StageError, Waits};
+use crate::source::hub::Publisher;
 use crate::source::{
     BrokerConfig, BrokerStatus, Brokers, Hub, Listener, ListenerConfig, ListenerError, Reload,
     Sessions,
@@ -312,18 +313,12 @@ async fn start_stages(
     let putter = Putter::new(letters, wal.queue.clone(), stage.put_back()).refusing(refuse);
     let (waits, mut stages) = (stage.waits(), JoinSet::new());
     let (watchers, asked) = Watchers::new();
-    let (publisher, dispatch) = hub.publisher();
     let told = (
-        publish::said(publisher),
+        publish::said(hand_out(&mut stages, &hub)),
         guard::file(&settings.data_dir),
         asked,
     );
     let judged = Waiting::start(judging, &mut stages, tap, &wal.queue, told);
-    // Ends behind the judging stage.
-    stages.spawn_blocking(move || {
-        dispatch.run();
-        Ended::Publishing
-    });
     // Ends the sources when the agent is told to stop, or can't go on.
     let listening = stop.child_token();
     let desk = Desk::new(hub.clone(), wal.queue.clone(), watchers.clone());
@@ -363,6 +358,16 @@ fn announce(queue: &Queue, (settings, config): (&Settings, &SealConfig), kernel:
     let told = told && crate::forward::announce(queue, &config.forward);
     debug_assert!(told, "nothing else was handed to the queue");
     judge::begin(queue, Clock::new().now().wall, kernel);
+}
+
+/// Hands out what the judging stage publishes, on a thread that ends behind that stage.
+fn hand_out(stages: &mut JoinSet<Ended>, hub: &Hub) -> Publisher {
+    let (publisher, dispatch) = hub.publisher();
+    stages.spawn_blocking(move || {
+        dispatch.run();
+        Ended::Publishing
+    });
+    publisher
 }
 
 fn keep(writer: Option<JudgeWriter>) -> Ended {

@@ -509,8 +509,7 @@ fn kept(series: u64) -> Result<Value> {
     let opened = idle::open(&dir, told.judge.idle(), false, Meter::default());
     let (rows, mut writer) = opened.context("a store in a new place")?;
     told.judge = told.judge.keeping(Box::new(rows));
-    let (mut values, mut record) = (Values(1), Vec::new());
-    let mut before = (0, 0);
+    let (mut values, mut record, mut before) = (Values(1), Vec::new(), (0, 0));
     for spoken in 0..series + WATCHED {
         // One behind the other: so many may give way a second.
         let first = spoken * BEFORE_IT_GIVES_WAY;

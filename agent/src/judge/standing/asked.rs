@@ -1,5 +1,5 @@
-//! What stands, for people: all of it, and the one that somebody names. The judging stage hands over
-//! what stands a bounded piece at a time; who asked puts it in order, on another thread.
+//! What stands, for people: all of it, and the one that somebody names. The judging stage hands it
+//! over a bounded piece at a time; who asked puts it in order, on another thread.
 
 use super::super::Judge;
 use super::{Standings, field, severity_of};
