@@ -14,7 +14,7 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
-use metrics::gauge;
+use metrics::{counter, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use serde::Serialize;
 use std::net::SocketAddr;
@@ -187,6 +187,9 @@ async fn rendered(State(sources): State<Sources>) -> Response {
     gauge!("tributary_agent_backlog_batches").set(uplink.backlog_batches as f64);
     gauge!("tributary_agent_backlog_bytes").set(uplink.backlog_bytes as f64);
     gauge!("tributary_agent_uplink_udp_bytes").set(uplink.udp_bytes_sent as f64);
+    let lost = "tributary_agent_acknowledged_and_lost_batches_total";
+    counter!(lost, "outcome" => "sent_again").absolute(uplink.went_back_again);
+    counter!(lost, "outcome" => "gone").absolute(uplink.went_back_gone);
     gauge!("tributary_agent_ready").set(f64::from(u8::from(sources.ready().ready)));
     handle.run_upkeep();
     (

@@ -204,6 +204,7 @@ pub fn open(
     }
     let book = gaps.book.clone();
     let mut sender = Sender::new(present, lane_starts(&readers, &book, &body));
+    sender.recall(&body.sender);
     for (key, numbers) in book.all() {
         sender.on_shed(key, numbers, 0);
     }
@@ -232,12 +233,8 @@ fn declare_unmet(
 ) -> Result<(), LogError> {
     for damage in recovery.unmet() {
         let key = shed::lane_key(damage.life, lane);
-        let known = body.lanes.iter().find(|known| known.key == key);
-        let acked = known.map_or(0, |known| {
-            acked_of(&known.acked)
-                .first_missing(0, u64::MAX)
-                .unwrap_or(0)
-        });
+        let acked = body.sender.acked(key);
+        let acked = acked.first_missing(0, u64::MAX).unwrap_or(0);
         let first = damage.numbers.start.max(acked);
         // Where it is unknown how many there were, as many as can have been.
         let most = damage.numbers.start + damage.bytes / BATCH_BYTES_LEAST + 1;
@@ -283,14 +280,6 @@ fn finish_shedding(lane: Lane, reader: &LogReader, book: &Book) -> Result<(), Lo
     Ok(())
 }
 
-fn acked_of(runs: &[tributary_protocol::ranges::Held]) -> HeldRanges {
-    let mut acked = HeldRanges::new();
-    for run in runs {
-        acked.insert_run(*run);
-    }
-    acked
-}
-
 /// What there is of each lane: in its log, and under gaps. What lies between them is neither, so it
 /// was acknowledged.
 fn lane_starts(
@@ -313,8 +302,7 @@ fn lane_starts(
     }
     held.retain(|_, (numbers, _)| !numbers.is_empty());
     let starts = held.into_iter().map(|(key, (numbers, bytes))| {
-        let known = body.lanes.iter().find(|saved| saved.key == key);
-        let mut acked = acked_of(known.map_or(&[], |known| known.acked.as_slice()));
+        let mut acked = body.sender.acked(key);
         let first = numbers.iter().next().map_or(0, |run| run.first);
         for (from, to) in numbers.missing(first, numbers.end()) {
             acked.insert_missing(from, to, nothing);

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tributary_aggregator::{Config, TlsFiles, start};
 use tributary_protocol::batch::SealedBatch;
 use tributary_protocol::ids::*;
-use tributary_protocol::session::{LaneCursor, Sender, Trim};
+use tributary_protocol::session::{Sender, SenderCursor, Trim};
 use tributary_uplink::authority::{TRUST_DOMAIN, open_or_create};
 use tributary_uplink::{Identity, Save, Sealed, Spool, SpoolError, Target, UplinkConfig, run};
 
@@ -49,14 +49,13 @@ impl Spool for Memory {
         self.trimmed.lock().unwrap().insert(trim.key, trim.below);
     }
 
-    fn save(&mut self, _: &[LaneCursor]) -> Save {
+    fn save(&mut self, _: &SenderCursor) -> Save {
         Box::new(|| {})
     }
 }
 
-#[tokio::test]
-async fn an_uplink_delivers_everything_once_over_a_restart_of_the_aggregator() {
-    let dir = TempDir::new().unwrap();
+/// An aggregator's configuration below `dir`, and that of an uplink to it once its address is known.
+fn configured(dir: &TempDir) -> (Config, UplinkConfig) {
     let pki = open_or_create(&dir.path().join("pki")).unwrap();
     let tls = TlsFiles {
         ca: pki.ca.clone(),
@@ -69,14 +68,9 @@ async fn an_uplink_delivers_everything_once_over_a_restart_of_the_aggregator() {
     config.trust_domain = TRUST_DOMAIN.to_owned();
     config.journal_quota_bytes = 64 << 20;
     config.journal_reserve_bytes = 0;
-    let running = start(config.clone(), CancellationToken::new())
-        .await
-        .unwrap();
-    config.uplink = running.uplink_addr();
-
     let uplink = UplinkConfig {
         target: Target {
-            address: config.uplink.to_string(),
+            address: String::new(),
             server_name: Some("localhost".to_owned()),
         },
         identity: Identity {
@@ -87,6 +81,18 @@ async fn an_uplink_delivers_everything_once_over_a_restart_of_the_aggregator() {
         name: "gate".to_owned(),
         drain_deadline: Duration::from_secs(60),
     };
+    (config, uplink)
+}
+
+#[tokio::test]
+async fn an_uplink_delivers_everything_once_over_a_restart_of_the_aggregator() {
+    let dir = TempDir::new().unwrap();
+    let (mut config, mut uplink) = configured(&dir);
+    let running = start(config.clone(), CancellationToken::new())
+        .await
+        .unwrap();
+    config.uplink = running.uplink_addr();
+    uplink.target.address = config.uplink.to_string();
     let memory = Memory::default();
     let (sealed, queue) = mpsc::channel(256);
     let (status, mut watch) = watch::channel(tributary_uplink::Status::default());
@@ -127,4 +133,48 @@ async fn an_uplink_delivers_everything_once_over_a_restart_of_the_aggregator() {
     let mut found = BTreeSet::new();
     lake_rows(&dir.path().join("data/lake/readings"), &mut found);
     assert_eq!(found.len() as u64, BATCHES * 50);
+}
+
+#[tokio::test]
+async fn what_an_aggregator_lost_with_its_journal_is_counted_and_what_is_here_goes_again() {
+    let dir = TempDir::new().unwrap();
+    let (mut config, mut uplink) = configured(&dir);
+    let running = start(config.clone(), CancellationToken::new())
+        .await
+        .unwrap();
+    config.uplink = running.uplink_addr();
+    uplink.target.address = config.uplink.to_string();
+    let memory = Memory::default();
+    let (sealed, queue) = mpsc::channel(256);
+    let (status, mut watch) = watch::channel(tributary_uplink::Status::default());
+    let sender = Sender::new(BUFFER, Vec::new());
+    let sending = run(uplink, sender, memory.clone(), queue, status);
+    let mut seen = watch.clone();
+    let feeding = async {
+        sealed.send(memory.put(series(0, 0, 3))).await.unwrap();
+        for number in 0..10 {
+            let batch = memory.put(readings(number, 3, 50, 0));
+            sealed.send(batch).await.unwrap();
+        }
+        while running.keeper().batches() < 11 || watch.borrow_and_update().backlog_batches > 0 {
+            watch.changed().await.unwrap();
+        }
+        running.shut_down().await.unwrap();
+        // Another journal at the same address.
+        config.data_dir = dir.path().join("empty");
+        let running = start(config, CancellationToken::new()).await.unwrap();
+        let told = watch.wait_for(|status| status.went_back_gone > 0).await;
+        assert!(told.is_ok());
+        let batch = memory.put(readings(10, 3, 50, 0));
+        sealed.send(batch).await.unwrap();
+        drop(sealed);
+        running
+    };
+    let (all, running) = tokio::join!(sending, feeding);
+    assert!(all, "something was not acknowledged");
+    // The definitions, which are kept until nothing of the buffer is left, and the new batch.
+    assert_eq!(running.keeper().batches(), 2);
+    running.shut_down().await.unwrap();
+    let status = seen.borrow_and_update();
+    assert_eq!((status.went_back_gone, status.went_back_again), (10, 1));
 }

@@ -83,6 +83,13 @@ pub const BACKLOG_SHARE_PERCENT: u64 = 30;
 /// Times an agent offers a batch that does not verify before it is quarantined.
 pub const VERIFY_TRIES_MAX: u8 = 3;
 
+/// Journals of which a sender tells apart what each acknowledged of a lane; of older ones it only
+/// knows that somebody did.
+pub const SENDER_LOGS_MAX: usize = 4;
+/// Journals that may hold what they did not acknowledge, as a cursor names them: the present one
+/// as well.
+pub const SENT_TO_MAX: usize = SENDER_LOGS_MAX + 1;
+
 /// Greatest batch, message or session number.
 pub const NUMBER_MAX: u64 = 1 << 62;
 

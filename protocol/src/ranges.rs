@@ -14,6 +14,27 @@ pub struct Held {
     pub sum: HashSum,
 }
 
+/// Stands for hashes that nobody knows: it adds nothing.
+pub const UNKNOWN: BatchHash = BatchHash([0; 32]);
+
+/// What is left of a run below `end`, without a sum.
+fn before(run: &Held, end: u64) -> Option<Held> {
+    (run.first < end).then(|| Held {
+        end: run.end.min(end),
+        sum: HashSum::default(),
+        ..*run
+    })
+}
+
+/// What is left of a run from `first` on, without a sum.
+fn behind(run: &Held, first: u64) -> Option<Held> {
+    (run.end > first).then(|| Held {
+        first: run.first.max(first),
+        sum: HashSum::default(),
+        ..*run
+    })
+}
+
 /// Runs of held numbers, ascending, apart from each other by at least one number.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct HeldRanges(Vec<Held>);
@@ -148,6 +169,37 @@ impl HeldRanges {
         missing
     }
 
+    /// Adds what is not held of this run: with its sum if that is all of it, otherwise with none.
+    pub fn insert_known(&mut self, run: Held) {
+        if !self.insert_run(run) {
+            self.insert_missing(run.first, run.end, UNKNOWN);
+        }
+    }
+
+    /// Takes numbers out. What is left of a run that reaches across a border has no sum any more:
+    /// nobody knows how much of it these numbers were.
+    pub fn remove(&mut self, first: u64, end: u64) {
+        let (from, to) = (self.place(first), self.place(end));
+        let cut = self.0.get(to).filter(|run| run.first < end);
+        let to = to + usize::from(cut.is_some());
+        if first >= end || from >= to {
+            return;
+        }
+        let whole: Vec<Held> = self.0.drain(from..to).collect();
+        let left = whole.iter().filter_map(|run| before(run, first));
+        let right = whole.iter().filter_map(|run| behind(run, end));
+        let left: Vec<Held> = left.chain(right).collect();
+        self.0.splice(from..from, left);
+    }
+
+    /// The runs of numbers in [from, end) that are held, ascending.
+    pub fn within(&self, from: u64, end: u64) -> Vec<(u64, u64)> {
+        let runs = self.0.iter().skip(self.place(from));
+        let runs = runs.take_while(|run| run.first < end);
+        runs.map(|run| (run.first.max(from), run.end.min(end)))
+            .collect()
+    }
+
     /// The lowest number in [from, end) that is not held.
     pub fn first_missing(&self, from: u64, end: u64) -> Option<u64> {
         let run = self.0.get(self.place(from)).filter(|run| run.first <= from);
@@ -253,6 +305,35 @@ mod tests {
             let added = at_once.insert_missing(first, first + count, hash(999));
             prop_assert_eq!(added.iter().map(|(a, b)| b - a).sum::<u64>(), new as u64);
             prop_assert_eq!(at_once, one_by_one);
+        }
+    }
+
+    proptest! {
+        /// What is taken out is out, and whole runs keep their sums.
+        #[test]
+        fn what_is_taken_out_is_out(
+            numbers in proptest::collection::vec(0u64..60, 0..60),
+            (first, count) in (0u64..60, 0u64..30),
+        ) {
+            let mut held = HeldRanges::new();
+            let mut model: BTreeSet<u64> = BTreeSet::new();
+            numbers.iter().for_each(|n| { held.insert(*n, hash(*n)); model.insert(*n); });
+            let before = held.clone();
+            held.remove(first, first + count);
+            model.retain(|n| !(first..first + count).contains(n));
+            for number in 0..62 {
+                prop_assert_eq!(held.contains(number), model.contains(&number));
+            }
+            let within: u64 = held.within(5, 40).iter().map(|(a, b)| b - a).sum();
+            prop_assert_eq!(within, model.range(5..40).count() as u64);
+            for run in held.iter() {
+                let whole = before.iter().any(|old| (old.first, old.end) == (run.first, run.end));
+                let sum = (run.first..run.end).fold(HashSum::default(), |s, n| s.with(hash(n)));
+                prop_assert_eq!(run.sum, if whole { sum } else { HashSum::default() });
+            }
+            // And in again, without a sum where nobody knows it.
+            before.iter().for_each(|run| held.insert_known(*run));
+            prop_assert_eq!(held.count(), before.count());
         }
     }
 

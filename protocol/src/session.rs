@@ -6,7 +6,8 @@ mod sender;
 
 pub use receiver::{Receiver, ReceiverEvent, ReceiverState};
 pub use sender::{
-    LaneCursor, LaneStart, Outgoing, Sender, SenderEvent, SenderState, Trim, Urgency,
+    AckedTo, Journal, LaneCursor, LaneStart, Notice, Outgoing, Place, Sender, SenderCursor,
+    SenderEvent, SenderState, Trim, Urgency,
 };
 
 /// An event that a state does not allow.

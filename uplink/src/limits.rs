@@ -29,6 +29,8 @@ pub const BUSY_WAIT_MAX: Duration = Duration::from_secs(10);
 pub const PROBE_AFTER: Duration = Duration::from_secs(1);
 /// How long a goodbye may take to arrive.
 pub const GOODBYE: Duration = Duration::from_secs(1);
+/// Ranges that a line about an aggregator's loss names; the rest is only counted.
+pub const NOTICE_RANGES_MAX: usize = 8;
 /// How often a quiet session looks after itself.
 pub const TICK: Duration = Duration::from_millis(250);
 /// How often the cursor is kept while acknowledgements come in.

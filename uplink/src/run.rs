@@ -5,7 +5,8 @@ use crate::backoff;
 use crate::connection::{Connector, Identity, Target};
 use crate::control;
 use crate::limits::{
-    BACKOFF_MIN, BUSY_WAIT_MAX, GOODBYE, HANDSHAKE_TIMEOUT, PROBE_AFTER, RECEIVE_WINDOW_BYTES, TICK,
+    BACKOFF_MIN, BUSY_WAIT_MAX, GOODBYE, HANDSHAKE_TIMEOUT, NOTICE_RANGES_MAX, PROBE_AFTER,
+    RECEIVE_WINDOW_BYTES, TICK,
 };
 use crate::saving::Saving;
 use crate::spool::{Sealed, Spool};
@@ -19,10 +20,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 use tributary_protocol::frame::{FrameKind, RawFrame, header};
 use tributary_protocol::message::{Ack, AgainReason, Message, Reject, RejectCode, Welcome};
-use tributary_protocol::session::{Outgoing, Sender, Urgency};
+use tributary_protocol::session::{Notice, Outgoing, Place, Sender, Urgency};
 
 /// What the uplink has to know.
 #[derive(Clone, Debug)]
@@ -305,7 +306,10 @@ impl<S: Spool> Uplink<S> {
     }
 
     async fn greet(&mut self, link: &mut Link) -> Result<(), String> {
-        let hello = self.sender.on_connected(&self.config.name, SOFTWARE);
+        let place = Place::of(&self.config.target.address);
+        let hello = self
+            .sender
+            .on_connected_to(place, &self.config.name, SOFTWARE);
         let hello = Message::Hello(hello.map_err(|e| e.to_string())?);
         say(&mut link.write, &hello).await?;
         loop {
@@ -325,9 +329,37 @@ impl<S: Spool> Uplink<S> {
     fn welcome(&mut self, page: Welcome) -> Result<(), String> {
         let spool = &mut self.spool;
         let hash_of = |key| spool.read(key).ok().map(|batch| batch.hash());
+        let taken = self.sender.on_welcome(page, hash_of);
         self.sender
-            .on_welcome(page, hash_of)
-            .map_err(|e| e.to_string())
+            .poll_notices()
+            .iter()
+            .for_each(|it| self.tell(it));
+        taken.map_err(|e| e.to_string())
+    }
+
+    /// What the aggregator acknowledged once and does not hold.
+    fn tell(&self, notice: &Notice) {
+        let Notice::WentBack {
+            log,
+            lane,
+            ranges,
+            again,
+        } = notice;
+        let gone: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+        let (buffer, lane) = (lane.buffer, lane.lane.name());
+        // The first few: the aggregator's operator looks for them in its sinks.
+        let first: Vec<_> = ranges.iter().take(NOTICE_RANGES_MAX).collect();
+        match gone {
+            0 => warn!(%log, %buffer, lane, again, "the aggregator lost batches that it had \
+                acknowledged; they are still here, and are sent again"),
+            _ => error!(%log, %buffer, lane, gone, ?first, again, "the aggregator lost batches \
+                that it had acknowledged and that are gone from here: look for them in what it \
+                had written, or restore its journal"),
+        }
+        self.status.send_modify(|status| {
+            status.went_back_again += again;
+            status.went_back_gone += gone;
+        });
     }
 
     /// One session, until it is lost or nothing is left to do.

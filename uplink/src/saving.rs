@@ -72,7 +72,7 @@ mod tests {
     use std::thread::{self, ThreadId};
     use tributary_protocol::batch::SealedBatch;
     use tributary_protocol::ids::{BatchKey, BufferId};
-    use tributary_protocol::session::{LaneCursor, Trim};
+    use tributary_protocol::session::{SenderCursor, Trim};
 
     /// A disk that takes as long as it is told.
     struct Slow {
@@ -92,7 +92,7 @@ mod tests {
             })
         }
         fn trim(&mut self, _: Trim) {}
-        fn save(&mut self, _: &[LaneCursor]) -> Save {
+        fn save(&mut self, _: &SenderCursor) -> Save {
             self.asked += 1;
             let (begun, ended) = (self.begun.clone(), self.ended.clone());
             Box::new(move || {

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use tributary_protocol::batch::SealedBatch;
 use tributary_protocol::ids::{BatchKey, LaneKey};
-use tributary_protocol::session::{LaneCursor, Trim};
+use tributary_protocol::session::{SenderCursor, Trim};
 
 /// A batch that became durable in its spool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,5 +57,5 @@ pub trait Spool: Send {
     /// Keeps what was acknowledged, so that a restart sends little again, and lets go of what was
     /// [trimmed](Self::trim) until now: gives the part of it that waits for a disk. It runs on
     /// another thread, and is over before there is another one.
-    fn save(&mut self, cursor: &[LaneCursor]) -> Save;
+    fn save(&mut self, cursor: &SenderCursor) -> Save;
 }

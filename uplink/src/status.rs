@@ -27,6 +27,10 @@ pub struct Status {
     pub udp_bytes_sent: u64,
     /// Batches that could not be read from the spool.
     pub unreadable: u64,
+    /// Batches that an aggregator had acknowledged and lost, and that were sent again.
+    pub went_back_again: u64,
+    /// Those among them that were gone from here by then.
+    pub went_back_gone: u64,
 }
 
 impl Status {
@@ -83,7 +87,7 @@ mod tests {
     use crate::spool::{Save, Shed, SpoolError};
     use tributary_protocol::batch::SealedBatch;
     use tributary_protocol::ids::{BatchKey, BufferId, Lane};
-    use tributary_protocol::session::{LaneCursor, LaneStart, Trim};
+    use tributary_protocol::session::{LaneStart, SenderCursor, Trim};
 
     /// Gave up what it says, and holds nothing to read.
     struct Giving(Vec<Shed>);
@@ -101,7 +105,7 @@ mod tests {
             std::mem::take(&mut self.0)
         }
         fn trim(&mut self, _: Trim) {}
-        fn save(&mut self, _: &[LaneCursor]) -> Save {
+        fn save(&mut self, _: &SenderCursor) -> Save {
             Box::new(|| {})
         }
     }

@@ -22,7 +22,7 @@ use tributary_journal::{
 };
 use tributary_protocol::batch::{Content, Decoder, GapReason};
 use tributary_protocol::ids::LaneKey;
-use tributary_protocol::session::{LaneCursor, Trim};
+use tributary_protocol::session::{SenderCursor, Trim};
 use tributary_uplink::{Sealed, Spool};
 
 mod bad_input;
@@ -443,8 +443,7 @@ impl World {
                 below: *end,
             });
         }
-        let cursor: [LaneCursor; 0] = [];
-        life.spool.save(&cursor)();
+        life.spool.save(&SenderCursor::default())();
         Some(())
     }
 }

@@ -1,22 +1,29 @@
-//! What the spool's cursor holds, as bytes: what is covered, and what was acknowledged. Versioned,
-//! little endian, total on arbitrary bytes.
+//! What the spool's cursor holds, as bytes: what is covered, and what was acknowledged by whom.
+//! Versioned, little endian, total on arbitrary bytes.
 
 use super::DATA_LANES;
 use crate::limits::CURSOR_SLOT_BYTES;
 use crate::seal::Origin;
 use bytes::{Buf, BufMut, TryGetError};
 use std::collections::BTreeMap;
-use tributary_protocol::ids::{BufferId, HashSum, Lane, LaneKey};
-use tributary_protocol::limits::{HELLO_LANES_MAX, NUMBER_MAX};
+use tributary_protocol::ids::{BufferId, HashSum, Lane, LaneKey, LogId};
+use tributary_protocol::limits::{HELLO_LANES_MAX, NUMBER_MAX, SENDER_LOGS_MAX, SENT_TO_MAX};
 use tributary_protocol::ranges::Held;
-use tributary_protocol::session::LaneCursor;
+use tributary_protocol::session::{AckedTo, Journal, LaneCursor, Place, SenderCursor};
 
-/// Version 1 knew one lane of data, and one place that was covered.
-const VERSION: u16 = 2;
+/// Version 1 knew one lane of data, and one place that was covered; version 2 not who acknowledged.
+const VERSION: u16 = 3;
 /// Bytes that are left to the slot's own header.
 const SLOT_HEADER_BYTES: usize = 64;
-const LANE_BYTES: usize = 16 + 1 + 2;
+const LANE_BYTES: usize = 16 + 1 + 1 + JOURNAL_BYTES + 2;
+const JOURNAL_BYTES: usize = 8 + 16;
 const RUN_BYTES: usize = 8 + 8 + 16;
+/// Lanes, each once for everybody who acknowledged of it.
+const LANES_MAX: usize = HELLO_LANES_MAX * (SENDER_LOGS_MAX + 2);
+const SOMEBODY: u8 = 0;
+const JOURNAL: u8 = 1;
+
+const _: () = assert!(LANES_MAX <= u16::MAX as usize);
 
 /// Why bytes are no cursor.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -43,8 +50,8 @@ impl From<TryGetError> for CursorBodyError {
 pub struct CursorBody {
     /// Everything before these messages is in batches that were durable, lane by lane.
     pub covered: BTreeMap<Lane, Origin>,
-    /// What was acknowledged.
-    pub lanes: Vec<LaneCursor>,
+    /// What was acknowledged, and by whom.
+    pub sender: SenderCursor,
 }
 
 impl CursorBody {
@@ -59,18 +66,22 @@ impl CursorBody {
             out.put_slice(&origin.buffer.0);
             out.put_u64_le(origin.number);
         }
+        let sent_to = self.sender.sent_to.iter().take(SENT_TO_MAX);
+        out.put_u8(sent_to.len() as u8);
+        sent_to.for_each(|journal| write_journal(&mut out, *journal));
         let mut room = CURSOR_SLOT_BYTES as usize - SLOT_HEADER_BYTES - out.len() - 2;
-        let fits = self.lanes.iter().take_while(|lane| {
+        let fits = self.sender.lanes.iter().take_while(|lane| {
             let bytes = LANE_BYTES + RUN_BYTES * lane.acked.len();
             let fits = bytes <= room;
             room = room.saturating_sub(bytes);
             fits
         });
-        let fits: Vec<_> = fits.take(HELLO_LANES_MAX).collect();
+        let fits: Vec<_> = fits.take(LANES_MAX).collect();
         out.put_u16_le(fits.len() as u16);
         for lane in fits {
             out.put_slice(&lane.key.buffer.0);
             out.put_u8(lane.key.lane.code());
+            write_by(&mut out, lane.by);
             out.put_u16_le(lane.acked.len() as u16);
             for run in &lane.acked {
                 out.put_u64_le(run.first);
@@ -89,6 +100,7 @@ impl CursorBody {
         let input = &mut bytes;
         let version = input.try_get_u16_le()?;
         let mut covered = BTreeMap::new();
+        let mut sent_to = Vec::new();
         match version {
             1 => {
                 let known = input.try_get_u8()? != 0;
@@ -96,7 +108,7 @@ impl CursorBody {
                 let lanes = DATA_LANES.into_iter().filter(|_| known);
                 covered.extend(lanes.map(|lane| (lane, origin)));
             }
-            VERSION => {
+            2..=VERSION => {
                 for _ in 0..input.try_get_u8()? {
                     let lane = read_lane_code(input)?;
                     covered.insert(lane, read_origin(input)?);
@@ -104,14 +116,20 @@ impl CursorBody {
             }
             newer => return Err(CursorBodyError::Version(newer)),
         }
+        if version >= 3 {
+            for _ in 0..input.try_get_u8()? {
+                sent_to.push(read_journal(input)?);
+            }
+        }
         let count = usize::from(input.try_get_u16_le()?);
-        if count > HELLO_LANES_MAX {
-            return Err(CursorBodyError::Field("count of lanes"));
+        if count > LANES_MAX || sent_to.len() > SENT_TO_MAX {
+            return Err(CursorBodyError::Field("count of lanes or journals"));
         }
         let lanes = (0..count)
-            .map(|_| read_lane(input))
+            .map(|_| read_lane(version, input))
             .collect::<Result<_, _>>()?;
-        Ok(Self { covered, lanes })
+        let sender = SenderCursor { lanes, sent_to };
+        Ok(Self { covered, sender })
     }
 }
 
@@ -127,17 +145,55 @@ fn read_origin(input: &mut &[u8]) -> Result<Origin, CursorBodyError> {
 }
 
 fn read_buffer(input: &mut &[u8]) -> Result<BufferId, CursorBodyError> {
+    read_id(input).map(BufferId)
+}
+
+fn read_id(input: &mut &[u8]) -> Result<[u8; 16], CursorBodyError> {
     let (id, rest) = input
         .split_first_chunk()
         .ok_or(CursorBodyError::Truncated)?;
-    let id = BufferId(*id);
+    let id = *id;
     *input = rest;
     Ok(id)
 }
 
-fn read_lane(input: &mut &[u8]) -> Result<LaneCursor, CursorBodyError> {
+fn write_by(out: &mut Vec<u8>, by: AckedTo) {
+    match by {
+        AckedTo::Somebody => out.put_u8(SOMEBODY),
+        AckedTo::Journal(journal) => {
+            out.put_u8(JOURNAL);
+            write_journal(out, journal);
+        }
+    }
+}
+
+fn write_journal(out: &mut Vec<u8>, journal: Journal) {
+    out.put_u64_le(journal.place.0);
+    out.put_slice(&journal.log.0);
+}
+
+fn read_journal(input: &mut &[u8]) -> Result<Journal, CursorBodyError> {
+    Ok(Journal {
+        place: Place(input.try_get_u64_le()?),
+        log: LogId(read_id(input)?),
+    })
+}
+
+fn read_by(input: &mut &[u8]) -> Result<AckedTo, CursorBodyError> {
+    match input.try_get_u8()? {
+        SOMEBODY => Ok(AckedTo::Somebody),
+        JOURNAL => read_journal(input).map(AckedTo::Journal),
+        _ => Err(CursorBodyError::Field("name of who acknowledged")),
+    }
+}
+
+fn read_lane(version: u16, input: &mut &[u8]) -> Result<LaneCursor, CursorBodyError> {
     let buffer = read_buffer(input)?;
     let lane = read_lane_code(input)?;
+    let by = match version {
+        3.. => read_by(input)?,
+        _ => AckedTo::Somebody,
+    };
     let mut acked = Vec::new();
     let mut at = 0;
     for _ in 0..input.try_get_u16_le()? {
@@ -151,6 +207,7 @@ fn read_lane(input: &mut &[u8]) -> Result<LaneCursor, CursorBodyError> {
     }
     Ok(LaneCursor {
         key: LaneKey { buffer, lane },
+        by,
         acked,
     })
 }
@@ -159,6 +216,13 @@ fn read_lane(input: &mut &[u8]) -> Result<LaneCursor, CursorBodyError> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    fn journal(n: u64) -> Journal {
+        Journal {
+            place: Place(n),
+            log: LogId([n as u8; 16]),
+        }
+    }
 
     fn lane(life: u64, runs: u64) -> LaneCursor {
         let run = |i: u64| Held {
@@ -170,6 +234,10 @@ mod tests {
             key: LaneKey {
                 buffer: BufferId::new(life, 1),
                 lane: Lane::Telemetry,
+            },
+            by: match life % 2 {
+                0 => AckedTo::Somebody,
+                _ => AckedTo::Journal(journal(life)),
             },
             acked: (0..runs).map(run).collect(),
         }
@@ -194,9 +262,29 @@ mod tests {
             body.covered,
             DATA_LANES.map(|lane| (lane, origin(77))).into()
         );
-        assert_eq!(body.lanes, []);
-        bytes[0] = 3;
-        assert_eq!(CursorBody::read(&bytes), Err(CursorBodyError::Version(3)));
+        assert_eq!(body.sender, SenderCursor::default());
+        bytes[0] = 4;
+        assert_eq!(CursorBody::read(&bytes), Err(CursorBodyError::Version(4)));
+    }
+
+    /// Bytes that version 2 wrote: a place for each lane, and runs that somebody acknowledged.
+    #[test]
+    fn version_2_is_read() {
+        let mut bytes = vec![2, 0, 1, Lane::Telemetry.code()];
+        bytes.extend(origin(5).buffer.0);
+        bytes.extend(5u64.to_le_bytes());
+        bytes.extend([1, 0]);
+        let known = lane(2, 2);
+        bytes.extend(known.key.buffer.0);
+        bytes.extend([known.key.lane.code(), 2, 0]);
+        for run in &known.acked {
+            bytes.extend(run.first.to_le_bytes());
+            bytes.extend(run.end.to_le_bytes());
+            bytes.extend(run.sum.0.to_le_bytes());
+        }
+        let body = CursorBody::read(&bytes).unwrap();
+        assert_eq!(body.covered, [(Lane::Telemetry, origin(5))].into());
+        assert_eq!(body.sender.lanes, [known]);
     }
 
     #[test]
@@ -206,14 +294,19 @@ mod tests {
                 covered: DATA_LANES
                     .map(|lane| (lane, origin(70 + u64::from(lane.code()))))
                     .into(),
-                lanes: (0..lanes).map(|life| lane(life, life % 60)).collect(),
+                sender: SenderCursor {
+                    lanes: (0..lanes).map(|life| lane(life, life % 60)).collect(),
+                    sent_to: vec![journal(3); 2],
+                },
             };
             let bytes = body.write();
             assert!(bytes.len() + SLOT_HEADER_BYTES <= CURSOR_SLOT_BYTES as usize);
             let back = CursorBody::read(&bytes).expect("written just now");
             assert_eq!(back.covered, body.covered);
-            assert_eq!(back.lanes, body.lanes[..back.lanes.len()]);
-            assert!(lanes > 255 || back.lanes.len() == lanes as usize);
+            assert_eq!(back.sender.sent_to, body.sender.sent_to);
+            let (back, lanes_of) = (back.sender.lanes, body.sender.lanes);
+            assert_eq!(back, lanes_of[..back.len()]);
+            assert!(lanes > 255 || back.len() == lanes as usize);
         }
     }
 

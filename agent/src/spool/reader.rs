@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tributary_journal::{Cursor, LifeId, LogError, LogReader};
 use tributary_protocol::batch::SealedBatch;
 use tributary_protocol::ids::{BatchKey, BufferId, Lane, LaneKey};
-use tributary_protocol::session::{LaneCursor, LaneStart, Trim};
+use tributary_protocol::session::{LaneStart, SenderCursor, Trim};
 use tributary_uplink::{Save, Shed, Spool, SpoolError};
 
 /// The spool as the uplink sees it.
@@ -219,10 +219,10 @@ impl Spool for AgentSpool {
         self.trims.insert(trim.key, trim.below);
     }
 
-    fn save(&mut self, cursor: &[LaneCursor]) -> Save {
+    fn save(&mut self, cursor: &SenderCursor) -> Save {
         let body = CursorBody {
             covered: self.covered.all(),
-            lanes: cursor.to_vec(),
+            sender: cursor.clone(),
         };
         let keeper = Arc::clone(&self.keeper);
         let trims = std::mem::take(&mut self.trims);

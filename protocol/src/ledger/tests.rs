@@ -409,3 +409,47 @@ fn a_damaged_checkpoint_is_refused_without_a_panic() {
         let _ = Ledger::read_checkpoint(&bad);
     }
 }
+
+/// The newest version of a checkpoint. What this build writes must be these bytes; those of all
+/// versions must be read for ever.
+const VERSION: u32 = 1;
+
+/// What stands in the golden checkpoint of a version.
+fn golden(_version: u32) -> Ledger {
+    let mut ledger = Ledger::new();
+    for of in [1, 2] {
+        for number in [0, 1, 5] {
+            assert!(ledger.recover(&agent(of), key(number), hash(number)));
+        }
+        let gap = (hash(77), [2..4].as_slice());
+        assert!(ledger.recover_gap(&agent(of), key(2), gap));
+    }
+    ledger
+}
+
+/// `GOLDEN=new cargo test -p tributary-protocol` writes files that are missing; none is changed.
+#[test]
+fn golden_checkpoints_stay_as_they_are() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    for version in 1..=VERSION {
+        let path = folder.join(format!("ledger-{version}.hex"));
+        let mut bytes = Vec::new();
+        golden(version).write_checkpoint(&mut bytes);
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        if !path.exists() && std::env::var_os("GOLDEN").is_some_and(|value| value == "new") {
+            std::fs::write(&path, format!("{hex}\n")).unwrap();
+        }
+        let held = std::fs::read_to_string(&path).unwrap();
+        if version == VERSION {
+            assert_eq!(held.trim(), hex, "encoding changed");
+        }
+        let held = held.trim().as_bytes().chunks(2);
+        let byte = |pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+        let held: Vec<u8> = held.map(byte).collect();
+        assert_eq!(
+            Ledger::read_checkpoint(&held),
+            Ok(golden(version)),
+            "{version}"
+        );
+    }
+}

@@ -102,6 +102,115 @@ fn any_message() -> impl Strategy<Value = Message> {
     prop_oneof![hello(), welcome(), ack(), reject()]
 }
 
+/// The newest revision of each golden message. What this build writes of it must be these bytes;
+/// those of all revisions must be read for ever.
+const REVISION: u32 = 1;
+
+fn golden_key(lane: Lane) -> LaneKey {
+    LaneKey {
+        buffer: BufferId::new(3, 0x0102_0304),
+        lane,
+    }
+}
+
+fn golden_hello() -> Hello {
+    let state = |lane, first, end| LaneState {
+        key: golden_key(lane),
+        first,
+        end,
+        open: lane == Lane::Telemetry,
+    };
+    Hello {
+        name: "pump house".into(),
+        software: "tributary 0.1".into(),
+        lanes: vec![state(Lane::Series, 0, 2), state(Lane::Telemetry, 7, 40)],
+    }
+}
+
+fn golden_welcome() -> Welcome {
+    let run = |first, end| Held {
+        first,
+        end,
+        sum: HashSum(u128::from(first) << 64 | u128::from(end)),
+    };
+    Welcome {
+        session: Session(9),
+        log: LogId([5; 16]),
+        lanes: vec![LaneHeld {
+            key: golden_key(Lane::Telemetry),
+            ranges: vec![run(0, 7), run(30, 31)],
+            series_known: 12,
+        }],
+        batch_bytes_max: 1,
+        in_flight_bytes: 2,
+        in_flight_batches: 3,
+        software: "tributary-aggregator 0.1".into(),
+        more: true,
+    }
+}
+
+/// The messages of a revision, as this build understands them.
+fn golden_messages(_revision: u32) -> [(&'static str, Message); 4] {
+    let key = golden_key(Lane::Telemetry);
+    let batch = |number| BatchKey {
+        buffer: key.buffer,
+        lane: key.lane,
+        number,
+    };
+    let ack = Ack {
+        ranges: vec![AckRange {
+            key,
+            first: 3,
+            end: 9,
+        }],
+        again: vec![Again {
+            key: batch(11),
+            reason: AgainReason::Holes,
+        }],
+    };
+    let reject = Reject {
+        code: RejectCode::Conflict,
+        detail: "held with another hash".into(),
+        retry_after_ms: 500,
+        batch: Some(batch(4)),
+    };
+    [
+        ("hello", Message::Hello(golden_hello())),
+        ("welcome", Message::Welcome(golden_welcome())),
+        ("ack", Message::Ack(ack)),
+        ("reject", Message::Reject(reject)),
+    ]
+}
+
+/// `GOLDEN=new cargo test -p tributary-protocol` writes files that are missing; none is changed.
+#[test]
+fn golden_messages_stay_as_they_are() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    for revision in 1..=REVISION {
+        for (name, message) in golden_messages(revision) {
+            let path = folder.join(format!("{name}-{revision}.hex"));
+            let bytes = message.encode().unwrap();
+            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            if !path.exists() && std::env::var_os("GOLDEN").is_some_and(|value| value == "new") {
+                std::fs::write(&path, format!("{hex}\n")).unwrap();
+            }
+            let held = std::fs::read_to_string(&path).unwrap();
+            if revision == REVISION {
+                assert_eq!(held.trim(), hex, "{name}: encoding changed");
+            }
+            let held = held.trim().as_bytes().chunks(2);
+            let byte = |pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+            let held: Vec<u8> = held.map(byte).collect();
+            let frame = RawFrame(held.into()).verify().unwrap();
+            assert_eq!(
+                Message::parse(&frame).unwrap(),
+                message,
+                "{name}-{revision}"
+            );
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn messages_come_back(message in any_message()) {

@@ -12,76 +12,15 @@ use crate::ranges::{Held, HeldRanges};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+mod acked;
 mod lane;
 mod state;
+mod terms;
 
+pub use acked::{AckedTo, Journal, Place};
 use lane::LaneOut;
 pub use state::{SenderEvent, SenderState};
-
-/// What a spool holds of one lane when the agent starts.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct LaneStart {
-    /// Which lane.
-    pub key: LaneKey,
-    /// The lowest number held.
-    pub first: u64,
-    /// One past the greatest number that is durable.
-    pub end: u64,
-    /// Bytes held, about.
-    pub bytes: u64,
-    /// What was acknowledged, as far as the cursor knows.
-    pub acked: Vec<Held>,
-}
-
-/// What a cursor keeps of one lane, so that a restart sends little again.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct LaneCursor {
-    /// Which lane.
-    pub key: LaneKey,
-    /// What was acknowledged.
-    pub acked: Vec<Held>,
-}
-
-/// A batch of the spool, as the sender has to know it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Outgoing {
-    /// Its name.
-    pub key: BatchKey,
-    /// How many numbers it stands for, its own the first of them: of a gap perhaps many.
-    pub count: u64,
-    /// Its bytes.
-    pub bytes: u64,
-    /// Its hash.
-    pub hash: BatchHash,
-    /// How many series must be known before it makes sense.
-    pub series_needed: u32,
-    /// For a batch of the lane `series`: how many series are known once it is taken.
-    pub series_after: u32,
-}
-
-/// How a batch ranks against others that are on their way.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Urgency {
-    /// Sealed before this session.
-    Backlog,
-    /// Sealed since.
-    Live,
-    /// What happened to a device or a client: few, and named by themselves.
-    Event,
-    /// Alerts.
-    Alert,
-    /// Definitions of series: everything else waits for them.
-    Series,
-}
-
-/// Numbers of a lane that may leave its spool.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Trim {
-    /// Which lane.
-    pub key: LaneKey,
-    /// Everything below this number is acknowledged.
-    pub below: u64,
-}
+pub use terms::{LaneCursor, LaneStart, Notice, Outgoing, SenderCursor, Trim, Urgency};
 
 #[derive(Clone, Copy, Debug)]
 struct InFlight {
@@ -104,6 +43,9 @@ struct Window {
 pub struct Sender {
     state: SenderState,
     session: Option<Session>,
+    /// Where the other end is reached, and the journal that it said it has.
+    place: Place,
+    journal: Option<Journal>,
     present: BufferId,
     lanes: BTreeMap<LaneKey, LaneOut>,
     /// Buffers that this session's `Hello` named; others wait for the next one.
@@ -111,6 +53,7 @@ pub struct Sender {
     /// Series that this session's ledger knows, by buffer.
     series_known: BTreeMap<BufferId, u32>,
     pages: Vec<LaneHeld>,
+    notices: Vec<Notice>,
     in_flight: BTreeMap<BatchKey, InFlight>,
     in_flight_bytes: u64,
     window: Window,
@@ -151,11 +94,14 @@ impl Sender {
         Self {
             state: SenderState::Idle,
             session: None,
+            place: Place::default(),
+            journal: None,
             present,
             lanes: lanes.collect(),
             announced: BTreeSet::new(),
             series_known: BTreeMap::new(),
             pages: Vec::new(),
+            notices: Vec::new(),
             in_flight: BTreeMap::new(),
             in_flight_bytes: 0,
             window: Window {
@@ -163,6 +109,18 @@ impl Sender {
                 batches: IN_FLIGHT_BATCHES,
             },
             contended: Contended::default(),
+        }
+    }
+
+    /// Takes in who acknowledged what, from before a restart. Of lanes that are not held any more
+    /// nothing is.
+    pub fn recall(&mut self, cursor: &SenderCursor) {
+        for known in &cursor.lanes {
+            if let (Some(lane), AckedTo::Journal(journal)) =
+                (self.lanes.get_mut(&known.key), known.by)
+            {
+                lane.acked.recall(journal, &known.acked);
+            }
         }
     }
 
@@ -199,7 +157,22 @@ impl Sender {
         lane.bytes = lane.bytes.saturating_sub(bytes);
     }
 
-    /// A connection stands: what to say first.
+    /// A connection to `place` stands: what to say first.
+    ///
+    /// # Errors
+    /// When one stood already.
+    pub fn on_connected_to(
+        &mut self,
+        place: Place,
+        name: &str,
+        software: &str,
+    ) -> Result<Hello, Illegal> {
+        let hello = self.on_connected(name, software)?;
+        self.place = place;
+        Ok(hello)
+    }
+
+    /// A connection stands, to the one place that there is: what to say first.
     ///
     /// # Errors
     /// When one stood already.
@@ -243,6 +216,12 @@ impl Sender {
         }
         self.state = self.state.on(SenderEvent::Welcome)?;
         self.session = Some(welcome.session);
+        let journal = Journal {
+            place: self.place,
+            log: welcome.log,
+        };
+        self.journal = Some(journal);
+        self.notices.clear();
         self.window = Window {
             bytes: u64::from(welcome.in_flight_bytes).clamp(1, IN_FLIGHT_BYTES),
             batches: (welcome.in_flight_batches as usize).clamp(1, IN_FLIGHT_BATCHES),
@@ -260,7 +239,11 @@ impl Sender {
             if held.key.lane == Lane::Series {
                 self.series_known.insert(held.key.buffer, held.series_known);
             }
-            lane.compare(held.key, &held.ranges, &mut hash_of);
+            let says = (journal, held.ranges.as_slice());
+            let equal = lane.compare(held.key, says, &mut hash_of);
+            for lost in lane.confirm(says, equal) {
+                self.notices.push(lane.went_back(held.key, lost));
+            }
         }
         for (key, lane) in &mut self.lanes {
             lane.split_backlog(key.buffer == self.present);
@@ -302,11 +285,12 @@ impl Sender {
     }
 
     fn on_durable(&mut self, key: BatchKey) {
-        let Some(flight) = self.end_flight(key) else {
+        let (Some(flight), Some(journal)) = (self.end_flight(key), self.journal) else {
             return;
         };
         if let Some(lane) = self.lanes.get_mut(&key.lane_key()) {
-            lane.settle_all(key.number..key.number + flight.count, flight.hash);
+            let numbers = key.number..key.number + flight.count;
+            lane.settle_all(journal, numbers, flight.hash);
         }
         if key.lane == Lane::Series {
             let known = self.series_known.entry(key.buffer).or_default();
@@ -343,6 +327,7 @@ impl Sender {
     pub fn on_lost(&mut self) {
         self.state = SenderState::Idle;
         self.session = None;
+        self.journal = None;
         self.pages.clear();
         self.in_flight.clear();
         self.in_flight_bytes = 0;
@@ -488,17 +473,26 @@ impl Sender {
         trims
     }
 
+    /// What to tell people since the session began.
+    pub fn poll_notices(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.notices)
+    }
+
     /// What to keep in the cursor.
-    pub fn cursor(&self) -> Vec<LaneCursor> {
-        let lanes = self
-            .lanes
-            .iter()
-            .filter(|(key, lane)| key.lane != Lane::Series && !lane.acked.is_empty());
-        let cursor = lanes.map(|(key, lane)| LaneCursor {
-            key: *key,
-            acked: lane.acked.iter().copied().collect(),
+    pub fn cursor(&self) -> SenderCursor {
+        let lanes = self.lanes.iter();
+        let lanes = lanes.filter(|(key, _)| key.lane != Lane::Series);
+        let known = lanes.flat_map(|(key, lane)| {
+            lane.acked.by_whom().map(|(by, held)| LaneCursor {
+                key: *key,
+                by,
+                acked: held.iter().copied().collect(),
+            })
         });
-        cursor.collect()
+        SenderCursor {
+            lanes: known.collect(),
+            sent_to: Vec::new(),
+        }
     }
 
     /// How many batches are on their way.

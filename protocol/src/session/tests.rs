@@ -9,6 +9,8 @@ use crate::limits::{IN_FLIGHT_BATCHES, IN_FLIGHT_BYTES, LEDGER_HOLES_MAX};
 use crate::message::{Ack, AgainReason, LaneHeld, Message, Welcome};
 use std::collections::{BTreeMap, BTreeSet};
 
+mod logs;
+
 fn grid<S: Copy + std::fmt::Debug, E: Copy + std::fmt::Debug>(
     states: &[S],
     events: &[E],
@@ -69,11 +71,18 @@ struct World {
     trimmed: BTreeSet<BatchKey>,
     sealed: BTreeMap<BatchKey, BatchHash>,
     series: u32,
-    cursor: Vec<LaneCursor>,
+    cursor: SenderCursor,
     sender: Sender,
     ledger: Ledger,
     /// What the journal holds, in its order; each must be there once.
     journal: Vec<(BatchKey, BatchHash)>,
+    /// The journal's name, which is another one once it was lost.
+    log: LogId,
+    /// What was gone from the agent when a journal was lost, that under gaps apart, and what was
+    /// told of it.
+    gone: BTreeSet<BatchKey>,
+    shed: BTreeSet<BatchKey>,
+    told: BTreeSet<BatchKey>,
     book: BTreeMap<BufferId, u32>,
     receiver: Receiver,
     wire: Vec<(BatchKey, Spooled)>,
@@ -91,10 +100,14 @@ impl World {
             trimmed: BTreeSet::new(),
             sealed: BTreeMap::new(),
             series: 0,
-            cursor: Vec::new(),
+            cursor: SenderCursor::default(),
             sender: Sender::new(BufferId::new(1, 0), Vec::new()),
             ledger: Ledger::new(),
             journal: Vec::new(),
+            log: LogId([0; 16]),
+            gone: BTreeSet::new(),
+            shed: BTreeSet::new(),
+            told: BTreeSet::new(),
             book: BTreeMap::new(),
             receiver: Receiver::new(),
             wire: Vec::new(),
@@ -204,7 +217,7 @@ impl World {
         });
         let welcome = Welcome {
             session,
-            log: LogId([0; 16]),
+            log: self.log,
             lanes: lanes.collect(),
             batch_bytes_max: 1 << 20,
             in_flight_bytes: IN_FLIGHT_BYTES as u32,
@@ -220,7 +233,38 @@ impl World {
                 .unwrap();
             self.sender = sender;
         }
+        for Notice::WentBack { lane, ranges, .. } in self.sender.poll_notices() {
+            let numbers = ranges.into_iter().flatten();
+            let keys = numbers.map(|number| BatchKey {
+                buffer: lane.buffer,
+                lane: lane.lane,
+                number,
+            });
+            self.told.extend(keys);
+        }
         self.trim();
+    }
+
+    /// The aggregator begins with an empty journal.
+    fn lose_journal(&mut self) {
+        self.lose();
+        self.journal.clear();
+        self.ledger = Ledger::new();
+        self.book.clear();
+        let (lives, _) = self.log.0.split_first_mut().unwrap();
+        *lives += 1;
+        let gaps = &self.gaps;
+        let declared = |key: &BatchKey| {
+            let gap = gaps.range(..=*key).next_back();
+            gap.is_some_and(|(first, gap)| {
+                first.lane_key() == key.lane_key() && key.number < first.number + gap.count
+            })
+        };
+        let absent = self.sealed.keys().copied();
+        let absent = absent.filter(|key| !self.spool.contains_key(key));
+        let (shed, gone): (Vec<_>, Vec<_>) = absent.partition(declared);
+        self.shed.extend(shed);
+        self.gone.extend(gone);
     }
 
     fn send(&mut self) {
@@ -341,12 +385,11 @@ impl World {
             start.end = key.number + 1;
             start.bytes += spooled.bytes;
         }
-        for saved in &self.cursor {
-            if let Some(start) = starts.get_mut(&saved.key) {
-                start.acked = saved.acked.clone();
-            }
+        for start in starts.values_mut() {
+            start.acked = self.cursor.acked(start.key).iter().copied().collect();
         }
         self.sender = Sender::new(self.present(), starts.into_values().collect());
+        self.sender.recall(&self.cursor);
         for (first, gap) in &self.gaps {
             let numbers = first.number..first.number + gap.count;
             self.sender.on_shed(first.lane_key(), numbers, 0);
@@ -440,6 +483,35 @@ fn whatever_breaks_every_batch_is_stored_once_and_all_drains() {
         assert!(world.gaps.is_empty(), "seed {seed}: gaps are left");
     }
     assert!(declared > 100, "only {declared} numbers were declared");
+}
+
+#[test]
+fn a_journal_that_is_lost_gets_all_that_is_still_there_and_the_rest_is_told() {
+    let (mut again, mut told) = (0, 0);
+    for seed in 500..560 {
+        let mut world = World::new(seed);
+        for _ in 0..600 {
+            world.step();
+            if world.random.below(150) == 0 {
+                let held = world.journal.iter().map(|(key, _)| *key);
+                again += held.filter(|key| world.spool.contains_key(key)).count();
+                world.lose_journal();
+            }
+        }
+        world.heal();
+        let stored: BTreeSet<_> = world.journal.iter().map(|(key, _)| *key).collect();
+        assert_eq!(stored.len(), world.journal.len(), "seed {seed}: twice");
+        for key in world.sealed.keys().filter(|key| key.lane != Lane::Series) {
+            let held = stored.contains(key) || world.gone.contains(key);
+            assert!(held, "seed {seed} {key}");
+        }
+        for key in &world.told {
+            let lost = world.gone.contains(key) || world.shed.contains(key);
+            assert!(lost, "seed {seed} {key} was told, and it was never gone");
+        }
+        told += world.told.len();
+    }
+    assert!(again > 100 && told > 100, "{again} again, {told} told");
 }
 
 #[test]

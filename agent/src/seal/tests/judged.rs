@@ -331,8 +331,7 @@ impl Lake {
             }
             life.spool.trim(Trim { key, below: end });
         }
-        let cursor: [LaneCursor; 0] = [];
-        life.spool.save(&cursor)();
+        life.spool.save(&SenderCursor::default())();
         Some(())
     }
 }

@@ -14,7 +14,7 @@ use tributary_protocol::batch::{Cover, GapReason, SealedBatch, Sealer, Spec};
 use tributary_protocol::ids::{BatchKey, BufferId, Lane, LaneKey, SeriesId};
 use tributary_protocol::ranges::{Held, HeldRanges};
 use tributary_protocol::reading::{Meta, Readings, Value};
-use tributary_protocol::session::{LaneCursor, Trim};
+use tributary_protocol::session::{AckedTo, LaneCursor, SenderCursor, Trim};
 use tributary_uplink::Spool;
 
 const DIR: &str = "/spool";
@@ -157,10 +157,15 @@ fn acknowledge(reader: &mut AgentSpool) {
         });
         let mut acked = HeldRanges::new();
         acked.insert_run(run);
-        reader.save(&[LaneCursor {
+        let lane = LaneCursor {
             key: start.key,
+            by: AckedTo::Somebody,
             acked: acked.iter().copied().collect(),
-        }])();
+        };
+        reader.save(&SenderCursor {
+            lanes: vec![lane],
+            ..SenderCursor::default()
+        })();
     }
 }
 

@@ -24,7 +24,7 @@ use tributary_journal::{
 use tributary_protocol::frame::HEADER_BYTES;
 use tributary_protocol::ids::{BufferId, HashSum};
 use tributary_protocol::ranges::Held;
-use tributary_protocol::session::{LaneCursor, Trim};
+use tributary_protocol::session::{AckedTo, LaneCursor, SenderCursor, Trim};
 use tributary_uplink::{Sealed, Spool};
 
 const HOUR_US: i64 = 3_600_000_000;
@@ -103,7 +103,7 @@ pub struct Gateway {
     stage: SealStage,
     spool: AgentSpool,
     sealed: mpsc::Receiver<Sealed>,
-    acked: Vec<LaneCursor>,
+    acked: SenderCursor,
     frame: Frame,
     records: Vec<Vec<u8>>,
     device_bytes: u64,
@@ -169,7 +169,7 @@ impl Gateway {
             stage: SealStage::new(&config, stores, sender),
             spool: spool.reader,
             sealed,
-            acked: Vec::new(),
+            acked: SenderCursor::default(),
             frame: Frame::new(),
             records: Vec::new(),
             cursor_due: 0,
@@ -277,9 +277,10 @@ impl Gateway {
                 sum: HashSum::default(),
             };
             self.spool.trim(Trim { key, below });
-            self.acked.retain(|cursor| cursor.key != key);
-            self.acked.push(LaneCursor {
+            self.acked.lanes.retain(|cursor| cursor.key != key);
+            self.acked.lanes.push(LaneCursor {
                 key,
+                by: AckedTo::Somebody,
                 acked: vec![run],
             });
             if now >= self.cursor_due {

@@ -1,9 +1,14 @@
 //! One lane of one buffer as its sender sees it: what is held, acknowledged, settled with this
 //! session's ledger, and where live data begins. It decides nothing across lanes.
 
-use super::{BatchHash, BatchKey, HashSum, Held, HeldRanges, Lane, LaneKey, LaneStart, key_of};
+use super::acked::{Acked, WentBack};
+use super::{
+    BatchHash, BatchKey, HashSum, Held, HeldRanges, Journal, Lane, LaneKey, LaneStart, Notice,
+    key_of,
+};
 use crate::limits::{
     ISLAND_SKIP_BYTES_MIN, SENDER_HOLES_MAX, SENDER_HOLES_SMALLEST_FIRST, WELCOME_HASHES_MAX,
+    WELCOME_RANGES_MAX,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -15,8 +20,8 @@ pub(super) struct LaneOut {
     pub(super) end: u64,
     /// Bytes held in all, about.
     pub(super) bytes: u64,
-    /// Acknowledged by any aggregator.
-    pub(super) acked: HeldRanges,
+    /// Acknowledged, and by whom.
+    pub(super) acked: Acked,
     /// What this session's ledger holds, or need not get: not sent again.
     pub(super) settled: HeldRanges,
     /// Numbers from here on are live, those below are backlog.
@@ -32,14 +37,10 @@ pub(super) struct LaneOut {
 
 impl LaneOut {
     pub(super) fn new(start: &LaneStart) -> Self {
-        let mut acked = HeldRanges::new();
-        for run in &start.acked {
-            acked.insert_run(*run);
-        }
         let mut lane = Self::empty(start.key, start.first);
         lane.end = start.end;
         lane.bytes = start.bytes;
-        lane.acked = acked;
+        lane.acked = Acked::by_somebody(&start.acked);
         lane
     }
 
@@ -48,7 +49,7 @@ impl LaneOut {
             first,
             end: first,
             bytes: 0,
-            acked: HeldRanges::new(),
+            acked: Acked::default(),
             settled: HeldRanges::new(),
             live_from: 0,
             series_awaited: 0,
@@ -63,19 +64,20 @@ impl LaneOut {
         self.settled = if self.series {
             HeldRanges::new()
         } else {
-            self.acked.clone()
+            self.acked.all().clone()
         };
         self.series_awaited = 0;
     }
 
-    /// Settles those of the ledger's runs whose sums equal our own; the rest is sent again, and the
-    /// verdict decides.
+    /// Settles those of the ledger's runs whose sums equal our own, and says which; the rest is sent
+    /// again, and the verdict decides.
     pub(super) fn compare(
         &mut self,
         key: LaneKey,
-        held: &[Held],
+        (journal, held): (Journal, &[Held]),
         hash_of: &mut impl FnMut(BatchKey) -> Option<BatchHash>,
-    ) {
+    ) -> HeldRanges {
+        let mut equal = HeldRanges::new();
         for run in held {
             let Some(ours) = self.unsettled_hashes(key, run, hash_of) else {
                 continue;
@@ -86,10 +88,43 @@ impl LaneOut {
                 .fold(HashSum::default(), |sum, (_, hash)| sum.with(*hash));
             if known.map(|known| known.and(sum)) == Some(run.sum) {
                 for (number, hash) in ours {
-                    self.settle(number, hash);
+                    self.settle_all(journal, number..number + 1, hash);
                 }
+                equal.insert_run(*run);
             }
         }
+        equal
+    }
+
+    /// Takes back what the ledger does not hold although it, or the one that it replaced,
+    /// acknowledged it. `equal`: those of its runs that were compared.
+    pub(super) fn confirm(
+        &mut self,
+        (journal, held): (Journal, &[Held]),
+        equal: HeldRanges,
+    ) -> Vec<WentBack> {
+        let (mut named, mut sure) = (HeldRanges::new(), equal);
+        for run in held {
+            named.insert_run(*run);
+            // What is gone from here can't be compared by being sent: its number has to do.
+            let end = run.end.min(self.first);
+            if run.first < end && !sure.contains(run.first) {
+                let whole = (end == run.end).then_some(run.sum);
+                sure.insert_run(Held {
+                    end,
+                    sum: whole.unwrap_or_default(),
+                    ..*run
+                });
+            }
+        }
+        // A ledger that names so many runs may have more.
+        let cut = held.last().filter(|_| held.len() >= WELCOME_RANGES_MAX);
+        let listed_to = cut.map_or(u64::MAX, |last| last.end);
+        let lost = self.acked.confirm(journal, (&named, &sure), listed_to);
+        for (first, end) in lost.iter().flat_map(|lost| &lost.numbers) {
+            self.settled.remove(*first, *end);
+        }
+        lost
     }
 
     /// The hashes of the run's batches that are not settled; `None` when they cannot be had.
@@ -113,17 +148,29 @@ impl LaneOut {
             .collect()
     }
 
-    /// The ledger has this one.
-    pub(super) fn settle(&mut self, number: u64, hash: BatchHash) {
-        self.settled.insert(number, hash);
-        self.acked.insert(number, hash);
+    /// What people should hear of what was taken back.
+    pub(super) fn went_back(&self, lane: LaneKey, lost: WentBack) -> Notice {
+        let (mut ranges, mut again) = (Vec::new(), 0);
+        for (first, end) in lost.numbers {
+            if first < self.first {
+                ranges.push(first..end.min(self.first));
+            }
+            again += end.saturating_sub(first.max(self.first));
+        }
+        Notice::WentBack {
+            log: lost.log,
+            lane,
+            ranges,
+            again,
+        }
     }
 
     /// The ledger has all of these, by this batch or by others.
-    pub(super) fn settle_all(&mut self, numbers: Range<u64>, hash: BatchHash) {
+    pub(super) fn settle_all(&mut self, journal: Journal, numbers: Range<u64>, hash: BatchHash) {
         self.settled
             .insert_missing(numbers.start, numbers.end, hash);
-        self.acked.insert_missing(numbers.start, numbers.end, hash);
+        let numbers = (numbers.start, numbers.end);
+        self.acked.insert(journal, numbers, hash);
     }
 
     /// A gap stands for these numbers from now on.
@@ -200,6 +247,7 @@ impl LaneOut {
     pub(super) fn trim(&mut self) -> Option<u64> {
         let below = self
             .acked
+            .all()
             .first_missing(self.first, self.end)
             .unwrap_or(self.end);
         if below <= self.first {
@@ -213,7 +261,7 @@ impl LaneOut {
 
     /// Batches held and not acknowledged, and their bytes, about.
     pub(super) fn unacknowledged(&self) -> (u64, u64) {
-        self.left_of(&self.acked)
+        self.left_of(self.acked.all())
     }
 
     /// Batches that are held and are not in `done`, and their bytes, about.

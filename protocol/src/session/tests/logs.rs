@@ -1,0 +1,253 @@
+//! An aggregator whose journal is another one than before, or knows less than it acknowledged.
+
+use super::*;
+use crate::ids::HashSum;
+use crate::limits::{SENDER_LOGS_MAX, WELCOME_RANGES_MAX};
+use crate::ranges::Held;
+use std::ops::Range;
+
+const BUFFER: BufferId = BufferId([1; 16]);
+const OLD: LogId = LogId([1; 16]);
+const NEW: LogId = LogId([2; 16]);
+
+fn key(number: u64) -> BatchKey {
+    BatchKey {
+        buffer: BUFFER,
+        lane: Lane::Telemetry,
+        number,
+    }
+}
+
+fn hash(key: BatchKey) -> BatchHash {
+    BatchHash::of(&key.number.to_le_bytes())
+}
+
+fn range(first: u64, end: u64) -> Held {
+    let sum = (first..end).fold(HashSum::default(), |sum, number| {
+        sum.with(hash(key(number)))
+    });
+    Held { first, end, sum }
+}
+
+fn welcome(log: LogId, ranges: Vec<Held>) -> Welcome {
+    let held = LaneHeld {
+        key: key(0).lane_key(),
+        ranges,
+        series_known: 0,
+    };
+    Welcome {
+        log,
+        lanes: vec![held],
+        ..welcome_of_nothing()
+    }
+}
+
+fn meet(sender: &mut Sender, log: LogId, ranges: Vec<Held>) {
+    sender.on_connected("a", "b").unwrap();
+    let welcome = welcome(log, ranges);
+    sender.on_welcome(welcome, |key| Some(hash(key))).unwrap();
+}
+
+/// Sends whatever may be sent, and has all of it acknowledged; the numbers, as they went.
+fn send_all(sender: &mut Sender) -> Vec<u64> {
+    let mut sent = Vec::new();
+    while let Some((key, urgency)) = sender.poll_send() {
+        assert!(sender.offer(&outgoing(key, 40_000), urgency));
+        sender.on_ack(&acked(key.number, key.number + 1)).unwrap();
+        sent.push(key.number);
+    }
+    sent
+}
+
+fn acked(first: u64, end: u64) -> Ack {
+    let range = crate::message::AckRange {
+        key: key(0).lane_key(),
+        first,
+        end,
+    };
+    Ack {
+        ranges: vec![range],
+        again: Vec::new(),
+    }
+}
+
+/// Sends until so many live batches are on their way, and what of the backlog has its share.
+fn send_live(sender: &mut Sender, count: usize) {
+    let mut live = 0;
+    while live < count {
+        let (next, urgency) = sender.poll_send().unwrap();
+        live += usize::from(urgency == Urgency::Live);
+        assert!(sender.offer(&outgoing(next, 40_000), urgency));
+    }
+}
+
+/// An agent with ten batches of backlog, and two live ones that the log acknowledged.
+fn with_an_island(log: LogId) -> Sender {
+    let mut sender = Sender::new(BUFFER, Vec::new());
+    (0..10).for_each(|number| sender.on_sealed(key(number), 40_000));
+    meet(&mut sender, log, Vec::new());
+    (10..12).for_each(|number| sender.on_sealed(key(number), 40_000));
+    send_live(&mut sender, 2);
+    // What of the backlog is on its way as well is lost with the connection.
+    sender.on_ack(&acked(10, 12)).unwrap();
+    sender.on_lost();
+    sender
+}
+
+#[test]
+fn what_a_replaced_journal_acknowledged_is_sent_to_the_new_one() {
+    let mut sender = with_an_island(OLD);
+    assert_eq!(sender.backlog().0, 10);
+    meet(&mut sender, NEW, Vec::new());
+    assert_eq!(sender.backlog().0, 12, "nobody holds them any more");
+    let mut sent = send_all(&mut sender);
+    sent.sort_unstable();
+    assert_eq!(sent, (0..12).collect::<Vec<_>>());
+    assert_eq!(sender.poll_trims().len(), 1);
+    assert!(sender.is_drained());
+}
+
+/// As [`with_an_island`], and four batches before are acknowledged and trimmed: 0 to 4 are gone, 4
+/// to 14 wait, 14 is the island.
+fn with_a_past(log: LogId) -> Sender {
+    let mut sender = Sender::new(BUFFER, Vec::new());
+    meet(&mut sender, log, Vec::new());
+    (0..4).for_each(|number| sender.on_sealed(key(number), 40_000));
+    assert_eq!(send_all(&mut sender), [0, 1, 2, 3]);
+    assert_eq!(sender.poll_trims().len(), 1);
+    sender.on_lost();
+    (4..14).for_each(|number| sender.on_sealed(key(number), 40_000));
+    meet(&mut sender, log, vec![range(0, 4)]);
+    sender.on_sealed(key(14), 40_000);
+    send_live(&mut sender, 1);
+    sender.on_ack(&acked(14, 15)).unwrap();
+    assert_eq!(sender.poll_notices(), []);
+    sender.on_lost();
+    sender
+}
+
+fn went_back(log: LogId, gone: Range<u64>, again: u64) -> Notice {
+    Notice::WentBack {
+        log,
+        lane: key(0).lane_key(),
+        ranges: vec![gone],
+        again,
+    }
+}
+
+#[test]
+fn what_a_replaced_journal_acknowledged_and_is_trimmed_is_told_once() {
+    let mut sender = with_a_past(OLD);
+    meet(&mut sender, NEW, Vec::new());
+    assert_eq!(sender.poll_notices(), [went_back(OLD, 0..4, 1)]);
+    sender.on_lost();
+    meet(&mut sender, NEW, Vec::new());
+    assert_eq!(sender.poll_notices(), []);
+    assert_eq!(sender.backlog().0, 11);
+}
+
+#[test]
+fn a_journal_that_went_back_gets_again_what_it_lacks() {
+    let mut sender = with_a_past(OLD);
+    meet(&mut sender, OLD, vec![range(0, 2)]);
+    assert_eq!(sender.poll_notices(), [went_back(OLD, 2..4, 1)]);
+    assert_eq!(sender.backlog().0, 11);
+    assert!(send_all(&mut sender).contains(&14));
+}
+
+#[test]
+fn a_journal_that_was_restored_gets_nothing_again() {
+    let mut sender = with_a_past(OLD);
+    meet(&mut sender, NEW, vec![range(0, 4), range(14, 15)]);
+    assert_eq!(sender.poll_notices(), []);
+    assert_eq!(sender.backlog().0, 10);
+    let by: Vec<_> = sender.cursor().lanes.iter().map(|lane| lane.by).collect();
+    let log = NEW;
+    let place = Place::default();
+    assert_eq!(by, [AckedTo::Journal(Journal { place, log })]);
+    // What it names and is not what we mean by it is offered once more, and judged.
+    let other = Held {
+        sum: HashSum(7),
+        ..range(14, 15)
+    };
+    let mut sender = with_a_past(OLD);
+    meet(&mut sender, NEW, vec![range(0, 4), other]);
+    assert!(send_all(&mut sender).contains(&14));
+}
+
+#[test]
+fn a_restart_forgets_not_who_acknowledged() {
+    let sender = with_a_past(OLD);
+    let cursor = sender.cursor();
+    let start = LaneStart {
+        key: key(0).lane_key(),
+        first: 4,
+        end: 15,
+        bytes: 440_000,
+        acked: cursor.acked(key(0).lane_key()).iter().copied().collect(),
+    };
+    let mut sender = Sender::new(BufferId([2; 16]), vec![start]);
+    sender.recall(&cursor);
+    assert_eq!(sender.cursor(), cursor);
+    meet(&mut sender, NEW, Vec::new());
+    assert_eq!(sender.poll_notices(), [went_back(OLD, 0..4, 1)]);
+    assert!(send_all(&mut sender).contains(&14));
+}
+
+#[test]
+fn another_aggregator_replaces_nobody() {
+    let mut sender = with_a_past(OLD);
+    let hello = sender.on_connected_to(Place::of("b:7443"), "a", "b");
+    assert_eq!(hello.unwrap().lanes.len(), 1);
+    let welcome = welcome(NEW, Vec::new());
+    sender.on_welcome(welcome, |key| Some(hash(key))).unwrap();
+    assert_eq!(sender.poll_notices(), []);
+    assert!(!send_all(&mut sender).contains(&14));
+    assert!(sender.is_drained());
+}
+
+/// More journals than are told apart: nothing is forgotten but their names.
+#[test]
+fn the_oldest_of_many_journals_becomes_somebody() {
+    let mut sender = Sender::new(BUFFER, Vec::new());
+    for life in 0..SENDER_LOGS_MAX as u8 + 2 {
+        sender
+            .on_connected_to(Place(u64::from(life)), "a", "b")
+            .unwrap();
+        let welcome = welcome(LogId([life; 16]), Vec::new());
+        sender.on_welcome(welcome, |key| Some(hash(key))).unwrap();
+        sender.on_sealed(key(u64::from(life)), 40_000);
+        assert_eq!(send_all(&mut sender), [u64::from(life)]);
+        sender.on_lost();
+    }
+    let lanes = sender.cursor().lanes;
+    let by = |lane: &LaneCursor| (lane.by == AckedTo::Somebody, lane.acked.clone());
+    assert_eq!(lanes.len(), SENDER_LOGS_MAX + 1);
+    assert_eq!(lanes.first().map(by), Some((true, vec![range(0, 2)])));
+    assert!(sender.is_drained());
+    // Somebody's are nobody's to take back.
+    sender.on_connected_to(Place(0), "a", "b").unwrap();
+    let welcome = welcome(LogId([99; 16]), Vec::new());
+    sender.on_welcome(welcome, |key| Some(hash(key))).unwrap();
+    assert_eq!(sender.poll_notices(), []);
+}
+
+/// A Welcome names so many runs at most: what stands behind the last of them is not known to be
+/// lost.
+#[test]
+fn what_a_welcome_has_no_room_for_is_not_lost() {
+    let runs = WELCOME_RANGES_MAX as u64;
+    let mut sender = Sender::new(BUFFER, Vec::new());
+    meet(&mut sender, OLD, Vec::new());
+    (0..2 * runs + 9).for_each(|number| sender.on_sealed(key(number), 40));
+    send_all(&mut sender);
+    sender.poll_trims();
+    sender.on_lost();
+    let ranges = (0..runs).map(|run| range(2 * run, 2 * run + 1)).collect();
+    meet(&mut sender, OLD, ranges);
+    let notices = sender.poll_notices();
+    let [Notice::WentBack { ranges, again, .. }] = notices.as_slice() else {
+        panic!("{notices:?}");
+    };
+    assert_eq!((ranges.len() as u64, *again), (runs - 1, 0));
+}
