@@ -521,6 +521,8 @@ impl Keeper {
             in_flight_batches: IN_FLIGHT_BATCHES as u32,
             software: concat!("tributary-aggregator ", env!("CARGO_PKG_VERSION")).to_owned(),
             more: false,
+            // The journal has no place for it yet.
+            takes_in_doubt: false,
         };
         self.seen.note(&agent, hello, clock::wall_us());
         if let Some(older) = self.sessions.insert(agent, fence) {

@@ -103,6 +103,7 @@ fn hello() -> Message {
         name: "gate".into(),
         software: "test".into(),
         lanes,
+        elsewhere: Vec::new(),
     })
 }
 

@@ -74,6 +74,7 @@ impl Kept {
             name: "gate".into(),
             software: "test".into(),
             lanes,
+            elsewhere: Vec::new(),
         };
         let fence = CancellationToken::new();
         (

@@ -40,16 +40,19 @@ pub enum FrameKind {
     Reject = 4,
     /// A sealed batch.
     Batch = 16,
+    /// A sealed batch that another journal may hold as well: it was sent there and not acknowledged.
+    BatchInDoubt = 17,
 }
 
 impl FrameKind {
     /// Every kind.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Hello,
         Self::Welcome,
         Self::Ack,
         Self::Reject,
         Self::Batch,
+        Self::BatchInDoubt,
     ];
 
     fn from_code(code: u8) -> Option<Self> {
@@ -210,6 +213,10 @@ mod tests {
         let bytes = frame(FrameKind::Ack, b"tributary").unwrap();
         let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
         assert_eq!(hex, include_str!("../tests/golden/frame-v1-ack.hex").trim());
+        let bytes = frame(FrameKind::BatchInDoubt, b"tributary").unwrap();
+        let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+        let held = include_str!("../tests/golden/frame-v1-batch-in-doubt.hex");
+        assert_eq!(hex, held.trim());
     }
 
     #[test]

@@ -85,6 +85,11 @@ id16! {
     AgentUuid
 }
 
+impl LogId {
+    /// Stands for journals whose names are forgotten; no journal has it.
+    pub const FORGOTTEN: Self = Self([0; 16]);
+}
+
 impl BufferId {
     /// The buffer of life `life`, told apart from a clone's by `random`.
     pub fn new(life: u64, random: u64) -> Self {

@@ -55,6 +55,13 @@ pub const SENDER_HOLES_SMALLEST_FIRST: usize = 16;
 pub const ISLAND_SKIP_BYTES_MIN: u64 = 256 * 1024;
 /// Hashes of the newest held batches that a ledger keeps for each lane.
 pub const LEDGER_HASHES_MAX: usize = 256;
+/// Journals that a ledger names of those that hold what it lacks of a lane; of more it keeps no
+/// names.
+pub const LEDGER_LOGS_MAX: usize = 4;
+/// Runs that a ledger keeps of what others hold of one lane, at most.
+pub const LEDGER_LANE_RUNS_MAX: usize = 256;
+/// And of all lanes of one agent.
+pub const LEDGER_ELSEWHERE_RUNS_MAX: usize = 4_096;
 /// Buffers of one agent that are not yet folded, at most.
 pub const AGENT_BUFFERS_MAX: usize = 256;
 /// Lanes of all buffers that a ledger keeps of one agent: years of restarts.
@@ -64,6 +71,10 @@ pub const LEDGER_PENDING_MAX: usize = 4_096;
 
 /// Lanes that a `Hello` announces, at most (every buffer has up to five).
 pub const HELLO_LANES_MAX: usize = AGENT_BUFFERS_MAX * 5;
+/// Lanes and journals of which a `Hello` says what was acknowledged elsewhere, at most.
+pub const HELLO_ELSEWHERE_MAX: usize = 512;
+/// Bytes of a `Hello` that are for what was acknowledged elsewhere, about.
+pub const HELLO_ELSEWHERE_BYTES: usize = 32 * 1024;
 /// Ranges that one `Welcome` states for one lane, at most.
 pub const WELCOME_RANGES_MAX: usize = LEDGER_HOLES_MAX + 1;
 /// Ranges that one `Ack` may carry, at most.
@@ -86,6 +97,12 @@ pub const VERIFY_TRIES_MAX: u8 = 3;
 /// Journals of which a sender tells apart what each acknowledged of a lane; of older ones it only
 /// knows that somebody did.
 pub const SENDER_LOGS_MAX: usize = 4;
+/// Runs of numbers in doubt that a sender tells apart of one lane and journal; the smallest holes
+/// between more of them are in doubt as well.
+pub const DOUBT_RUNS_MAX: usize = 16;
+/// Microseconds that a batch in doubt waits for the aggregator that it was sent to, if nothing else
+/// is said.
+pub const FAILOVER_HOLD_US: i64 = 600_000_000;
 /// Journals that may hold what they did not acknowledge, as a cursor names them: the present one
 /// as well.
 pub const SENT_TO_MAX: usize = SENDER_LOGS_MAX + 1;
@@ -98,6 +115,10 @@ pub const FLATBUFFERS_DEPTH_MAX: usize = 4;
 /// Tables in a FlatBuffers control message.
 pub const FLATBUFFERS_TABLES_MAX: usize = 2 * HELLO_LANES_MAX;
 
+// Beside its lanes and names (64 bytes a lane are more than one takes) a Hello has room for them.
+const _: () =
+    assert!(HELLO_LANES_MAX * 64 + HELLO_ELSEWHERE_BYTES + 8 * 1024 <= CONTROL_FRAME_BYTES_MAX);
+const _: () = assert!(1 + HELLO_LANES_MAX + HELLO_ELSEWHERE_MAX <= FLATBUFFERS_TABLES_MAX);
 const _: () = assert!(BATCH_TARGET_BYTES <= BATCH_BYTES_MAX);
 const _: () = assert!(BATCH_BYTES_MAX < FRAME_PAYLOAD_BYTES_MAX);
 const _: () = assert!(CONTROL_FRAME_BYTES_MAX <= FRAME_PAYLOAD_BYTES_MAX);
@@ -105,6 +126,9 @@ const _: () = assert!(SENDER_HOLES_SMALLEST_FIRST < SENDER_HOLES_MAX);
 // What is in flight may open one hole each; they must fit beside those the sender counts.
 const _: () = assert!(SENDER_HOLES_MAX + IN_FLIGHT_BATCHES < LEDGER_HOLES_MAX);
 const _: () = assert!(IN_FLIGHT_BATCHES <= LEDGER_PENDING_MAX);
+const _: () = assert!(HELLO_ELSEWHERE_BYTES / 32 <= LEDGER_ELSEWHERE_RUNS_MAX);
+// A sender opens so many holes at each of the journals that it tells apart.
+const _: () = assert!(LEDGER_LOGS_MAX * LEDGER_HOLES_MAX <= LEDGER_LANE_RUNS_MAX);
 const _: () = assert!(BATCH_TARGET_BYTES as u64 <= IN_FLIGHT_BYTES);
 // A Welcome that states every range of a lane fits one control frame (32 bytes a range).
 const _: () = assert!(WELCOME_RANGES_MAX * 32 <= CONTROL_FRAME_BYTES_MAX / 2);

@@ -6,7 +6,8 @@ use crate::generated::tributary::wire;
 use crate::ids::{BatchKey, BufferId, HashSum, Lane, LaneKey, LogId, Session};
 use crate::limits::{
     ACK_RANGES_MAX, CONTROL_FRAME_BYTES_MAX, FLATBUFFERS_DEPTH_MAX, FLATBUFFERS_TABLES_MAX,
-    HELLO_LANES_MAX, NAME_BYTES_MAX, NUMBER_MAX, WELCOME_RANGES_MAX,
+    HELLO_ELSEWHERE_BYTES, HELLO_ELSEWHERE_MAX, HELLO_LANES_MAX, NAME_BYTES_MAX, NUMBER_MAX,
+    WELCOME_RANGES_MAX,
 };
 use crate::ranges::Held;
 use bytes::Bytes;
@@ -31,6 +32,17 @@ pub struct LaneState {
     pub open: bool,
 }
 
+/// What another journal acknowledged of one lane.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Elsewhere {
+    /// Which lane.
+    pub key: LaneKey,
+    /// Which journal; [`LogId::FORGOTTEN`] when nobody knows any more.
+    pub log: LogId,
+    /// Which numbers, ascending; a sum of nothing where the hashes are not known.
+    pub ranges: Vec<Held>,
+}
+
 /// How an agent begins a session.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Hello {
@@ -40,6 +52,8 @@ pub struct Hello {
     pub software: String,
     /// What it still holds.
     pub lanes: Vec<LaneState>,
+    /// What of it others acknowledged, as far as there is room for it.
+    pub elsewhere: Vec<Elsewhere>,
 }
 
 /// What an aggregator holds of one lane.
@@ -72,6 +86,8 @@ pub struct Welcome {
     pub software: String,
     /// Whether another page follows.
     pub more: bool,
+    /// Whether it takes [batches in doubt](FrameKind::BatchInDoubt), and keeps that they were.
+    pub takes_in_doubt: bool,
 }
 
 /// Batches [first, end) of a lane that are durable.
@@ -240,6 +256,26 @@ impl Message {
         read::message(frame.kind, &frame.payload)
     }
 }
+
+impl Hello {
+    /// Adds what a journal acknowledged of a lane, if there is room for all or some of it: the
+    /// newest first, since what is left out is taken for a hole, or sent again.
+    pub(crate) fn push_elsewhere(&mut self, mut elsewhere: Elsewhere) {
+        let cost = |it: &Elsewhere| ELSEWHERE_BYTES + ELSEWHERE_RANGE_BYTES * it.ranges.len();
+        let taken: usize = self.elsewhere.iter().map(cost).sum();
+        let room = HELLO_ELSEWHERE_BYTES.saturating_sub(taken + ELSEWHERE_BYTES);
+        let most = room / ELSEWHERE_RANGE_BYTES;
+        let surplus = elsewhere.ranges.len().saturating_sub(most);
+        elsewhere.ranges.drain(..surplus);
+        if !elsewhere.ranges.is_empty() && self.elsewhere.len() < HELLO_ELSEWHERE_MAX {
+            self.elsewhere.push(elsewhere);
+        }
+    }
+}
+
+/// Bytes that a lane and a journal take in a `Hello`, at most, and each range of it.
+const ELSEWHERE_BYTES: usize = 64;
+const ELSEWHERE_RANGE_BYTES: usize = 32;
 
 impl Welcome {
     /// The same answer in pages that fit a control frame each.

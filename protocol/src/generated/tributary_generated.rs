@@ -2231,6 +2231,155 @@ impl ::core::fmt::Debug for LaneState<'_> {
       ds.finish()
   }
 }
+pub enum ElsewhereOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct Elsewhere<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Elsewhere<'a> {
+  type Inner = Elsewhere<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Elsewhere<'a> {
+  pub const VT_BUFFER: ::flatbuffers::VOffsetT = 4;
+  pub const VT_LANE: ::flatbuffers::VOffsetT = 6;
+  pub const VT_LOG: ::flatbuffers::VOffsetT = 8;
+  pub const VT_RANGES: ::flatbuffers::VOffsetT = 10;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Elsewhere { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args ElsewhereArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<Elsewhere<'bldr>> {
+    let mut builder = ElsewhereBuilder::new(_fbb);
+    if let Some(x) = args.ranges { builder.add_ranges(x); }
+    if let Some(x) = args.log { builder.add_log(x); }
+    if let Some(x) = args.buffer { builder.add_buffer(x); }
+    builder.add_lane(args.lane);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn buffer(&self) -> &'a Id128 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Id128>(Elsewhere::VT_BUFFER, None).unwrap()}
+  }
+  #[inline]
+  pub fn lane(&self) -> u8 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u8>(Elsewhere::VT_LANE, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn log(&self) -> &'a Id128 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Id128>(Elsewhere::VT_LOG, None).unwrap()}
+  }
+  #[inline]
+  pub fn ranges(&self) -> Option<::flatbuffers::Vector<'a, SummedRange>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, SummedRange>>>(Elsewhere::VT_RANGES, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Elsewhere<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<Id128>("buffer", Self::VT_BUFFER, true)?
+     .visit_field::<u8>("lane", Self::VT_LANE, false)?
+     .visit_field::<Id128>("log", Self::VT_LOG, true)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, SummedRange>>>("ranges", Self::VT_RANGES, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct ElsewhereArgs<'a> {
+    pub buffer: Option<&'a Id128>,
+    pub lane: u8,
+    pub log: Option<&'a Id128>,
+    pub ranges: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, SummedRange>>>,
+}
+impl<'a> Default for ElsewhereArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    ElsewhereArgs {
+      buffer: None, // required field
+      lane: 0,
+      log: None, // required field
+      ranges: None,
+    }
+  }
+}
+
+pub struct ElsewhereBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ElsewhereBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_buffer(&mut self, buffer: &Id128) {
+    self.fbb_.push_slot_always::<&Id128>(Elsewhere::VT_BUFFER, buffer);
+  }
+  #[inline]
+  pub fn add_lane(&mut self, lane: u8) {
+    self.fbb_.push_slot::<u8>(Elsewhere::VT_LANE, lane, 0);
+  }
+  #[inline]
+  pub fn add_log(&mut self, log: &Id128) {
+    self.fbb_.push_slot_always::<&Id128>(Elsewhere::VT_LOG, log);
+  }
+  #[inline]
+  pub fn add_ranges(&mut self, ranges: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , SummedRange>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Elsewhere::VT_RANGES, ranges);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ElsewhereBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    ElsewhereBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Elsewhere<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    self.fbb_.required(o, Elsewhere::VT_BUFFER,"buffer");
+    self.fbb_.required(o, Elsewhere::VT_LOG,"log");
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Elsewhere<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Elsewhere");
+      ds.field("buffer", &self.buffer());
+      ds.field("lane", &self.lane());
+      ds.field("log", &self.log());
+      ds.field("ranges", &self.ranges());
+      ds.finish()
+  }
+}
 pub enum HelloOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -2253,6 +2402,7 @@ impl<'a> Hello<'a> {
   pub const VT_SOFTWARE: ::flatbuffers::VOffsetT = 10;
   pub const VT_NAME: ::flatbuffers::VOffsetT = 12;
   pub const VT_LANES: ::flatbuffers::VOffsetT = 14;
+  pub const VT_ELSEWHERE: ::flatbuffers::VOffsetT = 16;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -2264,6 +2414,7 @@ impl<'a> Hello<'a> {
     args: &'args HelloArgs<'args>
   ) -> ::flatbuffers::WIPOffset<Hello<'bldr>> {
     let mut builder = HelloBuilder::new(_fbb);
+    if let Some(x) = args.elsewhere { builder.add_elsewhere(x); }
     if let Some(x) = args.lanes { builder.add_lanes(x); }
     if let Some(x) = args.name { builder.add_name(x); }
     if let Some(x) = args.software { builder.add_software(x); }
@@ -2316,6 +2467,13 @@ impl<'a> Hello<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<LaneState>>>>(Hello::VT_LANES, None)}
   }
+  #[inline]
+  pub fn elsewhere(&self) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Elsewhere<'a>>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Elsewhere>>>>(Hello::VT_ELSEWHERE, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Hello<'_> {
@@ -2330,6 +2488,7 @@ impl ::flatbuffers::Verifiable for Hello<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("software", Self::VT_SOFTWARE, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("name", Self::VT_NAME, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<LaneState>>>>("lanes", Self::VT_LANES, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<Elsewhere>>>>("elsewhere", Self::VT_ELSEWHERE, false)?
      .finish();
     Ok(())
   }
@@ -2341,6 +2500,7 @@ pub struct HelloArgs<'a> {
     pub software: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub name: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub lanes: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<LaneState<'a>>>>>,
+    pub elsewhere: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Elsewhere<'a>>>>>,
 }
 impl<'a> Default for HelloArgs<'a> {
   #[inline]
@@ -2352,6 +2512,7 @@ impl<'a> Default for HelloArgs<'a> {
       software: None,
       name: None,
       lanes: None,
+      elsewhere: None,
     }
   }
 }
@@ -2386,6 +2547,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> HelloBuilder<'a, 'b, A> {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Hello::VT_LANES, lanes);
   }
   #[inline]
+  pub fn add_elsewhere(&mut self, elsewhere: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<Elsewhere<'b >>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Hello::VT_ELSEWHERE, elsewhere);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> HelloBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     HelloBuilder {
@@ -2409,6 +2574,7 @@ impl ::core::fmt::Debug for Hello<'_> {
       ds.field("software", &self.software());
       ds.field("name", &self.name());
       ds.field("lanes", &self.lanes());
+      ds.field("elsewhere", &self.elsewhere());
       ds.finish()
   }
 }
@@ -2585,6 +2751,7 @@ impl<'a> Welcome<'a> {
   pub const VT_IN_FLIGHT_BATCHES: ::flatbuffers::VOffsetT = 16;
   pub const VT_SOFTWARE: ::flatbuffers::VOffsetT = 18;
   pub const VT_MORE: ::flatbuffers::VOffsetT = 20;
+  pub const VT_TAKES_IN_DOUBT: ::flatbuffers::VOffsetT = 22;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -2603,6 +2770,7 @@ impl<'a> Welcome<'a> {
     builder.add_batch_bytes_max(args.batch_bytes_max);
     if let Some(x) = args.lanes { builder.add_lanes(x); }
     if let Some(x) = args.log { builder.add_log(x); }
+    builder.add_takes_in_doubt(args.takes_in_doubt);
     builder.add_more(args.more);
     builder.add_protocol(args.protocol);
     builder.finish()
@@ -2672,6 +2840,13 @@ impl<'a> Welcome<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<bool>(Welcome::VT_MORE, Some(false)).unwrap()}
   }
+  #[inline]
+  pub fn takes_in_doubt(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(Welcome::VT_TAKES_IN_DOUBT, Some(false)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Welcome<'_> {
@@ -2689,6 +2864,7 @@ impl ::flatbuffers::Verifiable for Welcome<'_> {
      .visit_field::<u32>("in_flight_batches", Self::VT_IN_FLIGHT_BATCHES, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("software", Self::VT_SOFTWARE, false)?
      .visit_field::<bool>("more", Self::VT_MORE, false)?
+     .visit_field::<bool>("takes_in_doubt", Self::VT_TAKES_IN_DOUBT, false)?
      .finish();
     Ok(())
   }
@@ -2703,6 +2879,7 @@ pub struct WelcomeArgs<'a> {
     pub in_flight_batches: u32,
     pub software: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub more: bool,
+    pub takes_in_doubt: bool,
 }
 impl<'a> Default for WelcomeArgs<'a> {
   #[inline]
@@ -2717,6 +2894,7 @@ impl<'a> Default for WelcomeArgs<'a> {
       in_flight_batches: 0,
       software: None,
       more: false,
+      takes_in_doubt: false,
     }
   }
 }
@@ -2763,6 +2941,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> WelcomeBuilder<'a, 'b, A> {
     self.fbb_.push_slot::<bool>(Welcome::VT_MORE, more, false);
   }
   #[inline]
+  pub fn add_takes_in_doubt(&mut self, takes_in_doubt: bool) {
+    self.fbb_.push_slot::<bool>(Welcome::VT_TAKES_IN_DOUBT, takes_in_doubt, false);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> WelcomeBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     WelcomeBuilder {
@@ -2790,6 +2972,7 @@ impl ::core::fmt::Debug for Welcome<'_> {
       ds.field("in_flight_batches", &self.in_flight_batches());
       ds.field("software", &self.software());
       ds.field("more", &self.more());
+      ds.field("takes_in_doubt", &self.takes_in_doubt());
       ds.finish()
   }
 }

@@ -1,10 +1,10 @@
 //! Messages from FlatBuffers: verified first, then every field checked on its way into our types.
 
 use super::{
-    ACK_RANGES_MAX, Ack, AckRange, Again, AgainReason, BatchKey, BufferId, FrameKind,
-    HELLO_LANES_MAX, HashSum, Held, Hello, Lane, LaneHeld, LaneKey, LaneState, LogId, Message,
-    MessageError, NAME_BYTES_MAX, NUMBER_MAX, PROTOCOL, Reject, RejectCode, Session,
-    WELCOME_RANGES_MAX, Welcome, options, wire,
+    ACK_RANGES_MAX, Ack, AckRange, Again, AgainReason, BatchKey, BufferId, Elsewhere, FrameKind,
+    HELLO_ELSEWHERE_BYTES, HELLO_ELSEWHERE_MAX, HELLO_LANES_MAX, HashSum, Held, Hello, Lane,
+    LaneHeld, LaneKey, LaneState, LogId, Message, MessageError, NAME_BYTES_MAX, NUMBER_MAX,
+    PROTOCOL, Reject, RejectCode, Session, WELCOME_RANGES_MAX, Welcome, options, wire,
 };
 use flatbuffers::{Follow, Verifiable, root_with_opts};
 
@@ -14,7 +14,7 @@ pub(super) fn message(kind: FrameKind, payload: &[u8]) -> Result<Message, Messag
         FrameKind::Welcome => read_welcome(root(kind, payload)?).map(Message::Welcome),
         FrameKind::Ack => read_ack(root(kind, payload)?).map(Message::Ack),
         FrameKind::Reject => read_reject(root(kind, payload)?).map(Message::Reject),
-        FrameKind::Batch => Err(MessageError::Batch),
+        FrameKind::Batch | FrameKind::BatchInDoubt => Err(MessageError::Batch),
     }
 }
 
@@ -116,7 +116,28 @@ fn read_hello(hello: wire::Hello<'_>) -> Result<Hello, MessageError> {
             .iter()
             .map(state)
             .collect::<Result<_, MessageError>>()?,
+        elsewhere: read_elsewhere(hello)?,
     })
+}
+
+fn read_elsewhere(hello: wire::Hello<'_>) -> Result<Vec<Elsewhere>, MessageError> {
+    let kind = FrameKind::Hello;
+    let elsewhere = hello.elsewhere().unwrap_or_default();
+    count(kind, "elsewhere", elsewhere.len(), HELLO_ELSEWHERE_MAX)?;
+    let one = |it: wire::Elsewhere<'_>| {
+        let runs = it.ranges().unwrap_or_default();
+        let most = HELLO_ELSEWHERE_BYTES / size_of::<wire::SummedRange>();
+        count(kind, "elsewhere", runs.len(), most)?;
+        Ok(Elsewhere {
+            key: LaneKey {
+                buffer: buffer(it.buffer()),
+                lane: lane(kind, it.lane())?,
+            },
+            log: LogId(id128(it.log())),
+            ranges: summed_ranges(kind, runs.iter())?,
+        })
+    };
+    elsewhere.iter().map(one).collect()
 }
 
 fn read_welcome(welcome: wire::Welcome<'_>) -> Result<Welcome, MessageError> {
@@ -139,6 +160,7 @@ fn read_welcome(welcome: wire::Welcome<'_>) -> Result<Welcome, MessageError> {
         in_flight_batches: welcome.in_flight_batches(),
         software: text(kind, "software", welcome.software())?,
         more: welcome.more(),
+        takes_in_doubt: welcome.takes_in_doubt(),
     })
 }
 
@@ -146,8 +168,24 @@ fn read_lane_held(held: wire::LaneHeld<'_>) -> Result<LaneHeld, MessageError> {
     let kind = FrameKind::Welcome;
     let runs = held.ranges().unwrap_or_default();
     count(kind, "ranges", runs.len(), WELCOME_RANGES_MAX)?;
+    let key = LaneKey {
+        buffer: buffer(held.buffer()),
+        lane: lane(kind, held.lane())?,
+    };
+    Ok(LaneHeld {
+        key,
+        ranges: summed_ranges(kind, runs.iter())?,
+        series_known: held.series_known(),
+    })
+}
+
+/// Runs that are ascending, not empty, and apart by at least one number.
+fn summed_ranges<'a>(
+    kind: FrameKind,
+    runs: impl Iterator<Item = &'a wire::SummedRange>,
+) -> Result<Vec<Held>, MessageError> {
     let mut at = 0;
-    let mut ranges = Vec::with_capacity(runs.len());
+    let mut ranges = Vec::new();
     for run in runs {
         let (first, end) = range(kind, run.first(), run.end())?;
         if first == end || first < at {
@@ -162,15 +200,7 @@ fn read_lane_held(held: wire::LaneHeld<'_>) -> Result<LaneHeld, MessageError> {
             sum: HashSum(sum),
         });
     }
-    let key = LaneKey {
-        buffer: buffer(held.buffer()),
-        lane: lane(kind, held.lane())?,
-    };
-    Ok(LaneHeld {
-        key,
-        ranges,
-        series_known: held.series_known(),
-    })
+    Ok(ranges)
 }
 
 fn read_ack(ack: wire::Ack<'_>) -> Result<Ack, MessageError> {

@@ -1,8 +1,8 @@
 //! Messages to FlatBuffers.
 
 use super::{
-    Ack, BatchKey, BufferId, FlatBufferBuilder, FrameKind, Held, Hello, LaneHeld, LaneState,
-    Message, PROTOCOL, Reject, Welcome, wire,
+    Ack, BatchKey, BufferId, Elsewhere, FlatBufferBuilder, FrameKind, Held, Hello, LaneHeld,
+    LaneState, Message, PROTOCOL, Reject, Welcome, wire,
 };
 
 pub(super) fn message(b: &mut FlatBufferBuilder<'_>, message: &Message) -> FrameKind {
@@ -29,6 +29,11 @@ fn write_hello(b: &mut FlatBufferBuilder<'_>, hello: &Hello) -> FrameKind {
         .iter()
         .map(|lane| write_lane_state(b, lane))
         .collect();
+    let elsewhere: Vec<_> = hello
+        .elsewhere
+        .iter()
+        .map(|it| write_elsewhere(b, it))
+        .collect();
     let args = wire::HelloArgs {
         protocol_min: PROTOCOL,
         protocol_max: PROTOCOL,
@@ -36,6 +41,8 @@ fn write_hello(b: &mut FlatBufferBuilder<'_>, hello: &Hello) -> FrameKind {
         software: Some(b.create_string(&hello.software)),
         name: Some(b.create_string(&hello.name)),
         lanes: Some(b.create_vector(&lanes)),
+        // Who has one aggregator says what it always said.
+        elsewhere: (!elsewhere.is_empty()).then(|| b.create_vector(&elsewhere)),
     };
     let root = wire::Hello::create(b, &args);
     b.finish_minimal(root);
@@ -57,6 +64,20 @@ fn write_lane_state<'b>(
     wire::LaneState::create(b, &args)
 }
 
+fn write_elsewhere<'b>(
+    b: &mut FlatBufferBuilder<'b>,
+    elsewhere: &Elsewhere,
+) -> flatbuffers::WIPOffset<wire::Elsewhere<'b>> {
+    let ranges: Vec<_> = elsewhere.ranges.iter().map(summed_range).collect();
+    let args = wire::ElsewhereArgs {
+        buffer: Some(&buffer_id(elsewhere.key.buffer)),
+        lane: elsewhere.key.lane.code(),
+        log: Some(&id128(elsewhere.log.0)),
+        ranges: Some(b.create_vector(&ranges)),
+    };
+    wire::Elsewhere::create(b, &args)
+}
+
 fn write_welcome(b: &mut FlatBufferBuilder<'_>, welcome: &Welcome) -> FrameKind {
     let lanes: Vec<_> = welcome
         .lanes
@@ -73,6 +94,7 @@ fn write_welcome(b: &mut FlatBufferBuilder<'_>, welcome: &Welcome) -> FrameKind 
         in_flight_batches: welcome.in_flight_batches,
         software: Some(b.create_string(&welcome.software)),
         more: welcome.more,
+        takes_in_doubt: welcome.takes_in_doubt,
     };
     let root = wire::Welcome::create(b, &args);
     b.finish_minimal(root);

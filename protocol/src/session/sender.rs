@@ -196,6 +196,7 @@ impl Sender {
             name: name.to_owned(),
             software: software.to_owned(),
             lanes: lanes.collect(),
+            elsewhere: Vec::new(),
         })
     }
 

@@ -224,6 +224,7 @@ impl World {
             in_flight_batches: IN_FLIGHT_BATCHES as u32,
             software: String::new(),
             more: false,
+            takes_in_doubt: false,
         };
         for page in welcome.pages() {
             let mut sender =
@@ -609,6 +610,7 @@ fn welcome_of_nothing() -> Welcome {
         in_flight_batches: 16,
         software: String::new(),
         more: false,
+        takes_in_doubt: false,
     }
 }
 
