@@ -4,7 +4,7 @@
 //! [`Ledger::commit`] makes it held, and [`Ledger::abort`] makes it absent again. It stores no
 //! batch, sends no acknowledgement, and knows no clock.
 
-use crate::ids::{AgentId, BatchHash, BatchKey, BufferId, HashSum, LaneKey, Session};
+use crate::ids::{AgentId, BatchHash, BatchKey, BufferId, HashSum, LaneKey, LogId, Session};
 use crate::limits::{
     AGENT_BUFFERS_MAX, AGENT_LANES_MAX, LEDGER_HASHES_MAX, LEDGER_HOLES_MAX, LEDGER_PENDING_MAX,
     NUMBER_MAX,
@@ -14,8 +14,10 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Range;
 
 mod checkpoint;
+mod elsewhere;
 
 pub use checkpoint::CheckpointError;
+use elsewhere::Covered;
 
 /// The right to append one batch. Whoever has it must [commit](Ledger::commit) or
 /// [abort](Ledger::abort) it; nobody but the ledger makes one.
@@ -111,6 +113,8 @@ struct LaneLedger {
     recent: VecDeque<(u64, u64)>,
     /// By first number; apart from each other and from what is held.
     pending: BTreeMap<u64, Pending>,
+    /// What is not held because others hold it.
+    elsewhere: Covered,
 }
 
 impl LaneLedger {
@@ -120,7 +124,7 @@ impl LaneLedger {
         (number < pending.end).then_some(pending)
     }
 
-    /// The numbers among these that are neither held nor being written.
+    /// The numbers among these that are neither held nor being written, nor held by others.
     fn absent(&self, numbers: &Range<u64>) -> Vec<Range<u64>> {
         let mut absent = Vec::new();
         for (first, end) in self.held.missing(numbers.start, numbers.end) {
@@ -134,7 +138,29 @@ impl LaneLedger {
             absent.push(at..end.max(at));
         }
         absent.retain(|run| !run.is_empty());
-        absent
+        self.elsewhere.without(absent)
+    }
+
+    /// Whether nothing is known of it.
+    fn is_blank(&self) -> bool {
+        self.pending.is_empty() && self.held.is_empty() && self.elsewhere.is_empty()
+    }
+
+    /// These numbers are held from now on; `false` when some were.
+    fn hold(&mut self, run: &Range<u64>, hash: BatchHash) -> bool {
+        self.elsewhere.take_out(run);
+        self.held.insert_run(Held {
+            first: run.start,
+            end: run.end,
+            sum: HashSum::default().with_each(hash, run.end - run.start),
+        })
+    }
+
+    /// What is held, here or by others.
+    fn covered(&self) -> HeldRanges {
+        let mut covered = self.held.clone();
+        self.elsewhere.add_to(&mut covered);
+        covered
     }
 
     fn remember(&mut self, number: u64, hash: BatchHash) {
@@ -156,10 +182,11 @@ impl LaneLedger {
     /// committed too. What is pending is little, and each of it can open one hole at most.
     fn opens_too_many_holes(&self, numbers: &Range<u64>) -> bool {
         let single = numbers.end - numbers.start == 1;
-        let (before, after) = if self.pending.is_empty() && single {
+        let fills_none = self.elsewhere.fills_no_hole(&self.held);
+        let (before, after) = if self.pending.is_empty() && single && fills_none {
             (self.held.holes(), self.held.holes_with(numbers.start))
         } else {
-            let mut all = self.held.clone();
+            let mut all = self.covered();
             for (first, pending) in &self.pending {
                 all.insert_missing(*first, pending.end, pending.hash);
             }
@@ -167,7 +194,7 @@ impl LaneLedger {
             all.insert_missing(numbers.start, numbers.end, BatchHash([0; 32]));
             (before, all.holes())
         };
-        // What fills a hole is taken even where a damaged journal left too many of them.
+        // What fills a hole is taken, also where a damaged journal left too many of them.
         after > LEDGER_HOLES_MAX && after > before
     }
 }
@@ -245,10 +272,18 @@ impl AgentLedger {
         };
         if lane.opens_too_many_holes(numbers) {
             return Err(Refusal::Holes {
-                take: lane.held.first_missing(0, u64::MAX).unwrap_or(0),
+                take: lane.covered().first_missing(0, u64::MAX).unwrap_or(0),
             });
         }
         Ok(())
+    }
+}
+
+impl AgentLedger {
+    fn drop_if_blank(&mut self, key: LaneKey) {
+        if self.lanes.get(&key).is_some_and(LaneLedger::is_blank) {
+            self.lanes.remove(&key);
+        }
     }
 }
 
@@ -265,6 +300,10 @@ pub struct LaneSummary {
     pub key: LaneKey,
     /// What is committed.
     pub held: HeldRanges,
+    /// What others hold, by journal, and is not held here.
+    pub elsewhere: Vec<(LogId, HeldRanges)>,
+    /// Everything below was acknowledged by somebody.
+    pub floor: u64,
 }
 
 impl Ledger {
@@ -313,7 +352,7 @@ impl Ledger {
         let absent = lane.map_or_else(|| vec![numbers.clone()], |lane| lane.absent(&numbers));
         if absent.is_empty() {
             let all_held = lane.is_none_or(|lane| {
-                let missing = lane.held.first_missing(numbers.start, numbers.end);
+                let missing = lane.covered().first_missing(numbers.start, numbers.end);
                 missing.is_none()
             });
             return match all_held {
@@ -367,11 +406,7 @@ impl Ledger {
             return;
         };
         for run in &admission.runs {
-            let new = lane.held.insert_run(Held {
-                first: run.start,
-                end: run.end,
-                sum: HashSum::default().with_each(*hash, run.end - run.start),
-            });
+            let new = lane.hold(run, *hash);
             assert!(new, "{key} of {agent} was pending, and so it was not held");
         }
         if !admission.gap {
@@ -388,8 +423,11 @@ impl Ledger {
         let Some(entry) = self.agents.get_mut(&agent).filter(|_| empty) else {
             return;
         };
-        entry.lanes.remove(&key.lane_key());
-        if !entry.lanes.keys().any(|lane| lane.buffer == key.buffer) {
+        entry.drop_if_blank(key.lane_key());
+        let of_buffer = |(lane, ledger): (&LaneKey, &LaneLedger)| {
+            lane.buffer == key.buffer && !(ledger.held.is_empty() && ledger.pending.is_empty())
+        };
+        if !entry.lanes.iter().any(of_buffer) {
             entry.unfolded.retain(|buffer| *buffer != key.buffer);
         }
     }
@@ -411,7 +449,7 @@ impl Ledger {
         let entry = self.agents.entry(agent.clone()).or_default();
         entry.unfold(key.buffer);
         let lane = entry.lanes.entry(key.lane_key()).or_default();
-        let new = lane.held.insert(key.number, hash);
+        let new = lane.hold(&(key.number..key.number + 1), hash);
         if new {
             lane.remember(key.number, hash);
         }
@@ -430,6 +468,7 @@ impl Ledger {
         entry.unfold(key.buffer);
         let lane = entry.lanes.entry(key.lane_key()).or_default();
         let taken = |run: &Range<u64>| {
+            lane.elsewhere.take_out(run);
             let new = lane.held.insert_missing(run.start, run.end, hash);
             new == [(run.start, run.end)]
         };
@@ -463,6 +502,8 @@ impl Ledger {
             .map(|(key, lane)| LaneSummary {
                 key: *key,
                 held: lane.held.clone(),
+                elsewhere: lane.elsewhere.by_log().to_vec(),
+                floor: lane.elsewhere.floor(),
             })
             .collect()
     }

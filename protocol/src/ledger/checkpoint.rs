@@ -1,13 +1,14 @@
 //! The ledger as bytes: what a new journal segment begins after. Versioned, little endian, total
 //! on arbitrary bytes. Pending batches and sessions are not in it: neither outlives the process.
 
-use super::{AgentLedger, LaneLedger, Ledger};
-use crate::ids::{AgentId, AgentUuid, BufferId, HashSum, Lane, LaneKey};
+use super::{AgentLedger, Covered, LaneLedger, Ledger};
+use crate::ids::{AgentId, AgentUuid, BufferId, HashSum, Lane, LaneKey, LogId};
 use crate::limits::{NAME_BYTES_MAX, NUMBER_MAX};
 use crate::ranges::{Held, HeldRanges};
 use bytes::{Buf, BufMut, TryGetError};
 
-const VERSION: u16 = 1;
+/// Version 1 knew of no other journal.
+const VERSION: u16 = 2;
 
 /// Why bytes are no checkpoint of a ledger.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -62,12 +63,12 @@ impl Ledger {
     pub fn read_checkpoint(mut bytes: &[u8]) -> Result<Self, CheckpointError> {
         let input = &mut bytes;
         let version = input.try_get_u16_le()?;
-        if version != VERSION {
+        if !(1..=VERSION).contains(&version) {
             return Err(CheckpointError::Version(version));
         }
         let mut ledger = Self::new();
         for _ in 0..input.try_get_u32_le()? {
-            let (id, agent) = read_agent(input)?;
+            let (id, agent) = read_agent(version, input)?;
             if ledger.agents.insert(id, agent).is_some() {
                 return Err(CheckpointError::Field("agent, which is there twice"));
             }
@@ -82,20 +83,30 @@ impl Ledger {
 fn write_lane(out: &mut Vec<u8>, key: LaneKey, lane: &LaneLedger) {
     out.put_slice(&key.buffer.0);
     out.put_u8(key.lane.code());
-    out.put_u32_le(lane.held.iter().len() as u32);
-    for run in lane.held.iter() {
-        out.put_u64_le(run.first);
-        out.put_u64_le(run.end);
-        out.put_u128_le(run.sum.0);
-    }
+    write_runs(out, &lane.held);
     out.put_u32_le(lane.recent.len() as u32);
     for (number, short) in &lane.recent {
         out.put_u64_le(*number);
         out.put_u64_le(*short);
     }
+    out.put_u64_le(lane.elsewhere.floor());
+    out.put_u32_le(lane.elsewhere.by_log().len() as u32);
+    for (log, runs) in lane.elsewhere.by_log() {
+        out.put_slice(&log.0);
+        write_runs(out, runs);
+    }
 }
 
-fn read_agent(input: &mut &[u8]) -> Result<(AgentId, AgentLedger), CheckpointError> {
+fn write_runs(out: &mut Vec<u8>, runs: &HeldRanges) {
+    out.put_u32_le(runs.iter().len() as u32);
+    for run in runs.iter() {
+        out.put_u64_le(run.first);
+        out.put_u64_le(run.end);
+        out.put_u128_le(run.sum.0);
+    }
+}
+
+fn read_agent(version: u16, input: &mut &[u8]) -> Result<(AgentId, AgentLedger), CheckpointError> {
     let tenant_bytes = usize::from(input.try_get_u16_le()?);
     if tenant_bytes > NAME_BYTES_MAX {
         return Err(CheckpointError::Field("tenant"));
@@ -113,7 +124,7 @@ fn read_agent(input: &mut &[u8]) -> Result<(AgentId, AgentLedger), CheckpointErr
         agent.unfolded.push(BufferId(read_16(input)?));
     }
     for _ in 0..input.try_get_u32_le()? {
-        let (key, lane) = read_lane(input)?;
+        let (key, lane) = read_lane(version, input)?;
         if agent.lanes.insert(key, lane).is_some() {
             return Err(CheckpointError::Field("lane, which is there twice"));
         }
@@ -121,17 +132,10 @@ fn read_agent(input: &mut &[u8]) -> Result<(AgentId, AgentLedger), CheckpointErr
     Ok((id, agent))
 }
 
-fn read_lane(input: &mut &[u8]) -> Result<(LaneKey, LaneLedger), CheckpointError> {
+fn read_lane(version: u16, input: &mut &[u8]) -> Result<(LaneKey, LaneLedger), CheckpointError> {
     let buffer = BufferId(read_16(input)?);
     let lane = Lane::from_code(input.try_get_u8()?).ok_or(CheckpointError::Field("lane"))?;
-    let mut held = HeldRanges::new();
-    for _ in 0..input.try_get_u32_le()? {
-        let (first, end) = (input.try_get_u64_le()?, input.try_get_u64_le()?);
-        let sum = HashSum(input.try_get_u128_le()?);
-        if end > NUMBER_MAX || !held.insert_run(Held { first, end, sum }) {
-            return Err(CheckpointError::Field("range"));
-        }
-    }
+    let held = read_runs(input)?;
     let mut ledger = LaneLedger {
         held,
         ..LaneLedger::default()
@@ -141,7 +145,34 @@ fn read_lane(input: &mut &[u8]) -> Result<(LaneKey, LaneLedger), CheckpointError
             .recent
             .push_back((input.try_get_u64_le()?, input.try_get_u64_le()?));
     }
+    if version >= 2 {
+        ledger.elsewhere = read_elsewhere(input)?;
+    }
     Ok((LaneKey { buffer, lane }, ledger))
+}
+
+fn read_elsewhere(input: &mut &[u8]) -> Result<Covered, CheckpointError> {
+    let floor = input.try_get_u64_le()?;
+    if floor > NUMBER_MAX {
+        return Err(CheckpointError::Field("floor"));
+    }
+    let mut by_log = Vec::new();
+    for _ in 0..input.try_get_u32_le()? {
+        by_log.push((LogId(read_16(input)?), read_runs(input)?));
+    }
+    Ok(Covered::from_parts(by_log, floor))
+}
+
+fn read_runs(input: &mut &[u8]) -> Result<HeldRanges, CheckpointError> {
+    let mut runs = HeldRanges::new();
+    for _ in 0..input.try_get_u32_le()? {
+        let (first, end) = (input.try_get_u64_le()?, input.try_get_u64_le()?);
+        let sum = HashSum(input.try_get_u128_le()?);
+        if end > NUMBER_MAX || !runs.insert_run(Held { first, end, sum }) {
+            return Err(CheckpointError::Field("range"));
+        }
+    }
+    Ok(runs)
 }
 
 fn read_16(input: &mut &[u8]) -> Result<[u8; 16], CheckpointError> {

@@ -3,6 +3,8 @@
 
 use super::*;
 use crate::ids::{AgentUuid, Lane};
+use crate::limits::{LEDGER_ELSEWHERE_RUNS_MAX, LEDGER_LANE_RUNS_MAX, LEDGER_LOGS_MAX};
+use crate::message::{Elsewhere, Hello, LaneState};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -412,19 +414,175 @@ fn a_damaged_checkpoint_is_refused_without_a_panic() {
 
 /// The newest version of a checkpoint. What this build writes must be these bytes; those of all
 /// versions must be read for ever.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What stands in the golden checkpoint of a version.
-fn golden(_version: u32) -> Ledger {
+fn golden(version: u32) -> Ledger {
     let mut ledger = Ledger::new();
     for of in [1, 2] {
         for number in [0, 1, 5] {
             assert!(ledger.recover(&agent(of), key(number), hash(number)));
         }
-        let gap = (hash(77), [2..4].as_slice());
+        let gap = (hash(77), std::slice::from_ref(&(2..4)));
         assert!(ledger.recover_gap(&agent(of), key(2), gap));
     }
+    if version > 1 {
+        let hello = elsewhere(1, &[(LogId([7; 16]), 6, 9), (LogId([8; 16]), 20, 21)]);
+        assert_eq!(ledger.declare_elsewhere(&agent(2), &hello, OWN), 0);
+    }
     ledger
+}
+
+const OWN: LogId = LogId([1; 16]);
+
+/// A Hello of one lane of which numbers from `first` on are left, and others hold these.
+fn elsewhere(first: u64, others: &[(LogId, u64, u64)]) -> Hello {
+    let lane = LaneState {
+        key: key(0).lane_key(),
+        first,
+        end: 1_000,
+        open: true,
+    };
+    let others = others.iter().map(|(log, first, end)| Elsewhere {
+        key: key(0).lane_key(),
+        log: *log,
+        ranges: vec![Held {
+            first: *first,
+            end: *end,
+            sum: (*first..*end).fold(HashSum::default(), |sum, n| sum.with(hash(n))),
+        }],
+    });
+    Hello {
+        lanes: vec![lane],
+        elsewhere: others.collect(),
+        ..Hello::default()
+    }
+}
+
+#[test]
+fn what_others_hold_is_no_hole_and_no_loss_and_welcome_all_the_same() {
+    let mut ledger = Ledger::new();
+    let session = ledger.open_session(&agent(1), &[]);
+    let other = LogId([7; 16]);
+    // Each second number, as many as there may be holes, and below all that nothing is left.
+    let islands: Vec<_> = (0..60).map(|i| (other, 101 + 2 * i, 102 + 2 * i)).collect();
+    let hello = elsewhere(100, &islands);
+    assert_eq!(ledger.declare_elsewhere(&agent(1), &hello, OWN), 0);
+    for number in (100..400).filter(|number| *number > 220 || number % 2 == 0) {
+        hold(&mut ledger, session, number);
+    }
+    let lane = &ledger.lanes(&agent(1))[0];
+    assert!(lane.held.iter().len() > 60, "runs apart, and yet no hole");
+    assert_eq!((lane.floor, lane.elsewhere.len()), (100, 1));
+    // All that there may be fit, since neither the others nor what lies below are holes.
+    let most = LEDGER_HOLES_MAX as u64;
+    (0..most).for_each(|i| hold(&mut ledger, session, 500 + 2 * i));
+    // A gap takes what nobody holds.
+    let gap = judge_gap(&mut ledger, session, 219..222);
+    assert_eq!(gap, Verdict::Replay { verified: false });
+    match judge_gap(&mut ledger, session, 390..402) {
+        Verdict::Fresh(admission) => {
+            assert_eq!(admission.runs(), std::slice::from_ref(&(400..402)));
+            ledger.abort(admission);
+        }
+        other => panic!("{other:?}"),
+    }
+    // It comes after all: it is taken, and is elsewhere no more.
+    hold(&mut ledger, session, 219);
+    let others = &ledger.lanes(&agent(1))[0].elsewhere;
+    assert_eq!(others.len(), 1);
+    assert!(!others[0].1.contains(219) && others[0].1.contains(217));
+    assert_eq!(
+        round_trip(&ledger).lanes(&agent(1)),
+        ledger.lanes(&agent(1))
+    );
+}
+
+#[test]
+fn what_the_ledger_itself_holds_and_its_own_journal_are_not_elsewhere() {
+    let mut ledger = Ledger::new();
+    let session = ledger.open_session(&agent(1), &[]);
+    (0..5).for_each(|number| hold(&mut ledger, session, number));
+    let hello = elsewhere(0, &[(LogId([7; 16]), 3, 7), (OWN, 8, 9)]);
+    assert_eq!(ledger.declare_elsewhere(&agent(1), &hello, OWN), 0);
+    let others = &ledger.lanes(&agent(1))[0].elsewhere;
+    let runs: Vec<_> = others[0].1.iter().map(|run| (run.first, run.end)).collect();
+    assert_eq!((others.len(), runs), (1, vec![(5, 7)]));
+    // Said twice, it is known once; and a lane that is over and was never held costs nothing.
+    assert_eq!(ledger.declare_elsewhere(&agent(1), &hello, OWN), 0);
+    assert_eq!(ledger.lanes(&agent(1))[0].elsewhere.len(), 1);
+    let mut stranger = Ledger::new();
+    stranger.declare_elsewhere(&agent(1), &hello, OWN);
+    assert_eq!(stranger.lanes(&agent(1)).len(), 1);
+    stranger.declare_elsewhere(&agent(1), &Hello::default(), OWN);
+    assert_eq!(stranger.lanes(&agent(1)), []);
+}
+
+#[test]
+fn what_is_said_to_be_elsewhere_is_bounded_by_lane_agent_and_journal() {
+    let mut ledger = Ledger::new();
+    // Journals that take turns, number by number: no holes, and many runs.
+    let logs = LEDGER_LOGS_MAX as u64 + 3;
+    let log = |n: u64| LogId([(n % logs) as u8 + 2; 16]);
+    let many: Vec<_> = (10..710).map(|n| (log(n), n, n + 1)).collect();
+    let left_out = ledger.declare_elsewhere(&agent(1), &elsewhere(0, &many), OWN);
+    let others = &ledger.lanes(&agent(1))[0].elsewhere;
+    let runs: usize = others.iter().map(|(_, runs)| runs.iter().len()).sum();
+    assert_eq!(runs, LEDGER_LANE_RUNS_MAX);
+    let numbers: u64 = others.iter().map(|(_, runs)| runs.count()).sum();
+    assert_eq!(left_out, 700 - numbers);
+    assert_eq!(others.len(), LEDGER_LOGS_MAX + 1);
+    // One that leaves each second number out: as many holes as there may be.
+    let islands: Vec<_> = (0..99)
+        .map(|i| (log(0), 2_001 + 2 * i, 2_002 + 2 * i))
+        .collect();
+    let mut apart = Ledger::new();
+    let left_out = apart.declare_elsewhere(&agent(1), &elsewhere(0, &islands), OWN);
+    assert_eq!(left_out, 99 - LEDGER_HOLES_MAX as u64);
+    // Many lanes: the agent's bound, and what is drained gives way.
+    let lane = |n: u64| LaneKey {
+        buffer: BufferId::new(n, 1),
+        lane: Lane::Telemetry,
+    };
+    let mut declare = |lives: Range<u64>| {
+        let mut hello = elsewhere(0, &[]);
+        for n in lives {
+            for (_, first, end) in islands.iter().take(60) {
+                hello.elsewhere.push(Elsewhere {
+                    key: lane(n),
+                    log: LogId([7; 16]),
+                    ranges: vec![Held {
+                        first: *first,
+                        end: *end,
+                        sum: HashSum(1),
+                    }],
+                });
+            }
+            hello.lanes.push(LaneState {
+                key: lane(n),
+                ..hello.lanes[0]
+            });
+        }
+        ledger.declare_elsewhere(&agent(1), &hello, OWN)
+    };
+    assert!(declare(100..200) > 0);
+    assert_eq!(declare(200..250), 0);
+    let lanes = ledger.lanes(&agent(1));
+    let all = lanes.iter().flat_map(|lane| &lane.elsewhere);
+    let all: usize = all.map(|(_, runs)| runs.iter().len()).sum();
+    assert!(all <= LEDGER_ELSEWHERE_RUNS_MAX, "{all}");
+}
+
+#[test]
+fn an_aborted_batch_leaves_what_is_elsewhere() {
+    let mut ledger = Ledger::new();
+    let session = ledger.open_session(&agent(1), &[]);
+    let hello = elsewhere(3, &[(LogId([7; 16]), 5, 9)]);
+    ledger.declare_elsewhere(&agent(1), &hello, OWN);
+    let before = ledger.clone();
+    let admission = fresh(&mut ledger, session, 3);
+    ledger.abort(admission);
+    assert_eq!(ledger, before);
 }
 
 /// `GOLDEN=new cargo test -p tributary-protocol` writes files that are missing; none is changed.
