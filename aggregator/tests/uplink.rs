@@ -54,7 +54,7 @@ impl Spool for Memory {
     }
 }
 
-/// An aggregator's configuration below `dir`, and that of an uplink to it once its address is known.
+/// An aggregator's configuration below `dir`, and that of an uplink to it, still without address.
 fn configured(dir: &TempDir) -> (Config, UplinkConfig) {
     let pki = open_or_create(&dir.path().join("pki")).unwrap();
     let tls = TlsFiles {

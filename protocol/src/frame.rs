@@ -40,7 +40,7 @@ pub enum FrameKind {
     Reject = 4,
     /// A sealed batch.
     Batch = 16,
-    /// A sealed batch that another journal may hold as well: it was sent there and not acknowledged.
+    /// A sealed batch that another journal may hold as well: sent there and not acknowledged.
     BatchInDoubt = 17,
 }
 

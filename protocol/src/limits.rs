@@ -107,6 +107,13 @@ pub const FAILOVER_HOLD_US: i64 = 600_000_000;
 /// as well.
 pub const SENT_TO_MAX: usize = SENDER_LOGS_MAX + 1;
 
+/// Aggregators that an agent may go to, at most.
+pub const ENDPOINTS_MAX: usize = 4;
+/// Microseconds without a session after which the next aggregator is tried, if not told otherwise.
+pub const FAILOVER_AFTER_US: i64 = 60_000_000;
+/// Microseconds after which the first is looked for again, if not told otherwise.
+pub const RETURN_AFTER_US: i64 = 600_000_000;
+
 /// Greatest batch, message or session number.
 pub const NUMBER_MAX: u64 = 1 << 62;
 
@@ -123,6 +130,7 @@ const _: () = assert!(BATCH_TARGET_BYTES <= BATCH_BYTES_MAX);
 const _: () = assert!(BATCH_BYTES_MAX < FRAME_PAYLOAD_BYTES_MAX);
 const _: () = assert!(CONTROL_FRAME_BYTES_MAX <= FRAME_PAYLOAD_BYTES_MAX);
 const _: () = assert!(SENDER_HOLES_SMALLEST_FIRST < SENDER_HOLES_MAX);
+const _: () = assert!(ENDPOINTS_MAX <= SENDER_LOGS_MAX);
 // What is in flight may open one hole each; they must fit beside those the sender counts.
 const _: () = assert!(SENDER_HOLES_MAX + IN_FLIGHT_BATCHES < LEDGER_HOLES_MAX);
 const _: () = assert!(IN_FLIGHT_BATCHES <= LEDGER_PENDING_MAX);

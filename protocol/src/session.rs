@@ -2,9 +2,11 @@
 //! Neither owns a socket, a clock or a batch; the shells around them do.
 
 mod receiver;
+mod route;
 mod sender;
 
 pub use receiver::{Receiver, ReceiverEvent, ReceiverState};
+pub use route::{Route, RouteEvent, RouteState, RouteStep, RouteTimes};
 pub use sender::{
     AckedTo, Journal, LaneCursor, LaneStart, Notice, Outgoing, Place, Sender, SenderCursor,
     SenderEvent, SenderState, Trim, Urgency,

@@ -45,11 +45,12 @@ const SOFTWARE: &str = concat!("tributary ", env!("CARGO_PKG_VERSION"));
 /// Returns whether all was acknowledged.
 pub async fn run<S: Spool>(
     config: UplinkConfig,
-    sender: Sender,
+    mut sender: Sender,
     spool: S,
     sealed: mpsc::Receiver<Sealed>,
     status: watch::Sender<Status>,
 ) -> bool {
+    sender.keep_to(&[Place::of(&config.target.address)]);
     let connector = Connector::new(config.target.clone(), config.identity.clone());
     let mut uplink = Uplink {
         config,

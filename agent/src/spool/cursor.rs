@@ -22,6 +22,7 @@ const RUN_BYTES: usize = 8 + 8 + 16;
 const LANES_MAX: usize = HELLO_LANES_MAX * (SENDER_LOGS_MAX + 2);
 const SOMEBODY: u8 = 0;
 const JOURNAL: u8 = 1;
+const NOBODY: u8 = 2;
 
 const _: () = assert!(LANES_MAX <= u16::MAX as usize);
 
@@ -164,6 +165,7 @@ fn write_by(out: &mut Vec<u8>, by: AckedTo) {
             out.put_u8(JOURNAL);
             write_journal(out, journal);
         }
+        AckedTo::Nobody => out.put_u8(NOBODY),
     }
 }
 
@@ -183,6 +185,7 @@ fn read_by(input: &mut &[u8]) -> Result<AckedTo, CursorBodyError> {
     match input.try_get_u8()? {
         SOMEBODY => Ok(AckedTo::Somebody),
         JOURNAL => read_journal(input).map(AckedTo::Journal),
+        NOBODY => Ok(AckedTo::Nobody),
         _ => Err(CursorBodyError::Field("name of who acknowledged")),
     }
 }
@@ -235,8 +238,9 @@ mod tests {
                 buffer: BufferId::new(life, 1),
                 lane: Lane::Telemetry,
             },
-            by: match life % 2 {
-                0 => AckedTo::Somebody,
+            by: match life % 3 {
+                2 => AckedTo::Somebody,
+                0 => AckedTo::Nobody,
                 _ => AckedTo::Journal(journal(life)),
             },
             acked: (0..runs).map(run).collect(),

@@ -8,8 +8,10 @@ use crate::limits::BATCH_READ_TRIES;
 use std::sync::Arc;
 use tributary_journal::SimDisk;
 use tributary_protocol::batch::{Content, Decoder, Kind, SealedBatch, Spec};
-use tributary_protocol::ids::SeriesId;
+use tributary_protocol::ids::{HashSum, LogId, SeriesId};
+use tributary_protocol::ranges::Held;
 use tributary_protocol::reading::{Meta, Readings, Value};
+use tributary_protocol::session::{AckedTo, Journal, LaneCursor, Place, SenderCursor};
 use tributary_uplink::Spool;
 
 /// Quotas of so many MiB, and no reserve.
@@ -118,5 +120,40 @@ fn what_covers_most_is_found_again() {
         number: 12,
     };
     assert_eq!(opened.covered.least(), Some(covered));
+    assert_eq!(opened.sender.backlog().0, 1);
+}
+
+#[test]
+fn who_acknowledged_what_outlives_the_process() {
+    let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(3));
+    let dir = Path::new("/spool");
+    let first = BufferId::new(1, 1);
+    let mut opened = open(&disk, dir, first, &config(64)).unwrap();
+    let batches: Vec<_> = (0..3).map(|number| batch(first, number)).collect();
+    for batch in &batches {
+        opened.writer.append(vec![batch.clone()]).unwrap();
+    }
+    let journal = Journal {
+        place: Place::of("aggregator:7443"),
+        log: LogId([9; 16]),
+    };
+    let acked = |batch: &SealedBatch| Held {
+        first: batch.key().number,
+        end: batch.key().number + 1,
+        sum: HashSum::default().with(batch.hash()),
+    };
+    let lane = LaneCursor {
+        key: batches[0].key().lane_key(),
+        by: AckedTo::Journal(journal),
+        acked: [0, 2].map(|number: usize| acked(&batches[number])).into(),
+    };
+    let cursor = SenderCursor {
+        lanes: vec![lane],
+        sent_to: vec![journal],
+    };
+    opened.reader.save(&cursor)();
+    drop(opened);
+    let opened = open(&disk, dir, BufferId::new(2, 2), &config(64)).unwrap();
+    assert_eq!(opened.sender.cursor(), cursor);
     assert_eq!(opened.sender.backlog().0, 1);
 }

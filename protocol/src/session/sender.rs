@@ -6,18 +6,23 @@
 
 use super::Illegal;
 use crate::ids::{BatchHash, BatchKey, BufferId, HashSum, Lane, LaneKey, Session};
-use crate::limits::{AGENT_BUFFERS_MAX, BACKLOG_SHARE_PERCENT, IN_FLIGHT_BATCHES, IN_FLIGHT_BYTES};
+use crate::limits::{
+    AGENT_BUFFERS_MAX, BACKLOG_SHARE_PERCENT, FAILOVER_HOLD_US, IN_FLIGHT_BATCHES, IN_FLIGHT_BYTES,
+};
 use crate::message::{Ack, AgainReason, Hello, LaneHeld, LaneState, Welcome};
 use crate::ranges::{Held, HeldRanges};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 mod acked;
+mod doubt;
+mod failover;
 mod lane;
 mod state;
 mod terms;
 
 pub use acked::{AckedTo, Journal, Place};
+use doubt::Doubts;
 use lane::LaneOut;
 pub use state::{SenderEvent, SenderState};
 pub use terms::{LaneCursor, LaneStart, Notice, Outgoing, SenderCursor, Trim, Urgency};
@@ -29,6 +34,7 @@ struct InFlight {
     hash: BatchHash,
     series_needed: u32,
     series_after: u32,
+    in_doubt: bool,
 }
 
 /// Bounds of what may be under way, as agreed with the aggregator.
@@ -46,6 +52,13 @@ pub struct Sender {
     /// Where the other end is reached, and the journal that it said it has.
     place: Place,
     journal: Option<Journal>,
+    takes_in_doubt: bool,
+    /// What was sent and never acknowledged, and to whom; and the time, as it was last told.
+    doubts: Doubts,
+    now: i64,
+    /// The journal of the newest session, and those that the cursor is known to name.
+    last: Option<Journal>,
+    saved: Vec<Journal>,
     present: BufferId,
     lanes: BTreeMap<LaneKey, LaneOut>,
     /// Buffers that this session's `Hello` named; others wait for the next one.
@@ -96,6 +109,11 @@ impl Sender {
             session: None,
             place: Place::default(),
             journal: None,
+            takes_in_doubt: false,
+            doubts: Doubts::new(FAILOVER_HOLD_US),
+            now: 0,
+            last: None,
+            saved: Vec::new(),
             present,
             lanes: lanes.collect(),
             announced: BTreeSet::new(),
@@ -109,18 +127,6 @@ impl Sender {
                 batches: IN_FLIGHT_BATCHES,
             },
             contended: Contended::default(),
-        }
-    }
-
-    /// Takes in who acknowledged what, from before a restart. Of lanes that are not held any more
-    /// nothing is.
-    pub fn recall(&mut self, cursor: &SenderCursor) {
-        for known in &cursor.lanes {
-            if let (Some(lane), AckedTo::Journal(journal)) =
-                (self.lanes.get_mut(&known.key), known.by)
-            {
-                lane.acked.recall(journal, &known.acked);
-            }
         }
     }
 
@@ -167,17 +173,8 @@ impl Sender {
         name: &str,
         software: &str,
     ) -> Result<Hello, Illegal> {
-        let hello = self.on_connected(name, software)?;
-        self.place = place;
-        Ok(hello)
-    }
-
-    /// A connection stands, to the one place that there is: what to say first.
-    ///
-    /// # Errors
-    /// When one stood already.
-    pub fn on_connected(&mut self, name: &str, software: &str) -> Result<Hello, Illegal> {
         self.state = self.state.on(SenderEvent::Connected)?;
+        self.place = place;
         let buffers: BTreeSet<BufferId> = self.lanes.keys().map(|key| key.buffer).collect();
         let older = buffers.into_iter().filter(|buffer| *buffer != self.present);
         self.announced = older.take(AGENT_BUFFERS_MAX - 1).collect();
@@ -192,12 +189,22 @@ impl Sender {
                 end: lane.end,
                 open: key.buffer == self.present,
             });
-        Ok(Hello {
+        let mut hello = Hello {
             name: name.to_owned(),
             software: software.to_owned(),
             lanes: lanes.collect(),
             elsewhere: Vec::new(),
-        })
+        };
+        self.say_elsewhere(&mut hello);
+        Ok(hello)
+    }
+
+    /// A connection stands, to the one place that there is: what to say first.
+    ///
+    /// # Errors
+    /// When one stood already.
+    pub fn on_connected(&mut self, name: &str, software: &str) -> Result<Hello, Illegal> {
+        self.on_connected_to(self.place, name, software)
     }
 
     /// A page of the answer. `hash_of` looks a batch up in its spool, and is asked about batches
@@ -221,8 +228,7 @@ impl Sender {
             place: self.place,
             log: welcome.log,
         };
-        self.journal = Some(journal);
-        self.notices.clear();
+        self.meet(journal, welcome.takes_in_doubt);
         self.window = Window {
             bytes: u64::from(welcome.in_flight_bytes).clamp(1, IN_FLIGHT_BYTES),
             batches: (welcome.in_flight_batches as usize).clamp(1, IN_FLIGHT_BATCHES),
@@ -242,7 +248,14 @@ impl Sender {
             }
             let says = (journal, held.ranges.as_slice());
             let equal = lane.compare(held.key, says, &mut hash_of);
+            for run in equal.iter() {
+                self.doubts.settled(held.key, &(run.first..run.end));
+            }
             for lost in lane.confirm(says, equal) {
+                for (first, end) in &lost.numbers {
+                    let here = (*first).max(lane.first)..*end;
+                    self.doubts.taken_back(held.key, here);
+                }
                 self.notices.push(lane.went_back(held.key, lost));
             }
         }
@@ -291,6 +304,7 @@ impl Sender {
         };
         if let Some(lane) = self.lanes.get_mut(&key.lane_key()) {
             let numbers = key.number..key.number + flight.count;
+            self.doubts.settled(key.lane_key(), &numbers);
             lane.settle_all(journal, numbers, flight.hash);
         }
         if key.lane == Lane::Series {
@@ -300,15 +314,22 @@ impl Sender {
     }
 
     fn on_again(&mut self, key: BatchKey, reason: AgainReason) {
-        let Some(flight) = self.end_flight(key) else {
+        let (Some(flight), Some(journal)) = (self.end_flight(key), self.journal) else {
             return;
         };
         if let Some(lane) = self.lanes.get_mut(&key.lane_key()) {
             match reason {
                 AgainReason::SeriesUnknown => lane.series_awaited = flight.series_needed,
-                AgainReason::Holes => lane.live_from = 0,
+                AgainReason::Holes => {
+                    lane.live_from = 0;
+                    lane.unsettle_elsewhere(journal);
+                }
                 AgainReason::Damaged | AgainReason::Busy => {}
             }
+        }
+        if reason == AgainReason::Busy {
+            // A frame that could not be written may be found after a restart.
+            self.is_in_doubt_at(journal, key, flight.count);
         }
         let believed = self.series_known.get(&key.buffer).copied().unwrap_or(0);
         if reason == AgainReason::SeriesUnknown && believed >= flight.series_needed {
@@ -326,6 +347,12 @@ impl Sender {
 
     /// The connection is gone. What was in flight is sent again in the next session.
     pub fn on_lost(&mut self) {
+        if let Some(journal) = self.journal {
+            let in_flight = std::mem::take(&mut self.in_flight);
+            for (key, flight) in in_flight {
+                self.is_in_doubt_at(journal, key, flight.count);
+            }
+        }
         self.state = SenderState::Idle;
         self.session = None;
         self.journal = None;
@@ -374,9 +401,12 @@ impl Sender {
             take(key, lane) && self.announced.contains(&key.buffer) && self.has_series(key, lane)
         });
         lanes.into_iter().find_map(|(key, lane)| {
-            let under_way = |numbers: &Range<u64>| self.is_under_way(*key, numbers);
+            let waiting = self.waiting(*key);
+            let blocked = |numbers: &Range<u64>| {
+                self.is_under_way(*key, numbers) || overlap(&waiting, numbers)
+            };
             let live = live.map(|live| (live, key.buffer == self.present));
-            lane.next(live, under_way)
+            lane.next(live, &waiting, blocked)
                 .map(|number| key_of(*key, number))
         })
     }
@@ -397,13 +427,16 @@ impl Sender {
     /// gap that was not known here, and waits for what it stands for and is under way.
     pub fn offer(&mut self, batch: &Outgoing, urgency: Urgency) -> bool {
         let numbers = batch.key.number..batch.key.number.saturating_add(batch.count);
-        let under_way = self.is_under_way(batch.key.lane_key(), &numbers);
-        let Some(lane) = self.lanes.get_mut(&batch.key.lane_key()) else {
+        let lane_key = batch.key.lane_key();
+        let blocked =
+            self.is_under_way(lane_key, &numbers) || overlap(&self.waiting(lane_key), &numbers);
+        let in_doubt = self.is_in_doubt(lane_key, &numbers);
+        let Some(lane) = self.lanes.get_mut(&lane_key) else {
             return false;
         };
         if batch.count > 1 {
             lane.shed(&numbers);
-            if under_way {
+            if blocked {
                 return false;
             }
         }
@@ -432,6 +465,7 @@ impl Sender {
                 hash,
                 series_needed,
                 series_after,
+                in_doubt,
             },
         );
         self.in_flight_bytes += bytes;
@@ -471,29 +505,13 @@ impl Sender {
             below: lane.end,
         }));
         self.lanes.retain(|key, _| left.contains(&key.buffer));
+        self.doubts.retain(|key| left.contains(&key.buffer));
         trims
     }
 
     /// What to tell people since the session began.
     pub fn poll_notices(&mut self) -> Vec<Notice> {
         std::mem::take(&mut self.notices)
-    }
-
-    /// What to keep in the cursor.
-    pub fn cursor(&self) -> SenderCursor {
-        let lanes = self.lanes.iter();
-        let lanes = lanes.filter(|(key, _)| key.lane != Lane::Series);
-        let known = lanes.flat_map(|(key, lane)| {
-            lane.acked.by_whom().map(|(by, held)| LaneCursor {
-                key: *key,
-                by,
-                acked: held.iter().copied().collect(),
-            })
-        });
-        SenderCursor {
-            lanes: known.collect(),
-            sent_to: Vec::new(),
-        }
     }
 
     /// How many batches are on their way.
@@ -523,12 +541,18 @@ impl Sender {
     pub fn wants_new_session(&self) -> bool {
         self.state == SenderState::Sending
             && self.in_flight.is_empty()
+            && !self.any_waits()
             && self
                 .lanes
                 .keys()
                 .any(|key| !self.announced.contains(&key.buffer))
             && self.next(|_, _| true, None).is_none()
     }
+}
+
+fn overlap(runs: &[&HeldRanges], numbers: &Range<u64>) -> bool {
+    let within = |runs: &&HeldRanges| !runs.within(numbers.start, numbers.end).is_empty();
+    runs.iter().any(within)
 }
 
 fn is_bulk(key: &LaneKey) -> bool {

@@ -9,6 +9,7 @@ use crate::limits::{IN_FLIGHT_BATCHES, IN_FLIGHT_BYTES, LEDGER_HOLES_MAX};
 use crate::message::{Ack, AgainReason, LaneHeld, Message, Welcome};
 use std::collections::{BTreeMap, BTreeSet};
 
+mod failover;
 mod logs;
 
 fn grid<S: Copy + std::fmt::Debug, E: Copy + std::fmt::Debug>(
@@ -30,7 +31,9 @@ fn grid<S: Copy + std::fmt::Debug, E: Copy + std::fmt::Debug>(
 fn the_tables_stay_as_they_are() {
     let receiver = grid(&ReceiverState::ALL, &ReceiverEvent::ALL, ReceiverState::on);
     let sender = grid(&SenderState::ALL, &SenderEvent::ALL, SenderState::on);
-    let all = format!("# receiver\n{receiver}\n# sender\n{sender}");
+    let states = RouteState::all(3);
+    let route = grid(&states, &RouteEvent::ALL, |state, event| state.on(event, 3));
+    let all = format!("# receiver\n{receiver}\n# sender\n{sender}\n# route of 3\n{route}");
     assert_eq!(
         all,
         include_str!("../../tests/golden/session-tables.txt"),
@@ -104,7 +107,7 @@ impl World {
             sender: Sender::new(BufferId::new(1, 0), Vec::new()),
             ledger: Ledger::new(),
             journal: Vec::new(),
-            log: LogId([0; 16]),
+            log: LogId([1; 16]),
             gone: BTreeSet::new(),
             shed: BTreeSet::new(),
             told: BTreeSet::new(),
@@ -603,7 +606,7 @@ fn a_gap_is_one_batch_of_the_backlog() {
 fn welcome_of_nothing() -> Welcome {
     Welcome {
         session: Session(1),
-        log: LogId([0; 16]),
+        log: LogId([1; 16]),
         lanes: Vec::new(),
         batch_bytes_max: 1 << 20,
         in_flight_bytes: 1 << 18,

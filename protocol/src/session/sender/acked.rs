@@ -33,6 +33,8 @@ pub enum AckedTo {
     Somebody,
     /// This journal.
     Journal(Journal),
+    /// To nobody any more: its journal lost it, so it is sent again, in doubt.
+    Nobody,
 }
 
 /// What a journal does not hold although it, or the one that it replaced, acknowledged it.
@@ -90,6 +92,20 @@ impl Acked {
     pub(super) fn insert(&mut self, journal: Journal, (first, end): (u64, u64), hash: BatchHash) {
         self.all.insert_missing(first, end, hash);
         self.journal(journal).insert_missing(first, end, hash);
+    }
+
+    /// Whether any of these is acknowledged, and not by `log`.
+    pub(super) fn is_elsewhere(&self, log: LogId, (first, end): (u64, u64)) -> bool {
+        let of = self.journals.iter().find(|(known, _)| known.log == log);
+        let here = of.map(|(_, held)| held);
+        let mut all = self.all.within(first, end).into_iter();
+        all.any(|(first, end)| here.is_none_or(|held| !held.missing(first, end).is_empty()))
+    }
+
+    /// What `log` acknowledged.
+    pub(super) fn by_log(&self, log: LogId) -> HeldRanges {
+        let of = self.journals.iter().find(|(known, _)| known.log == log);
+        of.map(|(_, held)| held.clone()).unwrap_or_default()
     }
 
     /// What this journal acknowledged.

@@ -2,10 +2,12 @@
 //! session's ledger, and where live data begins. It decides nothing across lanes.
 
 use super::acked::{Acked, WentBack};
+use super::doubt::reach;
 use super::{
-    BatchHash, BatchKey, HashSum, Held, HeldRanges, Journal, Lane, LaneKey, LaneStart, Notice,
-    key_of,
+    AckedTo, BatchHash, BatchKey, HashSum, Held, HeldRanges, Journal, Lane, LaneKey, LaneStart,
+    Notice, Place, key_of,
 };
+use crate::ids::LogId;
 use crate::limits::{
     ISLAND_SKIP_BYTES_MIN, SENDER_HOLES_MAX, SENDER_HOLES_SMALLEST_FIRST, WELCOME_HASHES_MAX,
     WELCOME_RANGES_MAX,
@@ -69,8 +71,8 @@ impl LaneOut {
         self.series_awaited = 0;
     }
 
-    /// Settles those of the ledger's runs whose sums equal our own, and says which; the rest is sent
-    /// again, and the verdict decides.
+    /// Settles those of the ledger's runs whose sums equal our own, and says which; the rest is
+    /// sent again, and the verdict decides.
     pub(super) fn compare(
         &mut self,
         key: LaneKey,
@@ -198,11 +200,34 @@ impl LaneOut {
         };
     }
 
+    /// This ledger does not know what others hold: what is still here of it may be sent, too.
+    pub(super) fn unsettle_elsewhere(&mut self, journal: Journal) {
+        if !self.series {
+            self.settled = self.acked.by_log(journal.log);
+        }
+    }
+
+    /// What others than this ledger acknowledged, and it has to know so as to see no hole there:
+    /// what lies below all that is held here it knows from `Hello`.
+    pub(super) fn elsewhere(&self, place: Place) -> Vec<(LogId, Vec<Held>)> {
+        let others = self.acked.by_whom().filter_map(|(by, held)| match by {
+            AckedTo::Journal(journal) if journal.place == place => None,
+            AckedTo::Journal(journal) => Some((journal.log, held)),
+            AckedTo::Somebody | AckedTo::Nobody => Some((LogId::FORGOTTEN, held)),
+        });
+        let above = others.map(|(log, held)| {
+            let above = held.iter().filter(|run| run.end >= self.first);
+            (log, above.copied().collect())
+        });
+        above.collect()
+    }
+
     /// The number to send next. `live`: only live or only backlog numbers, and whether the buffer
-    /// is the present one.
+    /// is the present one. `waiting`: what waits for another ledger.
     pub(super) fn next(
         &self,
         live: Option<(bool, bool)>,
+        waiting: &[&HeldRanges],
         under_way: impl Fn(&Range<u64>) -> bool,
     ) -> Option<u64> {
         let (from, to) = match live {
@@ -212,10 +237,20 @@ impl LaneOut {
             Some((false, true)) => (self.first, self.end.min(self.live_from)),
             Some((false, false)) => (self.first, self.end),
         };
+        let to = match waiting {
+            [] => to,
+            waiting => to.min(reach(&self.settled, waiting, SENDER_HOLES_MAX)),
+        };
         if from >= to {
             return None;
         }
         let mut missing = self.settled.missing(from, to);
+        for runs in waiting {
+            let parts = missing.iter();
+            missing = parts
+                .flat_map(|(first, end)| runs.missing(*first, *end))
+                .collect();
+        }
         let backlog = matches!(live, Some((false, _)));
         if backlog && self.settled.holes() > SENDER_HOLES_SMALLEST_FIRST {
             missing.sort_by_key(|(first, end)| end - first);

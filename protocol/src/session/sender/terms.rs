@@ -46,7 +46,8 @@ impl SenderCursor {
     /// What anybody acknowledged of a lane.
     pub fn acked(&self, key: LaneKey) -> HeldRanges {
         let mut acked = HeldRanges::new();
-        for known in self.lanes.iter().filter(|known| known.key == key) {
+        let of_lane = |known: &&LaneCursor| known.key == key && known.by != AckedTo::Nobody;
+        for known in self.lanes.iter().filter(of_lane) {
             known.acked.iter().for_each(|run| acked.insert_known(*run));
         }
         acked

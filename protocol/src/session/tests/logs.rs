@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::ids::HashSum;
-use crate::limits::{SENDER_LOGS_MAX, WELCOME_RANGES_MAX};
+use crate::limits::{FAILOVER_HOLD_US, SENDER_LOGS_MAX, WELCOME_RANGES_MAX};
+use crate::message::Elsewhere;
 use crate::ranges::Held;
 use std::ops::Range;
 
@@ -161,10 +162,14 @@ fn a_journal_that_was_restored_gets_nothing_again() {
     meet(&mut sender, NEW, vec![range(0, 4), range(14, 15)]);
     assert_eq!(sender.poll_notices(), []);
     assert_eq!(sender.backlog().0, 10);
+    // What was on its way to the old one may be in its sinks, and is said to be in doubt.
     let by: Vec<_> = sender.cursor().lanes.iter().map(|lane| lane.by).collect();
     let log = NEW;
     let place = Place::default();
-    assert_eq!(by, [AckedTo::Journal(Journal { place, log })]);
+    assert_eq!(
+        by,
+        [AckedTo::Journal(Journal { place, log }), AckedTo::Nobody]
+    );
     // What it names and is not what we mean by it is offered once more, and judged.
     let other = Held {
         sum: HashSum(7),
@@ -198,10 +203,21 @@ fn a_restart_forgets_not_who_acknowledged() {
 fn another_aggregator_replaces_nobody() {
     let mut sender = with_a_past(OLD);
     let hello = sender.on_connected_to(Place::of("b:7443"), "a", "b");
-    assert_eq!(hello.unwrap().lanes.len(), 1);
+    // It hears what the first has, with its sums: all of it that it may take for holes.
+    let elsewhere = Elsewhere {
+        key: key(0).lane_key(),
+        log: OLD,
+        ranges: vec![range(0, 4), range(14, 15)],
+    };
+    let hello = hello.unwrap();
+    assert_eq!((hello.lanes.len(), hello.elsewhere), (1, vec![elsewhere]));
     let welcome = welcome(NEW, Vec::new());
     sender.on_welcome(welcome, |key| Some(hash(key))).unwrap();
     assert_eq!(sender.poll_notices(), []);
+    // What is on its way to the first waits for it, and the rest goes.
+    let sent = send_all(&mut sender);
+    assert!(!sent.contains(&14) && !sent.is_empty() && !sender.is_drained());
+    sender.on_time(FAILOVER_HOLD_US);
     assert!(!send_all(&mut sender).contains(&14));
     assert!(sender.is_drained());
 }
