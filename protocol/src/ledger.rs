@@ -12,6 +12,7 @@ use crate::limits::{
 use crate::ranges::{Held, HeldRanges};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Range;
+use tributary_planted::planted;
 
 mod checkpoint;
 mod elsewhere;
@@ -235,6 +236,9 @@ impl AgentLedger {
                 gap: is_gap,
             };
             lane.pending.insert(run.start, pending);
+            if planted!(HeldAtJudge) {
+                lane.held.insert_missing(run.start, run.end, hash);
+            }
         }
         Verdict::Fresh(Admission {
             agent: agent.clone(),
@@ -406,7 +410,7 @@ impl Ledger {
             return;
         };
         for run in &admission.runs {
-            let new = lane.hold(run, *hash);
+            let new = lane.hold(run, *hash) || planted!(HeldAtJudge);
             assert!(new, "{key} of {agent} was pending, and so it was not held");
         }
         if !admission.gap {

@@ -7,6 +7,7 @@
 
 mod documents;
 mod masked;
+mod planted;
 mod proofs;
 mod rust;
 mod shape;
@@ -181,6 +182,7 @@ pub fn run(root: &Path) -> Result<bool> {
     violations.extend(tree::check(&files));
     violations.extend(statements::check(&files));
     violations.extend(proofs::check(&files));
+    violations.extend(planted::check(&files));
     violations.sort();
     violations
         .iter()

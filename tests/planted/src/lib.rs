@@ -1,0 +1,107 @@
+//! Mistakes that the simulation must find: named here, planted where the product could make them.
+//!
+//! A site reads `if planted!(HeldAtJudge) { … }`. Without the feature `on` that is the literal
+//! `false`, and the compiler drops the branch. With it the mistake is made on the threads that
+//! [`plant`] it, and on no other. This crate knows nothing of what a mistake does.
+#![forbid(unsafe_code)]
+// tidy: limits because it holds a list of names, and nothing that grows while it runs
+
+#[cfg(all(feature = "on", not(debug_assertions)))]
+compile_error!("planted bugs in a release build: use the profile `sim`, or `dev`");
+
+macro_rules! bugs {
+    ($($(#[doc = $what:literal])+ $bug:ident,)*) => {
+        /// A mistake; its documentation says what is done wrong.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+        pub enum Bug {
+            $($(#[doc = $what])+ $bug,)*
+        }
+
+        impl Bug {
+            /// Every mistake, each with at least one site.
+            pub const ALL: &[Self] = &[$(Self::$bug),*];
+        }
+    };
+}
+
+bugs! {
+    /// The ledger holds a batch when it is judged; when the append fails it goes on holding it.
+    HeldAtJudge,
+}
+
+/// Whether the code around is to make this mistake.
+#[cfg(not(feature = "on"))]
+#[macro_export]
+macro_rules! planted {
+    ($bug:ident) => {
+        const { $crate::never($crate::Bug::$bug) }
+    };
+}
+
+/// Whether the code around is to make this mistake.
+#[cfg(feature = "on")]
+#[macro_export]
+macro_rules! planted {
+    ($bug:ident) => {
+        $crate::is($crate::Bug::$bug)
+    };
+}
+
+/// What a site is without the feature: its name is checked, and it is `false` at compile time.
+pub const fn never(_: Bug) -> bool {
+    false
+}
+
+#[cfg(feature = "on")]
+pub use switch::{is, plant};
+
+#[cfg(feature = "on")]
+mod switch {
+    use super::Bug;
+    use std::cell::Cell;
+
+    thread_local! {
+        static NOW: Cell<Option<Bug>> = const { Cell::new(None) };
+    }
+
+    /// What a program that has planted bugs in it says of itself: a release is searched for it.
+    #[used]
+    static MARK: &str = "tributary-planted-bugs-are-in-here";
+
+    /// Whether this thread makes this mistake.
+    pub fn is(bug: Bug) -> bool {
+        NOW.get() == Some(bug)
+    }
+
+    /// Makes this mistake on this thread from now on, and no other.
+    pub fn plant(bug: Option<Bug>) {
+        NOW.set(bug);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Bug;
+
+    #[test]
+    fn a_site_is_false_until_its_bug_is_planted() {
+        assert!(!planted!(HeldAtJudge));
+        #[cfg(feature = "on")]
+        {
+            super::plant(Some(Bug::HeldAtJudge));
+            assert!(planted!(HeldAtJudge));
+            let elsewhere = std::thread::spawn(|| planted!(HeldAtJudge));
+            assert!(!elsewhere.join().unwrap_or(true), "another thread has it");
+            super::plant(None);
+            assert!(!planted!(HeldAtJudge));
+        }
+    }
+
+    #[test]
+    fn each_bug_is_listed_once() {
+        let mut names: Vec<String> = Bug::ALL.iter().map(|bug| format!("{bug:?}")).collect();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), Bug::ALL.len());
+    }
+}

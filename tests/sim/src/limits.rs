@@ -1,0 +1,1 @@
+//! Every bound of the simulation, in one place. This file holds no behaviour.
