@@ -2,18 +2,28 @@
 //! power at any operation, and fails on request.
 //!
 //! For the tests of every crate that stores something. What it models: data in pages of 4 KiB
-//! that survive a power cut one by one unless synced; lengths, and creations, renames and
-//! removals, that survive unless their file or directory was synced; blocks taken at creation; a
-//! process that dies while the machine goes on; a failed fdatasync after which the pages count as
-//! clean: they read well and are never written, unless they are written to again. What it does
-//! not model: directories that a power cut takes back, permissions, time.
+//! that survive a power cut one by one unless synced, the last of a file sector by sector of 512
+//! bytes; lengths, and creations, renames and removals, that survive unless their file or directory
+//! was synced; blocks taken at creation; a process that dies while the machine goes on; a failed
+//! fdatasync after which the pages count as clean: they read well and are never written, unless
+//! they are written to again; one that lies; copies that go on beside it. What it does not model:
+//! directories that a power cut takes back, permissions, time.
 
+mod faults;
+mod flip;
+mod fork;
 mod inode;
 
+pub use faults::After;
+pub use flip::{FileClass, Flipped};
+pub use fork::Salts;
+
 use crate::disk::{Disk, DiskFile, Stamp};
+use faults::{Faults, Hook, Operation, Synced};
 use inode::{Inode, PAGE_BYTES};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -102,21 +112,9 @@ struct World {
     unsynced: Vec<NameChange>,
     dirs: BTreeSet<PathBuf>,
     counts: SimCounts,
-    /// Operations until the power goes; none, if never.
-    power_left: Option<u64>,
-    full: bool,
+    faults: Faults,
     free_bytes: u64,
-    fail_syncs: u32,
-    fail_dir_syncs: u32,
-    fail_writes: u32,
     random: u64,
-}
-
-/// How far an operation gets.
-enum Power {
-    On,
-    /// It is carried out, not made durable, and not confirmed: the power goes meanwhile.
-    Going,
 }
 
 impl World {
@@ -127,38 +125,18 @@ impl World {
             unsynced: Vec::new(),
             dirs: BTreeSet::from([PathBuf::from("/")]),
             counts: SimCounts::default(),
-            power_left: None,
-            full: false,
+            faults: Faults::default(),
             free_bytes: 1 << 40,
-            fail_syncs: 0,
-            fail_dir_syncs: 0,
-            fail_writes: 0,
             random,
         }
     }
 
-    fn powered(&self) -> io::Result<()> {
-        match self.power_left {
-            Some(0) => Err(no_power()),
-            _ => Ok(()),
-        }
-    }
-
-    /// Counts an operation that changes something.
-    fn operate(&mut self) -> io::Result<Power> {
-        self.powered()?;
-        self.counts.operations += 1;
-        match &mut self.power_left {
-            None => Ok(Power::On),
-            Some(left) => {
-                *left -= 1;
-                Ok(if *left == 0 { Power::Going } else { Power::On })
-            }
-        }
-    }
-
     fn change(&mut self, change: NameChange) -> io::Result<()> {
-        let power = self.operate()?;
+        let operation = match change {
+            NameChange::Rename(..) => Operation::Rename,
+            NameChange::Link(..) | NameChange::Unlink(_) => Operation::Name,
+        };
+        let power = self.operate(operation)?;
         change.apply(&mut self.names);
         self.unsynced.push(change);
         power.confirm()
@@ -171,27 +149,64 @@ impl World {
     }
 }
 
-impl Power {
-    fn confirm(self) -> io::Result<()> {
-        match self {
-            Self::On => Ok(()),
-            Self::Going => Err(no_power()),
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The disk, and what is called when its power goes.
+struct Shared {
+    world: Mutex<World>,
+    hook: Mutex<Option<Hook>>,
+}
+
+impl Shared {
+    fn locked(&self) -> Locked<'_> {
+        Locked {
+            world: Some(lock(&self.world)),
+            shared: self,
         }
     }
 }
 
-fn no_power() -> io::Error {
-    io::Error::other("the power is off")
+/// The locked disk. When it is let go without power, the hook is called, outside of the lock.
+struct Locked<'a> {
+    world: Option<MutexGuard<'a, World>>,
+    shared: &'a Shared,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+const HELD: &str = "the lock is held until this is dropped";
+
+impl Deref for Locked<'_> {
+    type Target = World;
+
+    fn deref(&self) -> &World {
+        self.world.as_ref().expect(HELD)
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut World {
+        self.world.as_mut().expect(HELD)
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        let off = self.world.take().is_some_and(|world| world.faults.is_off());
+        if !off {
+            return;
+        }
+        let hook = lock(&self.shared.hook).take();
+        if let Some(hook) = hook {
+            hook();
+        }
+    }
 }
 
 /// A disk in memory. Clones are the same disk.
 #[derive(Clone)]
 pub struct SimDisk {
-    world: Arc<Mutex<World>>,
+    shared: Arc<Shared>,
 }
 
 impl std::fmt::Debug for SimDisk {
@@ -211,119 +226,37 @@ impl Default for SimDisk {
 impl SimDisk {
     /// An empty disk; the seed is what its salts come from.
     pub fn new(seed: u64) -> Self {
+        Self::of(World::new(seed))
+    }
+
+    fn of(world: World) -> Self {
         Self {
-            world: Arc::new(Mutex::new(World::new(seed))),
+            shared: Arc::new(Shared {
+                world: Mutex::new(world),
+                hook: Mutex::new(None),
+            }),
         }
     }
 
-    /// Cuts the power: everything that uses this disk fails from now on, and the disk returned is
-    /// what the machine finds when it starts again.
-    pub fn crash(&self, survival: Survival) -> Self {
-        let mut old = lock(&self.world);
-        old.power_left = Some(0);
-        let mut chance = match survival {
-            Survival::RandomHalf(seed) => seed,
-            _ => 0,
-        };
-        let mut world = World::new(old.random ^ 0x5eed);
-        world.dirs = old.dirs.clone();
-        world.free_bytes = old.free_bytes;
-        let mut names = old.synced_names.clone();
-        for change in &old.unsynced {
-            if survival.survives(&mut chance) {
-                change.apply(&mut names);
-            }
-        }
-        for (path, file) in names {
-            let found = lock(&file).after_power_cut(survival, &mut chance);
-            world.names.insert(path, Arc::new(Mutex::new(found)));
-        }
-        world.synced_names = world.names.clone();
-        Self {
-            world: Arc::new(Mutex::new(world)),
-        }
+    fn locked(&self) -> Locked<'_> {
+        self.shared.locked()
     }
 
-    /// Kills the process, and the machine goes on: everything that uses this disk fails from now
-    /// on, and the disk returned is what the next process finds. It reads whatever was written;
-    /// what was not synced, or not well, is as little durable as before.
-    pub fn kill(&self) -> Self {
-        let mut old = lock(&self.world);
-        old.power_left = Some(0);
-        let mut world = World::new(old.random ^ 0xdead);
-        world.names = old.names.clone();
-        world.synced_names = old.synced_names.clone();
-        world.unsynced = old.unsynced.clone();
-        world.dirs = old.dirs.clone();
-        world.full = old.full;
-        world.free_bytes = old.free_bytes;
-        Self {
-            world: Arc::new(Mutex::new(world)),
-        }
-    }
-
-    /// Lets `operations` more changing operations succeed. The one after them is carried out but
-    /// neither durable nor confirmed, and then everything fails, reads too.
-    pub fn power_off_after(&self, operations: u64) {
-        lock(&self.world).power_left = Some(operations + 1);
-    }
-
-    /// Flips one bit of a file, on the medium.
-    ///
-    /// # Panics
-    /// When there is no such byte: the test is wrong.
-    pub fn flip_bit(&self, path: &Path, offset: u64, bit: u8) {
-        let world = lock(&self.world);
-        let mut inode = lock(
-            world
-                .file(path)
-                .expect("the test names a file that is there"),
-        );
-        let place = offset / PAGE_BYTES as u64;
-        let inside = (offset % PAGE_BYTES as u64) as usize;
-        assert!(
-            offset < inode.now.bytes,
-            "no byte {offset} in {}",
-            path.display()
-        );
-        inode.flip(place, inside, bit);
-    }
-
-    /// Lets the next fdatasync fail with an I/O error; what it should have synced is never
-    /// written later, though parts of it may survive.
-    pub fn fail_next_sync(&self) {
-        self.fail_syncs(1);
-    }
-
-    /// As [`fail_next_sync`](Self::fail_next_sync), for the next `times`.
-    pub fn fail_syncs(&self, times: u32) {
-        lock(&self.world).fail_syncs = times;
-    }
-
-    /// Lets the next `times` syncs of a directory fail with an I/O error; its names may survive.
-    pub fn fail_dir_syncs(&self, times: u32) {
-        lock(&self.world).fail_dir_syncs = times;
-    }
-
-    /// Lets the next `times` writes fail with an I/O error, half done.
-    pub fn fail_writes(&self, times: u32) {
-        lock(&self.world).fail_writes = times;
-    }
-
-    /// Whether the disk has no free block: creations with a size, and writes to places that have
-    /// no block yet, fail with `StorageFull`; others go on.
-    pub fn set_full(&self, full: bool) {
-        lock(&self.world).full = full;
+    fn opened(&self, file: File) -> Box<dyn DiskFile> {
+        Box::new(SimFile {
+            shared: Arc::clone(&self.shared),
+            file,
+        })
     }
 
     /// What [`Disk::free_bytes`] says while the disk is not full.
     pub fn set_free_bytes(&self, bytes: u64) {
-        lock(&self.world).free_bytes = bytes;
+        self.locked().free_bytes = bytes;
     }
 
     /// What was done so far.
     pub fn counts(&self) -> SimCounts {
-        lock(&self.world).counts
+        self.locked().counts
     }
 
     /// All of a file, for tests that look at bytes or change them.
@@ -331,7 +264,7 @@ impl SimDisk {
     /// # Errors
     /// When there is no such file.
     pub fn contents(&self, path: &Path) -> io::Result<Vec<u8>> {
-        let world = lock(&self.world);
+        let world = self.locked();
         let inode = lock(world.file(path)?);
         let mut bytes = vec![0; inode.now.bytes as usize];
         inode.read(&mut bytes, 0);
@@ -340,7 +273,7 @@ impl SimDisk {
 
     /// Puts a file there, durably.
     pub fn put(&self, path: &Path, bytes: &[u8]) {
-        let mut world = lock(&self.world);
+        let mut world = self.locked();
         let mut inode = Inode::default();
         inode.write(bytes, 0);
         inode.sync();
@@ -355,15 +288,15 @@ impl SimDisk {
 
 impl Disk for SimDisk {
     fn create(&self, path: &Path, bytes: u64) -> io::Result<Box<dyn DiskFile>> {
-        let mut world = lock(&self.world);
-        world.powered()?;
+        let mut world = self.locked();
+        world.faults.powered()?;
         if world.names.contains_key(path) {
             return Err(ErrorKind::AlreadyExists.into());
         }
         if !path.parent().is_some_and(|dir| world.dirs.contains(dir)) {
             return Err(ErrorKind::NotFound.into());
         }
-        if world.full && bytes > 0 {
+        if world.faults.full && bytes > 0 {
             return Err(ErrorKind::StorageFull.into());
         }
         let mut inode = Inode::default();
@@ -371,25 +304,19 @@ impl Disk for SimDisk {
         inode.taken_pages = bytes.div_ceil(PAGE_BYTES as u64);
         let file = Arc::new(Mutex::new(inode));
         world.change(NameChange::Link(path.to_owned(), Arc::clone(&file)))?;
-        Ok(Box::new(SimFile {
-            world: Arc::clone(&self.world),
-            file,
-        }))
+        Ok(self.opened(file))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        let world = lock(&self.world);
-        world.powered()?;
+        let world = self.locked();
+        world.faults.powered()?;
         let file = Arc::clone(world.file(path)?);
-        Ok(Box::new(SimFile {
-            world: Arc::clone(&self.world),
-            file,
-        }))
+        Ok(self.opened(file))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        let world = lock(&self.world);
-        world.powered()?;
+        let world = self.locked();
+        world.faults.powered()?;
         if !world.dirs.contains(dir) {
             return Err(ErrorKind::NotFound.into());
         }
@@ -399,32 +326,31 @@ impl Disk for SimDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut world = lock(&self.world);
-        world.powered()?;
+        let mut world = self.locked();
+        world.faults.powered()?;
         let file = Arc::clone(world.file(from)?);
         world.change(NameChange::Rename(from.to_owned(), to.to_owned(), file))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        let mut world = lock(&self.world);
-        world.powered()?;
+        let mut world = self.locked();
+        world.faults.powered()?;
         world.file(path)?;
         world.change(NameChange::Unlink(path.to_owned()))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        let mut world = lock(&self.world);
-        world.powered()?;
+        let mut world = self.locked();
+        world.faults.powered()?;
         world.dirs.extend(path.ancestors().map(Path::to_owned));
         Ok(())
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        let mut world = lock(&self.world);
-        world.operate()?.confirm()?;
-        if world.fail_dir_syncs > 0 {
-            world.fail_dir_syncs -= 1;
-            return Err(io::Error::other("a planted error of a directory's fsync"));
+        let mut world = self.locked();
+        world.operate(Operation::Sync)?.confirm()?;
+        if let Synced::Lied = world.faults.sync_dir()? {
+            return Ok(());
         }
         let World {
             unsynced,
@@ -442,13 +368,17 @@ impl Disk for SimDisk {
     }
 
     fn free_bytes(&self, _dir: &Path) -> io::Result<u64> {
-        let world = lock(&self.world);
-        world.powered()?;
-        Ok(if world.full { 0 } else { world.free_bytes })
+        let world = self.locked();
+        world.faults.powered()?;
+        Ok(if world.faults.full {
+            0
+        } else {
+            world.free_bytes
+        })
     }
 
     fn stamp(&self) -> io::Result<Stamp> {
-        let mut world = lock(&self.world);
+        let mut world = self.locked();
         let salt = split_mix(&mut world.random);
         Ok(Stamp {
             salt,
@@ -458,22 +388,21 @@ impl Disk for SimDisk {
 }
 
 struct SimFile {
-    world: Arc<Mutex<World>>,
+    shared: Arc<Shared>,
     file: File,
 }
 
 impl DiskFile for SimFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        let mut world = lock(&self.world);
+        let mut world = self.shared.locked();
         let mut inode = lock(&self.file);
-        world.powered()?;
-        if world.full && inode.needs_blocks(offset + bytes.len() as u64) {
+        world.faults.powered()?;
+        if world.faults.full && inode.needs_blocks(offset + bytes.len() as u64) {
             return Err(ErrorKind::StorageFull.into());
         }
-        let power = world.operate()?;
+        let power = world.operate(Operation::Data)?;
         world.counts.writes += 1;
-        if world.fail_writes > 0 {
-            world.fail_writes -= 1;
+        if world.faults.write_fails() {
             inode.write(bytes.get(..bytes.len() / 2).unwrap_or_default(), offset);
             return Err(io::Error::other("a planted write error"));
         }
@@ -483,35 +412,37 @@ impl DiskFile for SimFile {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let mut world = lock(&self.world);
-        world.powered()?;
+        let mut world = self.shared.locked();
+        world.faults.read()?;
         let read = lock(&self.file).read(buffer, offset);
         world.counts.bytes_read += read as u64;
         Ok(read)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let mut world = lock(&self.world);
-        world.operate()?.confirm()?;
+        let mut world = self.shared.locked();
+        world.operate(Operation::Sync)?.confirm()?;
         world.counts.syncs += 1;
         let mut inode = lock(&self.file);
-        if world.fail_syncs > 0 {
-            world.fail_syncs -= 1;
-            inode.dirty.clear();
-            return Err(io::Error::other("a planted fdatasync error"));
+        match world.faults.sync() {
+            Ok(Synced::Well) => inode.sync(),
+            Ok(Synced::Lied) => {}
+            Err(error) => {
+                inode.dirty.clear();
+                return Err(error);
+            }
         }
-        inode.sync();
         Ok(())
     }
 
     fn len(&self) -> io::Result<u64> {
-        lock(&self.world).powered()?;
+        self.shared.locked().faults.powered()?;
         Ok(lock(&self.file).now.bytes)
     }
 
     fn truncate(&self, bytes: u64) -> io::Result<()> {
-        let mut world = lock(&self.world);
-        let power = world.operate()?;
+        let mut world = self.shared.locked();
+        let power = world.operate(Operation::Data)?;
         let mut inode = lock(&self.file);
         inode.now.cut(bytes);
         let pages = bytes.div_ceil(PAGE_BYTES as u64);

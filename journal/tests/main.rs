@@ -14,5 +14,6 @@ mod log_basics;
 mod log_crash;
 mod log_damage;
 mod read_only;
+mod sim_disk;
 mod small_log;
 mod state;

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub(super) const PAGE_BYTES: usize = 4096;
+/// What a disk writes whole, or not at all.
+const SECTOR_BYTES: usize = 512;
 type Page = Arc<[u8; PAGE_BYTES]>;
 
 #[derive(Clone, Default)]
@@ -16,6 +18,18 @@ pub(super) struct Content {
 impl Content {
     fn page(&self, place: u64) -> Option<&Page> {
         self.pages.get(&place)
+    }
+
+    /// Takes those sectors of a page that survive.
+    fn tear(&mut self, place: u64, page: &Page, survival: Survival, chance: &mut u64) {
+        let none = || Arc::new([0; PAGE_BYTES]);
+        let torn = Arc::make_mut(self.pages.entry(place).or_insert_with(none));
+        let sectors = torn.chunks_exact_mut(SECTOR_BYTES);
+        for (to, from) in sectors.zip(page.chunks_exact(SECTOR_BYTES)) {
+            if survival.survives(chance) {
+                to.copy_from_slice(from);
+            }
+        }
     }
 
     pub fn cut(&mut self, bytes: u64) {
@@ -33,7 +47,7 @@ impl Content {
 }
 
 /// A file, whatever its name.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Inode {
     pub now: Content,
     pub synced: Content,
@@ -45,7 +59,9 @@ pub(super) struct Inode {
 
 impl Inode {
     /// Flips a bit, on the medium.
-    pub fn flip(&mut self, place: u64, inside: usize, bit: u8) {
+    pub fn flip(&mut self, offset: u64, bit: u8) {
+        let place = offset / PAGE_BYTES as u64;
+        let inside = (offset % PAGE_BYTES as u64) as usize;
         let Self { now, synced, .. } = self;
         for content in [now, synced] {
             let page = content
@@ -119,9 +135,17 @@ impl Inode {
     pub fn after_power_cut(&self, survival: Survival, chance: &mut u64) -> Self {
         let mut found = self.synced.clone();
         // Pages whose sync failed are not dirty any more, but they may still have got there.
-        for (place, page) in &self.now.pages {
-            let differs = found.page(*place).is_none_or(|synced| synced != page);
-            if differs && survival.survives(chance) {
+        let differs = |place: &u64, page: &Page| {
+            let synced = self.synced.page(*place);
+            synced.is_none_or(|synced| synced != page)
+        };
+        let pages = self.now.pages.iter();
+        let unsynced: Vec<_> = pages.filter(|(place, page)| differs(place, page)).collect();
+        let last = unsynced.last().map(|(place, _)| **place);
+        for (place, page) in unsynced {
+            if Some(*place) == last && matches!(survival, Survival::RandomHalf(_)) {
+                found.tear(*place, page, survival, chance);
+            } else if survival.survives(chance) {
                 found.pages.insert(*place, Arc::clone(page));
             }
         }
