@@ -3,5 +3,17 @@
 //! Same seed, same run. It decides what breaks and when, and judges what came out; what it drives
 //! are the product's own cores. It opens no socket, no file and no thread.
 #![forbid(unsafe_code)]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "this is test code, in a library only so that its programs and tests share it"
+)]
 
 pub mod limits;
+
+pub mod clock;
+pub mod dice;
+pub mod net;
+pub mod plan;
+pub mod shrink;
+pub mod trace;

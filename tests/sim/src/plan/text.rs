@@ -1,0 +1,334 @@
+//! A plan as text: what is committed for a run that found something. Seeds rot whenever plans are
+//! drawn otherwise; a text stays.
+//!
+//! `plan 1 seed 7 profile Links agents 1 batches 90 every 100000 bytes 65536 heal 9000000`, then one
+//! fault a line: `at 3150000 stall agent0 to site for 800000`. `#` begins a comment.
+
+use super::{Fault, Plan, Profile, Shape};
+use crate::limits::{AGENTS_MAX, BATCHES_MAX, BATCHES_MIN, FAULTS_MAX, FLAPS_MAX, PLAN_US_MAX};
+use crate::net::Side;
+use std::fmt;
+use std::str::{FromStr, SplitWhitespace};
+
+/// Why a text is no plan.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PlanError {
+    /// The line, from 1.
+    pub line: usize,
+    /// What is wrong with it.
+    pub what: String,
+}
+
+impl fmt::Display for PlanError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}: {}", self.line, self.what)
+    }
+}
+
+impl std::error::Error for PlanError {}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            seed,
+            profile,
+            shape,
+            heal_at,
+            ..
+        } = self;
+        let Shape {
+            agents,
+            batches,
+            every_us,
+            batch_bytes,
+        } = shape;
+        writeln!(
+            f,
+            "plan 1 seed {seed} profile {profile} agents {agents} batches {batches} \
+             every {every_us} bytes {batch_bytes} heal {heal_at}"
+        )?;
+        let faults = self.faults.iter();
+        faults
+            .into_iter()
+            .try_for_each(|(at, fault)| writeln!(f, "at {at} {fault}"))
+    }
+}
+
+fn side(side: &Side) -> &'static str {
+    match side {
+        Side::Agent => "agent",
+        Side::Site => "site",
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cut { agent } => write!(f, "cut agent{agent}"),
+            Self::HalfOpen { agent, knows } => {
+                write!(f, "halfopen agent{agent} knows {}", side(knows))
+            }
+            Self::Stall { agent, to, us } => {
+                write!(f, "stall agent{agent} to {} for {us}", side(to))
+            }
+            Self::Refuse { agent, us } => write!(f, "refuse agent{agent} for {us}"),
+            Self::Flap {
+                agent,
+                times,
+                every_us,
+            } => write!(f, "flap agent{agent} times {times} every {every_us}"),
+            Self::Double { agent, batches } => write!(f, "double agent{agent} batches {batches}"),
+            Self::Damage { agent } => write!(f, "damage agent{agent}"),
+            Self::Shed { agent, numbers } => write!(f, "shed agent{agent} numbers {numbers}"),
+            Self::CrashAgent {
+                agent,
+                back,
+                down_us,
+            } => {
+                let back = if *back { "back" } else { "gone" };
+                write!(f, "crash agent{agent} trimmed {back} down {down_us}")
+            }
+            Self::Clone { agent } => write!(f, "clone agent{agent}"),
+            Self::CrashSite { kept, down_us } => {
+                let kept = if *kept { "kept" } else { "lost" };
+                write!(f, "crashsite frame {kept} down {down_us}")
+            }
+            Self::FailAppends { times } => write!(f, "failappends times {times}"),
+            Self::SlowSite { us } => write!(f, "slowsite for {us}"),
+            Self::LoseTail { frames } => write!(f, "losetail frames {frames}"),
+        }
+    }
+}
+
+/// The words of a line, of which each is asked for in turn.
+struct Words<'a>(SplitWhitespace<'a>);
+
+impl<'a> Words<'a> {
+    fn next(&mut self, what: &str) -> Result<&'a str, String> {
+        self.0.next().ok_or_else(|| format!("{what} is missing"))
+    }
+
+    fn word(&mut self, wanted: &str) -> Result<(), String> {
+        let word = self.next(wanted)?;
+        match word == wanted {
+            true => Ok(()),
+            false => Err(format!("`{word}` where `{wanted}` is expected")),
+        }
+    }
+
+    /// `name NUMBER`, the number within these bounds.
+    fn number<T: FromStr + PartialOrd + fmt::Display>(
+        &mut self,
+        name: &str,
+        (least, most): (T, T),
+    ) -> Result<T, String> {
+        self.word(name)?;
+        let text = self.next(name)?.replace('_', "");
+        let number = text.parse::<T>().ok();
+        let number = number.filter(|number| (&least..=&most).contains(&number));
+        number.ok_or_else(|| format!("{name} {text}: expected {least} to {most}"))
+    }
+
+    fn us(&mut self, name: &str) -> Result<i64, String> {
+        self.number(name, (0, PLAN_US_MAX))
+    }
+
+    fn agent(&mut self) -> Result<usize, String> {
+        let word = self.next("agentN")?;
+        let agent = word.strip_prefix("agent").and_then(|n| n.parse().ok());
+        agent.ok_or_else(|| format!("`{word}` where `agentN` is expected"))
+    }
+
+    fn one_of<T: Copy>(&mut self, name: &str, choices: [(&str, T); 2]) -> Result<T, String> {
+        self.word(name)?;
+        let word = self.next(name)?;
+        let chosen = choices.iter().find(|(name, _)| *name == word);
+        chosen.map(|(_, choice)| *choice).ok_or_else(|| {
+            format!(
+                "{name} {word}: expected {} or {}",
+                choices[0].0, choices[1].0
+            )
+        })
+    }
+
+    fn side(&mut self, name: &str) -> Result<Side, String> {
+        self.one_of(name, [("agent", Side::Agent), ("site", Side::Site)])
+    }
+
+    fn end(&mut self) -> Result<(), String> {
+        self.0
+            .next()
+            .map_or(Ok(()), |word| Err(format!("`{word}` is too much")))
+    }
+}
+
+fn fault(words: &mut Words<'_>) -> Result<Fault, String> {
+    let kind = words.next("the fault")?;
+    Ok(match kind {
+        "cut" => Fault::Cut {
+            agent: words.agent()?,
+        },
+        "halfopen" => Fault::HalfOpen {
+            agent: words.agent()?,
+            knows: words.side("knows")?,
+        },
+        "stall" => Fault::Stall {
+            agent: words.agent()?,
+            to: words.side("to")?,
+            us: words.us("for")?,
+        },
+        "refuse" => Fault::Refuse {
+            agent: words.agent()?,
+            us: words.us("for")?,
+        },
+        "flap" => Fault::Flap {
+            agent: words.agent()?,
+            times: words.number("times", (1, FLAPS_MAX))?,
+            every_us: words.us("every")?,
+        },
+        "double" => Fault::Double {
+            agent: words.agent()?,
+            batches: words.number("batches", (1, BATCHES_MAX))?,
+        },
+        "damage" => Fault::Damage {
+            agent: words.agent()?,
+        },
+        "shed" => Fault::Shed {
+            agent: words.agent()?,
+            numbers: words.number("numbers", (1, u64::from(BATCHES_MAX)))?,
+        },
+        "crash" => Fault::CrashAgent {
+            agent: words.agent()?,
+            back: words.one_of("trimmed", [("back", true), ("gone", false)])?,
+            down_us: words.us("down")?,
+        },
+        "clone" => Fault::Clone {
+            agent: words.agent()?,
+        },
+        "crashsite" => Fault::CrashSite {
+            kept: words.one_of("frame", [("kept", true), ("lost", false)])?,
+            down_us: words.us("down")?,
+        },
+        "failappends" => Fault::FailAppends {
+            times: words.number("times", (1, BATCHES_MAX))?,
+        },
+        "slowsite" => Fault::SlowSite {
+            us: words.us("for")?,
+        },
+        "losetail" => Fault::LoseTail {
+            frames: words.number("frames", (1, BATCHES_MAX))?,
+        },
+        other => return Err(format!("no fault is called `{other}`")),
+    })
+}
+
+fn head(words: &mut Words<'_>) -> Result<Plan, String> {
+    words.number("plan", (1, 1))?;
+    let seed = words.number("seed", (0, u64::MAX))?;
+    words.word("profile")?;
+    let name = words.next("profile")?;
+    let profile = Profile::ALL.into_iter().find(|it| it.to_string() == name);
+    let plan = Plan {
+        seed,
+        profile: profile.ok_or_else(|| format!("no profile is called `{name}`"))?,
+        shape: Shape {
+            agents: words.number("agents", (1, AGENTS_MAX))?,
+            batches: words.number("batches", (BATCHES_MIN, BATCHES_MAX))?,
+            every_us: words.us("every")?,
+            batch_bytes: words.number("bytes", (1, 1 << 20))?,
+        },
+        heal_at: words.us("heal")?,
+        faults: Vec::new(),
+    };
+    Ok(plan)
+}
+
+impl FromStr for Plan {
+    type Err = PlanError;
+
+    fn from_str(text: &str) -> Result<Self, PlanError> {
+        let mut plan: Option<Self> = None;
+        for (line, text) in (1..).zip(text.lines()) {
+            let text = text.split('#').next().unwrap_or_default().trim();
+            if text.is_empty() {
+                continue;
+            }
+            let mut words = Words(text.split_whitespace());
+            let mut read = || match &mut plan {
+                None => {
+                    plan = Some(head(&mut words)?);
+                    words.end()
+                }
+                Some(plan) if plan.faults.len() == FAULTS_MAX => {
+                    Err(format!("more than {FAULTS_MAX} faults"))
+                }
+                Some(plan) => {
+                    let at = words.us("at")?;
+                    plan.faults.push((at, fault(&mut words)?));
+                    words.end()
+                }
+            };
+            read().map_err(|what| PlanError { line, what })?;
+        }
+        let mut plan = plan.ok_or_else(|| PlanError {
+            line: 1,
+            what: "it begins with `plan 1 seed …`".to_owned(),
+        })?;
+        plan.faults.sort_by_key(|(at, _)| *at);
+        Ok(plan)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_is_drawn_is_read_back_as_it_was() {
+        let mut lines = 0;
+        for seed in 0..500 {
+            let mut plan = Plan::draw(seed);
+            plan.faults
+                .push((plan.heal_at, Fault::LoseTail { frames: 3 }));
+            plan.faults.sort_by_key(|(at, _)| *at);
+            let text = plan.to_string();
+            assert_eq!(text.parse::<Plan>().unwrap(), plan, "{text}");
+            lines += text.lines().count();
+        }
+        assert!(lines > 2_000, "{lines}");
+    }
+
+    #[test]
+    fn what_is_no_plan_is_refused_with_its_line() {
+        let head = "plan 1 seed 7 profile Links agents 1 batches 9 every 10 bytes 9 heal 9";
+        for (text, line, what) in [
+            ("", 1, "begins with"),
+            ("plan 2", 1, "expected 1 to 1"),
+            (&format!("{head} x"), 1, "`x` is too much"),
+            (&head.replace("Links", "Lunks"), 1, "Lunks"),
+            (&head.replace("agents 1", "agents 99"), 1, "expected 1 to 3"),
+            (
+                &format!("# c\n{head}\n\nat 5 smash"),
+                4,
+                "no fault is called `smash`",
+            ),
+            (
+                &format!("{head}\nat 5 stall agent0 to moon for 1"),
+                2,
+                "agent or site",
+            ),
+            (&format!("{head}\nat -5 cut agent0"), 2, "expected 0"),
+            (&format!("{head}\nat 5 cut site"), 2, "agentN"),
+        ] {
+            let error = text.parse::<Plan>().unwrap_err();
+            assert_eq!(error.line, line, "{text}: {error}");
+            assert!(error.what.contains(what), "{text}: {error}");
+        }
+        let good = format!("# why\n{head} # shape\nat 1_000 cut agent0 # here\n");
+        assert_eq!(
+            good.parse::<Plan>().unwrap().faults,
+            [(1_000, Fault::Cut { agent: 0 })]
+        );
+    }
+}
