@@ -1,5 +1,5 @@
-//! Virtual time: events in the order in which they are due, and of those due at once in the order in
-//! which they were planned. Nothing here waits.
+//! Virtual time: events in the order in which they are due, and of those due at once in the order
+//! in which they were planned. Nothing here waits.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;

@@ -1,7 +1,7 @@
 //! Tributary in one thread: by seed, in virtual time, over links, disks and clocks that break.
 //!
 //! Same seed, same run. It decides what breaks and when, and judges what came out; what it drives
-//! are the product's own cores. It opens no socket, no file and no thread.
+//! are the product's own cores. It opens no socket and no file.
 #![forbid(unsafe_code)]
 #![allow(
     clippy::indexing_slicing,
@@ -17,3 +17,6 @@ pub mod net;
 pub mod plan;
 pub mod shrink;
 pub mod trace;
+
+pub mod fleet;
+pub mod session;

@@ -5,7 +5,11 @@ pub const AGENTS_MAX: usize = 3;
 /// Batches that each agent of a run seals, at least and at most.
 pub const BATCHES_MIN: u32 = 1;
 /// See [`BATCHES_MIN`].
-pub const BATCHES_MAX: u32 = 4_000;
+pub const BATCHES_MAX: u32 = 8_000;
+/// Bytes a second that a link carries, at least: what is under way arrives before a time-out.
+pub const RATE_MIN: u64 = 8_000;
+/// And at most.
+pub const RATE_MAX: u64 = 1_000_000_000;
 /// Faults of one plan, at most.
 pub const FAULTS_MAX: usize = 1_000;
 /// Times that a link flaps by one fault, at most.
@@ -17,7 +21,7 @@ pub const DRAIN_US_MAX: i64 = 6 * 3_600 * 1_000_000;
 /// Events of one run, at most: a run that needs more goes round in circles.
 pub const EVENTS_MAX: u64 = 400_000;
 /// Lines of the trace that are kept for whoever looks into a run.
-pub const TRACE_LINES_MAX: usize = 64;
+pub const TRACE_LINES_MAX: usize = 100_000;
 /// Runs that shrinking one plan may take.
 pub const SHRINK_RUNS_MAX: u32 = 2_000;
 /// Threads on which seeds are run, at most.

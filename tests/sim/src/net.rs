@@ -39,6 +39,8 @@ struct Connection {
     down: i64,
     /// One way, without waiting anywhere.
     delay_us: i64,
+    /// When everything that was sent is on its way.
+    busy_until: i64,
 }
 
 /// A time during which nothing arrives at one side of an agent's link.
@@ -54,6 +56,8 @@ struct Stall {
 #[derive(Debug)]
 pub struct Net {
     seed: u64,
+    /// Bytes a second of each link.
+    rate: u64,
     connections: BTreeMap<ConnectionId, Connection>,
     dialled: u64,
     packets: BTreeMap<usize, u64>,
@@ -85,9 +89,10 @@ fn take(left: &mut BTreeMap<usize, u32>, agent: usize) -> bool {
 
 impl Net {
     /// Links without a connection.
-    pub fn new(seed: u64) -> Self {
+    pub fn new(seed: u64, rate: u64) -> Self {
         Self {
             seed,
+            rate,
             connections: BTreeMap::new(),
             dialled: 0,
             packets: BTreeMap::new(),
@@ -119,6 +124,7 @@ impl Net {
             up: now,
             down: now,
             delay_us,
+            busy_until: now,
         };
         self.connections.insert(id, connection);
         Some((id, 3 * delay_us))
@@ -206,9 +212,20 @@ impl Net {
         *last
     }
 
+    /// How long it takes until these bytes are on their way, behind those before them.
+    fn queued(&mut self, id: ConnectionId, bytes: u64, now: i64) -> i64 {
+        let us = (bytes * 1_000_000 / self.rate.max(1)) as i64;
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return us;
+        };
+        connection.busy_until = connection.busy_until.max(now) + us;
+        connection.busy_until - now
+    }
+
     /// How a batch arrives that is sent now on a stream of its own.
-    pub fn batch(&mut self, id: ConnectionId, now: i64) -> Arrival {
+    pub fn batch(&mut self, id: ConnectionId, bytes: u64, now: i64) -> Arrival {
         let (agent, us) = self.delay(id);
+        let us = us + self.queued(id, bytes, now);
         let again = take(&mut self.doubled, agent).then(|| self.delay(id).1);
         let damaged = take(&mut self.damaged, agent);
         let arrives = |us| self.stalled(agent, Side::Site, now + us);
@@ -260,33 +277,42 @@ mod tests {
 
     #[test]
     fn messages_keep_their_order_and_batches_do_not() {
-        let mut net = Net::new(5);
+        let mut net = Net::new(5, 1_000_000_000);
         let (id, _) = net.dial(0, 0).unwrap();
         let said: Vec<i64> = (0..500)
             .map(|now| net.message(id, Side::Site, now))
             .collect();
         assert!(said.is_sorted());
-        let sent: Vec<i64> = (0..500).map(|now| net.batch(id, now).at).collect();
+        let sent: Vec<i64> = (0..500).map(|now| net.batch(id, 1, now).at).collect();
         assert!(!sent.is_sorted());
     }
 
     #[test]
     fn a_stall_holds_back_and_then_lets_all_come_at_once() {
-        let mut net = Net::new(5);
+        let mut net = Net::new(5, 1_000_000_000);
         let (id, _) = net.dial(0, 0).unwrap();
         net.stall(0, Side::Site, (0, 90_000_000));
-        assert!((0..10).all(|now| net.batch(id, now).at == 90_000_000));
+        assert!((0..10).all(|now| net.batch(id, 1, now).at == 90_000_000));
         assert!(
             net.message(id, Side::Agent, 0) < 20_000_000,
             "the other way goes on"
         );
         net.heal();
-        assert!(net.batch(id, 0).at < 20_000_000);
+        assert!(net.batch(id, 1, 0).at < 20_000_000);
+    }
+
+    #[test]
+    fn batches_wait_for_those_before_them() {
+        let mut net = Net::new(5, 1_000);
+        let (id, _) = net.dial(0, 0).unwrap();
+        for n in 1..100 {
+            assert!(net.batch(id, 1_000, 0).at >= n * 1_000_000);
+        }
     }
 
     #[test]
     fn each_end_learns_of_the_end_by_itself() {
-        let mut net = Net::new(5);
+        let mut net = Net::new(5, 1_000_000_000);
         let (id, _) = net.dial(2, 0).unwrap();
         assert!(net.close(id, Side::Agent) && !net.close(id, Side::Agent));
         assert!(net.is_open(id, Side::Site) && !net.is_open(id, Side::Agent));
@@ -297,15 +323,15 @@ mod tests {
 
     #[test]
     fn faults_of_a_link_are_counted_and_over() {
-        let mut net = Net::new(5);
+        let mut net = Net::new(5, 1_000_000_000);
         net.refuse(0, 10);
         assert!(net.dial(0, 9).is_none() && net.dial(1, 9).is_some());
         let (id, _) = net.dial(0, 10).unwrap();
         net.double(0, 1);
         net.damage(0);
-        let first = net.batch(id, 0);
+        let first = net.batch(id, 1, 0);
         assert!(first.again.is_some() && first.damaged);
-        let second = net.batch(id, 0);
+        let second = net.batch(id, 1, 0);
         assert!(second.again.is_none() && !second.damaged);
     }
 }

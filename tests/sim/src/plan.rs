@@ -1,5 +1,6 @@
-//! What is to happen in a run: decided before it begins, drawn from a seed, and written as text, one
-//! fault a line. Whoever is not there any more is not hit: a plan stays one when parts of it go.
+//! What is to happen in a run: decided before it begins, drawn from a seed, and written as text,
+//! one fault a line. Whoever is not there any more is not hit: a plan stays one when parts of it
+//! go.
 
 mod draw;
 mod text;
@@ -78,13 +79,13 @@ pub enum Fault {
         /// How long.
         us: i64,
     },
-    /// The connection is cut again and again.
+    /// Each next session is cut when it has lasted a while.
     Flap {
         /// Whose.
         agent: usize,
         /// How often.
         times: u32,
-        /// How long it stands.
+        /// How long each of them lasts.
         every_us: i64,
     },
     /// The next batches arrive twice.
@@ -137,8 +138,8 @@ pub enum Fault {
         /// How long this goes on.
         us: i64,
     },
-    /// The aggregator's disk lied: with the next loss of power the last frames are gone, though they
-    /// were acknowledged. Never drawn: nothing keeps its promise then.
+    /// The aggregator's disk lied: with the next loss of power the last frames are gone, though
+    /// they were acknowledged. Never drawn: nothing keeps its promise then.
     LoseTail {
         /// How many frames.
         frames: u32,
@@ -156,6 +157,10 @@ pub struct Shape {
     pub every_us: i64,
     /// Bytes of a batch, at most.
     pub batch_bytes: u64,
+    /// Bytes a second that a link carries.
+    pub rate: u64,
+    /// Batches that the aggregator lets be under way.
+    pub window: u32,
 }
 
 /// A run, before it begins.

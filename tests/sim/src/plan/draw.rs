@@ -2,11 +2,12 @@
 
 use super::{Fault, Plan, Profile, Shape};
 use crate::dice::Dice;
-use crate::limits::FLAPS_MAX;
+use crate::limits::{FLAPS_MAX, RATE_MAX};
 use crate::net::Side;
+use tributary_protocol::limits::IN_FLIGHT_BATCHES;
 
-/// How often each profile is drawn, in their order.
-const WEIGHTS: [u64; 9] = [2, 3, 2, 3, 3, 3, 2, 2, 5];
+/// How often each profile is drawn, in their order; islands and clones take ten times as long.
+const WEIGHTS: [u64; 9] = [3, 4, 1, 4, 4, 4, 2, 1, 6];
 
 /// Kinds of faults, as a profile weighs them.
 #[derive(Clone, Copy)]
@@ -109,21 +110,30 @@ impl Plan {
     /// The plan of a seed, about this.
     pub fn draw_as(seed: u64, profile: Profile) -> Self {
         let mut dice = Dice::of(seed, "shape", 0, 0);
-        let islands = profile == Profile::Islands;
-        let batches = match islands {
-            true => 200 + dice.below(300) as u32,
-            false => 20 + dice.below(180) as u32,
+        let agents = 1 + dice.weighted(&[6, 3, 1]);
+        let shape = match profile {
+            Profile::Islands => islands(&mut dice),
+            _ => Shape {
+                agents,
+                batches: 20 + dice.below(180) as u32,
+                every_us: dice.us(20_000, 400_000),
+                batch_bytes: if dice.one_in(3) { 2_000 } else { 64 * 1024 },
+                rate: match dice.below(3) {
+                    0 => 100_000 + dice.below(2_000_000),
+                    _ => RATE_MAX,
+                },
+                window: match dice.below(4) {
+                    0 => 1 + dice.below(IN_FLIGHT_BATCHES as u64) as u32,
+                    _ => IN_FLIGHT_BATCHES as u32,
+                },
+            },
         };
-        let every_us = dice.us(20_000, 400_000);
-        let small = !islands && dice.one_in(3);
-        let shape = Shape {
-            agents: 1 + dice.weighted(&[6, 3, 1]),
-            batches,
-            every_us,
-            batch_bytes: if small { 2_000 } else { 64 * 1024 },
-        };
+        let (batches, every_us) = (shape.batches, shape.every_us);
         let span = i64::from(batches) * every_us;
-        let most = if profile == Profile::Plain { 3 } else { 13 };
+        let most = match profile {
+            Profile::Plain | Profile::Islands => 3,
+            _ => 13,
+        };
         let count = dice.below(most) + u64::from(profile != Profile::Plain);
         let mut faults: Vec<(i64, Fault)> = (0..count)
             .map(|n| fault(&mut Dice::of(seed, "fault", 0, n), (profile, &shape), span))
@@ -136,6 +146,23 @@ impl Plan {
             faults,
             heal_at: span + dice.us(0, 20_000_000),
         }
+    }
+}
+
+/// More is sealed than the link carries, in batches so large that each is worth a hole: islands of
+/// live data are left behind.
+fn islands(dice: &mut Dice) -> Shape {
+    let every_us = dice.us(80_000, 150_000);
+    let batch_bytes = 640 * 1024;
+    // Half of a batch, and five of eight of them are readings.
+    let sealed_a_second = batch_bytes * 5 / 16 * 1_000_000 / every_us as u64;
+    Shape {
+        agents: 1,
+        batches: 1_200 + dice.below(1_500) as u32,
+        every_us,
+        batch_bytes,
+        rate: sealed_a_second * (30 + dice.below(50)) / 100,
+        window: IN_FLIGHT_BATCHES as u32,
     }
 }
 
@@ -171,15 +198,19 @@ fn fault(dice: &mut Dice, (profile, shape): (Profile, &Shape), span: i64) -> (i6
         Kind::Refuse => Fault::Refuse { agent, us },
         Kind::Flap => {
             let times = 5 + dice.below(u64::from(FLAPS_MAX) - 5) as u32;
-            let every_us = dice.us(shape.every_us / 2, 6 * shape.every_us);
-            let (times, every_us) = (times, every_us + 200_000);
+            let every_us = dice.us(200_000, 4_000_000);
+            let times = if profile == Profile::Islands {
+                FLAPS_MAX
+            } else {
+                times
+            };
             // From early on, or there is no backlog to skip.
             let fault = Fault::Flap {
                 agent,
                 times,
                 every_us,
             };
-            return (dice.us(0, span / 4), fault);
+            return (dice.us(0, span / 16), fault);
         }
         Kind::Double => Fault::Double {
             agent,

@@ -1,14 +1,18 @@
 //! A plan as text: what is committed for a run that found something. Seeds rot whenever plans are
 //! drawn otherwise; a text stays.
 //!
-//! `plan 1 seed 7 profile Links agents 1 batches 90 every 100000 bytes 65536 heal 9000000`, then one
-//! fault a line: `at 3150000 stall agent0 to site for 800000`. `#` begins a comment.
+//! `plan 1 seed 7 profile Links agents 1 batches 90 every 100000 bytes 65536 rate 500000 window 16
+//! heal 9000000`, then one fault a line: `at 3150000 stall agent0 to site for 800000`.
+//! `#` begins a comment.
 
 use super::{Fault, Plan, Profile, Shape};
-use crate::limits::{AGENTS_MAX, BATCHES_MAX, BATCHES_MIN, FAULTS_MAX, FLAPS_MAX, PLAN_US_MAX};
+use crate::limits::{
+    AGENTS_MAX, BATCHES_MAX, BATCHES_MIN, FAULTS_MAX, FLAPS_MAX, PLAN_US_MAX, RATE_MAX, RATE_MIN,
+};
 use crate::net::Side;
 use std::fmt;
 use std::str::{FromStr, SplitWhitespace};
+use tributary_protocol::limits::{BATCH_BYTES_MAX, IN_FLIGHT_BATCHES};
 
 /// Why a text is no plan.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -41,11 +45,14 @@ impl fmt::Display for Plan {
             batches,
             every_us,
             batch_bytes,
+            rate,
+            window,
         } = shape;
         writeln!(
             f,
             "plan 1 seed {seed} profile {profile} agents {agents} batches {batches} \
-             every {every_us} bytes {batch_bytes} heal {heal_at}"
+             every {every_us} bytes {batch_bytes} rate {rate} \
+             window {window} heal {heal_at}"
         )?;
         let faults = self.faults.iter();
         faults
@@ -235,7 +242,9 @@ fn head(words: &mut Words<'_>) -> Result<Plan, String> {
             agents: words.number("agents", (1, AGENTS_MAX))?,
             batches: words.number("batches", (BATCHES_MIN, BATCHES_MAX))?,
             every_us: words.us("every")?,
-            batch_bytes: words.number("bytes", (1, 1 << 20))?,
+            batch_bytes: words.number("bytes", (1, BATCH_BYTES_MAX as u64))?,
+            rate: words.number("rate", (RATE_MIN, RATE_MAX))?,
+            window: words.number("window", (1, IN_FLIGHT_BATCHES as u32))?,
         },
         heal_at: words.us("heal")?,
         faults: Vec::new(),
@@ -301,7 +310,8 @@ mod tests {
 
     #[test]
     fn what_is_no_plan_is_refused_with_its_line() {
-        let head = "plan 1 seed 7 profile Links agents 1 batches 9 every 10 bytes 9 heal 9";
+        let head = "plan 1 seed 7 profile Links agents 1 batches 9 every 10 bytes 9 rate 9000 \
+                    window 9 heal 9";
         for (text, line, what) in [
             ("", 1, "begins with"),
             ("plan 2", 1, "expected 1 to 1"),

@@ -1,0 +1,105 @@
+//! Many seeds on many threads, until one of them fails. Which seeds are run depends on the count
+//! alone; which failure is told is that of the lowest seed among those that were run.
+
+use crate::plan::{Plan, Profile};
+use crate::session::{self, Stats, Violation};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
+/// Seeds to run.
+#[derive(Clone, Copy, Debug)]
+pub struct Sweep {
+    /// The first.
+    pub from: u64,
+    /// How many.
+    pub seeds: u64,
+    /// On how many threads.
+    pub threads: usize,
+    /// What they are about, if not whatever they draw.
+    pub profile: Option<Profile>,
+}
+
+impl Sweep {
+    /// The plan of a seed.
+    pub fn plan(&self, seed: u64) -> Plan {
+        match self.profile {
+            None => Plan::draw(seed),
+            Some(profile) => Plan::draw_as(seed, profile),
+        }
+    }
+}
+
+/// A run that shows something that must not be.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// What was run.
+    pub plan: Plan,
+    /// What must not be.
+    pub violation: Violation,
+}
+
+/// What came of a sweep.
+#[derive(Clone, Debug, Default)]
+pub struct Swept {
+    /// How many seeds were run.
+    pub runs: u64,
+    /// What happened in them.
+    pub stats: Stats,
+    /// The failure of the lowest seed.
+    pub found: Option<Found>,
+}
+
+impl Swept {
+    fn and(self, other: Self) -> Self {
+        let mut found: Vec<Found> = self.found.into_iter().chain(other.found).collect();
+        found.sort_by_key(|found| found.plan.seed);
+        Self {
+            runs: self.runs + other.runs,
+            stats: self.stats.and(other.stats),
+            found: found.into_iter().next(),
+        }
+    }
+}
+
+/// Runs seeds until all are done, or one fails.
+pub fn sweep(sweep: &Sweep) -> Swept {
+    sweep_until(sweep, &|| {}, &|| false)
+}
+
+/// As [`sweep`]; `begin` is called on each thread, and it ends early when `enough` says so.
+pub fn sweep_until(
+    sweep: &Sweep,
+    begin: &(impl Fn() + Sync),
+    enough: &(impl Fn() -> bool + Sync),
+) -> Swept {
+    let next = AtomicU64::new(0);
+    let over = AtomicBool::new(false);
+    let work = || {
+        begin();
+        let mut swept = Swept::default();
+        while !over.load(Ordering::Relaxed) && !enough() {
+            let place = next.fetch_add(1, Ordering::Relaxed);
+            if place >= sweep.seeds {
+                break;
+            }
+            let plan = sweep.plan(sweep.from.wrapping_add(place));
+            let outcome = session::run(&plan, false);
+            swept.runs += 1;
+            swept.stats = swept.stats.and(outcome.stats);
+            if let Some(violation) = outcome.violation {
+                over.store(true, Ordering::Relaxed);
+                swept.found = Some(Found { plan, violation });
+            }
+        }
+        swept
+    };
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..sweep.threads.max(1))
+            .map(|_| scope.spawn(work))
+            .collect();
+        let done = threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_default());
+        done.fold(Swept::default(), Swept::and)
+    })
+}

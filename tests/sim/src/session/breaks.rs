@@ -1,0 +1,168 @@
+//! What breaks, as the plan has it, and that all of it is mended in the end.
+
+use super::{Event, SAVE_US, World};
+use crate::limits::{AGENTS_MAX, IDLE_TIMEOUT_US};
+use crate::net::{ConnectionId, Side};
+use crate::plan::Fault;
+
+impl World<'_> {
+    pub(super) fn fault(&mut self, place: usize) {
+        if self.healed {
+            return;
+        }
+        let Some((_, fault)) = self.plan.faults.get(place) else {
+            return;
+        };
+        let now = self.agenda.now();
+        match *fault {
+            Fault::Cut { agent } => self.cut(agent),
+            Fault::HalfOpen { agent, knows } => self.half_open(agent, knows),
+            Fault::Stall { agent, to, us } => self.stall(agent, to, us),
+            Fault::Refuse { agent, us } => self.net.refuse(agent, now + us),
+            Fault::Flap {
+                agent,
+                times,
+                every_us,
+            } => {
+                self.flaps.insert(agent, (times, every_us));
+                self.cut(agent);
+            }
+            Fault::Double { agent, batches } => self.net.double(agent, batches),
+            Fault::Damage { agent } => self.net.damage(agent),
+            Fault::Shed { agent, numbers } => self.shed(agent, numbers),
+            Fault::CrashAgent {
+                agent,
+                back,
+                down_us,
+            } => self.crash_agent(agent, back, down_us),
+            Fault::Clone { agent } => self.clone_agent(agent),
+            Fault::CrashSite { kept, down_us } => self.crash_site(kept, down_us),
+            Fault::FailAppends { times } => self.site.failing += times,
+            Fault::SlowSite { us } => self.slow_until = now + us,
+            Fault::LoseTail { frames } => self.site.lied = frames,
+        }
+    }
+
+    pub(super) fn connection_of(&self, place: usize) -> Option<ConnectionId> {
+        self.machines.get(place)?.process.as_ref()?.connection
+    }
+
+    pub(super) fn cut(&mut self, place: usize) {
+        if let Some(id) = self.connection_of(place) {
+            self.site_ends(id, None);
+            if self.agent_on(id) == Some(place) {
+                self.agent_loses(place);
+            }
+        }
+    }
+
+    pub(super) fn half_open(&mut self, place: usize, knows: Side) {
+        let Some(id) = self.connection_of(place) else {
+            return;
+        };
+        let other = knows.other();
+        match knows {
+            Side::Agent => {
+                let machine = &mut self.machines[place];
+                let wait = machine.lost(self.plan.seed);
+                self.agenda.after(wait, Event::Dial(place, machine.life));
+            }
+            Side::Site => {
+                self.site.end(id);
+            }
+        }
+        self.net.close(id, knows);
+        self.agenda.after(IDLE_TIMEOUT_US, Event::Over(id, other));
+    }
+
+    pub(super) fn stall(&mut self, place: usize, to: Side, us: i64) {
+        let now = self.agenda.now();
+        self.net.stall(place, to, (now, now + us));
+        if us < IDLE_TIMEOUT_US {
+            return;
+        }
+        // Nothing heard for so long: the end that hears nothing gives up.
+        if let Some(id) = self.connection_of(place) {
+            self.agenda.after(IDLE_TIMEOUT_US, Event::Over(id, to));
+        }
+    }
+
+    pub(super) fn shed(&mut self, place: usize, numbers: u64) {
+        let told = self.dice("shed").below(3) > 0;
+        let Some(machine) = self.machines.get_mut(place) else {
+            return;
+        };
+        if let Some(gap) = machine.shed(numbers, told) {
+            self.oracle.given_up(machine.agent, &gap);
+        }
+        self.fill(place);
+    }
+
+    pub(super) fn crash_agent(&mut self, place: usize, back: bool, down_us: i64) {
+        let id = self.connection_of(place);
+        let Some(machine) = self.machines.get_mut(place) else {
+            return;
+        };
+        if machine.process.take().is_none() {
+            return;
+        }
+        let came_back = machine.spool.after_power_cut(back);
+        self.oracle.stats.came_back += came_back;
+        if let Some(id) = id {
+            self.net.close(id, Side::Agent);
+            self.agenda
+                .after(IDLE_TIMEOUT_US, Event::Over(id, Side::Site));
+        }
+        self.agenda.after(down_us, Event::PowerAgent(place));
+    }
+
+    pub(super) fn clone_agent(&mut self, place: usize) {
+        let twin_place = self.machines.len();
+        let Some(machine) = self.machines.get(place) else {
+            return;
+        };
+        if twin_place >= 2 * AGENTS_MAX || machine.process.is_none() {
+            return;
+        }
+        let twin = machine.twin(twin_place);
+        self.oracle.twins.insert(twin.agent);
+        let life = twin.life;
+        let sealing = twin.seals < self.plan.shape.batches;
+        self.machines.push(twin);
+        self.agenda.after(0, Event::Dial(twin_place, life));
+        self.agenda.after(SAVE_US, Event::Save(twin_place, life));
+        if sealing {
+            self.agenda
+                .after(self.plan.shape.every_us, Event::Seal(twin_place));
+        }
+    }
+
+    pub(super) fn crash_site(&mut self, kept: bool, down_us: i64) {
+        if self.site.running.is_none() {
+            return;
+        }
+        for id in self.site.crash(kept, &mut self.oracle) {
+            self.net.close(id, Side::Site);
+            let mut dice = self.dice("reset");
+            // The next process says that it knows of no such connection; or nobody says anything.
+            let us = match dice.one_in(4) {
+                true => IDLE_TIMEOUT_US,
+                false => dice.us(0, 2_000_000),
+            };
+            self.agenda.after(us, Event::Over(id, Side::Agent));
+        }
+        self.agenda.after(down_us, Event::PowerSite);
+    }
+
+    pub(super) fn heal(&mut self) {
+        self.healed = true;
+        self.net.heal();
+        self.site.failing = 0;
+        self.slow_until = 0;
+        self.site_starts();
+        for place in 0..self.machines.len() {
+            self.agent_starts(place);
+            self.fill(place);
+        }
+    }
+}

@@ -1,0 +1,442 @@
+//! What must hold, whatever broke. It keeps its own truth, and believes neither end: what was
+//! sealed and given up it hears from the world, what is durable it counts itself.
+
+use super::spool::Item;
+use crate::net::ConnectionId;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use tributary_protocol::ids::{AgentId, BatchHash, BatchKey, HashSum, LaneKey};
+use tributary_protocol::ledger::Ledger;
+use tributary_protocol::limits::{IN_FLIGHT_BATCHES, LEDGER_HOLES_MAX, SENDER_HOLES_MAX};
+use tributary_protocol::message::Ack;
+use tributary_protocol::ranges::Held;
+
+/// What an oracle holds the product to. Numbers are never used again; those left out are for the
+/// world of whole agents and aggregators.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Invariant {
+    /// What left a spool is in the journal, as it was sealed or declared.
+    I1,
+    /// Nothing is in the journal that nobody sealed or gave up.
+    I2,
+    /// Nothing is declared lost without a cause in the plan.
+    I3,
+    /// At the end each lane is held without a hole.
+    I4,
+    /// A number is in the journal once: data or gap.
+    I5,
+    /// The ledger never goes back: whatever was said to be held is durable, and stays so.
+    I6,
+    /// Hash sums agree: ledger and journal.
+    I7,
+    /// When all is mended, all drains.
+    I8,
+    /// Bounds: holes, batches under way.
+    I10,
+    /// An honest agent is never refused on its newest connection.
+    I11,
+    /// No panic.
+    I15,
+}
+
+/// Something that must not be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Violation {
+    /// What does not hold.
+    pub invariant: Invariant,
+    /// How it shows.
+    pub what: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.invariant, self.what)
+    }
+}
+
+/// How often something happened: a run in which nothing did shows nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Stats {
+    /// Batches sealed.
+    pub sealed: u64,
+    /// Numbers held as data.
+    pub stored: u64,
+    /// Numbers held as declared losses.
+    pub declared: u64,
+    /// Sessions opened.
+    pub sessions: u64,
+    /// Batches that were held already.
+    pub replays: u64,
+    /// Batches whose first copy was being written.
+    pub shared: u64,
+    /// Batches of a session that another had fenced.
+    pub stale: u64,
+    /// Batches whose series were unknown.
+    pub unknown: u64,
+    /// Batches whose append failed.
+    pub aborted: u64,
+    /// Batches held with another hash.
+    pub conflicts: u64,
+    /// Starts of agents and of the aggregator.
+    pub restarts: u64,
+    /// Batches that came back after they were trimmed.
+    pub came_back: u64,
+    /// Holes of a lane, the most that there were.
+    pub holes: u64,
+    /// Numbers that a lying disk lost after they had left the spool.
+    pub excused: u64,
+    /// Batches of a twin that were acknowledged for another content under their number, whose hash
+    /// the ledger did not know any more.
+    pub trusted: u64,
+    /// Acknowledgements of a doubled batch that were taken for those of a gap under its number.
+    pub confused: u64,
+    /// Events.
+    pub events: u64,
+}
+
+impl Stats {
+    /// Both together.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            sealed: self.sealed + other.sealed,
+            stored: self.stored + other.stored,
+            declared: self.declared + other.declared,
+            sessions: self.sessions + other.sessions,
+            replays: self.replays + other.replays,
+            shared: self.shared + other.shared,
+            stale: self.stale + other.stale,
+            unknown: self.unknown + other.unknown,
+            aborted: self.aborted + other.aborted,
+            conflicts: self.conflicts + other.conflicts,
+            restarts: self.restarts + other.restarts,
+            came_back: self.came_back + other.came_back,
+            holes: self.holes.max(other.holes),
+            excused: self.excused + other.excused,
+            trusted: self.trusted + other.trusted,
+            confused: self.confused + other.confused,
+            events: self.events + other.events,
+        }
+    }
+}
+
+/// The numbers of an acknowledgement.
+fn keys_of(ack: &Ack) -> impl Iterator<Item = BatchKey> {
+    ack.ranges.iter().flat_map(|range| {
+        let LaneKey { buffer, lane } = range.key;
+        (range.first..range.end).map(move |number| BatchKey {
+            buffer,
+            lane,
+            number,
+        })
+    })
+}
+
+/// What is durable under a number.
+#[derive(Clone, Copy, Debug)]
+struct Stored {
+    hash: BatchHash,
+    gap: bool,
+}
+
+/// A lane of an agent, by the agent's place.
+type LaneOf = (usize, LaneKey);
+
+/// The truth of one run.
+#[derive(Debug, Default)]
+pub struct Oracle {
+    /// What was sealed under each number; twins seal different things under one.
+    sealed: BTreeMap<(usize, BatchKey), Vec<BatchHash>>,
+    /// What was given up: by the gap's hash, where it begins and how many numbers it has.
+    given_up: BTreeMap<[u8; 32], (usize, BatchKey, u64)>,
+    /// Every number that was given up.
+    shed: BTreeSet<(usize, BatchKey)>,
+    durable: BTreeMap<LaneOf, BTreeMap<u64, Stored>>,
+    /// What left a spool.
+    trimmed: BTreeSet<(usize, BatchKey)>,
+    /// What a lying disk lost after it had left the spool, what a ledger took on trust of twins,
+    /// and gaps that a doubled batch was acknowledged for.
+    excused: BTreeSet<(usize, BatchKey)>,
+    /// What was found durable on each connection: it may be acknowledged there.
+    answered: BTreeMap<ConnectionId, BTreeMap<BatchKey, Vec<BatchHash>>>,
+    /// What was sent last under each number of a connection.
+    sent: BTreeMap<(ConnectionId, BatchKey), Item>,
+    /// Agents that go on twice.
+    pub twins: BTreeSet<usize>,
+    /// What was counted.
+    pub stats: Stats,
+    violation: Option<Violation>,
+}
+
+impl Oracle {
+    /// The first thing that must not be.
+    pub fn violation(&self) -> Option<&Violation> {
+        self.violation.as_ref()
+    }
+
+    /// Notes something that must not be; the first counts.
+    pub fn violate(&mut self, invariant: Invariant, what: impl FnOnce() -> String) {
+        if self.violation.is_none() {
+            self.violation = Some(Violation {
+                invariant,
+                what: what(),
+            });
+        }
+    }
+
+    /// A batch became durable in a spool.
+    pub fn sealed(&mut self, agent: usize, item: &Item) {
+        self.stats.sealed += 1;
+        let hashes = self.sealed.entry((agent, item.key)).or_default();
+        hashes.push(item.hash);
+    }
+
+    /// A spool gave up numbers, as the plan has it.
+    pub fn given_up(&mut self, agent: usize, gap: &Item) {
+        let numbers = gap.key.number..gap.end();
+        let keys = numbers.map(|number| BatchKey { number, ..gap.key });
+        self.shed.extend(keys.map(|key| (agent, key)));
+        self.given_up
+            .insert(gap.hash.0, (agent, gap.key, gap.count));
+    }
+
+    /// The journal holds this from now on, under these numbers.
+    pub fn appended(&mut self, agent: usize, item: &Item, runs: &[std::ops::Range<u64>]) {
+        for number in runs.iter().cloned().flatten() {
+            let key = BatchKey { number, ..item.key };
+            if item.gap {
+                self.stats.declared += 1;
+                let cause = self.given_up.get(&item.hash.0);
+                let covers = cause.is_some_and(|(of, first, count)| {
+                    *of == agent
+                        && first.lane_key() == key.lane_key()
+                        && (first.number..first.number + count).contains(&number)
+                });
+                if !covers {
+                    self.violate(Invariant::I3, || {
+                        format!("{key} is declared lost, and nothing in the plan gave it up")
+                    });
+                }
+            } else {
+                self.stats.stored += 1;
+                let known = self.sealed.get(&(agent, key));
+                if !known.is_some_and(|hashes| hashes.contains(&item.hash)) {
+                    self.violate(Invariant::I2, || {
+                        format!("{key} is stored, and nobody sealed it")
+                    });
+                }
+            }
+            let stored = Stored {
+                hash: item.hash,
+                gap: item.gap,
+            };
+            let lane = self.durable.entry((agent, key.lane_key())).or_default();
+            if lane.insert(number, stored).is_some() {
+                self.violate(Invariant::I5, || format!("{key} is in the journal twice"));
+            }
+        }
+    }
+
+    /// A disk that had lied lost these with the power.
+    pub fn tail_lost(&mut self, agent: usize, key: BatchKey) {
+        if let Some(lane) = self.durable.get_mut(&(agent, key.lane_key())) {
+            lane.remove(&key.number);
+        }
+        if self.trimmed.contains(&(agent, key)) {
+            self.stats.excused += 1;
+            self.excused.insert((agent, key));
+        }
+    }
+
+    /// A batch was judged as held, and the ledger did not know its hash any more. Of an honest
+    /// agent it is the same; of twins one loses what the other had under that number.
+    pub fn trusted(&mut self, agent: usize, item: &Item) {
+        let other = self.stored(agent, item.key).is_some_and(|stored| {
+            !stored.gap && stored.hash != item.hash && self.twins.contains(&agent)
+        });
+        if other {
+            self.stats.trusted += 1;
+            self.excused.insert((agent, item.key));
+        }
+    }
+
+    fn stored(&self, agent: usize, key: BatchKey) -> Option<&Stored> {
+        self.durable.get(&(agent, key.lane_key()))?.get(&key.number)
+    }
+
+    /// How many of these numbers are durable, and the sum of their hashes.
+    fn sum(&self, (agent, lane): LaneOf, first: u64, end: u64) -> (u64, HashSum) {
+        let lane = self.durable.get(&(agent, lane)).into_iter();
+        let stored = lane.flat_map(|lane| lane.range(first..end.max(first)));
+        stored.fold((0, HashSum::default()), |(count, sum), (_, stored)| {
+            (count + 1, sum.with(stored.hash))
+        })
+    }
+
+    /// A `Welcome` says that these are held.
+    pub fn welcomed(&mut self, agent: usize, lane: LaneKey, held: &[Held]) {
+        for run in held {
+            let (count, sum) = self.sum((agent, lane), run.first, run.end);
+            if count != run.end - run.first {
+                self.violate(Invariant::I6, || {
+                    let Held { first, end, .. } = run;
+                    format!("Welcome names {lane:?} {first}..{end}, of which {count} are durable")
+                });
+            } else if sum != run.sum {
+                self.violate(Invariant::I7, || {
+                    format!("another sum of {lane:?} in Welcome")
+                });
+            }
+        }
+    }
+
+    /// The aggregator is about to say on this connection that it holds the batch.
+    pub fn answered(&mut self, agent: usize, id: ConnectionId, item: &Item) {
+        let lane = (agent, item.key.lane_key());
+        let (count, _) = self.sum(lane, item.key.number, item.end());
+        if count != item.count {
+            self.violate(Invariant::I6, || {
+                format!(
+                    "{} is acknowledged, and {count} of {} are durable",
+                    item.key, item.count
+                )
+            });
+        }
+        let of_connection = self.answered.entry(id).or_default();
+        of_connection.entry(item.key).or_default().push(item.hash);
+    }
+
+    /// An acknowledgement leaves.
+    pub fn acknowledged(&mut self, id: ConnectionId, ack: &Ack) {
+        let answered = self.answered.get(&id);
+        let mut keys = keys_of(ack);
+        let early = keys.find(|key| !answered.is_some_and(|answered| answered.contains_key(key)));
+        if let Some(key) = early {
+            self.violate(Invariant::I6, || {
+                format!("{key} is acknowledged before it is durable")
+            });
+        }
+    }
+
+    /// A batch leaves an agent.
+    pub fn sent(&mut self, id: ConnectionId, item: &Item) {
+        self.sent.insert((id, item.key), *item);
+    }
+
+    /// An agent hears an acknowledgement, of which it knows only the numbers. It must be of what
+    /// the agent sent last under each; a link that doubles batches can bring one of a batch behind
+    /// which a gap was sent under the same number.
+    pub fn heard(&mut self, (agent, id): (usize, ConnectionId), ack: &Ack, doubles: bool) {
+        let sent = keys_of(ack).filter_map(|key| self.sent.get(&(id, key)));
+        let answered = self.answered.get(&id);
+        let meant = |item: &Item| {
+            let hashes = answered.and_then(|answered| answered.get(&item.key));
+            hashes.is_some_and(|hashes| hashes.contains(&item.hash))
+        };
+        let confused: Vec<Item> = sent.filter(|item| !meant(item)).copied().collect();
+        for item in confused {
+            if !doubles {
+                let key = item.key;
+                self.violate(Invariant::I6, || {
+                    format!("{key} is acknowledged for another batch")
+                });
+            }
+            self.stats.confused += 1;
+            let numbers = item.key.number..item.end();
+            let keys = numbers.map(|number| BatchKey { number, ..item.key });
+            self.excused.extend(keys.map(|key| (agent, key)));
+        }
+    }
+
+    /// Something left a spool.
+    pub fn trimmed(&mut self, agent: usize, item: &Item) {
+        for number in item.key.number..item.end() {
+            let key = BatchKey { number, ..item.key };
+            self.trimmed.insert((agent, key));
+            let kept = self.stored(agent, key).copied();
+            // Data may stand where a gap was declared, and a gap where data came late.
+            let well = kept.is_some_and(|kept| kept.gap || item.gap || kept.hash == item.hash);
+            if !well && !self.excused.contains(&(agent, key)) {
+                self.violate(Invariant::I1, || {
+                    format!("{key} left the spool, and the journal does not hold it ({kept:?})")
+                });
+            }
+        }
+    }
+
+    /// A batch was judged as held or being written with another hash.
+    pub fn conflict(&mut self, agent: usize, key: BatchKey) {
+        self.stats.conflicts += 1;
+        if !self.twins.contains(&agent) {
+            self.violate(Invariant::I11, || {
+                format!("a conflict for {key} of an honest agent")
+            });
+        }
+    }
+
+    /// Holes of a lane after something was committed.
+    pub fn holes(&mut self, lane: LaneKey, holes: usize) {
+        self.stats.holes = self.stats.holes.max(holes as u64);
+        if holes > LEDGER_HOLES_MAX || holes > SENDER_HOLES_MAX + IN_FLIGHT_BATCHES {
+            self.violate(Invariant::I10, || format!("{holes} holes in {lane:?}"));
+        }
+    }
+
+    /// What a sender has under way.
+    pub fn under_way(&mut self, batches: usize) {
+        if batches > IN_FLIGHT_BATCHES {
+            self.violate(Invariant::I10, || format!("{batches} batches under way"));
+        }
+    }
+
+    /// The ledger of an aggregator that started, or of one at the end of the run.
+    pub fn ledger(&mut self, agents: &[AgentId], ledger: &Ledger) {
+        for (place, agent) in agents.iter().enumerate() {
+            let lanes = ledger.lanes(agent);
+            let held: BTreeMap<LaneKey, (u64, HashSum)> = lanes
+                .iter()
+                .map(|lane| (lane.key, (lane.held.count(), lane.held.sum())))
+                .collect();
+            let of_agent = self.durable.keys().filter(|(of, _)| *of == place);
+            let all: BTreeSet<LaneKey> = of_agent
+                .map(|(_, key)| *key)
+                .chain(held.keys().copied())
+                .collect();
+            for key in all {
+                let (count, sum) = held.get(&key).copied().unwrap_or_default();
+                let (durable, right) = self.sum((place, key), 0, u64::MAX);
+                if count != durable {
+                    self.violate(Invariant::I6, || {
+                        format!("the ledger holds {count} of {key:?}, the journal {durable}")
+                    });
+                } else if sum != right {
+                    self.violate(Invariant::I7, || {
+                        format!("another sum of {key:?} in the ledger")
+                    });
+                }
+            }
+        }
+    }
+
+    /// The end of a run: `left` says whether a number is still in a spool of the agent.
+    pub fn finish(&mut self, left: impl Fn(usize, BatchKey) -> bool) {
+        let sealed = std::mem::take(&mut self.sealed);
+        for ((agent, key), hashes) in &sealed {
+            let stored = self.stored(*agent, *key);
+            let stored = stored.map(|stored| (stored.gap, stored.hash));
+            let in_order = match stored {
+                Some((gap, hash)) => gap || hashes.iter().all(|sealed| *sealed == hash),
+                None => false,
+            };
+            // What one twin gave up may stand in the journal as the other's.
+            let twin = self.twins.contains(agent);
+            let given_up = twin && self.shed.contains(&(*agent, *key));
+            let in_order = in_order || given_up || self.excused.contains(&(*agent, *key));
+            // Definitions of the present buffer, and what twins contest, stay where they are.
+            let is_series = key.lane == tributary_protocol::ids::Lane::Series;
+            if !in_order && !((twin || is_series) && left(*agent, *key)) {
+                self.violate(Invariant::I4, || format!("{key} is nowhere at the end"));
+            }
+        }
+        self.sealed = sealed;
+    }
+}

@@ -1,0 +1,114 @@
+//! The session world: what it found once, some seeds of each profile, and that a seed is a run.
+
+use tributary_world::plan::{Plan, Profile};
+use tributary_world::session::{self, Outcome, Stats};
+
+/// Seeds of each profile: enough that everything happens; `.ci/run` runs many more.
+const SEEDS: u64 = 4;
+
+fn run(plan: &Plan) -> Outcome {
+    let outcome = session::run(plan, false);
+    if let Some(violation) = &outcome.violation {
+        panic!("{violation}\n{plan}");
+    }
+    outcome
+}
+
+#[test]
+fn whatever_breaks_every_batch_is_stored_once_and_all_drains() {
+    let mut stats = Stats::default();
+    for profile in Profile::ALL {
+        for seed in 0..SEEDS {
+            stats = stats.and(run(&Plan::draw_as(seed, profile)).stats);
+        }
+    }
+    // It shows nothing unless all of this happened.
+    let Stats {
+        declared,
+        replays,
+        shared,
+        stale,
+        unknown,
+        aborted,
+        conflicts,
+        came_back,
+        holes,
+        ..
+    } = stats;
+    let happened = [
+        declared, replays, shared, stale, unknown, aborted, conflicts, came_back,
+    ];
+    assert!(happened.iter().all(|times| *times > 0), "{stats:?}");
+    assert!(holes > 16, "{stats:?}");
+    assert!(
+        declared * 50 < stats.stored,
+        "more than 2 % are excused: {stats:?}"
+    );
+    assert_eq!(stats.excused, 0, "nothing that is drawn makes a disk lie");
+}
+
+#[test]
+fn the_same_plan_is_the_same_run() {
+    let mut traces = Vec::new();
+    for profile in Profile::ALL {
+        let plan = Plan::draw_as(77, profile);
+        // On another thread, where hash maps have other seeds; and watched, which changes nothing.
+        let again = std::thread::scope(|scope| {
+            let other = scope.spawn(|| session::run(&plan, true));
+            other.join().unwrap()
+        });
+        let first = session::run(&plan, false);
+        assert_eq!(first.trace, again.trace, "{plan}");
+        assert_eq!(first.stats, again.stats, "{plan}");
+        assert!(!again.lines.is_empty() && first.lines.is_empty());
+        traces.push(first.trace.to_string());
+    }
+    traces.sort();
+    traces.dedup();
+    assert_eq!(traces.len(), Profile::ALL.len(), "each run is another");
+}
+
+/// A ledger forgets the hashes of a buffer that its agent announces no more. When a twin sends
+/// other batches under those numbers, they are taken for repeats. The oracle lets that pass as long
+/// as this happens; the day it does not any more, this test says so, and the allowance has to go.
+#[test]
+fn twins_are_still_trusted_once_their_buffer_is_folded() {
+    let text = include_str!("../found/a_twin_after_its_buffer_was_folded.plan");
+    let outcome = run(&text.parse().unwrap());
+    assert!(outcome.stats.trusted > 0, "{:?}", outcome.stats);
+}
+
+/// An acknowledgement names numbers, no hashes. Over QUIC each batch arrives once in a connection,
+/// and that is enough; where batches are doubled it is not. As above: allowed while it happens.
+#[test]
+fn an_ack_of_a_doubled_batch_is_still_taken_for_its_gaps() {
+    let text = include_str!("../found/an_ack_of_a_doubled_batch.plan");
+    let outcome = run(&text.parse().unwrap());
+    assert!(outcome.stats.confused > 0, "{:?}", outcome.stats);
+}
+
+/// Faults that a plan does not have do not happen, and what is made up by the world is no fault.
+#[test]
+fn without_a_fault_nothing_is_lost_refused_or_said_twice() {
+    for seed in 0..SEEDS {
+        let mut plan = Plan::draw_as(seed, Profile::Plain);
+        plan.faults.clear();
+        let stats = run(&plan).stats;
+        let Stats {
+            declared,
+            shared,
+            stale,
+            aborted,
+            conflicts,
+            excused,
+            trusted,
+            confused,
+            ..
+        } = stats;
+        let odd = [
+            declared, shared, stale, aborted, conflicts, excused, trusted, confused,
+        ];
+        assert_eq!(odd, [0; 8], "{stats:?}");
+        assert_eq!(stats.sessions, plan.shape.agents as u64, "{stats:?}");
+    }
+}
