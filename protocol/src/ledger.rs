@@ -149,11 +149,15 @@ impl LaneLedger {
 
     /// These numbers are held from now on; `false` when some were.
     fn hold(&mut self, run: &Range<u64>, hash: BatchHash) -> bool {
+        let times = match planted!(GapSummedOnce) {
+            true => 1,
+            false => run.end - run.start,
+        };
         self.elsewhere.take_out(run);
         self.held.insert_run(Held {
             first: run.start,
             end: run.end,
-            sum: HashSum::default().with_each(hash, run.end - run.start),
+            sum: HashSum::default().with_each(hash, times),
         })
     }
 
@@ -354,6 +358,10 @@ impl Ledger {
         }
         let lane = entry.lanes.get(&key.lane_key());
         let absent = lane.map_or_else(|| vec![numbers.clone()], |lane| lane.absent(&numbers));
+        let absent = match planted!(GapOverData) {
+            true => vec![numbers.clone()],
+            false => absent,
+        };
         if absent.is_empty() {
             let all_held = lane.is_none_or(|lane| {
                 let missing = lane.covered().first_missing(numbers.start, numbers.end);
@@ -390,7 +398,8 @@ impl Ledger {
                     },
                 };
             }
-            if let Some(pending) = lane.pending_at(key.number) {
+            let pending = lane.pending_at(key.number);
+            if let Some(pending) = pending.filter(|_| !planted!(NoPending)) {
                 return if pending.gap || pending.hash == hash {
                     Verdict::Pending
                 } else {
@@ -410,7 +419,8 @@ impl Ledger {
             return;
         };
         for run in &admission.runs {
-            let new = lane.hold(run, *hash) || planted!(HeldAtJudge);
+            let new = lane.hold(run, *hash);
+            let new = new || planted!(HeldAtJudge) || planted!(NoPending) || planted!(GapOverData);
             assert!(new, "{key} of {agent} was pending, and so it was not held");
         }
         if !admission.gap {
@@ -420,6 +430,9 @@ impl Ledger {
 
     /// The batch did not become durable: its numbers are absent again, and nothing is left of it.
     pub fn abort(&mut self, admission: Admission) {
+        if planted!(AbortKeepsPending) {
+            return;
+        }
         let empty = self
             .end_pending(&admission)
             .is_some_and(|lane| lane.pending.is_empty() && lane.held.is_empty());
@@ -486,8 +499,13 @@ impl Ledger {
             .agents
             .get(agent)
             .and_then(|entry| entry.lanes.get(&key));
-        lane.map(|lane| lane.held.iter().copied().collect())
-            .unwrap_or_default()
+        let mut held = lane.map(|lane| lane.held.clone()).unwrap_or_default();
+        for (first, pending) in lane.into_iter().flat_map(|lane| &lane.pending) {
+            if planted!(WelcomeSaysPending) {
+                held.insert_missing(*first, pending.end, pending.hash);
+            }
+        }
+        held.iter().copied().collect()
     }
 
     /// The agents of which anything is known.

@@ -5,6 +5,7 @@ use super::Illegal;
 use crate::ids::{BatchKey, Session};
 use crate::limits::{ACK_COALESCE_BATCHES, ACK_COALESCE_US, ACK_RANGES_MAX};
 use crate::message::{Ack, AckRange, Again, AgainReason, Hello, Message, Reject, RejectCode};
+use tributary_planted::planted;
 
 /// Where a connection stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -196,6 +197,7 @@ impl Receiver {
             .find(|range| range.key == lane);
         match grown {
             Some(range) if range.end == next.first => range.end = next.end,
+            Some(range) if planted!(AckTooWide) && range.end < next.first => range.end = next.end,
             Some(range) if next.end == range.first => range.first = next.first,
             _ => self.ack.ranges.push(next),
         }

@@ -13,6 +13,7 @@ use crate::message::{Ack, AgainReason, Hello, LaneHeld, LaneState, Welcome};
 use crate::ranges::{Held, HeldRanges};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use tributary_planted::planted;
 
 mod acked;
 mod doubt;
@@ -357,6 +358,9 @@ impl Sender {
         self.session = None;
         self.journal = None;
         self.pages.clear();
+        if planted!(FlightKept) {
+            return;
+        }
         self.in_flight.clear();
         self.in_flight_bytes = 0;
     }
@@ -469,6 +473,9 @@ impl Sender {
             },
         );
         self.in_flight_bytes += bytes;
+        if planted!(CursorCountsInFlight) {
+            lane.acked.insert_missing(numbers.start, numbers.end, hash);
+        }
         if matches!(urgency, Urgency::Live | Urgency::Backlog) {
             self.contended.count(urgency, bytes);
         }

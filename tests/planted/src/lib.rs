@@ -27,6 +27,28 @@ macro_rules! bugs {
 bugs! {
     /// The ledger holds a batch when it is judged; when the append fails it goes on holding it.
     HeldAtJudge,
+    /// The ledger does not look whether a first copy is being written: the second one is, too.
+    NoPending,
+    /// `Welcome` names what is being written as held.
+    WelcomeSaysPending,
+    /// What was aborted counts as being written for ever.
+    AbortKeepsPending,
+    /// The hash of a gap is summed once, however many numbers it holds.
+    GapSummedOnce,
+    /// A gap takes numbers that are held as data.
+    GapOverData,
+    /// An acknowledgement runs over what lies between two batches.
+    AckTooWide,
+    /// The sender takes a run of `Welcome` for its own whatever its hash sum.
+    TrimWithoutHash,
+    /// The sender opens a hole more however many there are.
+    Island41,
+    /// The spool is trimmed to the greatest acknowledged number, holes or not.
+    TrimOverHoles,
+    /// What was under way when the connection was lost counts as under way in the next session.
+    FlightKept,
+    /// What is under way counts as acknowledged in the cursor.
+    CursorCountsInFlight,
 }
 
 /// Whether the code around is to make this mistake.
