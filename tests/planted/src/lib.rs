@@ -2,7 +2,7 @@
 //!
 //! A site reads `if planted!(HeldAtJudge) { … }`. Without the feature `on` that is the literal
 //! `false`, and the compiler drops the branch. With it the mistake is made on the threads that
-//! [`plant`] it, and on no other. This crate knows nothing of what a mistake does.
+//! `plant` it, and on no other. This crate knows nothing of what a mistake does.
 #![forbid(unsafe_code)]
 // tidy: limits because it holds a list of names, and nothing that grows while it runs
 
