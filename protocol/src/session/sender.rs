@@ -473,8 +473,11 @@ impl Sender {
             },
         );
         self.in_flight_bytes += bytes;
-        if planted!(CursorCountsInFlight) {
-            lane.acked.insert_missing(numbers.start, numbers.end, hash);
+        if planted!(CursorCountsInFlight)
+            && let Some(journal) = self.journal
+        {
+            lane.acked
+                .insert(journal, (numbers.start, numbers.end), hash);
         }
         if matches!(urgency, Urgency::Live | Urgency::Backlog) {
             self.contended.count(urgency, bytes);

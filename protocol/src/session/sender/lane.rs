@@ -287,7 +287,7 @@ impl LaneOut {
             .first_missing(self.first, self.end)
             .unwrap_or(self.end);
         let below = match planted!(TrimOverHoles) {
-            true => self.acked.end(),
+            true => self.acked.all().end(),
             false => below,
         };
         if below <= self.first {

@@ -132,6 +132,7 @@ impl Machine {
 
     fn begin(&self) -> Process {
         let mut sender = Sender::new(self.present(), self.spool.starts());
+        sender.recall(self.spool.cursor());
         for gap in self.spool.gaps() {
             sender.on_shed(gap.key.lane_key(), gap.key.number..gap.end(), 0);
         }

@@ -213,6 +213,7 @@ impl Site {
             in_flight_batches: self.window,
             software: "world".to_owned(),
             more: false,
+            takes_in_doubt: false,
         };
         Some((welcome, fenced))
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use tributary_protocol::ids::{BatchHash, BatchKey, Lane, LaneKey};
-use tributary_protocol::session::{LaneCursor, LaneStart, Outgoing, Trim};
+use tributary_protocol::session::{LaneStart, Outgoing, SenderCursor, Trim};
 
 /// A batch, or a gap, as both ends have to know it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,7 +50,7 @@ pub struct Spool {
     gaps: BTreeMap<BatchKey, Item>,
     /// Trimmed since the cursor was kept: a loss of power may bring them back.
     trimmed: Vec<Item>,
-    cursor: Vec<LaneCursor>,
+    cursor: SenderCursor,
 }
 
 impl Spool {
@@ -116,7 +116,7 @@ impl Spool {
     }
 
     /// Keeps the cursor: what was trimmed before is gone for good.
-    pub fn save(&mut self, cursor: Vec<LaneCursor>) {
+    pub fn save(&mut self, cursor: SenderCursor) {
         self.cursor = cursor;
         self.trimmed.clear();
     }
@@ -143,12 +143,15 @@ impl Spool {
             start.end = item.end();
             start.bytes += item.bytes;
         }
-        for saved in &self.cursor {
-            if let Some(start) = starts.get_mut(&saved.key) {
-                start.acked = saved.acked.clone();
-            }
+        for start in starts.values_mut() {
+            start.acked = self.cursor.acked(start.key).iter().copied().collect();
         }
         starts.into_values().collect()
+    }
+
+    /// The cursor as it was kept.
+    pub fn cursor(&self) -> &SenderCursor {
+        &self.cursor
     }
 
     /// The gaps, by their first numbers.
