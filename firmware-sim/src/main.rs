@@ -83,6 +83,9 @@ struct PublishArgs {
     /// Write the truth ledger here: what was published, what was acknowledged
     #[arg(long, value_name = "FILE")]
     truth: Option<PathBuf>,
+    /// Write each event there at once: for who watches what stands in it when
+    #[arg(long, requires = "truth")]
+    prompt_truth: bool,
     /// Wait this long at the end for outstanding acknowledgements; 30s when left out
     #[arg(long, value_name = "TIME", value_parser = duration)]
     drain: Option<Duration>,
@@ -212,6 +215,7 @@ impl PublishArgs {
             qos: self.qos,
             client_id: self.client_id.clone(),
             truth: self.truth.clone(),
+            prompt_truth: self.prompt_truth,
             numbered: true,
             drain: self.drain.unwrap_or(Duration::from_secs(DRAIN_S_DEFAULT)),
             observer: None,

@@ -28,6 +28,8 @@ pub struct Publishing {
     pub client_id: String,
     /// The truth ledger, if one is kept.
     pub truth: Option<PathBuf>,
+    /// Whether each event is written there at once, for who wants to know what stood when.
+    pub prompt_truth: bool,
     /// Whether readings say the device's numbers for them.
     pub numbered: bool,
     /// How long the end waits for outstanding acknowledgements.
@@ -45,6 +47,7 @@ impl Publishing {
             qos: 1,
             client_id: "tributary-sim".to_owned(),
             truth: None,
+            prompt_truth: false,
             numbered: true,
             drain: Duration::from_secs(DRAIN_S_DEFAULT),
             observer: None,
@@ -258,7 +261,7 @@ async fn drive<S: Source>(
         Some(path) => {
             let mut writer = TruthWriter::create(path, header)?;
             writer.name(series)?;
-            let (sender, writing) = writer.spawn();
+            let (sender, writing) = writer.spawn(publishing.prompt_truth);
             (sender, Some(writing))
         }
     };

@@ -8,7 +8,7 @@ use super::{Outbox, Progress, Qos, Source, Transmit};
 use crate::fault::Observer;
 use crate::limits::{
     BACKOFF_MS_MAX, BACKOFF_MS_MIN, CONNECT_TIMEOUT_S, FAREWELL_TIMEOUT_S, KEEP_ALIVE_S,
-    TRUTH_EVENTS_TARGET, WRITE_BYTES_TARGET,
+    WRITE_BYTES_TARGET,
 };
 use crate::reading::Series;
 use crate::rng::Rng;
@@ -401,7 +401,7 @@ impl<S: Source> Client<S> {
     }
 
     async fn hand_over_truth(&mut self) -> Result<(), TruthError> {
-        if self.events.len() < TRUTH_EVENTS_TARGET {
+        if !self.truth.is_due(self.events.len()) {
             return Ok(());
         }
         self.truth.send(std::mem::take(&mut self.events)).await

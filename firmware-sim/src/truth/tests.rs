@@ -100,6 +100,31 @@ fn what_was_written_is_read_with_its_end() {
     assert_eq!(back, events);
 }
 
+#[tokio::test]
+async fn a_prompt_ledger_has_each_event_long_before_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("truth");
+    let writer = TruthWriter::create(&path, &header()).unwrap();
+    let (sender, writing) = writer.spawn(true);
+    assert!(sender.is_due(1) && !TruthSender::nowhere().is_due(1));
+    let events = &many()[..3];
+    for (known, event) in events.iter().enumerate() {
+        sender.send(vec![event.clone()]).await.unwrap();
+        // Its header comes with the first event.
+        while std::fs::metadata(&path).unwrap().len() == 0 || read(&path).unwrap().0.len() <= known
+        {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(
+            read(&path).unwrap(),
+            (events[..=known].to_vec(), Tail::Open)
+        );
+    }
+    drop(sender);
+    writing.await.unwrap().unwrap();
+    assert_eq!(read(&path).unwrap().1, Tail::Whole);
+}
+
 #[test]
 fn a_tail_cut_anywhere_gives_the_blocks_before_it() {
     let dir = tempfile::tempdir().unwrap();

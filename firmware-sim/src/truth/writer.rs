@@ -4,7 +4,9 @@
 //! holds no more than its queue in memory. The writer knows nothing of MQTT.
 
 use super::{Event, Header, TruthError, codec};
-use crate::limits::{TEXT_BYTES_MAX, TRUTH_BLOCK_BYTES_TARGET, TRUTH_QUEUE_LEN};
+use crate::limits::{
+    TEXT_BYTES_MAX, TRUTH_BLOCK_BYTES_TARGET, TRUTH_EVENTS_TARGET, TRUTH_QUEUE_LEN,
+};
 use crate::reading::Series;
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
@@ -106,16 +108,25 @@ impl TruthWriter {
     }
 
     /// Moves the writer to a thread of its own; the handle gives its end, which comes when all
-    /// senders are gone.
-    pub fn spawn(mut self) -> (TruthSender, JoinHandle<Result<(), TruthError>>) {
+    /// senders are gone. A prompt one has each event in its file as soon as it can.
+    pub fn spawn(mut self, prompt: bool) -> (TruthSender, JoinHandle<Result<(), TruthError>>) {
         let (sender, mut batches) = mpsc::channel::<Vec<Event>>(TRUTH_QUEUE_LEN);
         let writing = tokio::task::spawn_blocking(move || {
             while let Some(batch) = batches.blocking_recv() {
                 batch.iter().try_for_each(|event| self.append(event))?;
+                if prompt {
+                    self.close_block()?;
+                    let flushed = self.file.flush();
+                    flushed.map_err(|error| self.failed("flush", error))?;
+                }
             }
             self.finish()
         });
-        (TruthSender(Some(sender)), writing)
+        let sender = TruthSender {
+            sender: Some(sender),
+            events_target: if prompt { 1 } else { TRUTH_EVENTS_TARGET },
+        };
+        (sender, writing)
     }
 
     fn close_block(&mut self) -> Result<(), TruthError> {
@@ -150,17 +161,28 @@ impl TruthWriter {
 
 /// The way to the writer's thread; without a ledger it takes everything and keeps nothing.
 #[derive(Clone, Debug)]
-pub struct TruthSender(Option<mpsc::Sender<Vec<Event>>>);
+pub struct TruthSender {
+    sender: Option<mpsc::Sender<Vec<Event>>>,
+    events_target: usize,
+}
 
 impl TruthSender {
     /// For a run that keeps no truth.
     pub fn nowhere() -> Self {
-        Self(None)
+        Self {
+            sender: None,
+            events_target: TRUTH_EVENTS_TARGET,
+        }
     }
 
     /// Whether anything is kept.
     pub fn keeps(&self) -> bool {
-        self.0.is_some()
+        self.sender.is_some()
+    }
+
+    /// Whether so many events are to be handed over.
+    pub fn is_due(&self, events: usize) -> bool {
+        events >= self.events_target
     }
 
     /// Hands over the events, and waits while the writer is behind.
@@ -168,7 +190,7 @@ impl TruthSender {
     /// # Errors
     /// [`TruthError::Gone`] when the writer has failed; its handle says why.
     pub async fn send(&self, events: Vec<Event>) -> Result<(), TruthError> {
-        match &self.0 {
+        match &self.sender {
             Some(sender) if !events.is_empty() => {
                 sender.send(events).await.map_err(|_| TruthError::Gone)
             }

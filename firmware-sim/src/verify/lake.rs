@@ -89,12 +89,12 @@ pub(super) fn files(root: &Path) -> std::io::Result<Found> {
     Ok(found)
 }
 
-/// The Parquet files of declared losses beside the readings of `root`.
-pub(super) fn gap_files(root: &Path) -> std::io::Result<Vec<PathBuf>> {
+/// The Parquet files of another table beside the readings of `root`.
+pub(super) fn files_of(root: &Path, table: &str) -> std::io::Result<Vec<PathBuf>> {
     let mut found = Found::default();
-    let gaps = root.join("gaps");
-    if gaps.is_dir() {
-        walk(&gaps, 0, &mut found)?;
+    let table = root.join(table);
+    if table.is_dir() {
+        walk(&table, 0, &mut found)?;
     }
     found.files.sort();
     Ok(found.files)
@@ -145,6 +145,25 @@ pub(super) fn read_gaps(path: &Path, each: &mut dyn FnMut(GapRow)) -> Result<(),
                     readings: readings.take().copied(),
                     event_last_us: last.present()?,
                 });
+            }
+            Ok(())
+        })
+    }));
+    read.unwrap_or_else(|_| Err("the Parquet reader panicked: the file is damaged".to_owned()))
+}
+
+/// As [`read_rows`], for a file of alerts: the id and the state of each that has both.
+pub(super) fn read_alerts(path: &Path, each: &mut dyn FnMut(&str, &str)) -> Result<(), String> {
+    let read = catch_unwind(AssertUnwindSafe(|| {
+        by_group(path, &mut |group, rows| {
+            let mut ids = Column::<ByteArrayType>::open(group, "alert_id", byte_array)?;
+            let mut states = Column::<ByteArrayType>::open(group, "state", byte_array)?;
+            ids.read(rows)?;
+            states.read(rows)?;
+            for _ in 0..rows {
+                if let (Some(id), Some(state)) = (ids.maybe_text()?, states.maybe_text()?) {
+                    each(id, state);
+                }
             }
             Ok(())
         })
