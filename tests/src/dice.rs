@@ -12,6 +12,11 @@ impl Dice {
         Self(asked.unwrap_or(seed))
     }
 
+    /// The same, whatever the environment says: for what must be the same twice in one run.
+    pub fn unasked(seed: u64) -> Self {
+        Self(seed)
+    }
+
     /// The next 64 bits.
     pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);

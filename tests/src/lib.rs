@@ -21,6 +21,7 @@ pub mod latency;
 pub mod mosquitto;
 pub mod mqtt;
 pub mod pki;
+pub mod power;
 pub mod process;
 pub mod programs;
 pub mod shim;

@@ -20,6 +20,29 @@ pub const KILL_COMMITS_MAX: u64 = 8;
 pub const GIVES_WAY_READINGS_MAX: u64 = 8_000_000;
 /// Sensors, and readings a second of each, of the fleet whose agent is killed.
 pub const KILLED_FLEET: (u32, f64) = (64, 10.0);
+/// Bytes of a recording of what programs did to their disks.
+pub const RECORDING_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
+/// How long a sync waits under the recorder before it begins, in microseconds: what acknowledges
+/// too early is written down by then.
+pub const SYNC_LINGER_US: u64 = 3_000;
+/// Power cuts that are replayed at once: each has two programs that start.
+pub const CUTS_AT_ONCE: usize = 4;
+/// Readings that are acknowledged in a run in which one call fails.
+pub const FAULT_READINGS: u64 = 150;
+/// Seconds that the fleets of the proof publish, and how many sensors each has.
+pub const PROOF_RUN_SECONDS: u64 = 30;
+/// See there.
+pub const PROOF_SENSORS: u32 = 60;
+/// Batches that the agent holds before the aggregator comes back.
+pub const BACKLOG_BATCHES: u64 = 10;
+/// Messages that are no readings, so that there are dead letters.
+pub const BROKEN_MESSAGES: u64 = 5;
+/// Bytes of a message that is large so that the write-ahead log goes on to its next segment.
+pub const FAT_MESSAGE_BYTES: usize = 240 * 1024;
+/// Bytes of a text that is large so that spool and journal do.
+pub const FAT_TEXT_BYTES: usize = 60 * 1024;
+/// How many of them a second.
+pub const TEXTS_PER_S: u64 = 16;
 /// Bytes of the spool that drains while alerts are timed.
 pub const BACKLOG_BYTES: u64 = 1_000_000_000;
 /// Connections that fill it.

@@ -70,6 +70,17 @@ impl Raw {
         raw
     }
 
+    /// The same; nothing when nobody is there.
+    pub fn try_connected(address: SocketAddr, client_id: &str) -> Option<Self> {
+        let stream = TcpStream::connect(address).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        let mut raw = Self { stream, next_id: 1 };
+        raw.send(&connect(client_id));
+        let mut answer = [0; 4];
+        raw.stream.read_exact(&mut answer).ok()?;
+        ((answer[0], answer[3]) == (0x20, 0)).then_some(raw)
+    }
+
     /// Says anything.
     pub fn send(&mut self, bytes: &[u8]) {
         // The other side may have closed already; what it then says, or that it says nothing, is
@@ -79,13 +90,17 @@ impl Raw {
 
     /// Publishes with QoS 1, and waits for the PUBACK.
     pub fn publish(&mut self, topic: &str, payload: &[u8]) {
+        assert!(self.try_publish(topic, payload), "PUBACK of {topic}");
+    }
+
+    /// The same; whether it came.
+    pub fn try_publish(&mut self, topic: &str, payload: &[u8]) -> bool {
         let id = self.next_id;
         self.next_id += 1;
         self.send(&publish(id, topic.as_bytes(), payload));
         let mut answer = [0; 4];
-        self.stream.read_exact(&mut answer).unwrap();
         let [high, low] = id.to_be_bytes();
-        assert_eq!(answer, [0x40, 2, high, low], "PUBACK of {topic}");
+        self.stream.read_exact(&mut answer).is_ok() && answer == [0x40, 2, high, low]
     }
 
     /// Says that nothing more comes from this side.

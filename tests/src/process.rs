@@ -89,6 +89,14 @@ impl Process {
         self.child.id()
     }
 
+    /// Whether it has ended.
+    ///
+    /// # Panics
+    /// When the system can't say.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Whether it is alive, as it says itself.
     pub fn is_up(&mut self) -> bool {
         if let Some(status) = self.child.try_wait().unwrap() {

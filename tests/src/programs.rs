@@ -10,10 +10,11 @@ use std::sync::OnceLock;
 use std::time::SystemTime;
 
 /// (program, package) of everything that tests start.
-const PROGRAMS: [(&str, &str); 3] = [
+const PROGRAMS: [(&str, &str); 4] = [
     ("tributary-agent", "tributary-agent"),
     ("tributary-aggregator", "tributary-aggregator"),
     ("tributary", "tributary"),
+    ("tributary-sim", "tributary-sim"),
 ];
 
 /// The folder of the profile: `target/debug`, when nothing else is asked for.

@@ -131,6 +131,13 @@ impl Site {
         self.path().join("truth.bin")
     }
 
+    /// Keeps its folder, for somebody to look at.
+    pub fn keep(mut self) {
+        if let Some(dir) = self.dir.take() {
+            eprintln!("kept for a look: {}", dir.keep().display());
+        }
+    }
+
     fn configure(&self) {
         let dir = self.path();
         let Pki {
@@ -192,6 +199,11 @@ impl Site {
         self.start("aggregator", self.aggregator_http, &[])
     }
 
+    /// The same, with more in its environment.
+    pub fn aggregator_with(&self, environment: &[(&str, &OsStr)]) -> Process {
+        self.start("aggregator", self.aggregator_http, environment)
+    }
+
     /// A fleet that publishes to the agent until it is stopped.
     pub fn fleet(&self, sensors: u32, rate_hz: f64) -> Fleet {
         Fleet::start(self.publishing(), sensors, rate_hz)
@@ -222,6 +234,15 @@ impl Site {
     /// # Panics
     /// When either does not end well, or the agent with something unsent.
     pub fn settle(&self, agent: Process, aggregator: Process) -> Report {
+        self.end(agent, aggregator);
+        verify::compare(&self.lake(), &self.truth()).unwrap()
+    }
+
+    /// Ends both ends, the agent first.
+    ///
+    /// # Panics
+    /// When either does not end well, or the agent with something unsent.
+    pub fn end(&self, agent: Process, aggregator: Process) {
         let status = agent.terminate();
         assert!(status.success(), "agent: {status}");
         let said = std::fs::read_to_string(self.path().join("agent.log")).unwrap();
@@ -231,7 +252,6 @@ impl Site {
         );
         let status = aggregator.terminate();
         assert!(status.success(), "aggregator: {status}");
-        verify::compare(&self.lake(), &self.truth()).unwrap()
     }
 }
 

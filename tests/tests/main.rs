@@ -19,4 +19,5 @@ mod hostile;
 mod kills;
 mod latency;
 mod link;
+mod power;
 mod small;
