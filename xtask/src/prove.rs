@@ -1,12 +1,13 @@
 //! Runs what takes too long for a test, and keeps its figures in `benches/RESULTS.md`: the demo
-//! under chaos with one seed after the other, an agent killed a thousand times, a full disk; what
-//! alerts take, and what judging costs.
+//! under chaos with one seed after the other, an agent killed a thousand times, power cuts, a full
+//! disk; what alerts take, and what judging costs.
 //!
 //! What is proven is judged by the programs that run; here only their exit codes count.
 
 mod detection;
 mod full_disk;
 mod latency;
+mod power_cuts;
 mod table;
 
 use crate::results::{self, machine::Machine};
@@ -42,6 +43,9 @@ enum Proof {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// Power cuts at chosen operations of a recorded run of the real programs; a bit in each region
+    /// of each of their files; each write and sync failing once
+    PowerCuts(power_cuts::Arguments),
     /// A day of a gateway in fast motion: what is written, made durable and sent
     Day {
         /// What `day --json` of the benches printed before, instead of running it
@@ -61,8 +65,9 @@ enum Proof {
 pub fn run(root: &Path, arguments: &Arguments) -> Result<()> {
     let machine = Machine::look(root)?;
     ensure!(
-        !machine.is_in_memory(),
-        "target lies on a file system in memory, where an fdatasync proves nothing"
+        !machine.proves_nothing(),
+        "target lies on a file system in memory or on an overlay, where an fdatasync proves \
+         nothing: run it on a disk"
     );
     let (title, command, table) = match &arguments.proof {
         Proof::Chaos { seeds, qos } => {
@@ -73,6 +78,10 @@ pub fn run(root: &Path, arguments: &Arguments) -> Result<()> {
         Proof::Kills { count, seed } => {
             let command = format!("cargo xtask prove kills --count {count} --seed {seed}");
             ("kills".to_owned(), command, kills(root, *count, *seed)?)
+        }
+        Proof::PowerCuts(arguments) => {
+            let table = power_cuts::run(root, arguments)?;
+            ("power cuts".to_owned(), arguments.command(), table)
         }
         Proof::Day { report } => {
             // It counts and measures no time: the same in every run.
