@@ -73,7 +73,7 @@ pub(super) struct Series {
     pub(super) told: usize,
     /// Aggregates that were.
     told_aggregates: usize,
-    windows_revision: Revision,
+    pub(super) windows_revision: Revision,
     pub(super) closed: Vec<ClosedSecond>,
     aggregates: Vec<Aggregate>,
     events: Vec<RuleEvent>,

@@ -135,3 +135,32 @@ fn each_rule_window_and_group_says_what_it_is_for() {
     assert_eq!(for_now(&told)[1].2, 3);
     assert_eq!(for_now(&told)[3], expected[3]);
 }
+
+#[test]
+fn a_survey_begins_anew_when_other_windows_are_configured_meanwhile() {
+    let window = |name: &str, device: &str| {
+        format!(
+            "[[detect.window]]\nname = \"{name}\"\nkind = \"tumbling\"\nsize_ms = 10000\n\
+             devices = [\"{device}\"]\n"
+        )
+    };
+    let of = |windows: [String; 2]| Settings::parse(&windows.concat()).unwrap();
+    let (all, one) = (window("all", "+"), window("one", "d00000"));
+    let mut told = Told::new(&of([all.clone(), one.clone()]));
+    let many = WATCHING_STEP + 10;
+    for series in 0..many {
+        told.message(0, &format!("d{series:05}/t"), "1");
+    }
+    let mut survey = Survey::new(3);
+    assert_eq!(told.judge.survey(&mut survey), None, "one piece is not all");
+    told.settings(&of([one, all]));
+    let watching = loop {
+        if let Some(watching) = told.judge.survey(&mut survey) {
+            break watching;
+        }
+    };
+    let counts = watching.configured.iter();
+    let counts: Vec<_> = counts.map(|it| (&*it.name, it.count)).collect();
+    assert_eq!(counts, [("one", 1), ("all", many)]);
+    assert_eq!((watching.learning, watching.listed.len()), (many, 3));
+}

@@ -3,6 +3,7 @@
 use super::super::Judge;
 use super::super::watched::Watch;
 use super::{Configured, ConfiguredKind, JudgedBy, SuspectClock, WatchedSeries, Watching};
+use crate::alert::Revision;
 use crate::detect::SeriesDetector;
 use crate::limits::{WATCHING_CLOCKS_MAX, WATCHING_STEP};
 use std::cmp::Reverse;
@@ -23,6 +24,8 @@ pub struct Survey {
     clocks: BTreeSet<(Reverse<u64>, String, i64)>,
     /// For each window that is configured, how many series it is for.
     windows: Vec<usize>,
+    /// The settings of these; `None`: nothing was looked at.
+    revision: Option<Revision>,
 }
 
 impl Survey {
@@ -36,6 +39,7 @@ impl Survey {
             suspects: 0,
             clocks: BTreeSet::new(),
             windows: Vec::new(),
+            revision: None,
         }
     }
 
@@ -69,8 +73,17 @@ impl Survey {
 }
 
 impl Judge {
-    /// Goes on with a survey by a piece; what is watched, once that was the last one.
+    /// Goes on with a survey by a piece; what is watched, once that was the last one. Where other
+    /// windows were configured meanwhile, it begins anew.
     pub fn survey(&self, survey: &mut Survey) -> Option<Watching> {
+        let revision = Some(self.series.windows_revision);
+        if survey.revision != revision {
+            *survey = Survey {
+                revision,
+                windows: vec![0; self.series.settings.windows.len()],
+                ..Survey::new(survey.most)
+            };
+        }
         let watched = &self.series.watched;
         let to = survey.at.saturating_add(WATCHING_STEP);
         for (names, watch) in watched.places(survey.at..to) {
@@ -82,8 +95,6 @@ impl Judge {
             }
         }
         let windows = &self.series.windows;
-        // Others may have been configured meanwhile.
-        survey.windows.resize(self.series.settings.windows.len(), 0);
         windows.tally(survey.at..to, &mut survey.windows);
         survey.at = to;
         let places = [
