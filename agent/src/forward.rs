@@ -15,6 +15,7 @@ use crate::detect::{Settings, VibrationSpecs, WindowSpecs, patterns};
 use crate::limits::FORWARD_RULES_MAX;
 use std::sync::Arc;
 use tracing::error;
+use tributary_protocol::ids::is_name;
 use tributary_protocol::reading::Value;
 use tributary_settings::Section;
 
@@ -252,20 +253,36 @@ impl Forward {
     fn has_window(&self, device: &str, metric: &str) -> bool {
         let any = |metric: &str| self.windows.iter().any(|it| it.is_for(device, metric));
         match self.vibration.is_for(device, metric) {
-            true => any(&format!("{metric}.rms")),
+            true => {
+                let rms = format!("{metric}.rms");
+                is_name(&rms) && any(&rms)
+            }
             false => any(metric),
         }
     }
 
     /// As what a reading leaves.
     pub fn leaves(&self, reading: &Reading<'_>) -> Leaves {
-        let Reading { device, metric, .. } = *reading;
+        match is_number(&reading.value) {
+            true => self.leaves_of(reading.device, reading.metric),
+            false => Leaves::Raw,
+        }
+    }
+
+    /// Whether what a series says leaves as aggregates alone, but for texts and what is no finite
+    /// number.
+    pub fn holds_back(&self, device: &str, metric: &str) -> bool {
+        self.leaves_of(device, metric) != Leaves::Raw
+    }
+
+    /// As what numbers of a series leave.
+    fn leaves_of(&self, device: &str, metric: &str) -> Leaves {
         let is_for =
             |rule: &&ForwardRule| is_any(&rule.devices, device) && is_any(&rule.metrics, metric);
         let what = self.rules.rules.iter().find(is_for).map(|rule| rule.what);
         match what {
             None | Some(Leaves::Raw) => Leaves::Raw,
-            Some(what) if is_number(&reading.value) && self.has_window(device, metric) => what,
+            Some(what) if self.has_window(device, metric) => what,
             Some(_) => Leaves::Raw,
         }
     }
@@ -359,6 +376,22 @@ mod tests {
         assert!(takes(&of_samples, "d", "v", Value::F64(1.0)));
         let of_features = read(&format!("{vibration}{}", window("v.rms"))).unwrap();
         assert!(!takes(&of_features, "d", "v", Value::F64(1.0)));
+    }
+
+    #[test]
+    fn a_vibration_whose_features_would_have_too_long_a_name_leaves_as_it_is() {
+        let text = "[[forward]]\nwhat = \"aggregates\"\n[[detect.vibration]]\nmetric = \"v*\"\n\
+                    [[detect.window]]\nname = \"minute\"\nkind = \"tumbling\"\nsize_ms = 60000\n";
+        let forward = read(text).unwrap();
+        let most = tributary_protocol::limits::NAME_BYTES_MAX;
+        for (length, goes) in [(most - ".rms".len(), false), (most - 3, true)] {
+            let metric = "v".repeat(length);
+            assert_eq!(
+                takes(&forward, "d", &metric, Value::F64(1.0)),
+                goes,
+                "{length}"
+            );
+        }
     }
 
     #[test]

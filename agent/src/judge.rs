@@ -55,7 +55,7 @@ use crate::capture::CaptureRecord;
 use crate::configuration::{Announcement, Configurations};
 use crate::decode::{DeadLetter, Decoded, Incoming, Rows};
 use crate::detect::Settings;
-use crate::forward::ForwardRules;
+use crate::forward::{Forward, ForwardRules};
 use crate::marks::{Evidence, Judged, Marks};
 use crate::seal::Origin;
 use crate::wal::{Batch, Message, Queue, Record, RecordKind, Replayed};
@@ -314,9 +314,11 @@ impl Judge {
         self.series.over.iter()
     }
 
-    /// Alerts have readings captured as these rules say.
-    pub fn capture_by(&mut self, rules: &Arc<ForwardRules>) {
+    /// Alerts have readings captured as these rules say, and series whose readings leave as
+    /// aggregates alone always have a place.
+    pub fn forward_by(&mut self, rules: &Arc<ForwardRules>) {
         self.series.wanted.set_rules(rules);
+        self.series.forward = Forward::new(rules, &self.series.settings);
     }
 
     /// Records of the kind `capture` that the log needs next, side by side.

@@ -27,7 +27,7 @@ use std::sync::atomic::AtomicUsize;
 use tributary_protocol::ids::BufferId;
 
 /// Of what is known and of how it is [packed](super::Known), which begin with it.
-pub(super) const VERSION: u16 = 7;
+pub(super) const VERSION: u16 = 8;
 
 /// Why bytes are no checkpoint of this stage.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]

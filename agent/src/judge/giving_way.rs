@@ -5,19 +5,52 @@ use super::idle::Forgotten;
 use super::kept::{read_text, write_text};
 use super::series::Series;
 use super::tell::{self, Moment};
-use super::watched::{Gone, Watch};
+use super::watched::{At, Gone, Watch};
 use crate::detect::Place;
 
 /// Of a row: another number with each change of what a [`Watch`] writes.
 const ROW_VERSION: u8 = 1;
 
 impl Series {
+    /// Where a series stands; one that is new may take the place of another. `None` where too many
+    /// did lately: nothing is judged of it. `of` is the metric of the readings that it says.
+    pub(super) fn place_of(
+        &mut self,
+        (device, metric): (&str, &str),
+        of: &str,
+        moment: Moment,
+        said: &mut Vec<Said>,
+    ) -> Option<At> {
+        if let Some(at) = self.watched.touch(device, metric) {
+            return Some(at);
+        }
+        if self.watched.is_full() && !self.has_turn(device, of) {
+            self.counts.no_turn += 1;
+            return None;
+        }
+        let known = self.take_back((device, metric), moment, said);
+        if let Some(gone) = self.watched.make_room(device) {
+            self.give_way(&gone, moment, said);
+        }
+        let watch = known.unwrap_or_else(|| Watch::new(self.settings.preset));
+        Some(self.watched.add(device, metric, watch))
+    }
+
+    /// Whether another one may give way. What leaves as aggregates alone needs no turn: without a
+    /// place in windows it would reach nobody.
+    fn has_turn(&mut self, device: &str, metric: &str) -> bool {
+        let is_own = self.watched.has_share(device);
+        self.forward.holds_back(device, metric) || self.turns.take(self.times.steady(), is_own)
+    }
+
     /// A series gives way. What was learned of it is kept, and so does its alert stand, if there is
-    /// room; windows and rules begin anew.
+    /// room; its windows close, and they and rules begin anew.
     pub(super) fn give_way(&mut self, gone: &Gone, moment: Moment, said: &mut Vec<Said>) {
         let Gone {
             at, device, metric, ..
         } = gone;
+        self.windows.close(at.series, &mut self.aggregates);
+        self.take_aggregates(Some((device, metric)), moment);
         self.windows.forget(at.series);
         self.units.forget(at.series);
         self.fast.forget(at.series);

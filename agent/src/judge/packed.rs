@@ -2,7 +2,7 @@
 //!
 //! | at | bytes | field |
 //! |---|---|---|
-//! | 0 | 2 | version: 6 |
+//! | 0 | 2 | version: [`VERSION`] |
 //! | 2 | 16 | the log's life, of the first record that is not in it |
 //! | 18 | 8 | its number |
 //! | 26 | 8 | how many series had given way by then |

@@ -25,6 +25,7 @@ use crate::detect::{
     Progress, RuleEngine, RuleEvent, Sample, Settings, TimeVerdict, Timed, VibrationEngine,
     VibrationFeatures, Windows,
 };
+use crate::forward::Forward;
 use crate::limits::{CLOCK_SANE_FROM_US, RECORD_AGGREGATES_MAX, TICK_EVERY_US};
 use std::sync::Arc;
 use tributary_protocol::ids::is_name;
@@ -60,6 +61,8 @@ pub(super) struct Series {
     pub(super) later: Later,
     /// Alerts around which readings are to be captured.
     pub(super) wanted: Wanted,
+    /// Which readings leave as aggregates alone: they need a place in windows.
+    pub(super) forward: Forward,
     /// What the kernel says of the gateway's clock.
     pub(super) kernel: KernelClock,
     /// The greatest received time of a clock that was trusted.
@@ -75,7 +78,7 @@ pub(super) struct Series {
     told_aggregates: usize,
     pub(super) windows_revision: Revision,
     pub(super) closed: Vec<ClosedSecond>,
-    aggregates: Vec<Aggregate>,
+    pub(super) aggregates: Vec<Aggregate>,
     events: Vec<RuleEvent>,
     features: Vec<VibrationFeatures>,
     pub(super) states: Vec<GroupEvent>,
@@ -147,6 +150,7 @@ impl Series {
             incidents: Incidents::default(),
             later: Later::default(),
             wanted: Wanted::default(),
+            forward: Forward::default(),
             kernel: KernelClock::default(),
             greatest_time: 0,
             counts: Counts::default(),
@@ -220,6 +224,7 @@ impl Series {
         self.idle.set_most(settings.series_kept_max);
         self.forget_idle(0, moment, said);
         self.windows_revision = settings.windows_revision();
+        self.forward = Forward::new(self.forward.rules(), &settings);
         if settings.rules.is_empty() && settings.groups.is_empty() {
             self.readings = Readings::default();
         }
@@ -287,7 +292,7 @@ impl Series {
             return;
         };
         let names = (reading.device, reading.metric);
-        let Some(at) = self.place_of(names, moment, said) else {
+        let Some(at) = self.place_of(names, reading.metric, moment, said) else {
             return;
         };
         let meta = reading.meta;
@@ -341,7 +346,8 @@ impl Series {
             if !is_name(&metric) {
                 continue;
             }
-            let Some(at) = self.place_of((of.device, &metric), moment, said) else {
+            let names = (of.device, &*metric);
+            let Some(at) = self.place_of(names, of.metric, moment, said) else {
                 continue;
             };
             let seen = Seen {
@@ -472,31 +478,20 @@ impl Series {
         }
     }
 
-    /// Where a series stands; one that is new may take the place of another. `None` where too many
-    /// did lately: nothing is judged of it.
-    fn place_of(
-        &mut self,
-        (device, metric): (&str, &str),
-        moment: Moment,
-        said: &mut Vec<Said>,
-    ) -> Option<At> {
-        if let Some(at) = self.watched.touch(device, metric) {
-            return Some(at);
-        }
-        if self.watched.is_full() && !self.turns.take(self.times.steady()) {
-            self.counts.no_turn += 1;
-            return None;
-        }
-        let known = self.take_back((device, metric), moment, said);
-        if let Some(gone) = self.watched.make_room(device) {
-            self.give_way(&gone, moment, said);
-        }
-        let watch = known.unwrap_or_else(|| Watch::new(self.settings.preset));
-        Some(self.watched.add(device, metric, watch))
-    }
-
     /// Tells what windows say, as far as this record may.
     fn tell_aggregates(&mut self, moment: Moment, said: &mut Vec<Said>) {
+        self.take_aggregates(None, moment);
+        while self.told_aggregates < RECORD_AGGREGATES_MAX
+            && let Some(waited) = self.later.next_aggregate(moment.origin)
+        {
+            self.told_aggregates += 1;
+            said.push(waited);
+        }
+    }
+
+    /// Has what windows say wait to be told; `gone`: the series that it is all of, where that is
+    /// not watched any more.
+    pub(super) fn take_aggregates(&mut self, gone: Option<(&str, &str)>, moment: Moment) {
         let mut aggregates = std::mem::take(&mut self.aggregates);
         for aggregate in aggregates.drain(..) {
             let spec = self
@@ -504,7 +499,7 @@ impl Series {
                 .windows
                 .iter()
                 .find(|it| it.name == aggregate.window);
-            let names = self.watched.names(aggregate.series);
+            let names = gone.or_else(|| self.watched.names(aggregate.series));
             let (Some(spec), Some((device, metric))) = (spec, names) else {
                 continue;
             };
@@ -528,12 +523,6 @@ impl Series {
             self.later.say_aggregate(told.topic(), spoken);
         }
         self.aggregates = aggregates;
-        while self.told_aggregates < RECORD_AGGREGATES_MAX
-            && let Some(waited) = self.later.next_aggregate(moment.origin)
-        {
-            self.told_aggregates += 1;
-            said.push(waited);
-        }
     }
 }
 

@@ -17,6 +17,7 @@ mod fast;
 mod idle;
 mod kernel;
 mod topics;
+mod turns;
 mod visit;
 mod wanted;
 mod watching;

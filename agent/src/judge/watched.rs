@@ -241,16 +241,25 @@ impl Watched {
         if !self.is_full() {
             return None;
         }
-        let each = self.most / self.devices.len().max(1);
-        let share = each.max(self.most / WATCHED_SHARE).max(1);
-        let own = self.devices.find(device);
-        let own = own.filter(|device| self.devices.series(*device) >= share);
+        let own = self.with_share(device);
         let of_device = own
             .or(self.greedy)
             .and_then(|it| self.of_devices.get(it as usize));
         let mut gone = self.take(of_device.unwrap_or(&self.all).first())?;
         gone.to_its_own = own.is_some();
         Some(gone)
+    }
+
+    /// Whether this device has its share: then its new series have to take the places of its own.
+    pub fn has_share(&self, device: &str) -> bool {
+        self.with_share(device).is_some()
+    }
+
+    fn with_share(&self, device: &str) -> Option<u32> {
+        let each = self.most / self.devices.len().max(1);
+        let share = each.max(self.most / WATCHED_SHARE).max(1);
+        let own = self.devices.find(device)?;
+        (self.devices.series(own) >= share).then_some(own)
     }
 
     fn is_greedy(&self, device: u32) -> bool {

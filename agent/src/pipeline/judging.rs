@@ -9,12 +9,12 @@ use super::answers::Answers;
 use super::clock::Clock;
 use super::{Ended, guard, kernel, replay};
 use crate::alert::AlertState;
-use crate::judge::{Judge, KernelClock, Said, WatchersOut, What, time_record};
+use crate::judge::{Counts, Judge, KernelClock, Said, WatchersOut, What, time_record};
 use crate::limits::{EARLY_BYTES_MAX, JUDGED_QUEUE};
 use crate::seal::{Asks, FromJudge, IDLE_WAIT, Origin, SealConfig, Stores};
 use crate::source::hub::Keep;
 use crate::wal::{Batch, Queue, RecordKind, Replay, Tap};
-use crowded::Crowded;
+use crowded::{Crowded, Crowding};
 use metrics::{counter, gauge, histogram};
 use said_of_clock::SaidOfClock;
 use std::collections::BTreeMap;
@@ -57,7 +57,7 @@ impl Waiting {
         config: &SealConfig,
     ) -> Option<Self> {
         let mut judge = judge?;
-        judge.capture_by(config.forward.rules());
+        judge.forward_by(config.forward.rules());
         // What no checkpoint needs is kept for captures, and was judged.
         let from = judge.position().or_else(|| stores.needed());
         Some(Self {
@@ -404,6 +404,28 @@ impl Judging {
         );
     }
 
+    /// Says in a life once that series push out each other, and once that readings are turned away.
+    fn say_of_crowding(&mut self, counts: &Counts) {
+        // Those that came back were kept: with all of them watched, none gives way. Of readings
+        // that were turned away nobody knows how many series they are.
+        let series_max = self.waiting.judge.watched() + self.waiting.judge.idle_len();
+        match self.crowded.news(counts) {
+            Some(Crowding::PushOut) => warn!(
+                series_max,
+                "series that report in turn push out each other, which costs a look into the \
+                 store each time: with this `detect.series_max` none would"
+            ),
+            Some(Crowding::TurnAway) => warn!(
+                series_max_at_least = series_max,
+                no_turn = counts.no_turn,
+                "more series report than may be watched, and push out each other so often that \
+                 readings are turned away: nothing judges these; `detect.series_max` has to be \
+                 at least this, and more where they are of more series"
+            ),
+            None => {}
+        }
+    }
+
     /// Hands on what is known.
     fn checkpoint(&self) -> Result<(), Gone> {
         let begun = Instant::now();
@@ -418,16 +440,7 @@ impl Judging {
 
     fn measure(&mut self) {
         let counts = self.waiting.judge.counts();
-        if self.crowded.is_news(&counts) {
-            // Those that came back were kept: with all of them watched, none gives way.
-            let series_max = self.waiting.judge.watched() + self.waiting.judge.idle_len();
-            warn!(
-                series_max,
-                "series that report in turn push out each other: each costs a look into the store, \
-                 and where that is too often readings are not judged; with this \
-                 `detect.series_max` none would"
-            );
-        }
+        self.say_of_crowding(&counts);
         gauge!("tributary_agent_watched_series").set(self.waiting.judge.watched() as f64);
         let trusted = self.waiting.judge.is_clock_trusted();
         gauge!("tributary_agent_gateway_clock_trusted").set(f64::from(u8::from(trusted)));

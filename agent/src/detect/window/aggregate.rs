@@ -14,7 +14,7 @@ pub enum Closed {
     Idle,
     /// It has as many readings as it takes.
     Full,
-    /// There were too many open ones.
+    /// There were too many open ones, or its series gave way to another.
     Crowded,
     /// Its device's time began anew, far from here.
     Anew,

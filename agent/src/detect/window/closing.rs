@@ -56,6 +56,18 @@ impl Windows {
         out.push(aggregate);
     }
 
+    /// Closes all that is open of a series, before it is [forgotten](Self::forget).
+    pub fn close(&mut self, slot: SeriesSlot, out: &mut Vec<Aggregate>) {
+        let specs = Arc::clone(&self.specs);
+        self.with_series(slot, |windows, series| {
+            for place in 0..series.held.len() {
+                while series.due(place, &specs).is_some() {
+                    windows.close_one(slot, series, place, Closed::Crowded, out);
+                }
+            }
+        });
+    }
+
     /// Sees to it that the device knows when the next window of a series is due, or an earlier
     /// time.
     pub(super) fn note_due(&mut self, slot: SeriesSlot, series: &mut Series, place: usize) {

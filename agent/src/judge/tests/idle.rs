@@ -159,7 +159,7 @@ proptest! {
     }
 }
 
-fn keeping(series_max: usize, series_kept_max: usize) -> (Told, Rows) {
+pub(super) fn keeping(series_max: usize, series_kept_max: usize) -> (Told, Rows) {
     let rows = Rows::default();
     let mut told = Told::new(&Settings {
         series_max,

@@ -62,7 +62,7 @@ fn life(visits: bool) -> Told {
         told.judge.write_checkpoint(&mut bytes).unwrap();
         let judge = Judge::read_checkpoint(STORAGE, configurations, &bytes).unwrap();
         told.judge = judge.keeping(Box::new(rows.clone()));
-        told.judge.capture_by(&forwarding());
+        told.judge.forward_by(&forwarding());
     };
     clock(&mut told, RecordKind::Clock, 0);
     again(&mut told);
@@ -112,10 +112,14 @@ fn told_at(told: &Told, device: &str, detector: &str, state: &str) -> Vec<i64> {
         .collect()
 }
 
-/// The gateway's numbers of the messages at whose records windows of a device closed.
+/// The gateway's numbers of the messages at whose records windows of a device closed; not those
+/// that its series closed by giving way, which is at another place of a window by another clock.
 fn windows(told: &Told, device: &str) -> Vec<u64> {
     let closed = told.said.iter().filter_map(|said| match &said.what {
-        What::Aggregate(spoken) if spoken.device == device => Some(said.origin.number),
+        What::Aggregate(spoken) if spoken.device == device => {
+            let aggregate: serde_json::Value = serde_json::from_str(&spoken.json).unwrap();
+            (aggregate["closed"] != "crowded").then_some(said.origin.number)
+        }
         _ => None,
     });
     closed.collect()

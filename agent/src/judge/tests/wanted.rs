@@ -17,7 +17,7 @@ fn forwarding() -> Arc<ForwardRules> {
 /// A judge that has captures asked for.
 fn capturing() -> Told {
     let mut told = Told::new(&ruled(1_000));
-    told.judge.capture_by(&forwarding());
+    told.judge.forward_by(&forwarding());
     told
 }
 
@@ -46,14 +46,14 @@ fn an_alert_is_asked_for_until_the_log_has_its_records() {
     assert_eq!(told.judge.wanted(), None);
     // A life that ends before they are durable: the next one asks for them again.
     told.again();
-    told.judge.capture_by(&forwarding());
+    told.judge.forward_by(&forwarding());
     assert_eq!(told.judge.wanted().as_ref(), Some(&records));
     told.record(RecordKind::Capture, &records[0]);
     assert_eq!(told.judge.wanted().as_ref(), Some(&records));
     told.record(RecordKind::Capture, &records[1]);
     assert_eq!(told.judge.wanted(), None);
     told.again();
-    told.judge.capture_by(&forwarding());
+    told.judge.forward_by(&forwarding());
     assert_eq!(told.judge.wanted(), None);
 }
 
@@ -91,7 +91,7 @@ fn alerts_that_are_counted_capture_nothing_until_they_are_told() {
 fn an_alert_of_a_fast_series_captures_by_its_devices_own_clock() {
     const TENTH: i64 = SECOND / 10;
     let mut told = Told::new(&sensitive());
-    told.judge.capture_by(&forwarding());
+    told.judge.forward_by(&forwarding());
     // Its clock began in 1970 as it was switched on.
     let mut reading = |tenth: i64, off: f64| {
         let value = fast::noise(tenth) + off;
@@ -138,7 +138,7 @@ fn an_alert_that_is_told_later_captures_what_was_around_it_by_its_devices_own_cl
     since_1970(&mut told, 100, "site/tank/t", 150.0);
     assert_eq!(told.judge.wanted(), None, "it is owed");
     told.again();
-    told.judge.capture_by(&forwarding());
+    told.judge.forward_by(&forwarding());
     (101..140).for_each(|second| told.tick(second));
     let records = told.judge.wanted().unwrap();
     let record = CaptureRecord::read(&records[0]).unwrap();
@@ -153,7 +153,7 @@ fn an_alert_that_time_alone_raises_captures_by_its_devices_own_clock() {
     since_1970(&mut told, 100, "site/tank/t", 50.0);
     since_1970(&mut told, 101, "site/tank/t", 72.0);
     told.again();
-    told.judge.capture_by(&forwarding());
+    told.judge.forward_by(&forwarding());
     // Another device's reading brings the news, and its clock is right.
     told.message(110, "site/other/t", &value(110, 50.0));
     let alert = told.raised().pop().unwrap();

@@ -5,28 +5,47 @@ use crate::judge::Counts;
 /// Readings over which that is seen.
 const WINDOW: u64 = 4_096;
 
+/// What is to be told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Crowding {
+    /// Series push out each other, and all of them are known.
+    PushOut,
+    /// Readings were turned away: nobody knows of how many series.
+    TurnAway,
+}
+
 /// What was seen so far.
 #[derive(Debug, Default)]
 pub(super) struct Crowded {
     /// Readings that were judged, series that were taken back, and readings for which none gave
     /// way, when the window began.
     from: (u64, u64, u64),
-    told: bool,
+    /// Which of both were told.
+    told: (bool, bool),
 }
 
 impl Crowded {
-    /// Takes in what there was since the start; whether it is to be told now, which it is once in
-    /// a life.
-    pub(super) fn is_news(&mut self, counts: &Counts) -> bool {
+    /// Takes in what there was since the start; what is to be told now: either once in a life, and
+    /// nothing more once readings were turned away.
+    pub(super) fn news(&mut self, counts: &Counts) -> Option<Crowding> {
         let now = (counts.judged, counts.taken_back, counts.no_turn);
         let readings = now.0.saturating_sub(self.from.0);
         let turned_away = now.2 > self.from.2;
         if readings < WINDOW && !turned_away {
-            return false;
+            return None;
         }
-        let is_crowded = 4 * now.1.saturating_sub(self.from.1) > readings || turned_away;
+        let push_out = 4 * now.1.saturating_sub(self.from.1) > readings;
         self.from = now;
-        is_crowded && !std::mem::replace(&mut self.told, true)
+        let (told_push_out, told_turn_away) = self.told;
+        if turned_away && !told_turn_away {
+            self.told.1 = true;
+            return Some(Crowding::TurnAway);
+        }
+        if push_out && !told_push_out && !told_turn_away {
+            self.told.0 = true;
+            return Some(Crowding::PushOut);
+        }
+        None
     }
 }
 
@@ -46,19 +65,28 @@ mod tests {
     #[test]
     fn it_is_told_once_when_a_fourth_of_the_readings_take_a_series_back() {
         let mut crowded = Crowded::default();
-        let mut is_news = |judged, taken_back| crowded.is_news(&counts(judged, taken_back, 0));
-        assert!(!is_news(WINDOW - 1, WINDOW - 1), "too few");
-        assert!(!is_news(WINDOW, WINDOW / 4));
-        assert!(!is_news(2 * WINDOW, WINDOW / 2), "of this window");
-        assert!(is_news(3 * WINDOW, WINDOW / 2 + WINDOW / 4 + 1));
-        assert!(!is_news(4 * WINDOW, 4 * WINDOW), "it was told");
+        let mut news = |judged, taken_back| crowded.news(&counts(judged, taken_back, 0));
+        assert_eq!(news(WINDOW - 1, WINDOW - 1), None, "too few");
+        assert_eq!(news(WINDOW, WINDOW / 4), None);
+        assert_eq!(news(2 * WINDOW, WINDOW / 2), None, "of this window");
+        let fourth = news(3 * WINDOW, WINDOW / 2 + WINDOW / 4 + 1);
+        assert_eq!(fourth, Some(Crowding::PushOut));
+        assert_eq!(news(4 * WINDOW, 4 * WINDOW), None, "it was told");
     }
 
     #[test]
-    fn a_reading_for_which_none_gave_way_is_enough() {
+    fn a_reading_for_which_none_gave_way_is_enough_and_told_also_behind_the_other() {
         let mut crowded = Crowded::default();
-        assert!(!crowded.is_news(&counts(WINDOW, 0, 0)));
-        assert!(crowded.is_news(&counts(WINDOW + 1, 0, 1)));
-        assert!(!crowded.is_news(&counts(WINDOW + 2, 0, 2)), "it was told");
+        let pushed_out = crowded.news(&counts(WINDOW, WINDOW, 0));
+        assert_eq!(pushed_out, Some(Crowding::PushOut));
+        let turned_away = crowded.news(&counts(WINDOW + 1, WINDOW, 1));
+        assert_eq!(turned_away, Some(Crowding::TurnAway));
+        assert_eq!(crowded.news(&counts(WINDOW + 2, WINDOW, 2)), None);
+        let both = counts(3 * WINDOW, 3 * WINDOW, 2);
+        assert_eq!(crowded.news(&both), None, "it was told");
+        let mut crowded = Crowded::default();
+        let at_once = crowded.news(&counts(1, 0, 1));
+        assert_eq!(at_once, Some(Crowding::TurnAway));
+        assert_eq!(crowded.news(&both), None, "more than that was told");
     }
 }

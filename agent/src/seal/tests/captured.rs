@@ -569,7 +569,7 @@ fn new_judge(disk: &Arc<dyn Disk>, kept: &[u8], rules: &Arc<ForwardRules>) -> Ju
         [] => Judge::new(b"agent", configurations(InForce::default())),
         kept => Judge::read_checkpoint(b"agent", configurations, kept).unwrap(),
     };
-    judge.capture_by(rules);
+    judge.forward_by(rules);
     judge
 }
 

@@ -194,3 +194,21 @@ fn what_is_forgotten_leaves_nothing_behind() {
     case.after(60 * S);
     assert_eq!(case.told().len(), 5);
 }
+
+#[test]
+fn what_is_open_of_a_series_that_gives_way_closes() {
+    let mut case = Case::new(&ALL.concat());
+    for second in 0..3 {
+        case.step(0, second * S, 1.0);
+    }
+    case.out.clear();
+    case.windows.close(SeriesSlot(0), &mut case.out);
+    let is_crowded = |it: &Aggregate| it.closed == Closed::Crowded && !it.complete;
+    assert!(case.out.iter().all(is_crowded), "{:?}", case.out);
+    let mut names: Vec<_> = case.out.iter().map(|it| &*it.window).collect();
+    names.dedup();
+    assert_eq!(names.len(), 4, "one of each kind, or more");
+    case.windows.forget(SeriesSlot(0));
+    assert_eq!(case.windows.counts().dropped, 0);
+    assert_eq!(case.windows.state_bytes(), 0);
+}
