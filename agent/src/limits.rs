@@ -171,8 +171,8 @@ pub const DELIVERING_BYTES: usize = 16 * 1024;
 pub const DELIVERED_MAX: usize = 256;
 /// Retained topics that one look for the next one passes, before others have their turn.
 pub const RETAINED_STEP: usize = 256;
-/// Topics whose newest alert waits for one of the user's brokers; beyond, what the hub retains is
-/// read from there again.
+/// Alerts that wait for one of the user's brokers, of each topic the newest state and the newest of
+/// what else was said there; beyond, what the hub retains is read from there again.
 pub const BROKER_ALERTS_MAX: usize = RETAINED_MAX;
 /// Bytes of them; beyond, likewise.
 pub const BROKER_ALERTS_BYTES_MAX: usize = 4 * 1024 * 1024;

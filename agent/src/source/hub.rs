@@ -305,7 +305,7 @@ impl Hub {
         })
     }
 
-    /// The newest message of each topic below [`ALERTS`], for one of the user's brokers.
+    /// The newest messages of each topic below [`ALERTS`], for one of the user's brokers.
     pub(super) fn alerts(&self, wake: Arc<dyn Wake>) -> Feed {
         let due = Arc::new(Mutex::new(Due::default()));
         let mut state = self.lock();

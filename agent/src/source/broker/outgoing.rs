@@ -1,7 +1,7 @@
 //! The agent's alerts on their way to one of the user's brokers: with QoS 1, retained as they are
-//! here, and the
-//! newest of each topic alone while the broker is away or slow. Owns no socket; what is under way
-//! when a connection ends waits again.
+//! here, and of each topic the newest state and the newest of what else was said there alone while
+//! the broker is away or slow. Owns no socket; what is under way when a connection ends waits
+//! again.
 
 use super::link::Welcome;
 use crate::limits::BROKER_PUBLISHING_MAX;
@@ -249,6 +249,29 @@ mod tests {
             assert_eq!(due, Some(retains), "{keep:?}");
             outgoing.asked();
         }
+    }
+
+    /// One that stands behind a graver one is told beside it, before it.
+    #[test]
+    fn an_alert_that_its_topic_does_not_show_goes_to_the_broker_too() {
+        let (hub, mut outgoing) = outgoing();
+        let say = |payload: &'static str, keep| {
+            hub.publish(
+                "tributary/alerts/a",
+                Bytes::from_static(payload.as_bytes()),
+                keep,
+            );
+        };
+        say("graver", Keep::Stands);
+        say("lesser", Keep::Not);
+        say("graver again", Keep::Stands);
+        let told = ["a=lesser", "a=graver again"];
+        assert_eq!(all(&mut outgoing), told);
+        outgoing.handle_broken();
+        assert_eq!(all(&mut outgoing), told, "nobody acknowledged it");
+        outgoing.handle_broken();
+        outgoing.handle_welcome(&Welcome::default());
+        assert_eq!(all(&mut outgoing), told, "nor with everything again");
     }
 
     #[test]

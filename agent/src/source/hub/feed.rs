@@ -1,4 +1,5 @@
-//! What goes to one of the user's brokers: the newest alert of each topic that it has not taken.
+//! What goes to one of the user's brokers: of each topic the newest present state that it has not
+//! taken, and the newest of what else was said there.
 //! What waits has a bound; beyond it, what the hub retains is read from there once more, piece by
 //! piece as it is taken, so that only the end of a topic can be lost.
 
@@ -75,7 +76,7 @@ impl Due {
             looked += 1;
             again.after = Some(Arc::clone(&message.topic));
             let due = message.number > again.since && message.number <= again.upto;
-            if due && !self.newest.has(&message.topic) {
+            if due && !self.newest.has_state(&message.topic) {
                 return Some(Arc::clone(message));
             }
             if looked == RETAINED_STEP {
@@ -95,7 +96,7 @@ pub(super) fn lock(due: &Mutex<Due>) -> MutexGuard<'_, Due> {
     due.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The newest alert of each topic that one of the user's brokers has not taken.
+/// The newest alerts of each topic that one of the user's brokers has not taken.
 pub(in crate::source) struct Feed {
     pub(super) hub: Hub,
     pub(super) due: Waiting,
@@ -129,12 +130,11 @@ impl Feed {
         }
     }
 
-    /// One that was taken was not delivered; a newer one of its topic stays in its place. How many
-    /// are lost for it.
+    /// One that was taken was not delivered; a newer one of its topic and kind stays in its place.
     pub(in crate::source) fn put_back(&self, message: &Arc<Published>) {
         let mut due = lock(&self.due);
         let lost = match due.newest.has_newer(message) {
-            true => 0,
+            true => u64::from(!message.is_retained()),
             false => due.put(message),
         };
         self.hub.0.counters.dropped.increment(lost);
