@@ -4,7 +4,7 @@
 //! the log.
 
 use super::kept::{read_text, write_text};
-use super::standing::Standing;
+use super::standing::{Standing, severity_of};
 use super::{Said, Spoken, What};
 use crate::alert::{AlertId, AlertState, Severity};
 use crate::limits::{LATER_MAX, OWED_MAX};
@@ -215,12 +215,15 @@ impl Standing {
         let (id, rest) = input.split_first_chunk()?;
         let (incident, rest) = rest.split_first_chunk()?;
         *input = rest;
+        let score = input.try_get_f64_le().ok()?;
+        let json = read_text(input)?;
         Some(Self {
             detector,
             id: AlertId(*id),
             incident: AlertId(*incident),
-            score: input.try_get_f64_le().ok()?,
-            json: read_text(input)?.into(),
+            severity: severity_of(json),
+            score,
+            json: json.into(),
         })
     }
 }

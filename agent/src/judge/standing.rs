@@ -21,6 +21,8 @@ pub struct Standing {
     pub id: AlertId,
     /// The incident that it is part of.
     pub incident: AlertId,
+    /// How much it matters, as its JSON says.
+    pub severity: Severity,
     /// Its score.
     pub score: f64,
     /// Its JSON, as it was raised.
@@ -36,7 +38,7 @@ fn field<'a>(json: &'a str, key: &str) -> &'a str {
 }
 
 /// How much an alert matters, by its JSON.
-fn severity_of(json: &str) -> Severity {
+pub(super) fn severity_of(json: &str) -> Severity {
     let name = field(json, "severity");
     let found = Severity::NAMES.iter().find(|(known, _)| *known == name);
     found.map(|(_, severity)| *severity).unwrap_or_default()
@@ -52,7 +54,7 @@ struct Of {
 
 /// Where the one stands that a topic shows: the gravest, and of those the one raised last.
 fn shown(of_topic: &[Of]) -> Option<usize> {
-    let ranks = of_topic.iter().map(|of| severity_of(&of.standing.json));
+    let ranks = of_topic.iter().map(|of| of.standing.severity);
     let most = ranks.enumerate().max_by_key(|(_, severity)| *severity);
     most.map(|(at, _)| at)
 }
@@ -103,14 +105,11 @@ impl Standings {
     pub fn acknowledge(&mut self, id: AlertId) -> Option<(&str, &str, &Standing, bool)> {
         const RAISED: &str = "\"state\":\"raised\"";
         for all in self.by_topic.values_mut() {
-            let shown = shown(all);
-            let found = all
-                .iter_mut()
-                .enumerate()
-                .find(|(_, of)| of.standing.id == id);
-            let Some((at, of)) = found else {
+            let Some(at) = all.iter().position(|of| of.standing.id == id) else {
                 continue;
             };
+            let is_shown = shown(all) == Some(at);
+            let of = all.get_mut(at)?;
             let standing = &mut of.standing;
             // Our own JSON: nothing that somebody else named stands before its state.
             let seen = standing
@@ -120,7 +119,7 @@ impl Standings {
                 return None;
             }
             standing.json = seen.into();
-            return Some((&of.device, &of.metric, standing, shown == Some(at)));
+            return Some((&of.device, &of.metric, standing, is_shown));
         }
         None
     }
@@ -170,5 +169,44 @@ impl Standings {
             standings.raise(device, metric, standing);
         }
         Some(standings)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// How much alerts matter is known of them: nobody looks for it in all that stands, of which
+    /// there may be tens of thousands, each time that somebody has seen one.
+    #[test]
+    fn what_a_topic_shows_is_known_without_a_look_into_what_stands() {
+        let mut standings = Standings::default();
+        let alert = |id: u8, severity| Standing {
+            detector: format!("rule:{id}").into(),
+            id: AlertId([id; 16]),
+            incident: AlertId([id; 16]),
+            severity,
+            score: 1.0,
+            json: "{\"state\":\"raised\"}".into(),
+        };
+        let all = [
+            (1, Severity::Warning),
+            (2, Severity::Critical),
+            (3, Severity::Critical),
+            (4, Severity::Info),
+        ];
+        for (id, severity) in all {
+            standings.raise("d", "m", alert(id, severity));
+        }
+        assert!(standings.acknowledge(AlertId([9; 16])).is_none());
+        for (id, is_present) in [(3, true), (2, false), (4, false)] {
+            let (_, _, seen, shown) = standings.acknowledge(AlertId([id; 16])).unwrap();
+            assert_eq!((seen.id.0, shown), ([id; 16], is_present));
+            assert!(seen.json.contains("acknowledged"));
+            assert!(standings.acknowledge(AlertId([id; 16])).is_none(), "once");
+        }
+        let topic = topic_of("d", "m");
+        assert_eq!(standings.present(&topic).unwrap().id.0, [3; 16]);
     }
 }

@@ -176,7 +176,8 @@ impl Series {
         self.stand(spoken, standing, moment.origin, said);
     }
 
-    /// An alert stands from here on. Where a graver one does, its topic shows that again at once.
+    /// An alert stands from here on. Where a graver one does, its topic shows that again at once;
+    /// where there was no room to keep it, also one that is as grave, but none that is less.
     fn stand(
         &mut self,
         mut spoken: Spoken,
@@ -184,12 +185,13 @@ impl Series {
         origin: Origin,
         said: &mut Vec<Said>,
     ) {
-        let (topic, id) = (topic_of(&spoken.device, &spoken.metric), standing.id);
+        let topic = topic_of(&spoken.device, &spoken.metric);
+        let (id, severity) = (standing.id, standing.severity);
         self.over.remove(&topic);
         self.standings
             .raise(&spoken.device, &spoken.metric, standing);
         let graver = self.standings.present(&topic);
-        let graver = graver.filter(|shown| shown.id != id);
+        let graver = graver.filter(|shown| shown.id != id && shown.severity >= severity);
         let again = graver.map(|shown| What::Again(shown.json.to_string()));
         spoken.is_present = again.is_none();
         say_both((topic, spoken, again), origin, said);
@@ -506,6 +508,7 @@ fn standing_of(alert: &Alert, json: std::sync::Arc<str>) -> Standing {
         detector: alert.detector.as_str().into(),
         id: alert.id,
         incident: alert.incident,
+        severity: alert.severity,
         score: alert.score,
         json,
     }

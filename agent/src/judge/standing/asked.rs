@@ -135,6 +135,7 @@ pub fn find(stood: &[Stood], begins: &str) -> Found {
 mod tests {
     use super::super::Standing;
     use super::*;
+    use crate::alert::Severity;
 
     fn standings(all: &[(u8, &str, &str)]) -> Standings {
         let mut standings = Standings::default();
@@ -148,6 +149,7 @@ mod tests {
                 detector: format!("rule:{id}").into(),
                 id: AlertId([*id; 16]),
                 incident: AlertId([*id; 16]),
+                severity: severity_of(&json),
                 score: 1.0,
                 json: json.into(),
             };
@@ -177,6 +179,7 @@ mod tests {
                 detector: "rule:a".into(),
                 id: AlertId(number.to_be_bytes()),
                 incident: AlertId([0; 16]),
+                severity: Severity::Info,
                 score: 1.0,
                 json: "{}".into(),
             };

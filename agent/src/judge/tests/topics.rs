@@ -1,6 +1,7 @@
 //! What a topic shows: which alert, when several share it.
 
 use super::*;
+use crate::limits::STANDING_MAX;
 
 /// What the topics below `tributary/alerts/` show, to somebody who was there all the while.
 fn shown(said: &[Said]) -> std::collections::BTreeMap<String, String> {
@@ -202,4 +203,30 @@ fn behind_whatever_a_topic_does_not_show_it_says_again_at_once_what_it_does() {
         }
     }
     assert!(others >= 3, "{others}");
+}
+
+#[test]
+fn an_alert_that_there_is_no_room_to_keep_is_not_hidden_by_a_lesser_one() {
+    const TOPIC: &str = "tributary/alerts/pump/load";
+    for (first, second, shows) in [
+        ("info", "critical", "rule:second"),
+        ("critical", "info", "rule:first"),
+        ("warning", "warning", "rule:first"),
+    ] {
+        let text =
+            limit("first", "load", first) + &limit("second", "load", second).replace("80", "90");
+        let mut told = Told::new(&Settings::parse(&text).unwrap());
+        told.message(0, "pump/load", "85");
+        let standings = &mut told.judge.series.standings;
+        let mut other = standings.present(TOPIC).unwrap().clone();
+        other.json = "{}".into();
+        for number in 0..STANDING_MAX {
+            standings.raise(&format!("d{number}"), "m", other.clone());
+        }
+        assert_eq!(standings.len(), STANDING_MAX);
+        told.message(1, "pump/load", "95");
+        assert_eq!(told.raised().len(), 2);
+        let json: serde_json::Value = serde_json::from_str(&shown(&told.said)[TOPIC]).unwrap();
+        assert_eq!(json["detector"], shows, "{first} and {second}");
+    }
 }
