@@ -133,8 +133,11 @@ pub const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
 pub const PUBLISHED_BYTES_MAX: usize = 64 * 1024;
 /// Bytes that a message counts beside its topic and payload, wherever it is kept or waits.
 pub const PUBLISHED_HEAD_BYTES: usize = 128;
-/// Messages of the judging stage that wait to be handed out; beyond, it waits.
-pub const PUBLISHING_QUEUE: usize = 256;
+/// Alerts of the judging stage that wait to be handed out, with what topics show behind them;
+/// beyond, it waits.
+pub const PUBLISHING_QUEUE: usize = 1_024;
+/// Aggregates that do; beyond, they are not published.
+pub const PUBLISHING_AGGREGATES_MAX: usize = 1_024;
 /// Topics whose present state is retained; beyond, those go first on which nothing stands.
 pub const RETAINED_MAX: usize = 32_768;
 /// Bytes of all of them; beyond, likewise.
@@ -458,7 +461,14 @@ const _: () =
     assert!(PUBLISHED_BYTES_MAX + TOPIC_BYTES_MAX + PUBLISHED_HEAD_BYTES <= READER_BYTES_MAX);
 const _: () = assert!(PUBLISHED_BYTES_MAX + TOPIC_BYTES_MAX + 64 <= PACKET_BYTES_MAX);
 const _: () = assert!(READERS_MAX * READER_BYTES_ALLOWED <= READERS_BYTES_MAX);
-const _: () = assert!(PUBLISHING_QUEUE * PUBLISHED_BYTES_MAX <= READERS_BYTES_MAX);
+// Each alert of a record may have what its topic shows behind it, and a summary may come.
+const _: () = assert!(2 * MESSAGE_ALERTS_MAX + 1 < PUBLISHING_QUEUE);
+// So many alerts may begin in a second, and each end the one before it as well.
+const _: () =
+    assert!(3 * (ALERTS_BURST_MAX + ALERTS_PER_SECOND_MAX) as usize + 1 < PUBLISHING_QUEUE);
+const _: () = assert!(RECORD_AGGREGATES_MAX < PUBLISHING_AGGREGATES_MAX);
+const _: () = assert!(PUBLISHING_QUEUE * ALERT_BYTES_MAX <= READERS_BYTES_MAX);
+const _: () = assert!(PUBLISHING_AGGREGATES_MAX * ALERT_BYTES_MAX <= READERS_BYTES_MAX);
 const _: () =
     assert!(READER_BYTES_ALLOWED < READER_BYTES_MAX && READER_BYTES_MAX < READERS_BYTES_MAX);
 const _: () = assert!(READERS_MAX <= CONNECTIONS_MAX && READERS_MAX <= SUBSCRIPTIONS_MAX);

@@ -291,6 +291,10 @@ pub const COUNTERS: &[(&str, &str)] = &[
         "Readings that were not judged, by reason.",
     ),
     (
+        "tributary_agent_unpublished_aggregates_total",
+        "Aggregates not published for lack of room in their queue, and stored.",
+    ),
+    (
         "tributary_agent_unsealed_total",
         "Alerts and aggregates lost for lack of room, by lane.",
     ),
@@ -376,6 +380,10 @@ pub const GAUGES: &[(&str, &str)] = &[
         "Topics that the agent retains.",
     ),
     (
+        "tributary_agent_publishing_queue",
+        "Messages that wait to be handed out to subscribers, by lane.",
+    ),
+    (
         "tributary_agent_ready",
         "1 while a message that comes is made durable, else 0.",
     ),
@@ -419,7 +427,7 @@ pub const GAUGES: &[(&str, &str)] = &[
 pub const HISTOGRAMS: &[(&str, &str)] = &[
     (
         "tributary_agent_alert_seconds",
-        "From a reading's arrival to its alert, in seconds.",
+        "From a reading's arrival until its alert was handed out, in seconds.",
     ),
     (
         "tributary_agent_detection_checkpoint_seconds",

@@ -364,7 +364,7 @@ fn announce(queue: &Queue, (settings, config): (&Settings, &SealConfig), kernel:
 fn hand_out(stages: &mut JoinSet<Ended>, hub: &Hub) -> Publisher {
     let (publisher, dispatch) = hub.publisher();
     stages.spawn_blocking(move || {
-        dispatch.run();
+        dispatch.run(publish::handed_out());
         Ended::Publishing
     });
     publisher

@@ -31,8 +31,8 @@ use tributary_protocol::ids::{BufferId, Lane};
 /// Records of a replay between two looks at what comes meanwhile.
 const EARLY_EVERY: u64 = 256;
 
-/// Publishes JSON on a topic.
-pub(super) type Publish = Box<dyn Fn(&str, &str, Keep) + Send>;
+/// Publishes JSON on a topic; of an alert of this life it is told when its reading was received.
+pub(super) type Publish = Box<dyn Fn(&str, &str, Keep, Option<i64>) + Send>;
 
 /// The stage, before anything of this life is in the log.
 pub(super) struct Waiting {
@@ -153,10 +153,10 @@ impl Judging {
         }
         let judge = &self.waiting.judge;
         for (topic, json) in judge.over() {
-            (self.publish)(topic, json, Keep::Over);
+            (self.publish)(topic, json, Keep::Over, None);
         }
         for (topic, json) in judge.standing() {
-            (self.publish)(topic, json, Keep::Stands);
+            (self.publish)(topic, json, Keep::Stands, None);
         }
         // The sealing stage is gone, and the agent ends, when that is an error.
         let _ = self.live();
@@ -318,11 +318,11 @@ impl Judging {
             let spoken = match what {
                 What::Alert(spoken) | What::Aggregate(spoken) => spoken,
                 What::Again(json) => {
-                    (self.publish)(&topic, &json, Keep::Stands);
+                    (self.publish)(&topic, &json, Keep::Stands, None);
                     continue;
                 }
                 What::Forgotten => {
-                    (self.publish)(&topic, "", Keep::Over);
+                    (self.publish)(&topic, "", Keep::Over, None);
                     continue;
                 }
             };
@@ -331,11 +331,8 @@ impl Judging {
                 AlertState::Cleared => Keep::Over,
                 AlertState::Raised | AlertState::Acknowledged => Keep::Stands,
             };
-            (self.publish)(&topic, &spoken.json, keep);
-            if live.is_some() && is_alert {
-                let late_us = self.clock.now().wall - spoken.meta.received_time;
-                histogram!("tributary_agent_alert_seconds").record(late_us as f64 / 1e6);
-            }
+            let received = (live.is_some() && is_alert).then_some(spoken.meta.received_time);
+            (self.publish)(&topic, &spoken.json, keep, received);
             at = Some(origin);
             match is_alert {
                 true => alerts.push(spoken),

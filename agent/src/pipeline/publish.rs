@@ -1,10 +1,12 @@
 //! What the agent publishes: what its judging stage says, and what it says of itself, on
 //! `tributary/status`. It says that once: that it is gone is seen by the connection's end.
 
+use super::clock::Clock;
 use super::judging::Publish;
 use crate::source::Hub;
 use crate::source::hub::{Keep, Publisher, STATUS};
 use bytes::Bytes;
+use metrics::histogram;
 use serde::Serialize;
 
 /// The status, as JSON.
@@ -33,7 +35,14 @@ pub(super) fn begin(name: &str) -> Hub {
 
 /// Where the judging stage publishes; an empty present state ends that.
 pub(super) fn said(publisher: Publisher) -> Publish {
-    Box::new(move |topic, json, keep| {
-        publisher.publish(topic, Bytes::copy_from_slice(json.as_bytes()), keep);
+    Box::new(move |topic, json, keep, received| {
+        let payload = Bytes::copy_from_slice(json.as_bytes());
+        publisher.publish(topic, payload, keep, received);
     })
+}
+
+/// Measures how long an alert took, told as it was handed out when its reading was received.
+pub(super) fn handed_out() -> impl Fn(i64) {
+    let (clock, seconds) = (Clock::new(), histogram!("tributary_agent_alert_seconds"));
+    move |received| seconds.record((clock.now().wall - received) as f64 / 1e6)
 }

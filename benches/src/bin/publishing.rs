@@ -76,11 +76,13 @@ fn main() -> Result<()> {
         behind.extend((1..AT_ONCE).map(|_| measured(|| publish(&hub, topic))));
     }
     let (publisher, dispatch) = hub.publisher();
-    let hands_out = std::thread::spawn(|| dispatch.run());
+    let hands_out = std::thread::spawn(|| dispatch.run(|_| {}));
     let mut queued = Vec::new();
     for _ in 0..arguments.alerts {
         std::thread::sleep(PAUSE);
-        queued.push(measured(|| publisher.publish(topic, alert(), Keep::Stands)));
+        queued.push(measured(|| {
+            publisher.publish(topic, alert(), Keep::Stands, None)
+        }));
     }
     drop(publisher);
     ensure!(hands_out.join().is_ok(), "who hands out broke");

@@ -2,10 +2,11 @@
 
 use super::*;
 use crate::limits::{
-    BROKER_ALERTS_BYTES_MAX, PUBLISHING_QUEUE, READER_BYTES_MAX, RETAINED_BYTES_MAX, RETAINED_MAX,
-    SUBSCRIPTION_BYTES_MAX,
+    BROKER_ALERTS_BYTES_MAX, PUBLISHING_AGGREGATES_MAX, PUBLISHING_QUEUE, READER_BYTES_MAX,
+    RETAINED_BYTES_MAX, RETAINED_MAX, SUBSCRIPTION_BYTES_MAX,
 };
 use crate::source::access::acl::Grants;
+use metrics_exporter_prometheus::PrometheusBuilder;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Counts how often it is told.
@@ -508,7 +509,7 @@ fn who_publishes_by_a_queue_waits_for_nobody_who_has_the_lock_and_order_stays() 
     let publish = |publisher: &Publisher, number: usize| {
         let topic = format!("tributary/alerts/d{}/t", number % 3);
         let payload = Bytes::from(number.to_string());
-        publisher.publish(&topic, payload, Keep::Stands);
+        publisher.publish(&topic, payload, Keep::Stands, None);
     };
     // As if the hub were busy with others.
     let state = hub.lock();
@@ -516,26 +517,90 @@ fn who_publishes_by_a_queue_waits_for_nobody_who_has_the_lock_and_order_stays() 
     drop(state);
     assert_eq!(taken(&reader), [""; 0], "it is queued");
     // Twice as many as there is room for: none is lost.
-    let count = 3 * PUBLISHING_QUEUE;
+    let count = 2 * PUBLISHING_QUEUE;
     let rest = std::thread::spawn(move || {
         (PUBLISHING_QUEUE..count).for_each(|number| publish(&publisher, number));
     });
-    let hands_out = std::thread::spawn(|| dispatch.run());
-    let mut all = Vec::new();
-    while all.len() < count {
-        all.extend(taken(&reader));
-        std::thread::yield_now();
-    }
+    let hands_out = std::thread::spawn(|| dispatch.run(|_| {}));
     rest.join().unwrap();
     hands_out.join().unwrap();
     let expected = (0..count).map(|number| format!("alerts/d{}/t={number}", number % 3));
-    assert_eq!(all, expected.collect::<Vec<_>>());
+    assert_eq!(taken(&reader), expected.collect::<Vec<_>>());
     let present = hub.present(ALERTS);
     let newest = (count - 3..count).map(|number| Bytes::from(number.to_string()));
     let (mut present, mut newest) = (present, newest.collect::<Vec<_>>());
     present.sort();
     newest.sort();
     assert_eq!(present, newest, "and the newest of each is retained");
+}
+
+#[test]
+fn alerts_are_handed_out_before_aggregates_which_are_counted_where_there_is_no_room() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    metrics::with_local_recorder(&recorder, || {
+        let measured = |name: &str| {
+            let page = recorder.handle().render();
+            let mut lines = page.lines();
+            lines.find_map(|line| Some(line.strip_prefix(name)?.trim().to_owned()))
+        };
+        let waiting = |lane: &str| {
+            let name = format!("tributary_agent_publishing_queue{{lane=\"{lane}\"}}");
+            measured(&name).unwrap()
+        };
+        let hub = Hub::new();
+        let reader = reader(&hub);
+        let terms = Terms { qos: 0, ..TERMS };
+        let all = "tributary/#";
+        reader.subscribe(all, terms, Present::All).unwrap();
+        let (publisher, dispatch) = hub.publisher();
+        let aggregate = |number: usize| {
+            let topic = format!("{AGGREGATES}minute/d/t");
+            let payload = Bytes::from(number.to_string());
+            publisher.publish(&topic, payload, Keep::Not, None);
+        };
+        (0..PUBLISHING_AGGREGATES_MAX + 3).for_each(aggregate);
+        for (name, received) in [("a", Some(1)), ("b", None), ("c", Some(3))] {
+            let topic = format!("{ALERTS}{name}");
+            publisher.publish(&topic, Bytes::from_static(b"x"), Keep::Stands, received);
+        }
+        let unpublished = measured("tributary_agent_unpublished_aggregates_total ");
+        assert_eq!(unpublished.as_deref(), Some("3"));
+        let most = PUBLISHING_AGGREGATES_MAX.to_string();
+        assert_eq!(
+            (waiting("alerts"), waiting("aggregates")),
+            ("3".into(), most)
+        );
+        drop(publisher);
+        // What is told was handed out.
+        let heard = std::sync::Mutex::new(Vec::new());
+        dispatch.run(|received| heard.lock().unwrap().push((received, hub.newest())));
+        assert_eq!(heard.into_inner().unwrap(), [(1, 1), (3, 3)]);
+        let first: Vec<_> = taken(&reader).into_iter().take(4).collect();
+        let expected = [
+            "alerts/a=x",
+            "alerts/b=x",
+            "alerts/c=x",
+            "aggregates/minute/d/t=0",
+        ];
+        assert_eq!(first, expected);
+        assert_eq!(
+            (waiting("alerts"), waiting("aggregates")),
+            ("0".into(), "0".into())
+        );
+    });
+}
+
+/// Neither end waits for one that is gone.
+#[test]
+fn who_publishes_goes_on_when_nobody_hands_out_any_more() {
+    let (publisher, dispatch) = Hub::new().publisher();
+    let publishes = std::thread::spawn(move || {
+        for _ in 0..2 * PUBLISHING_QUEUE {
+            publisher.publish("tributary/alerts/a", Bytes::new(), Keep::Over, None);
+        }
+    });
+    drop(dispatch);
+    publishes.join().unwrap();
 }
 
 /// Finds the hub's lock free, or is never told.
