@@ -2,6 +2,7 @@
 //! say what they have to say to a writer, and how it went as an exit code.
 
 pub mod alert;
+pub mod buffer;
 pub mod deadletter;
 pub mod detect;
 pub mod status;

@@ -33,6 +33,8 @@ pub mod seal;
 
 pub mod spool;
 
+pub mod buffer;
+
 pub mod deadletter;
 
 pub mod checkpoint;

@@ -429,6 +429,11 @@ pub const RESERVE_BYTES: u64 = 64 * 1024 * 1024;
 /// Bytes of the cursor's slots: 256 lanes with some ranges each.
 pub const CURSOR_SLOT_BYTES: u64 = 256 * 1024;
 
+/// Looks that a command takes at a buffer whose agent goes on meanwhile.
+pub const BUFFER_TRIES: u32 = 4;
+/// Damages that `buffer verify` lists.
+pub const BUFFER_FAULTS_MAX: usize = 10_000;
+
 const _: () = assert!(RULE_MESSAGE_BYTES_MAX < ALERT_TEXT_BYTES_MAX);
 const _: () = assert!(VIBRATION_WINDOW.2 as usize <= VIBRATION_SAMPLES_MAX);
 // An alert's text is a reading's value.

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tributary_agent::commands::alert::{self, AlertArguments};
+use tributary_agent::commands::buffer::{self, BufferArguments};
 use tributary_agent::commands::deadletter::{self, DeadLetterArguments};
 use tributary_agent::commands::detect::{self, DetectArguments, DetectError};
 use tributary_agent::commands::status::{self, StatusArguments};
@@ -52,6 +53,7 @@ enum Command {
     #[command(name = "deadletter")]
     DeadLetter(DeadLetterArguments),
     Alert(AlertArguments),
+    Buffer(BufferArguments),
     Status(StatusArguments),
     /// Add, change, remove or list the users of the MQTT listener.
     ///
@@ -116,6 +118,7 @@ fn main() -> ExitCode {
                 &mut std::io::stderr(),
             ))
         }
+        Command::Buffer(arguments) => buffers(&arguments, config),
         Command::Status(arguments) => ended(status::run(
             &arguments,
             config,
@@ -172,6 +175,23 @@ fn dead_letters(arguments: DeadLetterArguments, config: &Config) -> ExitCode {
         Err(error) => {
             say!("{error:#}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+fn buffers(arguments: &BufferArguments, config: &Config) -> ExitCode {
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let done = buffer::run(arguments, config, &mut out, &mut std::io::stderr());
+    let flushed = std::io::Write::flush(&mut out);
+    match done.and_then(|well| Ok(flushed.map(|()| well)?)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            say!("{error}");
+            match error.is_usage() {
+                true => ExitCode::from(2),
+                false => ExitCode::FAILURE,
+            }
         }
     }
 }

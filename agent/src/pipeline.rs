@@ -11,7 +11,7 @@ mod judging;
 mod kernel;
 mod publish;
 mod sealing;
-mod storage;
+pub(crate) mod storage;
 
 use crate::catalogue::LatestView;
 use crate::config::Config;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use tributary_journal::{
     Cursor, CursorError, Damage, Disk, LifeId, Log, LogConfig, LogError, LogKind, LogReader, Open,
+    ReadOnlyDisk,
 };
 use tributary_protocol::batch::Sealer;
 use tributary_protocol::ids::{BatchHash, BatchKey, BufferId, Lane, LaneKey};
@@ -19,6 +20,7 @@ mod cursor;
 mod gaps;
 mod policy;
 mod reader;
+pub mod repair;
 mod shed;
 mod writer;
 
@@ -95,6 +97,25 @@ pub fn greatest_life(disk: &Arc<dyn Disk>, dir: &Path) -> Result<u64, OpenError>
     let (_, body) = read_cursor(disk, dir)?;
     let lives = body.covered.values().map(|origin| origin.buffer.life());
     Ok(lives.max().unwrap_or(0))
+}
+
+/// What the cursor in `dir` says, before the spool is opened.
+///
+/// # Errors
+/// As [`open`].
+pub fn acknowledged(disk: &Arc<dyn Disk>, dir: &Path) -> Result<CursorBody, OpenError> {
+    read_cursor(disk, dir).map(|(_, body)| body)
+}
+
+/// The numbers that stand under a gap, before the spool is opened.
+fn gaps_in(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+) -> Result<Vec<(LaneKey, std::ops::Range<u64>)>, OpenError> {
+    let disk: Arc<dyn Disk> = Arc::new(ReadOnlyDisk::new(Arc::clone(disk)));
+    Ok(Gaps::open(&disk, &dir.join("gaps"), LifeId([0; 16]))?
+        .book
+        .all())
 }
 
 /// Everything before these messages is in sealed batches that are durable, lane by lane. Shared by

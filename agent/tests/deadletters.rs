@@ -21,9 +21,9 @@ use tributary_protocol::ids::BufferId;
 
 /// Pointers that lead nowhere, and ones that do.
 const BROKEN: &str = "[[decode]]\ntopic = \"plant/{device}/{metric}\"\nvalue = \"/w\"\n";
-const MENDED: &str = "[[decode]]\ntopic = \"plant/{device}/{metric}\"\nvalue = \"/v\"\n";
+pub const MENDED: &str = "[[decode]]\ntopic = \"plant/{device}/{metric}\"\nvalue = \"/v\"\n";
 
-fn config(dir: &Path, rules: &str) -> Config {
+pub fn config(dir: &Path, rules: &str) -> Config {
     let text = format!(
         "{rules}[agent]\ndata_dir = \"{}\"\n[source.listener]\naddress = \"127.0.0.1:0\"\n\
          [http]\naddress = \"127.0.0.1:0\"\n",
@@ -32,12 +32,12 @@ fn config(dir: &Path, rules: &str) -> Config {
     Config::parse(&text, []).unwrap()
 }
 
-struct Running {
-    agent: Agent,
+pub struct Running {
+    pub agent: Agent,
     stop: CancellationToken,
 }
 
-async fn start(dir: &Path, rules: &str) -> Running {
+pub async fn start(dir: &Path, rules: &str) -> Running {
     let settings = Settings::from_config(&config(dir, rules)).unwrap();
     let stop = CancellationToken::new();
     let agent = pipeline::start(settings, stop.clone()).await.unwrap();
@@ -45,13 +45,13 @@ async fn start(dir: &Path, rules: &str) -> Running {
 }
 
 impl Running {
-    async fn end(self) {
+    pub async fn end(self) {
         self.stop.cancel();
         self.agent.join().await.unwrap();
     }
 
     /// Publishes, and waits for each PUBACK.
-    async fn publish(&self, messages: &[(&str, &[u8])]) {
+    pub async fn publish(&self, messages: &[(&str, &[u8])]) {
         let mut stream = TcpStream::connect(self.agent.mqtt).await.unwrap();
         let mut bytes = bytes::BytesMut::new();
         v4::Connect::new("device").write(&mut bytes).unwrap();
@@ -71,7 +71,7 @@ impl Running {
     }
 
     /// The newest value of a metric, once it is sealed, and when that was received.
-    async fn latest(&self, metric: &str) -> (String, i64) {
+    pub async fn latest(&self, metric: &str) -> (String, i64) {
         loop {
             let all = self.agent.latest.list(99).into_iter();
             if let Some(found) = all.into_iter().find(|latest| &*latest.metric == metric) {

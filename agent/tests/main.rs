@@ -11,6 +11,7 @@
 
 mod allocations;
 mod broker;
+mod buffer;
 mod deadletters;
 mod detect;
 mod detection;

@@ -10,7 +10,7 @@ mod judge;
 mod quarantine;
 mod snapshot;
 mod status;
-mod store;
+pub(crate) mod store;
 
 pub use status::{AgentStatus, KeeperStatus, LaneStatus, StatusReport};
 pub use store::{Recovered, StoreError};

@@ -21,6 +21,9 @@ pub mod measured;
 
 pub mod running;
 
+pub mod audit;
+pub mod commands;
+
 pub use config::{Config, ConfigError};
 pub use ingest::endpoint::TlsFiles;
 pub use running::{AggregatorError, Running, start};

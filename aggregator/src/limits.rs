@@ -144,6 +144,23 @@ pub const CONFIG_BYTES_MAX: u64 = tributary_settings::limits::FILE_BYTES_MAX;
 /// Seconds that a drain may take before the process ends without it.
 pub const DRAIN_SECONDS_MAX: u64 = 30;
 
+// --- audit ----------------------------------------------------------------------------------
+
+/// Looks that an audit takes, while the aggregator goes on, before it says what it sees.
+pub const AUDIT_TRIES: usize = 5;
+/// Milliseconds between two of them.
+pub const AUDIT_RETRY_MS: u64 = 300;
+/// Declared losses that an audit lists of one lane.
+pub const AUDIT_GAPS_LISTED_MAX: usize = 100;
+/// Bytes of a list of what could not be written as rows.
+pub const AUDIT_LIST_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Rows of one file of the lake that are held at once.
+pub const AUDIT_FILE_ROWS_MAX: usize = 4 * FLUSH_ROWS;
+/// Bytes of an audit that is read back.
+pub const AUDIT_REPORT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+
+const _: () = assert!(FLUSH_ROWS + BATCH_READINGS_MAX <= AUDIT_FILE_ROWS_MAX);
+const _: () = assert!(AUDIT_TRIES > 2);
 const _: () = assert!(UNI_STREAMS_MAX as usize == IN_FLIGHT_BATCHES);
 const _: () = assert!(BATCH_BYTES_MAX <= RECEIVE_WINDOW_BYTES as usize);
 const _: () = assert!(STREAM_WINDOW_BYTES <= RECEIVE_WINDOW_BYTES);

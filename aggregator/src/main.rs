@@ -9,6 +9,8 @@ use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tributary_aggregator::Config;
+use tributary_aggregator::commands::audit::{self, AuditArguments};
+use tributary_aggregator::commands::quarantine::{self, QuarantineArguments};
 use tributary_aggregator::ingest::endpoint::tls_config;
 use tributary_settings::say;
 
@@ -41,6 +43,8 @@ enum Command {
     Run,
     /// Say everything that is wrong with the configuration, its certificates included.
     Check,
+    Audit(AuditArguments),
+    Quarantine(QuarantineArguments),
 }
 
 fn log(format: LogFormat) {
@@ -72,6 +76,10 @@ fn abort_on_panic() {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     log(arguments.log_format);
+    // These read what may be damaged, and a reader's panic is an answer there.
+    if let Command::Audit(_) | Command::Quarantine(_) = &arguments.command {
+        return look(&arguments);
+    }
     abort_on_panic();
     let config = match Config::load(arguments.config.as_deref()) {
         Ok(config) => config,
@@ -89,6 +97,7 @@ fn main() -> ExitCode {
             println!("the configuration is good");
             ExitCode::SUCCESS
         }
+        Command::Audit(_) | Command::Quarantine(_) => ExitCode::SUCCESS,
         Command::Run => match run(config) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
@@ -96,6 +105,29 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
+    }
+}
+
+/// Looks at what lies there: 0 all well, 1 not, 2 usage.
+fn look(arguments: &Arguments) -> ExitCode {
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let config = arguments.config.as_deref();
+    let done = match &arguments.command {
+        Command::Audit(audit) => audit::run(audit, config, &mut out),
+        Command::Quarantine(quarantine) => quarantine::run(quarantine, config, &mut out),
+        Command::Run | Command::Check => Ok(true),
+    };
+    let flushed = std::io::Write::flush(&mut out);
+    match done.and_then(|well| Ok(flushed.map(|()| well)?)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            say!("{error}");
+            match error.is_usage() {
+                true => ExitCode::from(2),
+                false => ExitCode::FAILURE,
+            }
+        }
     }
 }
 

@@ -47,10 +47,14 @@ impl Kept {
         Ok(Self::of(Keeper::open(disk, &config(dir, SMALL))?, lake))
     }
 
-    pub fn of((keeper, parts): (Keeper, KeeperParts), lake: u64) -> Self {
+    pub fn of(opened: (Keeper, KeeperParts), lake: u64) -> Self {
+        Self::before(opened, Arc::new(LakeStatus::standing_at(lake)))
+    }
+
+    /// With a lake that goes on.
+    pub fn before((keeper, parts): (Keeper, KeeperParts), lake: Arc<LakeStatus>) -> Self {
         let stop = CancellationToken::new();
         let (runtime, token) = (tokio::runtime::Handle::current(), stop.clone());
-        let lake = Arc::new(LakeStatus::standing_at(lake));
         let thread = std::thread::spawn(move || keeper.run(&runtime, lake, &token));
         Self {
             parts,

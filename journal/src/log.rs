@@ -259,7 +259,10 @@ pub enum LogError {
         source: io::Error,
     },
     /// These entries were durable and cannot be read; go on at `numbers.end`.
-    #[error("entries {}..{} of life {life} are damaged in {segment}", numbers.start, numbers.end)]
+    #[error(
+        "entries {}..{} of life {life} are damaged in {segment}, from byte {offset} on",
+        numbers.start, numbers.end
+    )]
     Damaged {
         /// The life.
         life: LifeId,
@@ -267,6 +270,8 @@ pub enum LogError {
         numbers: Range<u64>,
         /// The file it stood in.
         segment: String,
+        /// Where in the file.
+        offset: u64,
     },
     /// The entries asked for were trimmed.
     #[error("entries of life {life} below {first} are gone: they were trimmed")]

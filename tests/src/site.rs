@@ -123,7 +123,7 @@ impl Site {
 
     /// Where the lake is.
     pub fn lake(&self) -> PathBuf {
-        self.path().join("aggregator").join("lake")
+        self.aggregator_dir().join("lake")
     }
 
     /// Where the fleet's truth ledger is.
@@ -136,6 +136,27 @@ impl Site {
         if let Some(dir) = self.dir.take() {
             eprintln!("kept for a look: {}", dir.keep().display());
         }
+    }
+
+    /// Where the aggregator keeps everything, its lake below it.
+    pub fn aggregator_dir(&self) -> PathBuf {
+        self.path().join("aggregator")
+    }
+
+    /// What `tributary-aggregator audit --deep --json` says of the aggregator's folder, and how it
+    /// ends.
+    ///
+    /// # Panics
+    /// When it says nothing that can be read.
+    pub fn audit(&self) -> (serde_json::Value, Option<i32>) {
+        let dir = self.aggregator_dir();
+        let mut command = std::process::Command::new(program("tributary-aggregator"));
+        command.args(["audit", "--deep", "--json", "--data-dir"]);
+        let output = command.arg(dir).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let read = serde_json::from_str(&said);
+        let report = read.unwrap_or_else(|error| panic!("{error}: {said} {output:?}"));
+        (report, output.status.code())
     }
 
     fn configure(&self) {

@@ -9,6 +9,7 @@
     reason = "tests"
 )]
 
+mod audit;
 mod broker;
 mod captures;
 mod config;

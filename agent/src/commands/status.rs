@@ -1,18 +1,20 @@
 //! `tributary-agent status`.
 
 use super::alert::CommandError;
+use super::buffer::listed;
+use crate::buffer::View;
 use crate::config::Config;
-use crate::control::{Answer, Request, ask};
+use crate::control::{Answer, AskError, Request, ask};
 use crate::deadletter::show::escaped;
 use crate::judge::{
     Configured, ConfiguredKind, JudgedBy, NumberText, SuspectClock, WatchedSeries, Watching,
 };
 use clap::Args;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Say which series a running agent watches: which of them it still learns, and how long an alert
-/// of them takes.
+/// of them takes. Where none runs, say what lies in its folder.
 ///
 /// Exit codes: 0 well, 1 something was not, 2 usage.
 #[derive(Args, Debug)]
@@ -36,7 +38,12 @@ pub fn run(
 ) -> Result<(), CommandError> {
     let configured = &config.agent.data_dir;
     let dir = arguments.data_dir.as_ref().unwrap_or(configured);
-    match ask(dir, &Request::Status)? {
+    let asked = ask(dir, &Request::Status);
+    if let Err(AskError::NotRunning { .. }) = &asked {
+        // What is said beside it: that none runs.
+        say_stored(dir, arguments.json, out)?;
+    }
+    match asked? {
         Answer::Status(watching) if arguments.json => {
             let json = serde_json::to_string(&watching).map_err(std::io::Error::from)?;
             Ok(writeln!(out, "{json}")?)
@@ -45,6 +52,18 @@ pub fn run(
         Answer::Refused(why) => Err(CommandError::Refused(why)),
         other => Err(CommandError::Refused(format!("it answers {other:?}"))),
     }
+}
+
+/// What lies in the folder of an agent that does not run; nothing where none ever did.
+fn say_stored(dir: &Path, json: bool, out: &mut dyn Write) -> std::io::Result<()> {
+    let Ok(view) = View::open(dir) else {
+        return Ok(());
+    };
+    if json {
+        let stored = serde_json::json!({ "running": false, "buffers": view.list() });
+        return writeln!(out, "{stored}");
+    }
+    write!(out, "{}", listed(&view.list(), false))
 }
 
 /// What a running agent watches, for people.

@@ -77,6 +77,7 @@ impl Book {
             life,
             numbers: number..number + 1,
             segment: String::new(),
+            offset: 0,
         };
         Some(read.and_then(|()| {
             let entry = entries.into_iter().find(|entry| entry.number == number);

@@ -176,6 +176,14 @@ impl SpoolWriter {
         Ok(())
     }
 
+    /// Makes a gap durable that stands for a batch which can't be read back.
+    ///
+    /// # Errors
+    /// When the disk fails, or more is declared than is kept.
+    pub(super) fn declare(&mut self, gap: &SealedBatch) -> Result<(), LogError> {
+        self.gaps.append(gap)
+    }
+
     /// Gives up what is too old, and looks whether new readings are to be refused.
     ///
     /// # Errors

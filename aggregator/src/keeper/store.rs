@@ -253,6 +253,17 @@ enum Of {
     Other(LogId),
 }
 
+/// The ledger in the body of a checkpoint and its position, if it is one of this journal.
+pub(crate) fn checkpoint_of(
+    log: LogId,
+    body: &[u8],
+) -> Result<Option<(Ledger, u64)>, SnapshotError> {
+    match decode(LifeId(log.0), body)? {
+        Of::This(ledger, _, position) => Ok(Some((ledger, position))),
+        Of::Other(_) => Ok(None),
+    }
+}
+
 fn decode(life: LifeId, body: &[u8]) -> Result<Of, SnapshotError> {
     let Some((head, body)) = body.split_at_checked(24) else {
         return Err(SnapshotError::Truncated);

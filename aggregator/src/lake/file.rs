@@ -13,6 +13,7 @@ use parquet::arrow::{ArrowSchemaConverter, ArrowWriter};
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::metadata::{KeyValue, ParquetMetaDataReader};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::reader::ChunkReader;
 use parquet::schema::types::ColumnPath;
 use serde::{Deserialize, Serialize};
 use tributary_protocol::ids::LogId;
@@ -173,12 +174,21 @@ fn properties(key_values: Vec<KeyValue>) -> WriterProperties {
 /// # Errors
 /// [`LakeError::Damaged`].
 pub fn footer(path: &str, bytes: &Bytes) -> Result<Footer, LakeError> {
+    footer_of(path, bytes).map(|(footer, _)| footer)
+}
+
+/// What the footer of a file says, and how many rows Parquet says that it has; nothing but the
+/// footer is read.
+///
+/// # Errors
+/// [`LakeError::Damaged`].
+pub fn footer_of(path: &str, file: &impl ChunkReader) -> Result<(Footer, u64), LakeError> {
     let damaged = |reason: String| LakeError::Damaged {
         path: path.to_owned(),
         reason,
     };
     let metadata = ParquetMetaDataReader::new()
-        .parse_and_finish(bytes)
+        .parse_and_finish(file)
         .map_err(|error| damaged(error.to_string()))?;
     let text = metadata
         .file_metadata()
@@ -186,7 +196,9 @@ pub fn footer(path: &str, bytes: &Bytes) -> Result<Footer, LakeError> {
         .and_then(|pairs| pairs.iter().find(|pair| pair.key == FOOTER_KEY))
         .and_then(|pair| pair.value.as_deref())
         .ok_or_else(|| damaged("its footer says nothing of Tributary".to_owned()))?;
-    serde_json::from_str(text).map_err(|error| damaged(error.to_string()))
+    let rows = u64::try_from(metadata.file_metadata().num_rows()).unwrap_or(0);
+    let footer = serde_json::from_str(text).map_err(|error| damaged(error.to_string()))?;
+    Ok((footer, rows))
 }
 
 /// The rows of these bytes, in row groups, for whoever checks a lake.

@@ -326,6 +326,7 @@ impl LogReader {
             life,
             numbers,
             segment: name,
+            offset: bytes.start,
         }
     }
 

@@ -1,0 +1,238 @@
+//! Every row of the lake, flush by flush: that its file is what its footer says, that no identity
+//! is there twice, and that each batch has the rows that the journal says. It holds the identities
+//! of one flush at a time, and of each lane the numbers.
+
+use super::journal::Journal;
+use super::lake::{Flush, Lake, PUT_BACK, Seen, guarded, lane_of, read_footer};
+use super::report::Finding;
+use super::{LaneId, Numbers};
+use crate::keeper::record::RecordKind;
+use crate::lake::Table;
+use crate::lake::columns::digest;
+use crate::lake::file::Footer;
+use crate::limits::AUDIT_FILE_ROWS_MAX;
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Int32Type, Int64Type};
+use arrow_array::{RecordBatch, StringArray};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::path::Path;
+use tributary_protocol::ids::{BatchHash, Lane};
+
+const TWICE: &str = "take away the file that is a copy; where none is, two aggregators wrote \
+                     what one should have";
+
+/// The numbers of which the lake has rows, or a declared loss.
+#[derive(Default)]
+pub(super) struct Rows {
+    pub(super) numbers: Numbers,
+}
+
+/// Rows of one flush, by lane and number: their places.
+type Places = BTreeMap<(usize, u64), Vec<i32>>;
+
+/// The lanes of a flush, by the place at which they were met.
+#[derive(Default)]
+struct Lanes {
+    all: Vec<LaneId>,
+    places: HashMap<[String; 4], Option<usize>>,
+}
+
+impl Lanes {
+    fn place(&mut self, names: [&str; 4]) -> Option<usize> {
+        let names = names.map(str::to_owned);
+        if let Some(known) = self.places.get(&names) {
+            return *known;
+        }
+        let [tenant, agent, buffer, lane] = &names;
+        let found = lane_of(&format!("{tenant}/{agent}"), buffer, lane).map(|lane| {
+            let known = self.all.iter().position(|known| *known == lane);
+            known.unwrap_or_else(|| {
+                self.all.push(lane);
+                self.all.len() - 1
+            })
+        });
+        self.places.insert(names, found);
+        found
+    }
+}
+
+/// Reads every row.
+pub(super) fn read(lake: &mut Lake, journal: &Journal) -> Rows {
+    let mut rows = Rows::default();
+    let mut findings = Vec::new();
+    for (flush, seen) in &lake.flushes {
+        let files = (&*lake.dir, seen.paths.as_slice());
+        read_flush(flush, files, journal, &mut rows, &mut findings);
+    }
+    for (lane, gap) in &lake.gaps {
+        // One that begins below its own number tells of messages, and takes that number alone.
+        let (first, end) = match gap.first < gap.batch {
+            true => (gap.batch, gap.batch + 1),
+            false => (gap.first, gap.first.saturating_add(gap.count)),
+        };
+        add(&mut rows.numbers, lane, first, end);
+    }
+    for (lane, apart) in &lake.set_apart {
+        let runs: Vec<_> = apart.iter().map(|run| (run.first, run.end)).collect();
+        for (first, end) in runs {
+            add(&mut rows.numbers, lane, first, end);
+        }
+    }
+    lake.findings.extend(findings);
+    rows
+}
+
+/// Adds numbers; those that were there already.
+fn add(numbers: &mut Numbers, lane: &LaneId, first: u64, end: u64) -> bool {
+    let known = numbers.entry(lane.clone()).or_default();
+    let new = known.insert_missing(first, end, BatchHash([0; 32]));
+    new == [(first, end)]
+}
+
+fn read_flush(
+    flush: &Flush,
+    (dir, files): (&Path, &[Seen]),
+    journal: &Journal,
+    rows: &mut Rows,
+    findings: &mut Vec<Finding>,
+) {
+    let (lanes, places) = places_of((dir, files), findings);
+    let mut expected = match flush.log == journal.log {
+        true => expected(flush, journal),
+        false => HashMap::new(),
+    };
+    let shown = match files {
+        [one] => dir.join(&*one.path).display().to_string(),
+        _ => format!("the files of entries {}..{}", flush.first, flush.end),
+    };
+    for ((lane, number), rows_of) in places {
+        let Some(lane) = lanes.all.get(lane) else {
+            continue;
+        };
+        let all = expected.remove(&(lane.clone(), number));
+        let mut wrong = rows_wrong(rows_of, all);
+        if !add(&mut rows.numbers, lane, number, number + 1) {
+            wrong.push((
+                "it is there twice: in an earlier flush, and".to_owned(),
+                TWICE,
+            ));
+        }
+        let numbers = || vec![(number, number + 1)];
+        let wrong = wrong.into_iter();
+        findings.extend(
+            wrong.map(|(what, todo)| {
+                Finding::of(lane, numbers(), format!("{what} in {shown}"), todo)
+            }),
+        );
+    }
+}
+
+/// Where the rows of each batch stand, as the files of a flush say.
+fn places_of((dir, files): (&Path, &[Seen]), findings: &mut Vec<Finding>) -> (Lanes, Places) {
+    let mut lanes = Lanes::default();
+    let mut places = Places::new();
+    for seen in files {
+        let path = dir.join(&*seen.path);
+        let whole = read_footer(&path);
+        let whole = whole.and_then(|(footer, _)| guarded(|| whole_file(&path, &footer)));
+        let read = whole.and_then(|batch| match (batch, seen.table) {
+            // Of declared losses the numbers are known already.
+            (None, _) | (_, Table::Gaps) => Ok(()),
+            (Some(batch), _) => identities(&batch, |names, batch, row| {
+                if let Some(lane) = lanes.place(names) {
+                    places.entry((lane, batch)).or_default().push(row);
+                }
+            }),
+        });
+        if let Err(why) = read {
+            let what = format!("{}: {why}", path.display());
+            findings.push(Finding::general(what, PUT_BACK));
+        }
+    }
+    (lanes, places)
+}
+
+/// What is wrong with the rows of a batch, of which there should be `all`, if that is known.
+fn rows_wrong(mut rows: Vec<i32>, all: Option<u64>) -> Vec<(String, &'static str)> {
+    let mut wrong = Vec::new();
+    rows.sort_unstable();
+    let before = rows.len();
+    rows.dedup();
+    let there = rows.len() as u64;
+    if before > rows.len() {
+        let twice = before - rows.len();
+        wrong.push((format!("{twice} of its rows are there twice,"), TWICE));
+    }
+    let last = rows
+        .last()
+        .map_or(0, |row| u64::from(row.unsigned_abs()) + 1);
+    let all = all.unwrap_or(last).max(last);
+    if there != all {
+        wrong.push((format!("{there} of its {all} rows are there,"), PUT_BACK));
+    }
+    wrong
+}
+
+/// How many rows each batch of a flush has, as far as the journal still holds it.
+fn expected(flush: &Flush, journal: &Journal) -> HashMap<(LaneId, u64), u64> {
+    let mut expected = HashMap::new();
+    journal.batches(flush.first..flush.end, |read| {
+        if read.kind == RecordKind::Batch && read.key.lane != Lane::Series {
+            let rows = u64::from(read.batch.rows());
+            expected.insert((read.lane, read.key.number), rows);
+        }
+    });
+    expected
+}
+
+/// Hands over the identity of every row.
+fn identities(
+    batch: &RecordBatch,
+    mut each: impl FnMut([&str; 4], u64, i32),
+) -> Result<(), String> {
+    let text = |name: &str| -> Result<&StringArray, String> {
+        let column = batch.column_by_name(name);
+        let column = column.and_then(|column| column.as_string_opt::<i32>());
+        column.ok_or_else(|| format!("it has no column `{name}`"))
+    };
+    let names = [
+        text("tenant")?,
+        text("agent")?,
+        text("buffer")?,
+        text("lane")?,
+    ];
+    let numbers = batch.column_by_name("batch");
+    let numbers = numbers.and_then(|column| column.as_primitive_opt::<Int64Type>());
+    let numbers = numbers.ok_or("it has no column `batch`")?;
+    let places = batch.column_by_name("row");
+    let places = places.and_then(|column| column.as_primitive_opt::<Int32Type>());
+    let places = places.ok_or("it has no column `row`")?;
+    for i in 0..batch.num_rows() {
+        let names = names.map(|column| column.value(i));
+        each(names, numbers.value(i).cast_unsigned(), places.value(i));
+    }
+    Ok(())
+}
+
+/// All rows of a file, as one, if they are those that it was written with; nothing where there
+/// are none.
+fn whole_file(path: &Path, footer: &Footer) -> Result<Option<RecordBatch>, String> {
+    let rows = usize::try_from(footer.rows).unwrap_or(usize::MAX);
+    if rows > AUDIT_FILE_ROWS_MAX {
+        return Err(format!("{rows} rows: no flush writes so many"));
+    }
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file)
+        .and_then(|builder| builder.with_batch_size(rows.max(1)).build());
+    let mut reader = reader.map_err(|error| error.to_string())?;
+    let batch = reader.next().transpose();
+    let batch = batch.map_err(|error| error.to_string())?;
+    match &batch {
+        Some(batch) if digest(batch) != footer.digest => {
+            Err("its rows are not those that it was written with".to_owned())
+        }
+        _ => Ok(batch),
+    }
+}
