@@ -187,9 +187,14 @@ async fn rendered(State(sources): State<Sources>) -> Response {
     gauge!("tributary_agent_backlog_batches").set(uplink.backlog_batches as f64);
     gauge!("tributary_agent_backlog_bytes").set(uplink.backlog_bytes as f64);
     gauge!("tributary_agent_uplink_udp_bytes").set(uplink.udp_bytes_sent as f64);
-    let lost = "tributary_agent_acknowledged_and_lost_batches_total";
-    counter!(lost, "outcome" => "sent_again").absolute(uplink.went_back_again);
-    counter!(lost, "outcome" => "gone").absolute(uplink.went_back_gone);
+    let lost = [
+        ("sent_again", uplink.went_back_again),
+        ("gone", uplink.went_back_gone),
+    ];
+    for (outcome, count) in lost {
+        counter!("tributary_agent_acknowledged_and_lost_batches_total", "outcome" => outcome)
+            .absolute(count);
+    }
     gauge!("tributary_agent_ready").set(f64::from(u8::from(sources.ready().ready)));
     handle.run_upkeep();
     (

@@ -6,6 +6,10 @@ use metrics::{describe_counter, describe_gauge, describe_histogram};
 /// What grows only, since the process began.
 pub const COUNTERS: &[(&str, &str)] = &[
     (
+        "tributary_agent_acknowledged_and_lost_batches_total",
+        "Batches that an aggregator had acknowledged and its journal lost, by what became of them.",
+    ),
+    (
         "tributary_agent_aggregates_total",
         "Aggregates of windows that were closed.",
     ),
