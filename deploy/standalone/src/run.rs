@@ -13,8 +13,9 @@ use tributary_settings::say;
 /// Arguments of `tributary run`.
 #[derive(Args, Debug)]
 pub struct RunArguments {
-    /// Settings, TOML: `data_dir`, `mqtt`, `console` under [machine], and [[decode]], [detect],
-    /// [[forward]], [capture], [[source.mqtt]] as of the agent. Arguments go before them.
+    /// Settings, TOML: `data_dir`, `mqtt`, `console` under `[machine]`, and `[[decode]]`,
+    /// `[detect]`, `[[forward]]`, `[capture]`, `[[source.mqtt]]` as of the agent. Arguments go
+    /// before them.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Where everything durable lies; the lake is its folder `lake` [default: ./tributary-data]
