@@ -248,12 +248,16 @@ impl Clients {
             load,
             subscriber,
         };
-        let is_warm = || {
-            let is_up = clients.subscriber.is_up();
-            let warm = plan.series * warm_readings;
-            (is_up && clients.acknowledged() >= warm).then_some(())
-        };
-        wait_for("series to be known", || agent.state(), is_warm);
+        // In parts: a wait is as long as any other.
+        let mut warm = 0;
+        while warm < warm_readings {
+            warm = warm_readings.min(warm + WARM_READINGS);
+            let is_warm = || {
+                let is_up = clients.subscriber.is_up();
+                (is_up && clients.acknowledged() >= plan.series * warm).then_some(())
+            };
+            wait_for("series to be known", || agent.state(), is_warm);
+        }
         clients
     }
 
