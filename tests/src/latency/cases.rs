@@ -64,10 +64,11 @@ impl Case {
     }
 
     /// One reading of so many is a spike. One that is told twice, as a mean and as a peak to peak,
-    /// is rarer: more alerts a second would be summed up.
+    /// is rarer: more alerts a second would be summed up. It shares no divisor with the number of
+    /// series either, or some would have their next spike while the alert of the last one stands.
     fn spike_every(self, amount: &Amount) -> u64 {
         match self {
-            Self::Windows => 2 * amount.spike_every + 1,
+            Self::Windows => 2 * amount.spike_every - 1,
             _ => amount.spike_every,
         }
     }
