@@ -66,7 +66,7 @@ pub fn sweep(sweep: &Sweep) -> Swept {
     sweep_until(sweep, &|| {}, &|| false)
 }
 
-/// As [`sweep`]; `begin` is called on each thread, and it ends early when `enough` says so.
+/// As [`sweep`]; panics with whatever a thread did outside of a run. `begin` is called on each thread, and it ends early when `enough` says so.
 pub fn sweep_until(
     sweep: &Sweep,
     begin: &(impl Fn() + Sync),
@@ -97,9 +97,11 @@ pub fn sweep_until(
         let threads: Vec<_> = (0..sweep.threads.max(1))
             .map(|_| scope.spawn(work))
             .collect();
-        let done = threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap_or_default());
+        // A panic outside of a run is nobody's finding: it must not count as seeds that hold.
+        let done = threads.into_iter().map(|thread| {
+            let joined = thread.join();
+            joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
         done.fold(Swept::default(), Swept::and)
     })
 }

@@ -1,5 +1,6 @@
 //! The session world: what it found once, some seeds of each profile, and that a seed is a run.
 
+use tributary_world::fleet::{Sweep, sweep_until};
 use tributary_world::plan::{Plan, Profile};
 use tributary_world::session::{self, Outcome, Stats};
 
@@ -111,4 +112,16 @@ fn without_a_fault_nothing_is_lost_refused_or_said_twice() {
         assert_eq!(odd, [0; 8], "{stats:?}");
         assert_eq!(stats.sessions, plan.shape.agents as u64, "{stats:?}");
     }
+}
+
+#[test]
+#[should_panic(expected = "outside of a run")]
+fn a_thread_that_panics_is_no_seed_that_holds() {
+    let sweep = Sweep {
+        from: 0,
+        seeds: 2,
+        threads: 1,
+        profile: None,
+    };
+    sweep_until(&sweep, &|| panic!("outside of a run"), &|| false);
 }

@@ -137,6 +137,10 @@ fn run_seeds(sweep_of: &Sweep) -> bool {
     );
     println!("{:?}", done.stats);
     let Some(Found { plan, violation }) = done.found else {
+        if done.runs < *seeds {
+            println!("only {} of {seeds} seeds were run", done.runs);
+            return false;
+        }
         println!("all holds");
         return true;
     };
