@@ -66,7 +66,8 @@ pub fn sweep(sweep: &Sweep) -> Swept {
     sweep_until(sweep, &|| {}, &|| false)
 }
 
-/// As [`sweep`]; panics with whatever a thread did outside of a run. `begin` is called on each thread, and it ends early when `enough` says so.
+/// As [`sweep`]; panics with whatever a thread did outside of a run. `begin` is called on each
+/// thread, and it ends early when `enough` says so.
 pub fn sweep_until(
     sweep: &Sweep,
     begin: &(impl Fn() + Sync),
