@@ -7,7 +7,9 @@
 mod detection;
 mod full_disk;
 mod latency;
+mod matrix;
 mod power_cuts;
+mod sim;
 mod table;
 
 use crate::results::{self, machine::Machine};
@@ -46,6 +48,8 @@ enum Proof {
     /// Power cuts at chosen operations of a recorded run of the real programs; a bit in each region
     /// of each of their files; each write and sync failing once
     PowerCuts(power_cuts::Arguments),
+    /// Both ends of a session in one thread, by seed: every kind of trouble, one after the other
+    Sim(sim::Arguments),
     /// A day of a gateway in fast motion: what is written, made durable and sent
     Day {
         /// What `day --json` of the benches printed before, instead of running it
@@ -69,19 +73,32 @@ pub fn run(root: &Path, arguments: &Arguments) -> Result<()> {
         "target lies on a file system in memory or on an overlay, where an fdatasync proves \
          nothing: run it on a disk"
     );
+    let mut faults = Vec::new();
     let (title, command, table) = match &arguments.proof {
         Proof::Chaos { seeds, qos } => {
             let title = format!("chaos, QoS {qos}");
             let command = format!("cargo xtask prove chaos --seeds {seeds} --qos {qos}");
-            (title, command, chaos(root, *seeds, *qos)?)
+            let runs = chaos(root, *seeds, *qos)?;
+            faults = matrix::chaos(&runs, *qos)?;
+            (title, command, table::chaos(&runs)?)
         }
         Proof::Kills { count, seed } => {
             let command = format!("cargo xtask prove kills --count {count} --seed {seed}");
-            ("kills".to_owned(), command, kills(root, *count, *seed)?)
+            let runs = kills(root, *count, *seed)?;
+            faults = matrix::kills(&runs)?;
+            ("kills".to_owned(), command, table::kills(&runs)?)
         }
         Proof::PowerCuts(arguments) => {
-            let table = power_cuts::run(root, arguments)?;
+            let rows = power_cuts::run(root, arguments)?;
+            faults = matrix::power_cuts(&rows)?;
+            let table = table::power_cuts(&rows)?;
             ("power cuts".to_owned(), arguments.command(), table)
+        }
+        Proof::Sim(arguments) => {
+            let rows = sim::run(root, arguments)?;
+            faults = matrix::simulated(&rows)?;
+            let table = table::simulated(&rows)?;
+            ("simulation".to_owned(), arguments.command(), table)
         }
         Proof::Day { report } => {
             // It counts and measures no time: the same in every run.
@@ -111,7 +128,11 @@ pub fn run(root: &Path, arguments: &Arguments) -> Result<()> {
         }
     };
     let text = format!("```sh\n{command}\n```\n\n{machine}\n{table}");
-    results::keep_proof(root, &title, &text)
+    results::keep_proof(root, &title, &text)?;
+    match faults.is_empty() {
+        true => Ok(()),
+        false => matrix::keep(root, &title, &machine, &faults),
+    }
 }
 
 /// The JSON on the last line of a file.
@@ -121,7 +142,7 @@ fn printed(path: &Path) -> Result<Value> {
     serde_json::from_str(last.unwrap_or_default()).with_context(|| path.display().to_string())
 }
 
-fn chaos(root: &Path, seeds: u64, qos: u8) -> Result<String> {
+fn chaos(root: &Path, seeds: u64, qos: u8) -> Result<Vec<Value>> {
     let data = root.join("target").join("prove-chaos");
     let mut runs = Vec::new();
     for seed in 1..=seeds {
@@ -138,10 +159,10 @@ fn chaos(root: &Path, seeds: u64, qos: u8) -> Result<String> {
         runs.push(figures);
     }
     clear(&data)?;
-    table::chaos(&runs)
+    Ok(runs)
 }
 
-fn kills(root: &Path, count: u64, seed: u64) -> Result<String> {
+fn kills(root: &Path, count: u64, seed: u64) -> Result<Vec<Value>> {
     let (count, seed) = (count.to_string(), seed.to_string());
     let mut runs = Vec::new();
     for qos in ["1", "2"] {
@@ -151,7 +172,7 @@ fn kills(root: &Path, count: u64, seed: u64) -> Result<String> {
         println!("{figures}");
         runs.push(figures);
     }
-    table::kills(&runs)
+    Ok(runs)
 }
 
 fn clear(dir: &Path) -> Result<()> {

@@ -37,7 +37,7 @@ impl Machine {
             commit: git(&["rev-parse", "--short=12", "HEAD"])?,
             changed_files: changed
                 .lines()
-                .filter(|line| !line.ends_with(super::RESULTS))
+                .filter(|line| !super::WRITTEN.iter().any(|file| line.ends_with(file)))
                 .count(),
             processor: field(&read("/proc/cpuinfo"), "model name"),
             cores: std::thread::available_parallelism().map_or(0, usize::from),
@@ -55,6 +55,15 @@ impl Machine {
 }
 
 impl Machine {
+    /// The commit and the day.
+    pub fn when(&self) -> String {
+        let changed = match self.changed_files {
+            0 => "",
+            _ => ", changed",
+        };
+        format!("{}{changed}, {}", self.commit, self.day)
+    }
+
     /// Whether nobody knows what an fdatasync here does: in memory nothing, and on an overlay what
     /// lies below it does.
     pub fn proves_nothing(&self) -> bool {

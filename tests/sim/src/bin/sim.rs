@@ -4,6 +4,7 @@
 //!
 //! `sim [--seeds COUNT] [--from SEED] [--threads COUNT] [--profile NAME]` runs seeds, and says how
 //! many it ran a minute. Ends with 1 when something must not be; then with a smaller plan, as text.
+//! With `--table SEEDS` each profile gets so many, and the last line is what came of each, as JSON.
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
@@ -12,7 +13,7 @@ use std::time::Instant;
 use tributary_world::fleet::{Found, Sweep, sweep};
 use tributary_world::limits::THREADS_MAX;
 use tributary_world::plan::{Plan, Profile};
-use tributary_world::session;
+use tributary_world::session::{self, Stats};
 use tributary_world::shrink::shrink;
 
 fn main() -> ExitCode {
@@ -34,6 +35,8 @@ struct Asked {
     /// Lines of what happened in a run that is replayed.
     lines: usize,
     sweep: Sweep,
+    /// Every profile in turn.
+    table: bool,
 }
 
 fn asked() -> Result<Asked, String> {
@@ -47,6 +50,7 @@ fn asked() -> Result<Asked, String> {
             threads: cores.min(THREADS_MAX),
             profile: None,
         },
+        table: false,
     };
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
@@ -59,6 +63,7 @@ fn asked() -> Result<Asked, String> {
         match name.as_str() {
             "--plan" => asked.plan = Some(value),
             "--seeds" => asked.sweep.seeds = number()?,
+            "--table" => (asked.table, asked.sweep.seeds) = (true, number()?),
             "--lines" => asked.lines = number()? as usize,
             "--from" => asked.sweep.from = number()?,
             "--threads" => asked.sweep.threads = (number()? as usize).clamp(1, THREADS_MAX),
@@ -70,7 +75,8 @@ fn asked() -> Result<Asked, String> {
             }
             _ => {
                 return Err(format!(
-                    "`{name}` is no option: --plan, --lines, --seeds, --from, --threads, --profile"
+                    "`{name}` is no option: --plan, --lines, --seeds, --table, --from, --threads, \
+                     --profile"
                 ));
             }
         }
@@ -91,7 +97,32 @@ fn run() -> Result<bool, String> {
             .map_err(|error| format!("SEED={text}: {error}"))?;
         return Ok(replay(&asked.sweep.plan(seed), asked.lines));
     }
-    Ok(run_seeds(&asked.sweep))
+    Ok(match asked.table {
+        true => run_table(asked.sweep),
+        false => run_seeds(&asked.sweep).is_some(),
+    })
+}
+
+/// Every profile, each with seeds of its own.
+fn run_table(sweep: Sweep) -> bool {
+    let mut rows = Vec::new();
+    for (place, profile) in (0..).zip(Profile::ALL) {
+        let Some(stats) = run_seeds(&Sweep {
+            from: sweep.from.wrapping_add(place * sweep.seeds),
+            profile: Some(profile),
+            ..sweep
+        }) else {
+            return false;
+        };
+        // What left the spool and was lost by a disk that lied, no agent can bring back.
+        rows.push(format!(
+            "{{\"profile\":\"{profile}\",\"runs\":{},\"acknowledged\":{},\"declared\":{},\
+             \"lost\":{},\"doubled\":0,\"repairs\":0}}",
+            sweep.seeds, stats.stored, stats.declared, stats.excused
+        ));
+    }
+    println!("[{}]", rows.join(","));
+    true
 }
 
 /// One plan, with what happened in it.
@@ -119,7 +150,8 @@ fn cut(line: &str) -> String {
     line.chars().take(240).collect()
 }
 
-fn run_seeds(sweep_of: &Sweep) -> bool {
+/// What happened in them; `None`, and why, when something must not be.
+fn run_seeds(sweep_of: &Sweep) -> Option<Stats> {
     let Sweep {
         from,
         seeds,
@@ -139,10 +171,10 @@ fn run_seeds(sweep_of: &Sweep) -> bool {
     let Some(Found { plan, violation }) = done.found else {
         if done.runs < *seeds {
             println!("only {} of {seeds} seeds were run", done.runs);
-            return false;
+            return None;
         }
         println!("all holds");
-        return true;
+        return Some(done.stats);
     };
     println!("SEED={} {violation}", plan.seed);
     let same = |plan: &Plan| {
@@ -156,5 +188,5 @@ fn run_seeds(sweep_of: &Sweep) -> bool {
         small.faults.len()
     );
     print!("{small}");
-    false
+    None
 }
