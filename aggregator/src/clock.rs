@@ -11,6 +11,16 @@ pub fn wall_us() -> i64 {
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
+/// The time, as a shell tells it to whoever decides.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Now {
+    /// Microseconds on a clock that never goes back. Whatever waits, waits for this one.
+    pub at: i64,
+    /// Microseconds since 1970, UTC, by the system's clock, which may jump: for people and
+    /// certificates.
+    pub wall_us: i64,
+}
+
 /// A clock that begins at 0, counts microseconds and never goes back.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock(Instant);
@@ -24,6 +34,14 @@ impl Clock {
     /// Microseconds since it began.
     pub fn now(self) -> i64 {
         i64::try_from(self.0.elapsed().as_micros()).unwrap_or(i64::MAX)
+    }
+
+    /// Both clocks.
+    pub fn told(self) -> Now {
+        Now {
+            at: self.now(),
+            wall_us: wall_us(),
+        }
     }
 
     /// Waits for this time.

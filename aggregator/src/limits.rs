@@ -84,6 +84,8 @@ pub const QUARANTINE_FILES_MAX: usize = 1_024;
 pub const VERIFY_TRIES_HELD_MAX: usize = 4_096;
 /// Milliseconds after a failed append until the next one.
 pub const APPEND_RETRY_MS: u64 = 500;
+/// Milliseconds without a request after which the keeper tidies.
+pub const KEEPER_TIDY_MS: u64 = 1_000;
 /// Bytes of all definitions of series: half a checkpoint, the other is the ledger's.
 pub const BOOKS_BYTES_MAX: u64 = CHECKPOINT_BYTES_MAX / 2;
 /// Bytes of the definitions of one agent, in all its buffers that are not drained.

@@ -2,15 +2,16 @@
 //! Bounded by bytes and files; what is beyond is counted, not kept. Nothing here is a promise.
 
 use crate::limits::{QUARANTINE_BYTES_MAX, QUARANTINE_FILES_MAX};
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tributary_journal::Disk;
 use tributary_protocol::batch::SealedBatch;
 use tributary_protocol::ids::AgentId;
 
 /// The folder, and how much is in it.
-#[derive(Debug)]
 pub struct Quarantine {
+    disk: Arc<dyn Disk>,
     dir: PathBuf,
     files: usize,
     bytes: u64,
@@ -21,18 +22,20 @@ impl Quarantine {
     ///
     /// # Errors
     /// When the folder cannot be made or read.
-    pub fn open(dir: &Path) -> io::Result<Self> {
-        fs::create_dir_all(dir)?;
-        let mut found = Self {
-            dir: dir.to_owned(),
-            files: 0,
-            bytes: 0,
+    pub fn open(disk: &Arc<dyn Disk>, dir: &Path) -> io::Result<Self> {
+        disk.create_dir_all(dir)?;
+        let names = disk.list(dir)?;
+        // What cannot be opened takes its place all the same.
+        let bytes = |name: &String| {
+            let file = disk.open(&dir.join(name));
+            file.and_then(|file| file.len()).unwrap_or(0)
         };
-        for entry in fs::read_dir(dir)? {
-            found.files += 1;
-            found.bytes += entry?.metadata()?.len();
-        }
-        Ok(found)
+        Ok(Self {
+            files: names.len(),
+            bytes: names.iter().map(bytes).sum(),
+            disk: Arc::clone(disk),
+            dir: dir.to_owned(),
+        })
     }
 
     /// How many batches are kept.
@@ -57,15 +60,29 @@ impl Quarantine {
         let room = self.files < QUARANTINE_FILES_MAX && self.bytes + bytes <= QUARANTINE_BYTES_MAX;
         tracing::error!(%agent, batch = %key, reason, kept = room, path = %path.display(),
             "a batch is quarantined");
-        if !room || path.exists() {
+        if !room {
             return;
         }
-        match fs::write(&path, batch.bytes()) {
+        match self.write(&path, batch.bytes()) {
             Ok(()) => {
                 self.files += 1;
                 self.bytes += bytes;
             }
+            // It came before.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => tracing::error!(%error, "the quarantine cannot be written"),
         }
+    }
+
+    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let file = self.disk.create(path, bytes.len() as u64)?;
+        let written = file.write_at(bytes, 0);
+        let written = written.and_then(|()| file.sync_data());
+        written
+            .and_then(|()| self.disk.sync_dir(&self.dir))
+            .inspect_err(|_| {
+                // It takes up no room; where that fails, too, the next start counts it.
+                let _ = self.disk.remove(path);
+            })
     }
 }
