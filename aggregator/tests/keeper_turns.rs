@@ -23,7 +23,7 @@ use tributary_protocol::message::*;
 const DIR: &str = "/aggregator";
 const WALL_US: i64 = 1_800_000_000_000_000;
 
-fn at(us: i64) -> Now {
+pub fn at(us: i64) -> Now {
     Now {
         at: us,
         wall_us: WALL_US + us,
@@ -35,13 +35,13 @@ fn us(ms: u64) -> i64 {
 }
 
 /// A keeper that only ever does something when it is given a turn.
-struct World {
-    keeper: Keeper,
-    parts: KeeperParts,
+pub struct World {
+    pub keeper: Keeper,
+    pub parts: KeeperParts,
 }
 
 impl World {
-    fn open(disk: &SimDisk) -> Self {
+    pub fn open(disk: &SimDisk) -> Self {
         Self::of(disk, SMALL)
     }
 
@@ -76,7 +76,7 @@ impl World {
         (answer.try_recv().unwrap(), fence)
     }
 
-    fn hand_in(&self, session: Session, batch: &SealedBatch) -> oneshot::Receiver<Outcome> {
+    pub fn hand_in(&self, session: Session, batch: &SealedBatch) -> oneshot::Receiver<Outcome> {
         let content = match batch.decode(&mut Decoder::new()) {
             Ok(Content::Readings(block)) => {
                 let types = block.rows().iter().map(|row| (row.series, row.value_type));
@@ -97,13 +97,13 @@ impl World {
     }
 
     /// Hands in, gives a turn, and collects.
-    fn offer(&mut self, session: Session, batch: &SealedBatch, now: i64) -> Outcome {
+    pub fn offer(&mut self, session: Session, batch: &SealedBatch, now: i64) -> Outcome {
         let mut answer = self.hand_in(session, batch);
         self.keeper.turn(at(now));
         answer.try_recv().unwrap()
     }
 
-    fn entries(&self) -> u64 {
+    pub fn entries(&self) -> u64 {
         *self.parts.durable.borrow()
     }
 

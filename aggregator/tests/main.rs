@@ -16,4 +16,5 @@ mod made;
 mod pki;
 mod sealed;
 mod shed;
+mod talk;
 mod uplink;

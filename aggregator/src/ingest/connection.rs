@@ -1,14 +1,14 @@
-//! One agent's connection: `Hello`, then batches in any order, acknowledged together.
+//! One agent's connection: its streams, its sockets' time-outs, and its share of the budget.
 //!
-//! The state machine of the protocol crate says what is allowed and when an acknowledgement is
-//! due; the keeper says what becomes of a batch. Here events are turned into calls.
+//! What is said and when is decided in [`talk`](super::talk); what becomes of a batch, the keeper
+//! says. Here events are turned into calls.
 
 use super::Ingest;
-use super::bucket::Bucket;
 use super::identity::Identity;
 use super::stream::{ReadStream, StreamError, read};
-use crate::clock::{Clock, wall_us};
-use crate::keeper::{Checked, Offer, Outcome};
+use super::talk::{End, Talk, bad, reject};
+use crate::clock::Clock;
+use crate::keeper::Outcome;
 use crate::limits::{CONNECTION_READING_BYTES_MAX, HANDSHAKE_SECONDS_MAX, UNI_STREAMS_MAX};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
@@ -20,40 +20,13 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
 use tokio_util::sync::CancellationToken;
-use tributary_protocol::batch::{Content, Decoder, SealedBatch};
-use tributary_protocol::frame::{FrameKind, HEADER_BYTES, LENGTH_OFFSET, RawFrame};
-use tributary_protocol::ids::{BatchKey, SeriesId};
+use tributary_protocol::frame::{HEADER_BYTES, LENGTH_OFFSET};
+use tributary_protocol::ids::{AgentId, BatchKey};
 use tributary_protocol::limits::CONTROL_FRAME_BYTES_MAX;
 use tributary_protocol::message::{Hello, Message, Reject, RejectCode};
-use tributary_protocol::reading::{Readings, ValueType};
-use tributary_protocol::session::{Receiver, ReceiverState};
 
 type Control = FramedRead<quinn::RecvStream, LengthDelimitedCodec>;
 type Waiting = FuturesUnordered<BoxFuture<'static, (BatchKey, Option<Outcome>)>>;
-
-/// Why a connection ended.
-#[derive(Debug)]
-pub enum End {
-    /// The agent, or the network, ended it.
-    Gone,
-    /// We did, and say why.
-    Rejected(Reject),
-}
-
-impl From<Reject> for End {
-    fn from(reject: Reject) -> Self {
-        Self::Rejected(reject)
-    }
-}
-
-fn reject(code: RejectCode, detail: impl ToString) -> Reject {
-    Reject {
-        code,
-        detail: detail.to_string(),
-        retry_after_ms: 0,
-        batch: None,
-    }
-}
 
 enum Event {
     Fenced,
@@ -70,14 +43,11 @@ enum Event {
 /// One connection's state.
 pub struct Connection {
     ingest: Ingest,
-    identity: Identity,
+    agent: AgentId,
     quic: quinn::Connection,
     send: quinn::SendStream,
     control: Control,
-    receiver: Receiver,
-    /// There while batches come: it is larger than all the rest.
-    decoder: Option<Decoder>,
-    bucket: Bucket,
+    talk: Talk,
     clock: Clock,
     fence: CancellationToken,
     /// Of the batches that are being read.
@@ -108,14 +78,12 @@ pub async fn serve(ingest: Ingest, identity: Identity, quic: quinn::Connection) 
     let clock = Clock::start();
     let fence = ingest.stop.child_token();
     let mut connection = Connection {
-        bucket: Bucket::new(clock.now()),
         ingest,
-        identity,
-        quic: quic.clone(),
+        agent: agent.clone(),
+        quic,
         send,
         control: FramedRead::new(recv, codec()),
-        receiver: Receiver::new(),
-        decoder: None,
+        talk: Talk::new(identity, clock.told()),
         clock,
         fence,
         share: Arc::new(Semaphore::new(CONNECTION_READING_BYTES_MAX)),
@@ -123,7 +91,7 @@ pub async fn serve(ingest: Ingest, identity: Identity, quic: quinn::Connection) 
         waiting: FuturesUnordered::new(),
     };
     let end = connection.run().await;
-    connection.receiver.end();
+    connection.talk.end();
     match end {
         Err(End::Rejected(reject)) => {
             tracing::info!(%agent, code = ?reject.code, detail = reject.detail, "session ended");
@@ -139,7 +107,10 @@ impl Connection {
         let limit = Duration::from_secs(HANDSHAKE_SECONDS_MAX);
         let first = tokio::time::timeout(limit, self.control.next()).await;
         let first = first.map_err(|_| End::Rejected(reject(RejectCode::Protocol, "no Hello")))?;
+        // A connection is served once its handshake is complete.
+        self.talk.on_confirmed(self.clock.told())?;
         self.on_control(first).await?;
+        self.say_all().await?;
         loop {
             match self.next_event().await {
                 Event::Fenced if self.ingest.stop.is_cancelled() => {
@@ -161,14 +132,14 @@ impl Connection {
                 }
                 Event::Read(read) => self.on_stream(read)?,
                 Event::Outcome((key, outcome)) => {
-                    self.on_outcome(key, outcome)?;
+                    self.talk.on_outcome(key, outcome, self.clock.told())?;
                     if self.reading.is_empty() && self.waiting.is_empty() {
-                        self.decoder = None;
+                        self.talk.rest();
                     }
                 }
                 Event::Time => {}
             }
-            self.send_acks().await?;
+            self.say_all().await?;
         }
     }
 
@@ -177,14 +148,9 @@ impl Connection {
     /// computed anew.
     async fn next_event(&mut self) -> Event {
         let busy = self.reading.len() + self.waiting.len() >= UNI_STREAMS_MAX as usize;
-        let open = self.receiver.state() == ReceiverState::Open;
-        let now = self.clock.now();
-        let throttled = self.bucket.ready_at() > now;
-        let wake = [
-            self.receiver.poll_timeout(),
-            throttled.then(|| self.bucket.ready_at()),
-        ];
-        let wake = wake.into_iter().flatten().min();
+        let now = self.clock.told();
+        let takes = self.talk.takes_batches(now) && !busy;
+        let wake = self.talk.poll_timeout(now);
         tokio::select! {
             () = self.fence.cancelled() => Event::Fenced,
             () = self.ingest.stop.cancelled() => Event::Stopping,
@@ -193,7 +159,7 @@ impl Connection {
                 Event::Read(read.unwrap_or(Err(StreamError::Reset)))
             }
             message = self.control.next() => Event::Control(message),
-            stream = self.quic.accept_uni(), if open && !busy && !throttled => {
+            stream = self.quic.accept_uni(), if takes => {
                 stream.map_or(Event::Gone, Event::Stream)
             }
             () = self.clock.sleep_until(wake.unwrap_or_default()), if wake.is_some() => Event::Time,
@@ -212,119 +178,36 @@ impl Connection {
             Some(Err(_)) => return Err(End::Gone),
             Some(Ok(bytes)) => bytes.freeze(),
         };
-        let frame = RawFrame(bytes).verify();
-        let frame = frame.map_err(|error| reject(RejectCode::Protocol, error))?;
-        let message = Message::parse(&frame).map_err(|error| {
-            let version = matches!(
-                error,
-                tributary_protocol::message::MessageError::Protocol { .. }
-            );
-            let code = if version {
-                RejectCode::Version
-            } else {
-                RejectCode::Protocol
-            };
-            reject(code, error)
-        })?;
-        if matches!(message, Message::Reject(_)) {
-            self.receiver.end();
-            return Err(End::Gone);
+        match self.talk.on_control(bytes, self.clock.told())? {
+            Some(hello) => self.open_session(hello).await,
+            None => Ok(()),
         }
-        let hello = self.receiver.on_message(message)?;
-        self.open_session(hello).await
     }
 
     async fn open_session(&mut self, hello: Hello) -> Result<(), End> {
-        self.check_expiry()?;
-        let agent = self.identity.agent.clone();
-        let opened = self
-            .ingest
-            .keeper
-            .open(agent, hello, self.fence.clone())
-            .await;
-        let welcome = opened.ok_or_else(|| reject(RejectCode::Closing, "shutting down"))?;
-        let session = welcome.session;
-        for page in welcome.pages() {
-            self.say(&Message::Welcome(page)).await?;
-        }
-        self.receiver.on_opened(session)?;
-        Ok(())
+        let (agent, fence) = (self.agent.clone(), self.fence.clone());
+        let opened = self.ingest.keeper.open(agent, hello, fence).await;
+        self.talk.on_opened(opened)
     }
 
-    fn check_expiry(&self) -> Result<(), Reject> {
-        let now = wall_us() / 1_000_000;
-        if now > self.identity.not_after {
-            let detail = "the certificate has expired while connected: connect with a new one";
-            return Err(reject(RejectCode::Forbidden, detail));
-        }
-        Ok(())
-    }
-
-    /// A stream was read: whatever is wrong with what it carried ends the connection, because QUIC
-    /// delivers bytes as they were sent.
+    /// A stream was read.
     fn on_stream(&mut self, read: Result<ReadStream, StreamError>) -> Result<(), End> {
         let ReadStream { bytes, permit } = match read {
             Ok(read) => read,
             Err(StreamError::Reset) => return Ok(()),
-            Err(error) => return Err(self.bad(error)),
+            Err(error) => return Err(bad(error)),
         };
-        metrics::counter!("tributary_aggregator_received_bytes_total")
-            .increment(bytes.len() as u64);
-        let received = bytes.len();
-        self.check_expiry()?;
-        let frame = RawFrame(bytes).verify().map_err(|error| self.bad(error))?;
-        if frame.kind != FrameKind::Batch {
-            return Err(self.bad(format!("{:?} on a stream for batches", frame.kind)));
-        }
-        let batch = open(frame.payload).map_err(|error| self.bad(error))?;
-        let now = self.clock.now();
-        self.bucket.take_batch(received, batch.rows(), now);
-        let session = self.receiver.on_batch()?;
-        let key = batch.key();
-        let content = self.check(&batch);
-        let agent = self.identity.agent.clone();
-        let offer = Offer {
-            session,
-            agent,
-            batch,
-            content,
-            permit: Some(permit),
-        };
-        let keeper = self.ingest.keeper.clone();
+        let mut offer = self.talk.on_batch(bytes, self.clock.told())?;
+        offer.permit = Some(permit);
+        let (key, keeper) = (offer.batch.key(), self.ingest.keeper.clone());
         self.waiting
             .push(Box::pin(async move { (key, keeper.offer(offer).await) }));
         Ok(())
     }
 
-    fn bad(&self, error: impl ToString) -> End {
-        metrics::counter!("tributary_aggregator_damaged_batches_total").increment(1);
-        End::Rejected(reject(RejectCode::Protocol, error))
-    }
-
-    /// Decodes the batch, so that nothing enters the journal that no sink can read.
-    fn check(&mut self, batch: &SealedBatch) -> Checked {
-        match batch.decode(self.decoder.get_or_insert_default()) {
-            Ok(Content::Readings(readings)) => Checked::readings(batch, types_of(&readings)),
-            Ok(Content::Series { base, defs }) => Checked::Series { base, defs },
-            Ok(Content::Gap(_)) => Checked::Gap,
-            Err(error) => Checked::Bad(error.to_string()),
-        }
-    }
-
-    fn on_outcome(&mut self, key: BatchKey, outcome: Option<Outcome>) -> Result<(), End> {
-        let now = self.clock.now();
-        match outcome {
-            Some(Outcome::Durable) => self.receiver.on_durable(key, now),
-            Some(Outcome::Again(reason)) => self.receiver.on_again(key, reason, now),
-            Some(Outcome::Reject(reject)) => return Err(reject.into()),
-            None => return Err(reject(RejectCode::Closing, "shutting down").into()),
-        }
-        Ok(())
-    }
-
-    async fn send_acks(&mut self) -> Result<(), End> {
-        while let Some(ack) = self.receiver.poll_ack(self.clock.now()) {
-            self.say(&Message::Ack(ack)).await?;
+    async fn say_all(&mut self) -> Result<(), End> {
+        while let Some(message) = self.talk.poll(self.clock.told()) {
+            self.say(&message).await?;
         }
         Ok(())
     }
@@ -352,19 +235,4 @@ impl Connection {
         }
         self.quic.close(code.into(), &detail);
     }
-}
-
-/// Each run of a series with its type; rows are grouped by series.
-fn types_of(readings: &Readings) -> Vec<(SeriesId, ValueType)> {
-    let mut types: Vec<(SeriesId, ValueType)> = readings
-        .rows()
-        .iter()
-        .map(|row| (row.series, row.value_type))
-        .collect();
-    types.dedup();
-    types
-}
-
-fn open(payload: Bytes) -> Result<SealedBatch, String> {
-    SealedBatch::open(payload).map_err(|error| error.to_string())
 }
