@@ -12,7 +12,7 @@ use object_store::*;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -34,7 +34,7 @@ const LOG: LogId = LogId([0xab; 16]);
 pub struct Mortal {
     inner: Arc<dyn ObjectStore>,
     changes_left: AtomicI64,
-    last_one_happens: bool,
+    last_one_happens: AtomicBool,
 }
 
 impl Mortal {
@@ -42,8 +42,15 @@ impl Mortal {
         Arc::new(Self {
             inner,
             changes_left: AtomicI64::new(changes),
-            last_one_happens,
+            last_one_happens: AtomicBool::new(last_one_happens),
         })
+    }
+
+    /// It is well again, for so many changes.
+    pub fn live_on(&self, changes: i64, last_one_happens: bool) {
+        self.changes_left.store(changes, Ordering::SeqCst);
+        self.last_one_happens
+            .store(last_one_happens, Ordering::SeqCst);
     }
 
     fn dead() -> Error {
@@ -56,7 +63,8 @@ impl Mortal {
     /// Whether the change happens, and whether its caller hears of it.
     fn change(&self) -> (bool, bool) {
         let left = self.changes_left.fetch_sub(1, Ordering::SeqCst);
-        (left > 0 || (left == 0 && self.last_one_happens), left > 0)
+        let happens = self.last_one_happens.load(Ordering::SeqCst);
+        (left > 0 || (left == 0 && happens), left > 0)
     }
 }
 

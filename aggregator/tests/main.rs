@@ -12,6 +12,7 @@ mod lake_aggregates;
 mod lake_alerts;
 mod lake_journal;
 mod lake_plan;
+mod lake_steps;
 mod made;
 mod pki;
 mod sealed;

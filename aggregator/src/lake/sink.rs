@@ -2,7 +2,8 @@
 //! size, by age or on request, and redoes what was interrupted.
 //!
 //! It runs on a thread of its own, because decoding, sorting and encoding are work, not waiting.
-//! It never writes to the journal, and acknowledges nothing.
+//! What it does when is decided in [steps](Lake::step), which are told the time. It never writes to
+//! the journal, and acknowledges nothing.
 
 use super::LakeError;
 use super::commit::{LakeStore, PlannedFile};
@@ -11,13 +12,13 @@ use super::files::files_of;
 use super::load::{Content, FlushPlan, Load, Names, Offer, Origin, Sum, Sums};
 use super::markers::{Intent, Progress};
 use super::recent::Recent;
+use crate::clock::Clock;
 use crate::limits::{DONE_MARKERS_MAX, FLUSH_REQUESTS_MAX, FLUSH_RETRY_MS};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tributary_protocol::ids::{Lane, LaneKey};
 
@@ -206,7 +207,8 @@ pub struct Lake {
     /// Read, and not part of this flush.
     waiting: Option<Item>,
     commit: Option<Commit>,
-    since: Option<Instant>,
+    /// When the oldest entry was read that waits for its flush.
+    since: Option<i64>,
     status: Arc<LakeStatus>,
     files_of: FilesOf,
 }
@@ -315,7 +317,7 @@ impl Lake {
     }
 
     /// Reads until the flush is due or nothing more is durable below `end`; whether it is due.
-    fn fill(&mut self, end: u64) -> Result<bool, LakeError> {
+    fn fill(&mut self, end: u64, now: i64) -> Result<bool, LakeError> {
         while !self.load.is_due() {
             let Some(item) = self.next_item(self.load.end(), end)? else {
                 return Ok(false);
@@ -338,7 +340,7 @@ impl Lake {
                     }
                 }
             }
-            self.since.get_or_insert_with(Instant::now);
+            self.since.get_or_insert(now);
         }
         Ok(true)
     }
@@ -434,32 +436,47 @@ impl Lake {
         Ok(())
     }
 
-    /// Everything that is durable at this moment.
-    async fn flush_all(&mut self) -> Result<u64, LakeError> {
+    /// Writes everything that is durable at this moment; gives the position reached.
+    ///
+    /// # Errors
+    /// What could not be written, and why.
+    pub async fn flush_all(&mut self, now: i64) -> Result<u64, LakeError> {
         let end = self.feed.end();
         while self.progress.position < end {
             if self.commit.is_none() {
-                self.fill(end)?;
+                self.fill(end, now)?;
             }
             self.flush().await?;
         }
         Ok(self.progress.position)
     }
 
-    /// One round: reads, and flushes what is due.
-    async fn round(&mut self) -> Result<(), LakeError> {
+    /// One step: reads what is durable, and flushes what is due. Says when the next flush will be,
+    /// if nothing more becomes durable; nothing when none waits. Times are microseconds on a clock
+    /// that never goes back. Over a store that never waits, neither does it.
+    ///
+    /// # Errors
+    /// What could not be written, and why; nothing is lost, and the next step tries it again. See
+    /// [`LakeError::is_final`].
+    pub async fn step(&mut self, now: i64) -> Result<Option<i64>, LakeError> {
         loop {
-            let due = self.commit.is_some() || self.fill(self.feed.end())? || self.is_old();
+            let due = self.commit.is_some() || self.fill(self.feed.end(), now)? || self.is_old(now);
             if !due {
-                return Ok(());
+                return Ok(self.old_at());
             }
             self.flush().await?;
         }
     }
 
-    fn is_old(&self) -> bool {
-        self.since
-            .is_some_and(|since| since.elapsed() >= self.config.flush_interval)
+    /// When what was read is old enough for its flush.
+    fn old_at(&self) -> Option<i64> {
+        let interval = self.config.flush_interval.as_micros();
+        let interval = i64::try_from(interval).unwrap_or(i64::MAX);
+        self.since.map(|since| since.saturating_add(interval))
+    }
+
+    fn is_old(&self, now: i64) -> bool {
+        self.old_at().is_some_and(|at| at <= now)
     }
 
     /// Runs until `stop`, then writes everything that is durable and ends.
@@ -472,23 +489,24 @@ impl Lake {
         mut requests: LakeRequests,
         stop: CancellationToken,
     ) -> Result<u64, LakeError> {
+        let clock = Clock::start();
         let mut state = State::Well;
         loop {
             if state == State::Well {
-                let result = self.round().await;
-                state = self.note(result);
+                let result = self.step(clock.now()).await;
+                state = self.note(result.map(|_| ()));
             }
-            let deadline = self.deadline(state);
-            match next_event(deadline, state, &mut durable, &mut requests, &stop).await {
+            let at = self.deadline(state, clock.now());
+            match next_event((clock, at), state, &mut durable, &mut requests, &stop).await {
                 Event::Again => state = State::Well,
                 Event::Request(reply) => {
-                    let result = self.flush_all().await;
+                    let result = self.flush_all(clock.now()).await;
                     let answer = result.as_ref().map(|at| *at).map_err(ToString::to_string);
                     state = self.note(result.map(|_| ()));
                     // Whoever asked may have gone.
                     let _ = reply.send(answer);
                 }
-                Event::Stop => return self.flush_all().await,
+                Event::Stop => return self.flush_all(clock.now()).await,
             }
         }
     }
@@ -516,12 +534,11 @@ impl Lake {
     }
 
     /// When to look again if nothing happens; never when only a person can help.
-    fn deadline(&self, state: State) -> Option<Instant> {
-        match (state, self.since) {
-            (State::Stuck, _) => None,
-            (State::Failed, _) => Some(Instant::now() + Duration::from_millis(FLUSH_RETRY_MS)),
-            (State::Well, Some(since)) => Some(since + self.config.flush_interval),
-            (State::Well, None) => None,
+    fn deadline(&self, state: State, now: i64) -> Option<i64> {
+        match state {
+            State::Stuck => None,
+            State::Failed => Some(now.saturating_add((FLUSH_RETRY_MS * 1_000) as i64)),
+            State::Well => self.old_at(),
         }
     }
 }
@@ -529,19 +546,18 @@ impl Lake {
 /// The only place where the lake waits. Cancel safe: a watch keeps its value, a channel its
 /// requests, a token stays cancelled, and a deadline is computed anew.
 async fn next_event(
-    deadline: Option<Instant>,
+    (clock, deadline): (Clock, Option<i64>),
     state: State,
     durable: &mut watch::Receiver<u64>,
     requests: &mut LakeRequests,
     stop: &CancellationToken,
 ) -> Event {
-    let at = deadline.unwrap_or_else(Instant::now);
     tokio::select! {
         biased;
         () = stop.cancelled() => Event::Stop,
         Some(reply) = requests.recv() => Event::Request(reply),
         Ok(()) = durable.changed(), if state == State::Well => Event::Again,
-        () = tokio::time::sleep_until(at), if deadline.is_some() => Event::Again,
+        () = clock.sleep_until(deadline.unwrap_or_default()), if deadline.is_some() => Event::Again,
     }
 }
 

@@ -68,12 +68,12 @@ async fn a_flush_whose_bytes_cannot_be_made_is_neither_forgotten_nor_counted() {
     .unwrap();
     lake.files_of = refuse;
     for _ in 0..2 {
-        let error = lake.round().await.unwrap_err();
+        let error = lake.step(0).await.unwrap_err();
         assert!(error.is_final(), "another try gives the same: {error}");
-        assert!(lake.flush_all().await.is_err());
+        assert!(lake.flush_all(0).await.is_err());
         assert_eq!(lake.progress.position, 0);
     }
     lake.files_of = files_of;
-    assert_eq!(lake.flush_all().await.unwrap(), 3);
+    assert_eq!(lake.flush_all(0).await.unwrap(), 3);
     assert_eq!(handle.status().refused(), 3, "each batch once");
 }
