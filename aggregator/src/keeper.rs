@@ -10,6 +10,7 @@ pub mod record;
 
 mod handle;
 mod judge;
+mod mend;
 mod quarantine;
 mod snapshot;
 mod status;
@@ -28,7 +29,7 @@ use handle::Request;
 use judge::Judge;
 use quarantine::Quarantine;
 use std::collections::HashMap;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::path::PathBuf;
 use std::sync::Arc;
 use store::Store;
@@ -68,6 +69,10 @@ pub struct KeeperParts {
     pub handle: KeeperHandle,
     /// What recovery found.
     pub recovered: Recovered,
+    /// Journal entries that it could not read, in runs, with some between them perhaps. Whoever has
+    /// a lake [finds](crate::lake::commit::LakeStore::find) what it has of them, and has it
+    /// [taken in](Keeper::take_in).
+    pub unread: Vec<Range<u64>>,
 }
 
 /// The keeper, opened and not yet running.
@@ -126,6 +131,7 @@ impl Keeper {
             durable: durable_receiver,
             handle,
             recovered,
+            unread: store.unread().to_vec(),
         };
         let keeper = Self {
             store,

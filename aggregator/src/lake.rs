@@ -19,6 +19,7 @@ pub mod file;
 mod files;
 
 pub mod commit;
+pub mod found;
 pub mod markers;
 
 pub mod recent;
@@ -107,6 +108,18 @@ pub enum LakeError {
     /// A marker is not what this build writes.
     #[error("`{path}` is no marker of the lake: {reason}; put it back from a copy of the lake")]
     Marker {
+        /// The object.
+        path: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// What the journal lost may be in a file that cannot be relied on.
+    #[error(
+        "entries of the journal cannot be read, and `{path}`, which may hold what was in them, is \
+         not what it was written as: {reason}; put it back from a copy of the lake; or, to do \
+         without its rows, move it away: what agents still have of them is taken again"
+    )]
+    Unknown {
         /// The object.
         path: String,
         /// What is wrong.

@@ -92,6 +92,8 @@ pub const BOOKS_BYTES_MAX: u64 = CHECKPOINT_BYTES_MAX / 2;
 pub const AGENT_BOOKS_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Bytes read from the journal at once during a replay.
 pub const REPLAY_READ_BYTES: usize = 4 * 1024 * 1024;
+/// Runs of journal entries that a recovery could not read, told apart.
+pub const UNREAD_RUNS_MAX: usize = 1_024;
 /// Agents whose name and last sight are kept for a look.
 pub const AGENTS_SEEN_MAX: usize = 100_000;
 

@@ -130,9 +130,10 @@ async fn bind_http(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), Aggreg
     Ok((listener, bound))
 }
 
+/// Opens the lake; the keeper learns what the lake has and its journal lost.
 async fn open_lake(
     config: &Config,
-    parts: &KeeperParts,
+    (keeper, parts): (&mut Keeper, &KeeperParts),
     handle: &LakeHandle,
 ) -> Result<Lake, AggregatorError> {
     let dir = config.lake_dir();
@@ -153,6 +154,8 @@ async fn open_lake(
         Some(dir.clone()),
         parts.log,
     );
+    let found = store.find(&parts.unread).await?;
+    keeper.take_in(found).map_err(StoreError::from)?;
     let feed = JournalFeed::new(parts.reader.clone(), parts.log);
     let lake_config = LakeConfig {
         flush_interval: config.flush_interval,
@@ -198,10 +201,10 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, A
         journal: config.journal(),
         new_log: new_log()?,
     };
-    let (keeper, parts) = Keeper::open(&disk, &keeper_config)?;
+    let (mut keeper, parts) = Keeper::open(&disk, &keeper_config)?;
     tracing::info!(log = %parts.log, recovered = ?parts.recovered, "journal and ledger are open");
     let (lake_handle, requests) = LakeHandle::new();
-    let lake = open_lake(&config, &parts, &lake_handle).await?;
+    let lake = open_lake(&config, (&mut keeper, &parts), &lake_handle).await?;
 
     let lake_stop = CancellationToken::new();
     let runtime = tokio::runtime::Handle::current();

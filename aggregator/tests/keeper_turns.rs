@@ -20,7 +20,7 @@ use tributary_protocol::batch::{Content, Decoder, SealedBatch};
 use tributary_protocol::ids::*;
 use tributary_protocol::message::*;
 
-const DIR: &str = "/aggregator";
+pub const DIR: &str = "/aggregator";
 const WALL_US: i64 = 1_800_000_000_000_000;
 
 pub fn at(us: i64) -> Now {
@@ -52,7 +52,7 @@ impl World {
         Self { keeper, parts }
     }
 
-    fn hello(&mut self, now: i64) -> (Welcome, CancellationToken) {
+    pub fn hello(&mut self, now: i64) -> (Welcome, CancellationToken) {
         let lane = |lane: Lane| LaneState {
             key: LaneKey {
                 buffer: BUFFER,

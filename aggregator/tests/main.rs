@@ -5,6 +5,7 @@
 mod audit;
 mod ingest;
 mod keeper;
+mod keeper_lake;
 mod keeper_turns;
 mod keeper_wedges;
 mod lake;

@@ -493,6 +493,16 @@ impl Ledger {
         runs.iter().map(taken).filter(|new| !new).count() == 0
     }
 
+    /// Takes in a run of numbers that is known to be committed although the journal can't say so
+    /// any more: those of it that are not held. With its sum, if that is all of it.
+    pub fn recover_run(&mut self, agent: &AgentId, key: LaneKey, run: Held) {
+        let entry = self.agents.entry(agent.clone()).or_default();
+        entry.unfold(key.buffer);
+        let lane = entry.lanes.entry(key).or_default();
+        lane.elsewhere.take_out(&(run.first..run.end));
+        lane.held.insert_known(run);
+    }
+
     /// What is committed of one lane of `agent`; empty when nothing is.
     pub fn held(&self, agent: &AgentId, key: LaneKey) -> Vec<Held> {
         let lane = self

@@ -48,6 +48,11 @@ impl RecordKind {
         self as u8
     }
 
+    /// Whether it carries a batch.
+    pub fn is_batch(self) -> bool {
+        matches!(self, Self::Batch | Self::Quarantined | Self::Gap)
+    }
+
     /// The kind with this code.
     pub fn from_code(code: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.code() == code)

@@ -7,8 +7,9 @@
 use super::books::Books;
 use super::record::{self, RecordKind};
 use super::snapshot::{self, SnapshotError};
-use crate::limits::REPLAY_READ_BYTES;
+use crate::limits::{REPLAY_READ_BYTES, UNREAD_RUNS_MAX};
 use bytes::{Buf, BufMut};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tributary_journal::limits::CHECKPOINTS_KEPT;
@@ -96,6 +97,8 @@ pub struct Store {
     positions: Vec<u64>,
     /// First entry of the segment that was written last.
     segment: Option<u64>,
+    /// Entries that recovery could not read, and perhaps some between them.
+    unread: Vec<Range<u64>>,
 }
 
 impl Store {
@@ -124,6 +127,7 @@ impl Store {
             life,
             positions: Vec::new(),
             segment: None,
+            unread: Vec::new(),
         };
         let (ledger, books, from) = store.newest(dir)?;
         let mut replay = Replay {
@@ -131,9 +135,11 @@ impl Store {
             books,
             decoder: Decoder::new(),
             found: Recovered::default(),
+            unread: Vec::new(),
         };
         replay.found.from = from;
         replay.run(&store.reader, life, from, store.end())?;
+        store.unread = replay.unread;
         Ok((store, replay.ledger, replay.books, replay.found))
     }
 
@@ -196,6 +202,11 @@ impl Store {
     /// As [`LogWriter::append`]: nothing of it counts then.
     pub fn append(&mut self, frame: &Frame) -> Result<Appended, LogError> {
         self.writer.append(frame)
+    }
+
+    /// Entries that recovery could not read, in runs.
+    pub fn unread(&self) -> &[Range<u64>] {
+        &self.unread
     }
 
     /// Whether a segment was begun since the last call.
@@ -285,9 +296,21 @@ struct Replay {
     books: Books,
     decoder: Decoder,
     found: Recovered,
+    unread: Vec<Range<u64>>,
 }
 
 impl Replay {
+    /// These entries cannot be read. Where there are too many runs of them, those between the last
+    /// two count as well: a ledger that holds what it is told again does not mind.
+    fn miss(&mut self, numbers: Range<u64>) {
+        self.found.damaged += numbers.end - numbers.start;
+        let full = self.unread.len() >= UNREAD_RUNS_MAX;
+        match self.unread.last_mut() {
+            Some(last) if full || last.end == numbers.start => last.end = numbers.end,
+            _ => self.unread.push(numbers),
+        }
+    }
+
     fn run(
         &mut self,
         reader: &LogReader,
@@ -302,8 +325,8 @@ impl Replay {
             match reader.read(life, next, REPLAY_READ_BYTES, &mut entries) {
                 Ok(()) => {}
                 Err(LogError::Damaged { numbers, .. }) => {
-                    self.found.damaged += numbers.end - numbers.start;
                     next = numbers.end;
+                    self.miss(numbers);
                     continue;
                 }
                 Err(error) => return Err(error.into()),
@@ -319,16 +342,13 @@ impl Replay {
     }
 
     fn take(&mut self, entry: Entry) {
-        let kind = RecordKind::from_code(entry.kind);
-        let Some(kind @ (RecordKind::Batch | RecordKind::Quarantined | RecordKind::Gap)) = kind
-        else {
-            return;
-        };
+        let kind = RecordKind::from_code(entry.kind).filter(|kind| kind.is_batch());
+        let Some(kind) = kind else { return };
         let number = entry.number;
         let Err(reason) = self.take_batch(entry, kind) else {
             return;
         };
-        self.found.damaged += 1;
+        self.miss(number..number + 1);
         tracing::error!(number, reason, "a journal entry cannot be understood");
     }
 

@@ -60,16 +60,8 @@ impl LakeStore {
     /// # Errors
     /// When the store cannot be read, or a marker is not ours.
     pub async fn progress(&self) -> Result<(Progress, Option<Intent>), LakeError> {
-        let prefix = folder(self.log);
-        let listed: Vec<_> = self
-            .store
-            .list(Some(&Path::from(prefix.as_str())))
-            .try_collect()
-            .await
-            .map_err(|source| store_error(&prefix, source))?;
-        let names = listed
-            .iter()
-            .filter_map(|object| object.location.filename());
+        let listed = self.list(&folder(self.log)).await?;
+        let names = listed.iter().filter_map(|path| path.rsplit('/').next());
         let names: Vec<MarkerName> = names.filter_map(MarkerName::parse).collect();
         let found = progress(&names);
         if !found.open {
@@ -272,7 +264,15 @@ impl LakeStore {
         self.read_file(path).await
     }
 
-    async fn read_file(&self, path: &str) -> Result<Bytes, LakeError> {
+    /// The paths of all objects below a folder.
+    pub(super) async fn list(&self, folder: &str) -> Result<Vec<String>, LakeError> {
+        let listed = self.store.list(Some(&Path::from(folder)));
+        let paths = listed.map_ok(|object| object.location.to_string());
+        let paths = paths.try_collect().await;
+        paths.map_err(|source| store_error(folder, source))
+    }
+
+    pub(super) async fn read_file(&self, path: &str) -> Result<Bytes, LakeError> {
         let wrong = |source| store_error(path, source);
         let found = self.store.get(&Path::from(path)).await.map_err(wrong)?;
         found.bytes().await.map_err(wrong)
