@@ -44,6 +44,9 @@ pub enum Table {
 }
 
 impl Table {
+    /// Every table.
+    pub const ALL: [Self; 4] = [Self::Readings, Self::Alerts, Self::Aggregates, Self::Gaps];
+
     /// The table that takes the readings of a lane.
     pub fn of(lane: Lane) -> Self {
         match lane {

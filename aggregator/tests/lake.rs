@@ -27,7 +27,7 @@ use tributary_protocol::ids::*;
 use tributary_protocol::reading::Value;
 
 const ROWS: u32 = 9;
-const LOG: LogId = LogId([0xab; 16]);
+pub const LOG: LogId = LogId([0xab; 16]);
 
 /// A store that dies at its n-th change, before or after that change happened.
 #[derive(Debug)]
@@ -140,11 +140,11 @@ pub fn local(dir: &TempDir) -> Arc<dyn ObjectStore> {
 }
 
 /// One life of the lake: opens, flushes everything below `end`, ends.
-async fn live(store: Arc<dyn ObjectStore>, dir: &TempDir, end: u64) -> Result<u64, LakeError> {
+pub async fn live(store: Arc<dyn ObjectStore>, dir: &TempDir, end: u64) -> Result<u64, LakeError> {
     live_at(store, Some(dir), end).await
 }
 
-async fn live_at(
+pub async fn live_at(
     store: Arc<dyn ObjectStore>,
     dir: Option<&TempDir>,
     end: u64,
@@ -166,7 +166,7 @@ async fn live_at(
 }
 
 /// Every row of the lake by identity, read back without the sink; panics on a second copy.
-async fn read_back(store: &Arc<dyn ObjectStore>) -> BTreeMap<(i64, i32), String> {
+pub async fn read_back(store: &Arc<dyn ObjectStore>) -> BTreeMap<(i64, i32), String> {
     let mut found = BTreeMap::new();
     let listed: Vec<_> = store
         .list(Some(&Path::from("readings")))
@@ -254,7 +254,7 @@ fn text_of(batch: &arrow_array::RecordBatch, i: usize) -> String {
 }
 
 /// What must be there of the entries below `end`.
-fn expected(end: u64) -> BTreeMap<(i64, i32), String> {
+pub fn expected(end: u64) -> BTreeMap<(i64, i32), String> {
     let mut all = BTreeMap::new();
     for entry in 0..end {
         let Item::Batch(made) = item(entry) else {

@@ -11,6 +11,7 @@ mod keeper_wedges;
 mod lake;
 mod lake_aggregates;
 mod lake_alerts;
+mod lake_intent;
 mod lake_journal;
 mod lake_plan;
 mod lake_steps;

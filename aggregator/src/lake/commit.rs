@@ -5,16 +5,16 @@
 
 use super::file::{EncodedFile, footer};
 use super::markers::{
-    Done, FileEntry, Intent, MARKER_VERSION, MarkerName, Progress, done_path, folder, intent_path,
-    parse, progress,
+    Done, FileEntry, Intent, MARKER_VERSION, MarkerName, Progress, Told, done_path, folder,
+    intent_path, parse, progress,
 };
-use super::{LakeError, file::LaneSum, file::Span, load::Sums};
+use super::{LakeError, Table, file::LaneSum, file::Span, load::Sums};
 use crate::limits::{DONE_MARKERS_MAX, MARKER_BYTES_MAX};
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use tributary_protocol::ids::{HashSum, LogId};
@@ -26,6 +26,15 @@ pub struct PlannedFile {
     pub path: String,
     /// What it holds.
     pub file: EncodedFile,
+}
+
+/// A flush that was begun and is not done.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Begun {
+    /// What it is; nothing where nothing was begun, or nothing of it is visible.
+    pub intent: Option<Intent>,
+    /// An intent that does not say it, and why: to be [set aside](LakeStore::set_aside).
+    pub damaged: Option<(String, String)>,
 }
 
 /// A lake, as one journal writes it.
@@ -55,25 +64,112 @@ impl LakeStore {
         self.log
     }
 
-    /// How far the lake has come, and the intent that waits to be redone.
+    /// How far the lake has come, and what waits to be redone.
     ///
     /// # Errors
     /// When the store cannot be read, or a marker is not ours.
-    pub async fn progress(&self) -> Result<(Progress, Option<Intent>), LakeError> {
+    pub async fn progress(&self) -> Result<(Progress, Begun), LakeError> {
         let listed = self.list(&folder(self.log)).await?;
         let names = listed.iter().filter_map(|path| path.rsplit('/').next());
         let names: Vec<MarkerName> = names.filter_map(MarkerName::parse).collect();
         let found = progress(&names);
         if !found.open {
-            return Ok((found, None));
+            return Ok((found, Begun::default()));
         }
-        let path = intent_path(self.log, found.position);
-        let intent: Intent = parse(&path, &self.read(&path).await?, self.log)?;
-        if intent.first != found.position || intent.end <= intent.first {
-            let reason = format!("it names the entries {}..{}", intent.first, intent.end);
+        let begun = self.begun(found.position).await?;
+        Ok((found, begun))
+    }
+
+    /// What was begun at `first`. Where its intent does not tell, the files do: all of one flush
+    /// have its end in their names, and without any nothing of it is visible.
+    async fn begun(&self, first: u64) -> Result<Begun, LakeError> {
+        let path = intent_path(self.log, first);
+        let text = self.read(&path).await?;
+        let (told, reason) = match Intent::read(&path, &text, (self.log, first))? {
+            Told::Surely(intent) => {
+                let intent = Some(intent);
+                return Ok(Begun {
+                    intent,
+                    damaged: None,
+                });
+            }
+            Told::Perhaps(intent) => (Some(intent), "it names another end than they".to_owned()),
+            Told::Damaged(reason) => (None, reason),
+        };
+        let files = self.files_from(first).await?;
+        let ends: BTreeSet<u64> = files.iter().map(|(_, end)| *end).collect();
+        if let Some(intent) = told.filter(|intent| ends.iter().all(|end| *end == intent.end)) {
+            let intent = Some(intent);
+            return Ok(Begun {
+                intent,
+                damaged: None,
+            });
+        }
+        if ends.len() > 1 {
+            let files = format!("{}-{first:020}-*", self.log);
+            let reason = format!(
+                "{reason}; and files of flushes to {ends:?} lie in the lake. Nothing of them \
+                 counts yet: moved away, it and all files named {files} are written anew"
+            );
             return Err(LakeError::Marker { path, reason });
         }
-        Ok((found, Some(intent)))
+        let entry = |(path, _): (String, u64)| FileEntry {
+            path,
+            rows: 0,
+            digest: String::new(),
+        };
+        let intent = ends.first().map(|end| Intent {
+            version: MARKER_VERSION,
+            log: self.log.to_string(),
+            first,
+            end: *end,
+            software: env!("CARGO_PKG_VERSION").to_owned(),
+            files: files.into_iter().map(entry).collect(),
+        });
+        let damaged = Some((path, reason));
+        Ok(Begun { intent, damaged })
+    }
+
+    /// The files of this journal whose flush begins at `first`, and where it ends.
+    async fn files_from(&self, first: u64) -> Result<Vec<(String, u64)>, LakeError> {
+        let mut files = Vec::new();
+        for table in Table::ALL {
+            files.extend(self.named(table.name(), ".parquet").await?);
+        }
+        for ending in [".json", ".batches"] {
+            files.extend(self.named("rejected", ending).await?);
+        }
+        let from = files
+            .into_iter()
+            .filter(|(_, entries)| entries.start == first);
+        Ok(from.map(|(path, entries)| (path, entries.end)).collect())
+    }
+
+    /// Keeps a copy of an intent that says nothing, and removes it where nothing of its flush is
+    /// visible; otherwise the end of the flush removes it.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn set_aside(&self, begun: &Begun) -> Result<(), LakeError> {
+        let Some((path, reason)) = &begun.damaged else {
+            return Ok(());
+        };
+        let copy = format!("{path}.damaged");
+        let redone = begun.intent.as_ref().map(|intent| intent.end);
+        tracing::error!(
+            path,
+            copy,
+            reason,
+            ?redone,
+            "an intent of the lake is damaged; its flush is done as its files say, and nothing is \
+             lost: look at the disk"
+        );
+        let text = self.read(path).await?;
+        self.create(&copy, text).await?;
+        match begun.intent {
+            Some(_) => Ok(()),
+            None => self.delete(path).await,
+        }
     }
 
     /// Step 1: fixes the end of the flush. Nothing of it is visible before.
@@ -95,7 +191,7 @@ impl LakeStore {
             files: files.iter().map(entry).collect(),
         };
         let path = intent_path(self.log, span.first);
-        let bytes = marker_bytes(&intent);
+        let bytes = Bytes::from(intent.to_text());
         if !self.create(&path, bytes.clone()).await? && self.read(&path).await? != bytes {
             return Err(LakeError::Fenced { path });
         }

@@ -22,13 +22,6 @@ use tributary_protocol::batch::SealedBatch;
 use tributary_protocol::ids::{AgentId, BatchHash, HashSum, LaneKey, LogId};
 use tributary_protocol::ranges::{HeldRanges, UNKNOWN};
 
-const TABLES: [Table; 4] = [
-    Table::Readings,
-    Table::Alerts,
-    Table::Aggregates,
-    Table::Gaps,
-];
-
 /// Numbers of one lane that one flush has, and the hash sum over all of them.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct FoundLane {
@@ -228,7 +221,7 @@ impl LakeStore {
             flush.end <= position && entries.iter().any(meets)
         };
         let mut found: BTreeMap<u64, Found> = BTreeMap::new();
-        for table in TABLES {
+        for table in Table::ALL {
             for (path, flush) in self.named(table.name(), ".parquet").await? {
                 if wanted(&flush) {
                     let bytes = self.read_file(&path).await?;
@@ -249,7 +242,7 @@ impl LakeStore {
     }
 
     /// The files of this journal below `folder` that end so, and whose entries they are of.
-    async fn named(
+    pub(super) async fn named(
         &self,
         folder: &str,
         ending: &str,

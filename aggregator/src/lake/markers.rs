@@ -4,7 +4,7 @@
 use super::LakeError;
 use super::file::LaneSum;
 use serde::{Deserialize, Serialize};
-use tributary_protocol::ids::{HashSum, LogId};
+use tributary_protocol::ids::{BatchHash, HashSum, LogId};
 
 /// The layout of [`Intent`] and [`Done`]; fields are only added.
 pub const MARKER_VERSION: u32 = 1;
@@ -35,6 +35,67 @@ pub struct Intent {
     pub software: String,
     /// The files.
     pub files: Vec<FileEntry>,
+}
+
+/// What stands between what an intent says and its checksum, which ends it.
+const CHECK: &str = ",\"check\":\"";
+
+impl Intent {
+    /// As text that ends with its checksum: BLAKE3 over all before it. An earlier version reads it
+    /// as it reads any text with one field more.
+    pub fn to_text(&self) -> Vec<u8> {
+        let mut text = serde_json::to_vec(self).expect("a marker has only strings and numbers");
+        let check = BatchHash::of(text.strip_suffix(b"}").unwrap_or(&text));
+        text.truncate(text.len().saturating_sub(1));
+        text.extend_from_slice(format!("{CHECK}{check}\"}}").as_bytes());
+        text
+    }
+
+    /// Reads an intent of the flush that begins at `first`.
+    ///
+    /// # Errors
+    /// [`LakeError::Marker`] when it is another's, or of a later layout.
+    pub fn read(path: &str, text: &[u8], (log, first): (LogId, u64)) -> Result<Told, LakeError> {
+        let check = checked(text);
+        if check == Some(false) {
+            return Ok(Told::Damaged("its checksum is wrong".to_owned()));
+        }
+        let intent: Self = match parse(path, text, log) {
+            Ok(intent) => intent,
+            // As it was written: then it is not ours, and no damage.
+            Err(error) if check == Some(true) => return Err(error),
+            Err(error) => return Ok(Told::Damaged(error.to_string())),
+        };
+        let Self {
+            first: says, end, ..
+        } = intent;
+        if says != first || end <= first {
+            return Ok(Told::Damaged(format!("it names the entries {says}..{end}")));
+        }
+        Ok(match check {
+            Some(_) => Told::Surely(intent),
+            None => Told::Perhaps(intent),
+        })
+    }
+}
+
+/// Whether a text is what its checksum says; nothing where it has none.
+fn checked(text: &[u8]) -> Option<bool> {
+    let check = text.len().checked_sub(CHECK.len() + 66)?;
+    let (said, check) = text.split_at_checked(check)?;
+    let check = check.strip_prefix(CHECK.as_bytes())?.strip_suffix(b"\"}")?;
+    Some(BatchHash::of(said).to_string().as_bytes() == check)
+}
+
+/// What the text of an intent tells.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Told {
+    /// This; its checksum says so.
+    Surely(Intent),
+    /// This, unless a bit has flipped: it has no checksum, as those of earlier versions.
+    Perhaps(Intent),
+    /// Nothing, and why.
+    Damaged(String),
 }
 
 /// What a flush, or a row of flushes folded into one marker, has written.

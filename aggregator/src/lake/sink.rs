@@ -244,9 +244,9 @@ impl Lake {
         names: Box<dyn Names>,
         handle: &LakeHandle,
     ) -> Result<Self, LakeError> {
-        let (progress, intent) = store.progress().await?;
+        let (progress, begun) = store.progress().await?;
         let position = progress.position;
-        let needed = intent.as_ref().map_or(position, |intent| intent.end);
+        let needed = begun.intent.as_ref().map_or(position, |intent| intent.end);
         if needed > feed.end() {
             let (log, journal) = (store.log(), feed.end());
             return Err(LakeError::RolledBack {
@@ -269,7 +269,8 @@ impl Lake {
             files_of,
         };
         lake.status.position.store(position, Ordering::Release);
-        if let Some(intent) = intent {
+        lake.store.set_aside(&begun).await?;
+        if let Some(intent) = begun.intent {
             lake.redo(&intent).await?;
         }
         lake.store.tidy(&lake.progress).await?;
