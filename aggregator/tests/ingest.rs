@@ -50,12 +50,18 @@ pub async fn site() -> Site {
 
 impl Site {
     pub async fn restart(self) -> Self {
+        self.restart_after(|_| ()).await
+    }
+
+    /// Ends, has something done to the data directory, and starts again.
+    async fn restart_after(self, change: impl FnOnce(&Path)) -> Self {
         let Self {
             dir,
             authority,
             running,
         } = self;
         running.shut_down().await.unwrap();
+        change(&dir.path().join("data"));
         let config = config(dir.path(), &authority);
         let running = start(config, CancellationToken::new()).await.unwrap();
         Self {
@@ -283,6 +289,53 @@ async fn what_is_sent_is_acknowledged_and_lies_in_the_lake_once_however_often_it
             "{name}: {metrics}"
         );
     }
+    site.running.shut_down().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_aggregator_starts_with_what_its_lake_has_and_its_journal_lost() {
+    let site = site().await;
+    let mut agent = site.agent(1).await;
+    agent.send(&series(0, 0, 3)).await;
+    agent.acked(Lane::Series, 1).await;
+    let batches: Vec<_> = (0..5).map(|n| readings(n, 3, 100, 0)).collect();
+    for batch in &batches {
+        agent.send(batch).await;
+        agent.acked(Lane::Telemetry, 1).await;
+    }
+    let bad = batches[2].bytes().clone();
+    let site = site
+        .restart_after(|data| {
+            let mut hit = 0;
+            for entry in std::fs::read_dir(data.join("journal")).unwrap() {
+                let path = entry.unwrap().path();
+                let Ok(mut bytes) = std::fs::read(&path) else {
+                    continue;
+                };
+                if let Some(at) = bytes.windows(bad.len()).position(|here| here == bad) {
+                    bytes[at + bad.len() / 2] ^= 1;
+                    std::fs::write(&path, bytes).unwrap();
+                    hit += 1;
+                }
+            }
+            assert_eq!(hit, 1);
+        })
+        .await;
+    assert_eq!(site.running.keeper().damaged(), 1);
+    let mut agent = site.agent(1).await;
+    let held = agent.welcome.as_ref().unwrap().lanes[1].ranges[0];
+    let hashes = batches.iter().map(SealedBatch::hash);
+    let sum = hashes.fold(HashSum::default(), HashSum::with);
+    assert_eq!((held.first, held.end, held.sum), (0, 5, sum));
+    for batch in &batches {
+        agent.send(batch).await;
+    }
+    assert_eq!(agent.acked(Lane::Telemetry, 5).await, (0..5).collect());
+    assert_eq!(site.running.keeper().batches(), 0, "none of it was new");
+    site.running.flush().await.unwrap();
+    let mut found = BTreeSet::new();
+    lake_rows(&site.dir.path().join("data/lake/readings"), &mut found);
+    assert_eq!(found.len(), 500);
     site.running.shut_down().await.unwrap();
 }
 
