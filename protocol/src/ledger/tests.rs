@@ -585,6 +585,29 @@ fn an_aborted_batch_leaves_what_is_elsewhere() {
     assert_eq!(ledger, before);
 }
 
+#[test]
+fn what_the_journal_lost_is_held_again_with_its_sum() {
+    let mut ledger = Ledger::new();
+    for number in [0, 1, 4] {
+        assert!(ledger.recover(&agent(1), key(number), hash(number)));
+    }
+    let sum = |numbers: Range<u64>| numbers.map(hash).fold(HashSum::default(), HashSum::with);
+    let lost = |first, end| Held {
+        first,
+        end,
+        sum: sum(first..end),
+    };
+    ledger.recover_run(&agent(1), key(0).lane_key(), lost(2, 4));
+    let all = [lost(0, 5)];
+    assert_eq!(ledger.held(&agent(1), key(0).lane_key()), all);
+    // What is held already stays as it is.
+    ledger.recover_run(&agent(1), key(0).lane_key(), lost(1, 5));
+    assert_eq!(ledger.held(&agent(1), key(0).lane_key()), all);
+    let session = ledger.open_session(&agent(1), &[]);
+    let verdict = ledger.judge(session, &agent(1), key(2), hash(2));
+    assert_eq!(verdict, Verdict::Replay { verified: false });
+}
+
 /// `GOLDEN=new cargo test -p tributary-protocol` writes files that are missing; none is changed.
 #[test]
 fn golden_checkpoints_stay_as_they_are() {
