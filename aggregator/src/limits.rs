@@ -184,6 +184,8 @@ const _: () = assert!(
         <= FRAME_BYTES_MAX
 );
 const _: () = assert!(COMMIT_BATCHES_MAX <= KEEPER_QUEUE_MAX);
+// A hold is over before it would be time to tidy: nothing has to be done within one.
+const _: () = assert!(APPEND_RETRY_MS < KEEPER_TIDY_MS);
 const _: () = assert!(AGENT_BOOKS_BYTES_MAX < BOOKS_BYTES_MAX);
 const _: () = assert!(BATCH_READINGS_MAX <= FLUSH_ROWS);
 const _: () = assert!(BATCH_BYTES_MAX < LAKE_READ_BYTES);
