@@ -193,6 +193,66 @@ pub fn alerts(lake: &Path) -> Result<Vec<(String, String)>, String> {
     Ok(alerts)
 }
 
+/// Whose a row of the lake is: the same for ever.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Identity {
+    /// The life of the agent's storage.
+    pub buffer: String,
+    /// The lane.
+    pub lane: String,
+    /// The number of its batch there.
+    pub batch: i64,
+    /// Its place in the batch.
+    pub row: i32,
+}
+
+/// A declared loss. The aggregator's own has no lane and no buffer, and numbers its journal's
+/// entries.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Loss {
+    /// The life of the agent's storage.
+    pub buffer: String,
+    /// The lane.
+    pub lane: String,
+    /// The first number that it stands for.
+    pub first: i64,
+    /// How many.
+    pub count: i64,
+    /// Their readings; none: unknown.
+    pub readings: Option<i64>,
+    /// Why.
+    pub reason: String,
+}
+
+/// Passes each row of a table of the lake to `each`: whose it is, and its `json`, where the table
+/// has that.
+///
+/// # Errors
+/// What can't be read, in words.
+pub fn identities(
+    lake: &Path,
+    table: &str,
+    each: &mut dyn FnMut(Identity, Option<&str>),
+) -> Result<(), String> {
+    let files = lake::files_of(lake, table).map_err(|error| error.to_string())?;
+    files
+        .iter()
+        .try_for_each(|file| lake::read_identities(file, each))
+}
+
+/// What a lake declares lost.
+///
+/// # Errors
+/// What can't be read, in words.
+pub fn losses(lake: &Path) -> Result<Vec<Loss>, String> {
+    let files = lake::files_of(lake, "gaps").map_err(|error| error.to_string())?;
+    let mut losses = Vec::new();
+    for file in files {
+        lake::read_losses(&file, &mut |loss| losses.push(loss))?;
+    }
+    Ok(losses)
+}
+
 const ACKNOWLEDGED: u8 = 1;
 /// A row with its sequence was seen: it is not lost.
 const PRESENT: u8 = 2;

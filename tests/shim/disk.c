@@ -11,21 +11,25 @@
  *                   a kill from outside may come between a write and its record
  *   DISK_FAULT      `enospc:N` or `eio:N`: the N-th write, creation or growth of the process fails
  *                   with ENOSPC; its N-th fsync or fdatasync with EIO
+ *   DISK_WIRE       a TCP port: what is sent to it and heard from it is recorded as well, so that a
+ *                   device can be played on from any moment (wire.h)
  *
  * The log is a row of records: `struct record`, then its names and its data; tests/src/power/log.rs
  * reads it. Each operation and its record happen under one lock, across processes; a sync has a
  * record where it begins and one where it has succeeded, and what others do meanwhile stands
- * between. Every record of a file says how long the file was before, for fallocate is called past
- * the C library.
+ * between. Every record of a file says how long the file was before. fallocate is called past the C
+ * library: a filter of system calls hands it back (growth.h).
  *
  * A call on a recorded file that this does not model ends the process with exit code 99, so that no
  * test takes a recording for whole that is not.
  */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -46,7 +50,7 @@
 #include <unistd.h>
 
 enum { FILES_MAX = 65536, ROOTS_MAX = 8, MAGIC = 0x4b534944 };
-enum { IS_READ = 1, IS_WRITTEN = 2 };
+enum { IS_READ = 1, IS_WRITTEN = 2, IS_WIRE = 4 };
 enum { SYNC_ALL = 0, SYNC_DATA = 1, SYNC_RANGE = 2 };
 
 struct record {
@@ -69,6 +73,7 @@ _Static_assert(sizeof(struct record) == 64, "tests/src/power/log.rs reads 64 byt
 static int log_fd = -1;
 static char *roots[ROOTS_MAX];
 static int root_count;
+static int wire_port;
 static long linger_us, enospc_at, eio_at, kill_at, records;
 static atomic_long writes, syncs;
 static atomic_uchar recorded[FILES_MAX];
@@ -103,6 +108,7 @@ static long number_behind(const char *text, const char *word) {
 
 static void put(uint8_t op, const char *name, const char *other, struct record record,
                 const struct iovec *data, int parts);
+static void catch_growth(void);
 
 static int is_below(const char *path, const char *root) {
     size_t length = strlen(root);
@@ -142,7 +148,7 @@ static void absolute(int dir, const char *path, char *out) {
 
 static int kind_of(int fd) { return fd >= 0 && fd < FILES_MAX ? atomic_load(&recorded[fd]) : 0; }
 
-static int is_recorded(int fd) { return kind_of(fd) != 0; }
+static int is_recorded(int fd) { return (kind_of(fd) & (IS_READ | IS_WRITTEN)) != 0; }
 
 static void mark(int fd, int kind) {
     if (fd >= FILES_MAX && kind) fail("a descriptor beyond those that are watched");
@@ -212,6 +218,7 @@ __attribute__((constructor)) static void begin(void) {
     kill_at = getenv("DISK_KILL_AT") ? atol(getenv("DISK_KILL_AT")) : 0;
     enospc_at = number_behind(getenv("DISK_FAULT"), "enospc:");
     eio_at = number_behind(getenv("DISK_FAULT"), "eio:");
+    wire_port = getenv("DISK_WIRE") ? atoi(getenv("DISK_WIRE")) : 0;
     if (log) {
         int (*real)(const char *, int, ...) = next("open");
         log_fd = real(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
@@ -225,6 +232,7 @@ __attribute__((constructor)) static void begin(void) {
         put('O', roots[i], NULL, (struct record){.inode = stat_.st_ino}, NULL, 0);
         unlock();
     }
+    catch_growth();
 }
 
 static struct stat look(int fd) {
@@ -333,6 +341,13 @@ int close(int fd) {
     }
     mark(fd, 0);
     return real(fd);
+}
+
+/* It closes a descriptor past `close`, whose number the next file or socket may get. */
+int closedir(DIR *dir) {
+    REAL(closedir);
+    mark(dirfd(dir), 0);
+    return real(dir);
 }
 
 int dup(int fd) {
@@ -466,6 +481,8 @@ int bind(int fd, const struct sockaddr *address, socklen_t length) {
     return bound;
 }
 
+#include "wire.h"
+
 /* --- data --- */
 
 /* Where a write without a place goes. */
@@ -497,6 +514,10 @@ static uint64_t place_of(int fd, uint64_t size) {
 
 ssize_t write(int fd, const void *bytes, size_t count) {
     REAL(write);
+    if (kind_of(fd) == IS_WIRE) {
+        struct iovec part = {(void *)bytes, count};
+        SAYS(real(fd, bytes, count), &part, 1);
+    }
     if (!is_recorded(fd)) return real(fd, bytes, count);
     struct iovec data = {(void *)bytes, count};
     WRITES(place_of(fd, record.size_before), real(fd, bytes, count), &data, 1);
@@ -504,6 +525,9 @@ ssize_t write(int fd, const void *bytes, size_t count) {
 
 ssize_t writev(int fd, const struct iovec *data, int parts) {
     REAL(writev);
+    if (kind_of(fd) == IS_WIRE) {
+        SAYS(real(fd, data, parts), data, parts);
+    }
     if (!is_recorded(fd)) return real(fd, data, parts);
     WRITES(place_of(fd, record.size_before), real(fd, data, parts), data, parts);
 }
@@ -595,4 +619,5 @@ int sync_file_range(int fd, off64_t offset, off64_t length, unsigned flags) {
     return synced(fd, SYNC_RANGE, NULL, (uint64_t)offset, (uint64_t)length, real, flags);
 }
 
+#include "growth.h"
 #include "refused.h"

@@ -38,10 +38,6 @@ int truncate(const char *path, off_t length) { return truncate64(path, length); 
         if (is_recorded(fd)) unmodelled(#name);                            \
         return real arguments;                                             \
     }
-REFUSE(int, fallocate, (int fd, int mode, off_t offset, off_t length),
-       (fd, mode, offset, length), fd)
-REFUSE(int, fallocate64, (int fd, int mode, off64_t offset, off64_t length),
-       (fd, mode, offset, length), fd)
 REFUSE(int, posix_fallocate, (int fd, off_t offset, off_t length), (fd, offset, length), fd)
 REFUSE(int, posix_fallocate64, (int fd, off64_t offset, off64_t length), (fd, offset, length), fd)
 REFUSE(ssize_t, pwritev2, (int fd, const struct iovec *data, int parts, off_t offset, int flags),

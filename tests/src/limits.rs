@@ -27,8 +27,16 @@ pub const RECORDING_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
 pub const SYNC_LINGER_US: u64 = 3_000;
 /// Power cuts that are replayed at once: each has two programs that start.
 pub const CUTS_AT_ONCE: usize = 4;
-/// Readings that are acknowledged in a run in which one call fails.
-pub const FAULT_READINGS: u64 = 150;
+/// Seconds that the fleets of a run publish in which one call fails, and how many sensors each has.
+pub const FAULT_SECONDS: u64 = 2;
+/// See there.
+pub const FAULT_SENSORS: u32 = 4;
+/// Operations behind an fsync that failed within which the power goes, half of the time.
+pub const CUT_SOON_AFTER: usize = 100;
+/// Records of a program that recovers from a cut, about: the power may go again at each of them.
+pub const RECOVERY_RECORDS_MAX: u64 = 400;
+/// What a client publishes for the first time when it is back.
+pub const FRESH_PUBLICATIONS: usize = 2;
 /// Seconds that the fleets of the proof publish, and how many sensors each has.
 pub const PROOF_RUN_SECONDS: u64 = 30;
 /// See there.

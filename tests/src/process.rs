@@ -102,6 +102,11 @@ impl Process {
         if let Some(status) = self.child.try_wait().unwrap() {
             panic!("ended by itself: {status}\n{}", self.last_words());
         }
+        self.answers()
+    }
+
+    /// The same, of one that may have ended.
+    pub fn answers(&self) -> bool {
         matches!(get(self.http, "/healthz"), Some((200, _)))
     }
 
@@ -155,6 +160,26 @@ impl Process {
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// SIGKILL, unless it has ended already; how it did.
+    ///
+    /// # Panics
+    /// When the system can't say.
+    pub fn kill_now(&mut self) -> ExitStatus {
+        // It may have ended already.
+        let _ = self.child.kill();
+        self.child.wait().unwrap()
+    }
+
+    /// Waits for its end, which is to be a kill.
+    ///
+    /// # Panics
+    /// When it ends otherwise, or not at all.
+    pub fn was_killed(&mut self) {
+        let log = self.log.clone();
+        let ended = wait_for("a kill", || tail(&log), || self.child.try_wait().unwrap());
+        assert_eq!(ended.code(), None, "it was to be killed: {ended}");
     }
 
     /// How it ended, which it does by itself.

@@ -2,6 +2,7 @@
 //! was left, and a few calls that fail. `cargo xtask prove power-cuts` makes a longer recording,
 //! and cuts it at 540 places.
 
+use std::sync::Arc;
 use tributary_tests::power::bits::Stopped;
 use tributary_tests::power::cuts::{Cut, Syncs, Victims, choose, replay};
 use tributary_tests::power::faults::{self, Failing, Fault};
@@ -28,6 +29,7 @@ fn a_disk_that_ignores_syncs_is_found_out(recording: &Recording) {
         survival: Survival::Nothing,
         names: Names::ByDirectory,
         victims: Victims::Both,
+        again: None,
     };
     for outcome in replay(recording, &[cut], Syncs::AreIgnored, |_| {}) {
         assert!(outcome.acknowledged > 0, "{outcome:#?}");
@@ -55,7 +57,7 @@ fn bits_hide_no_loss(recording: &Recording) {
         .chain(of("spool").step_by(7))
     {
         let outcome = stopped.flip(recording, bit);
-        assert!(outcome.keeps(bit.promise), "{bit:#?}\n{outcome:#?}");
+        assert!(outcome.keeps(recording, bit), "{bit:#?}\n{outcome:#?}");
     }
 }
 
@@ -66,6 +68,7 @@ fn power_cuts_lose_and_double_nothing_and_bits_hide_no_loss() {
         sensors: 30,
         fills_segments: false,
         kills: [400, 300],
+        fault: None,
     });
     cuts_lose_nothing(&recording);
     a_disk_that_ignores_syncs_is_found_out(&recording);
@@ -74,21 +77,23 @@ fn power_cuts_lose_and_double_nothing_and_bits_hide_no_loss() {
 
 #[test]
 fn calls_that_fail_once_lose_and_double_nothing() {
-    let shim = Shim::compile("disk");
+    let shim = Arc::new(Shim::compile("disk"));
     for (machine, failing, number) in [
         (Machine::Agent, Failing::Write, 60),
         (Machine::Agent, Failing::Sync, 30),
         (Machine::Aggregator, Failing::Write, 30),
         (Machine::Aggregator, Failing::Sync, 20),
     ] {
-        let outcome = faults::run(
-            &shim,
-            Some(Fault {
-                machine,
-                failing,
-                number,
-            }),
-        );
+        let fault = Fault {
+            machine,
+            failing,
+            number,
+        };
+        let outcome = faults::run(&shim, fault);
         assert!(outcome.came, "{outcome:#?}");
+        assert_eq!(outcome.cut.is_some(), failing == Failing::Sync);
+        if let Some(cut) = outcome.cut {
+            assert!(cut.is_clean(), "{cut:#?}");
+        }
     }
 }

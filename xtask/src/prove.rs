@@ -46,7 +46,7 @@ enum Proof {
         seed: u64,
     },
     /// Power cuts at chosen operations of a recorded run of the real programs; a bit in each region
-    /// of each of their files; each write and sync failing once
+    /// of each of their files; each write, growth and sync failing once
     PowerCuts(power_cuts::Arguments),
     /// Both ends of a session in one thread, by seed: every kind of trouble, one after the other
     Sim(sim::Arguments),
@@ -89,10 +89,12 @@ pub fn run(root: &Path, arguments: &Arguments) -> Result<()> {
             ("kills".to_owned(), command, table::kills(&runs)?)
         }
         Proof::PowerCuts(arguments) => {
-            let rows = power_cuts::run(root, arguments)?;
-            faults = matrix::power_cuts(&rows)?;
-            let table = table::power_cuts(&rows)?;
-            ("power cuts".to_owned(), arguments.command(), table)
+            return power_cuts::run(root, arguments, |title, command, rows| {
+                let table = table::power_cuts(rows)?;
+                let text = format!("```sh\n{command}\n```\n\n{machine}\n{table}");
+                results::keep_proof(root, title, &text)?;
+                matrix::keep(root, title, &machine, &matrix::power_cuts(rows)?)
+            });
         }
         Proof::Sim(arguments) => {
             let rows = sim::run(root, arguments)?;

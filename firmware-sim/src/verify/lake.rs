@@ -7,7 +7,9 @@ use crate::limits::{VERIFY_DEPTH_MAX, VERIFY_ROWS};
 use crate::replay::time::Rfc3339;
 use parquet::basic::{LogicalType, TimeUnit};
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
-use parquet::data_type::{BoolType, ByteArray, ByteArrayType, DataType, DoubleType, Int64Type};
+use parquet::data_type::{
+    BoolType, ByteArray, ByteArrayType, DataType, DoubleType, Int32Type, Int64Type,
+};
 use parquet::file::reader::{FileReader, RowGroupReader, SerializedFileReader};
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -164,6 +166,84 @@ pub(super) fn read_alerts(path: &Path, each: &mut dyn FnMut(&str, &str)) -> Resu
                 if let (Some(id), Some(state)) = (ids.maybe_text()?, states.maybe_text()?) {
                     each(id, state);
                 }
+            }
+            Ok(())
+        })
+    }));
+    read.unwrap_or_else(|_| Err("the Parquet reader panicked: the file is damaged".to_owned()))
+}
+
+/// As [`read_rows`], for a file of any table: whose each row is, and its `json`, where it has one.
+pub(super) fn read_identities(
+    path: &Path,
+    each: &mut dyn FnMut(super::Identity, Option<&str>),
+) -> Result<(), String> {
+    let read = catch_unwind(AssertUnwindSafe(|| {
+        by_group(path, &mut |group, rows| {
+            let mut buffer = Column::<ByteArrayType>::open(group, "buffer", byte_array)?;
+            let mut lane = Column::<ByteArrayType>::open(group, "lane", byte_array)?;
+            let mut batch = Column::<Int64Type>::open(group, "batch", int64)?;
+            let mut row = Column::<Int32Type>::open(group, "row", int32)?;
+            let columns = group.metadata().columns();
+            let has_json = columns
+                .iter()
+                .any(|column| column.column_path().string() == "json");
+            let json = has_json.then(|| Column::<ByteArrayType>::open(group, "json", byte_array));
+            let mut json = json.transpose()?;
+            buffer.read(rows)?;
+            lane.read(rows)?;
+            batch.read(rows)?;
+            row.read(rows)?;
+            if let Some(json) = &mut json {
+                json.read(rows)?;
+            }
+            for _ in 0..rows {
+                let identity = super::Identity {
+                    buffer: buffer.text()?.to_owned(),
+                    lane: lane.text()?.to_owned(),
+                    batch: batch.present()?,
+                    row: row
+                        .take()
+                        .copied()
+                        .ok_or_else(|| Column::<Int32Type>::null("row"))?,
+                };
+                let json = match &mut json {
+                    Some(json) => json.maybe_text()?,
+                    None => None,
+                };
+                each(identity, json);
+            }
+            Ok(())
+        })
+    }));
+    read.unwrap_or_else(|_| Err("the Parquet reader panicked: the file is damaged".to_owned()))
+}
+
+/// As [`read_rows`], for a file of declared losses, with whose they are.
+pub(super) fn read_losses(path: &Path, each: &mut dyn FnMut(super::Loss)) -> Result<(), String> {
+    let read = catch_unwind(AssertUnwindSafe(|| {
+        by_group(path, &mut |group, rows| {
+            let mut buffer = Column::<ByteArrayType>::open(group, "buffer", byte_array)?;
+            let mut lane = Column::<ByteArrayType>::open(group, "lane", byte_array)?;
+            let mut reason = Column::<ByteArrayType>::open(group, "reason", byte_array)?;
+            let mut first = Column::<Int64Type>::open(group, "first", int64)?;
+            let mut count = Column::<Int64Type>::open(group, "count", int64)?;
+            let mut readings = Column::<Int64Type>::open(group, "readings", int64)?;
+            buffer.read(rows)?;
+            lane.read(rows)?;
+            reason.read(rows)?;
+            first.read(rows)?;
+            count.read(rows)?;
+            readings.read(rows)?;
+            for _ in 0..rows {
+                each(super::Loss {
+                    buffer: buffer.text()?.to_owned(),
+                    lane: lane.text()?.to_owned(),
+                    first: first.present()?,
+                    count: count.present()?,
+                    readings: readings.take().copied(),
+                    reason: reason.text()?.to_owned(),
+                });
             }
             Ok(())
         })
@@ -371,6 +451,14 @@ fn byte_array(reader: ColumnReader) -> Option<ColumnReaderImpl<ByteArrayType>> {
 
 fn int64(reader: ColumnReader) -> Option<ColumnReaderImpl<Int64Type>> {
     if let ColumnReader::Int64ColumnReader(reader) = reader {
+        Some(reader)
+    } else {
+        None
+    }
+}
+
+fn int32(reader: ColumnReader) -> Option<ColumnReaderImpl<Int32Type>> {
+    if let ColumnReader::Int32ColumnReader(reader) = reader {
         Some(reader)
     } else {
         None

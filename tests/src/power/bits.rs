@@ -1,15 +1,18 @@
 //! Flips one bit of what stopped programs left on their disks, in each region of each kind of
-//! file, lets them start, and says whether all is there or declared lost.
+//! file, lets them start, and says whether all is there but for what was in its frame, which is
+//! declared lost.
 
 use super::cuts::{Left, Outcome, carry_out};
 use super::inode::{Image, PAGE_BYTES};
 use super::recording::{Machine, Recording};
 use super::tree::Tree;
+use super::wire::Devices;
 use super::{Names, Survival};
 use crate::dice::Dice;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tributary_sim::verify::Loss;
 
 /// Bytes of a segment's header page, and where its header stands the second time.
 const HEADER_BYTES: u64 = 4096;
@@ -19,24 +22,63 @@ const FRAME_HEAD_BYTES: u64 = 24;
 /// What is known to come of a bit, whatever a program does.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Promise {
-    /// Everything is there, declared lost, or set apart in `rejected/`: of batches whose
-    /// definitions of series are damaged.
+    /// Everything is there, and nothing is declared: what it says stands elsewhere, too.
+    Whole,
+    /// What was in its frame is there or declared lost, and nothing else is; or, of batches of the
+    /// journal whose definitions of series it had, set apart in `rejected/`.
     Declared,
     /// The last frame of a life of a log: nothing behind it says that it was durable, so it is
     /// taken for torn (docs/storage.md, what cannot be told). Programs start, but for an aggregator
-    /// whose lake knows more than its journal.
+    /// whose lake knows more than its journal; what is lost or doubled was in it.
     LastFrame,
-    /// A batch in the journal that the lake has: the ledger no longer knows it, so that it is
-    /// stored again if its acknowledgement did not last at the agent.
+    /// A batch in the journal that the lake has: its number is learnt from the lake's files, and it
+    /// is not stored again. The audit says so.
     InLake,
     /// The first frame of a life of the agent's log, with the rules that messages are read by: the
     /// messages that need them are dead letters, for a person to put back.
     Rules,
-    /// A flush of the lake that was under way: the aggregator refuses to start, and says which file
-    /// to put back.
+    /// A flush of the lake that was under way: it is redone to the end that its files name.
     Intent,
-    /// A file of the lake that counts: nobody reads it again, and its reader finds what it finds.
+    /// A file of the lake that counts: nobody reads it again but the audit, which says so if a row
+    /// of it is another or is gone.
     Lake,
+}
+
+/// Which log a frame is of.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// The agent's messages.
+    Wal,
+    /// A lane's batches.
+    Spool(String),
+    /// The aggregator's.
+    Journal,
+    /// Another.
+    Other,
+}
+
+/// A frame of a segment, and the entries in it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Frame {
+    /// Where it begins.
+    pub at: u64,
+    /// How long its payload is.
+    pub bytes: u64,
+    /// Its first entry.
+    pub first: u64,
+    /// How many there are.
+    pub count: u64,
+}
+
+/// The frame that a bit is in.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Hit {
+    /// Which log.
+    pub kind: Kind,
+    /// Which life of it.
+    pub life: String,
+    /// Which frame.
+    pub frame: Frame,
 }
 
 /// One bit.
@@ -52,6 +94,8 @@ pub struct Bit {
     pub offset: u64,
     /// Which bit of it.
     pub bit: u8,
+    /// The frame that it is in, if it is in one.
+    pub hit: Option<Hit>,
     /// What must come of it.
     pub promise: Promise,
 }
@@ -69,12 +113,15 @@ impl Stopped {
     /// # Panics
     /// When the recording can't be replayed.
     pub fn after(recording: &Recording, operations: usize) -> Self {
-        let mut disk = recording.disk();
+        let (mut disk, mut devices) = (recording.disk(), Devices::default());
         for place in 0..operations {
-            disk.apply(&recording.log.op(place).1).unwrap();
+            let (_, op) = recording.log.op(place);
+            disk.apply(&op).unwrap();
+            devices.apply(&op);
         }
+        let cut = super::cuts::Cut::nobody(operations);
         Self {
-            left: Left::of(recording, &disk, super::cuts::Cut::nobody(operations)),
+            left: Left::of(recording, &disk, &devices, cut),
         }
     }
 
@@ -103,13 +150,12 @@ impl Stopped {
                     let is_newest = !later.any(|other| life_of(other) == life_of(path));
                     let image = &tree.files[path];
                     for (region, offset, promise) in regions(path, image, is_newest, &mut dice) {
-                        let entry = entry_at(image, offset);
-                        let is_in_lake = machine == Machine::Aggregator
-                            && path.starts_with("journal")
+                        let hit = hit(machine, path, image, offset);
+                        let entry = hit.as_ref().map(|hit| hit.frame.first);
+                        let kind_of = hit.as_ref().map(|hit| &hit.kind);
+                        let is_in_lake = kind_of == Some(&Kind::Journal)
                             && entry.is_some_and(|entry| entry < position);
-                        let has_rules = machine == Machine::Agent
-                            && path.starts_with("wal")
-                            && entry == Some(0);
+                        let has_rules = kind_of == Some(&Kind::Wal) && entry == Some(0);
                         let promise = match promise {
                             Promise::Declared if is_in_lake => Promise::InLake,
                             Promise::Declared if has_rules => Promise::Rules,
@@ -121,6 +167,7 @@ impl Stopped {
                             region: format!("{kind}: {region}"),
                             offset,
                             bit: dice.below(8) as u8,
+                            hit,
                             promise,
                         });
                     }
@@ -138,33 +185,127 @@ impl Stopped {
             Machine::Aggregator => &mut left.aggregator,
         };
         flip(tree, bit);
-        let promise = bit.promise;
-        carry_out(recording, &left, &|outcome| outcome.keeps(promise))
+        carry_out(recording, &left, &|outcome| outcome.keeps(recording, bit))
     }
 }
 
 impl Outcome {
-    /// Whether that promise is kept.
-    pub fn keeps(&self, promise: Promise) -> bool {
-        let is_told = self.lost <= self.declared || self.is_of_unknown_size || self.is_set_apart;
-        match promise {
-            Promise::Declared => is_told && self.doubled == 0 && self.wrong.is_none(),
-            Promise::InLake => is_told && self.wrong.is_none(),
-            Promise::Rules => self.is_started && self.doubled == 0,
-            Promise::LastFrame => self.is_started || self.is_refused("log_rolled_back"),
-            Promise::Intent => self.is_clean() || self.is_refused("is no marker of the lake"),
-            // What its reader finds is the reader's: that programs started is what counts.
-            Promise::Lake => self.is_started,
+    /// Whether the promise of that bit is kept. Each excuse is held against its cause: what is lost
+    /// or doubled was in the frame of the bit, and a loss is declared for that.
+    pub fn keeps(&self, recording: &Recording, bit: &Bit) -> bool {
+        let within = self.is_within(recording, bit);
+        let is_told = self.wrong.is_none() && self.is_declared(bit);
+        let agrees = self.audit_agrees(bit);
+        match bit.promise {
+            Promise::Whole => agrees && self.is_clean_but_for_the_audit(),
+            Promise::Declared => is_told && within && self.doubled == 0 && agrees,
+            Promise::InLake => is_told && within && self.doubled == 0 && !self.audit.is_empty(),
+            Promise::Rules => {
+                self.is_started && self.doubled == 0 && self.lost <= self.letters && agrees
+            }
+            Promise::LastFrame => within && self.is_started || self.is_refused("log_rolled_back"),
+            Promise::Intent => self.is_clean(),
+            Promise::Lake => self.is_started && (self.is_clean() || !self.audit.is_empty()),
         }
     }
-}
 
-impl Outcome {
+    /// Whether the audit finds nothing but the damage itself. A damaged journal is one, with what
+    /// the lake declares of it and what nobody can compare any more.
+    fn audit_agrees(&self, bit: &Bit) -> bool {
+        let name = bit.path.file_name().and_then(|name| name.to_str());
+        let names_it = |finding: &String| name.is_some_and(|name| finding.contains(name));
+        let is_journal = bit
+            .hit
+            .as_ref()
+            .is_some_and(|hit| hit.kind == Kind::Journal);
+        self.audit.iter().all(names_it) || is_journal && self.audit.iter().any(names_it)
+    }
+
+    /// Whether no more is lost or doubled than was in the frame of the bit, or needs it.
+    fn is_within(&self, recording: &Recording, bit: &Bit) -> bool {
+        let Some(hit) = &bit.hit else {
+            return self.lost + self.doubled + self.missing.told() == 0;
+        };
+        let rows = &recording.stored.rows;
+        let numbers = hit.frame.numbers();
+        let batches = self.missing.batches();
+        let (limit, is_missing_there) = match &hit.kind {
+            // A message is a reading.
+            Kind::Wal => (hit.frame.count, batches.is_empty()),
+            Kind::Spool(lane) => {
+                let is_it = |(buffer, of, batch): &(&str, &str, i64)| {
+                    *buffer == hit.life && of == lane && numbers.contains(batch)
+                };
+                let there = batches.iter().all(is_it);
+                (rows.rows_of(&hit.life, lane, &numbers), there)
+            }
+            Kind::Journal => {
+                let count = hit.frame.count + self.set_apart;
+                (rows.rows_of_greatest(count), batches.len() as u64 <= count)
+            }
+            Kind::Other => (0, batches.is_empty()),
+        };
+        let is_set_apart_there = self.set_apart == 0 || hit.kind == Kind::Journal;
+        let alerts = self.missing.alerts.len() as u64;
+        is_missing_there && is_set_apart_there && self.lost.max(self.doubled).max(alerts) <= limit
+    }
+
+    /// Whether what is declared lost is what the bit was in, and all that is lost is declared.
+    fn is_declared(&self, bit: &Bit) -> bool {
+        let is_of_it = |loss: &Loss| {
+            let Some(hit) = &bit.hit else {
+                return false;
+            };
+            let numbers = hit.frame.numbers();
+            let is_in = numbers.start <= loss.first && loss.first + loss.count <= numbers.end;
+            match &hit.kind {
+                Kind::Wal => loss
+                    .readings
+                    .is_none_or(|readings| readings <= hit.frame.count as i64),
+                Kind::Spool(lane) => loss.buffer == hit.life && loss.lane == *lane && is_in,
+                Kind::Journal => loss.lane.is_empty() && is_in,
+                Kind::Other => false,
+            }
+        };
+        let is_gone = self.lost > 0 || !self.missing.rows.is_empty();
+        let has_unknown = self.losses.iter().any(|loss| loss.readings.is_none());
+        let is_enough = has_unknown || self.set_apart > 0 || self.lost <= self.declared();
+        let is_said = !is_gone || !self.losses.is_empty() || self.set_apart > 0;
+        self.losses.iter().all(is_of_it) && is_said && is_enough
+    }
+
     fn is_refused(&self, word: &str) -> bool {
         self.wrong
             .as_ref()
             .is_some_and(|wrong| wrong.contains(word))
     }
+}
+
+impl Frame {
+    /// The numbers of its entries.
+    fn numbers(&self) -> std::ops::Range<i64> {
+        self.first as i64..(self.first + self.count) as i64
+    }
+}
+
+/// The frame that this byte of a segment is in.
+fn hit(machine: Machine, path: &Path, image: &Image, offset: u64) -> Option<Hit> {
+    let frame = frames(image)
+        .into_iter()
+        .rfind(|frame| frame.at <= offset)?;
+    let mut parts = path.iter().filter_map(|part| part.to_str());
+    let kind = match (machine, parts.next(), parts.next()) {
+        (Machine::Agent, Some("wal"), _) => Kind::Wal,
+        (Machine::Agent, Some("spool"), Some("gaps")) => Kind::Other,
+        (Machine::Agent, Some("spool"), Some(lane)) => Kind::Spool(lane.to_owned()),
+        (Machine::Aggregator, Some("journal"), _) => Kind::Journal,
+        _ => Kind::Other,
+    };
+    Some(Hit {
+        kind,
+        life: life_of(path)?.to_owned(),
+        frame,
+    })
 }
 
 fn flip(tree: &mut Tree, bit: &Bit) {
@@ -209,7 +350,7 @@ fn regions(
     let promise = match ending {
         Some("parquet") => Promise::Lake,
         Some("intent") => Promise::Intent,
-        _ => Promise::Declared,
+        _ => Promise::Whole,
     };
     if ending != Some("seg") {
         let first = *image.pages.keys().next().expect("it has data") * PAGE_BYTES as u64;
@@ -234,17 +375,13 @@ fn regions(
     let mut places = vec![0, dice.below(frames.len() as u64) as usize, last];
     places.dedup();
     for place in places {
-        let (offset, bytes) = frames[place];
+        let Frame { at, bytes, .. } = frames[place];
         let promise = match is_newest && place == last {
             true => Promise::LastFrame,
-            false => promise,
+            false => Promise::Declared,
         };
-        found.push((
-            "frame's header",
-            offset + dice.below(FRAME_HEAD_BYTES),
-            promise,
-        ));
-        let inside = offset + FRAME_HEAD_BYTES + dice.below(bytes.max(1));
+        found.push(("frame's header", at + dice.below(FRAME_HEAD_BYTES), promise));
+        let inside = at + FRAME_HEAD_BYTES + dice.below(bytes.max(1));
         found.push(("frame's payload", inside, promise));
     }
     found
@@ -269,13 +406,6 @@ fn life_of(path: &Path) -> Option<&str> {
     path.file_name()?.to_str()?.split('-').next()
 }
 
-/// The first entry of the frame of a segment that this byte is in, if it is in one.
-fn entry_at(image: &Image, offset: u64) -> Option<u64> {
-    let frames = frames(image);
-    let (frame, _) = frames.iter().rfind(|(frame, _)| *frame <= offset)?;
-    Some(u64::from_le_bytes(bytes_at(image, frame + 16)))
-}
-
 /// Every entry of the journal below is in the lake: what its markers of finished flushes say.
 fn lake_position(aggregator: &Tree) -> u64 {
     let ends = aggregator.files.keys().filter_map(|path| {
@@ -286,7 +416,7 @@ fn lake_position(aggregator: &Tree) -> u64 {
 }
 
 /// Where the frames of a segment are, and how long their payloads: docs/storage.md, Frame.
-fn frames(image: &Image) -> Vec<(u64, u64)> {
+pub fn frames(image: &Image) -> Vec<Frame> {
     let salt = u64::from_le_bytes(bytes_at(image, 40));
     let mark = u32::from_le_bytes(*b"TFRM") ^ (salt >> 32) as u32;
     let (mut at, mut found) = (HEADER_BYTES, Vec::new());
@@ -295,7 +425,12 @@ fn frames(image: &Image) -> Vec<(u64, u64)> {
             break;
         }
         let bytes = u64::from(u32::from_le_bytes(bytes_at(image, at + 8)));
-        found.push((at, bytes));
+        found.push(Frame {
+            at,
+            bytes,
+            first: u64::from_le_bytes(bytes_at(image, at + 16)),
+            count: u64::from(u32::from_le_bytes(bytes_at(image, at + 12))),
+        });
         at = (at + FRAME_HEAD_BYTES + bytes).next_multiple_of(8);
     }
     found
@@ -309,6 +444,7 @@ impl super::cuts::Cut {
             survival: Survival::All,
             names: Names::ByDirectory,
             victims: super::cuts::Victims::Both,
+            again: None,
         }
     }
 }

@@ -4,17 +4,18 @@
 use super::disk::Disk;
 use super::log::Op;
 use super::recording::{self, FLEETS, Machine, Recording};
+use super::recovery::recover;
+use super::stored::Missing;
 use super::tree::Tree;
+use super::wire::Devices;
 use super::{Names, Survival};
 use crate::dice::Dice;
 use crate::limits::CUTS_AT_ONCE;
-use crate::process::Process;
-use crate::site::{Site, backlog_gone};
-use std::collections::BTreeSet;
+use crate::site::Site;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, sync_channel};
-use tributary_sim::verify::{self, Report};
+use tributary_sim::verify::{self, Loss, Report};
 
 /// Whose power goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,7 +32,8 @@ impl Victims {
     /// All there are.
     pub const ALL: [Self; 3] = [Self::Agent, Self::Aggregator, Self::Both];
 
-    fn has(self, machine: Machine) -> bool {
+    /// Whether that machine's does.
+    pub fn has(self, machine: Machine) -> bool {
         match self {
             Self::Agent => machine == Machine::Agent,
             Self::Aggregator => machine == Machine::Aggregator,
@@ -51,6 +53,8 @@ pub struct Cut {
     pub names: Names,
     /// Whose power goes.
     pub victims: Victims,
+    /// Whether it goes again while the programs recover, by this seed.
+    pub again: Option<u64>,
 }
 
 /// What came of one.
@@ -58,50 +62,69 @@ pub struct Cut {
 pub struct Outcome {
     /// Which cut.
     pub cut: Cut,
+    /// How many records both had added when the power went again, if it did.
+    pub again_at: Option<usize>,
     /// Readings that were acknowledged by then.
     pub acknowledged: u64,
-    /// Of those, how many are nowhere.
+    /// Those that were after it, when the devices were back.
+    pub later: u64,
+    /// Of both, how many are nowhere.
     pub lost: u64,
     /// Rows that are there twice, of alerts too, or that nobody published like that.
     pub doubled: u64,
-    /// Readings that were declared lost, and declarations that do not say how many.
-    pub declared: u64,
-    /// Whether batches were set apart, whole, because they can't be rows: readings of them are not
-    /// in the lake's tables, and not lost.
-    pub is_set_apart: bool,
-    /// Whether one of those declarations does not say how many.
-    pub is_of_unknown_size: bool,
+    /// What was declared lost.
+    pub losses: Vec<Loss>,
+    /// What was sealed, or heard, and is not in the lake as it was.
+    pub missing: Missing,
+    /// Batches that were set apart, whole, because they can't be rows.
+    pub set_apart: u64,
+    /// Messages that were kept as dead letters.
+    pub letters: u64,
     /// Whether both programs started, drained and ended.
     pub is_started: bool,
+    /// What the audit found.
+    pub audit: Vec<String>,
     /// What a person would have had to mend, or what else is wrong.
     pub wrong: Option<String>,
 }
 
 impl Outcome {
-    /// Whether nothing is lost, doubled, declared or to be mended.
+    /// Whether nothing is lost, doubled, declared or to be mended, and the audit says so, too.
     pub fn is_clean(&self) -> bool {
-        self.lost + self.doubled + self.declared == 0 && self.wrong.is_none()
+        self.is_clean_but_for_the_audit() && self.audit.is_empty()
+    }
+
+    /// The same, whatever the audit found.
+    pub fn is_clean_but_for_the_audit(&self) -> bool {
+        self.lost + self.doubled + self.set_apart + self.missing.told() == 0
+            && self.missing.rows.is_empty()
+            && self.losses.is_empty()
+            && self.wrong.is_none()
+    }
+
+    /// Readings that were declared lost, as far as anybody knows.
+    pub fn declared(&self) -> u64 {
+        let known = self.losses.iter().filter_map(|loss| loss.readings);
+        known.map(|readings| readings.max(0) as u64).sum()
     }
 }
 
-/// `count` cuts by dice: half of them right after an acknowledgement was written down, a quarter
-/// within a sync, the others anywhere; over all ways to survive, and all victims.
+/// `count` cuts by dice: half of them right after an acknowledgement was heard, a quarter within a
+/// sync, the others anywhere; over all ways to survive, and all victims. In one of four the power
+/// goes a second time.
+///
+/// # Panics
+/// When nothing was acknowledged.
 pub fn choose(recording: &Recording, count: usize, seed: u64) -> Vec<Cut> {
     let mut dice = Dice::new(seed);
     let (mut acknowledged, mut syncing) = (Vec::new(), Vec::new());
-    let fleets = recording.fleets();
-    let mut truths = BTreeSet::new();
+    let mut devices = Devices::default();
     for (place, (_, op)) in recording.log.ops().enumerate() {
-        match op {
-            Op::Create { path, inode } if path.starts_with(&fleets) => {
-                truths.insert(inode);
-            }
-            Op::Create { inode, .. } => {
-                truths.remove(&inode);
-            }
-            Op::Write { inode, .. } if truths.contains(&inode) => acknowledged.push(place + 1),
-            Op::SyncBegin { .. } => syncing.push(place + 1),
-            _ => {}
+        if devices.apply(&op) {
+            acknowledged.push(place + 1);
+        }
+        if matches!(op, Op::SyncBegin { .. }) {
+            syncing.push(place + 1);
         }
     }
     let mut cuts: Vec<Cut> = (0..count)
@@ -112,21 +135,16 @@ pub fn choose(recording: &Recording, count: usize, seed: u64) -> Vec<Cut> {
                 2 => any(&mut dice, &syncing),
                 _ => dice.below(recording.log.len() as u64 + 1) as usize,
             };
-            let survival = match number % 3 {
-                0 => Survival::Nothing,
-                1 => Survival::Half(dice.bits()),
-                _ => Survival::All,
-            };
-            let names = match dice.below(2) {
-                0 => Names::ByDirectory,
-                _ => Names::Journal,
-            };
-            let victims = Victims::ALL[number / 3 % 3];
-            Cut {
+            let cut = Cut {
                 at,
-                survival,
-                names,
-                victims,
+                survival: Survival::by_dice(number as u64, &mut dice),
+                names: Names::by_dice(&mut dice),
+                victims: Victims::ALL[number / 3 % 3],
+                again: None,
+            };
+            match dice.below(4) {
+                0 => cut.and_again(dice.bits()),
+                _ => cut,
             }
         })
         .collect();
@@ -137,18 +155,19 @@ pub fn choose(recording: &Recording, count: usize, seed: u64) -> Vec<Cut> {
 /// What a cut leaves.
 #[derive(Clone, Debug)]
 pub struct Left {
-    cut: Cut,
+    /// Which one.
+    pub cut: Cut,
     /// On the agent's machine.
     pub agent: Tree,
     /// On the aggregator's.
     pub aggregator: Tree,
-    /// How the truth of each fleet began by then.
-    truths: Tree,
+    /// What the devices knew by then.
+    pub devices: Devices,
 }
 
 impl Left {
-    /// What it leaves on this disk.
-    pub fn of(recording: &Recording, disk: &Disk, cut: Cut) -> Self {
+    /// What it leaves on this disk, with these devices.
+    pub fn of(recording: &Recording, disk: &Disk, devices: &Devices, cut: Cut) -> Self {
         let of = |machine: Machine, seed: u64| {
             let survival = match (cut.victims.has(machine), cut.survival) {
                 (false, _) => Survival::All,
@@ -157,12 +176,11 @@ impl Left {
             };
             disk.after_power_cut(&recording.root(machine), survival, cut.names)
         };
-        let fleets = recording.fleets();
         Self {
             cut,
             agent: of(Machine::Agent, 0),
             aggregator: of(Machine::Aggregator, 1),
-            truths: disk.after_power_cut(&fleets, Survival::All, cut.names),
+            devices: devices.clone(),
         }
     }
 }
@@ -202,7 +220,7 @@ pub fn replay(
         }
         drop(done);
         scope.spawn(move || {
-            let mut disk = recording.disk();
+            let (mut disk, mut devices) = (recording.disk(), Devices::default());
             let mut at = 0;
             for cut in cuts {
                 while at < cut.at {
@@ -210,9 +228,11 @@ pub fn replay(
                     if syncs == Syncs::Work || !matches!(op, Op::SyncEnd { .. }) {
                         disk.apply(&op).unwrap();
                     }
+                    devices.apply(&op);
                     at += 1;
                 }
-                to_do.send(Left::of(recording, &disk, *cut)).unwrap();
+                let left = Left::of(recording, &disk, &devices, *cut);
+                to_do.send(left).unwrap();
             }
         });
         let all: Vec<Outcome> = outcomes.iter().inspect(|outcome| told(outcome)).collect();
@@ -225,7 +245,8 @@ fn next(given: &Mutex<Receiver<Left>>) -> Option<Left> {
     given.lock().unwrap().recv().ok()
 }
 
-/// Starts the programs on what is left, and looks; the site is kept unless it `is_well`.
+/// Starts the programs on what is left, has the devices come back, and looks; the site is kept
+/// unless it `is_well`.
 pub fn carry_out(
     recording: &Recording,
     left: &Left,
@@ -233,35 +254,31 @@ pub fn carry_out(
 ) -> Outcome {
     let mut outcome = Outcome {
         cut: left.cut,
-        acknowledged: 0,
+        again_at: None,
+        acknowledged: left.devices.acknowledged_count(),
+        later: 0,
         lost: 0,
         doubled: 0,
-        declared: 0,
-        is_set_apart: false,
-        is_of_unknown_size: false,
+        losses: Vec::new(),
+        missing: Missing::default(),
+        set_apart: 0,
+        letters: 0,
         is_started: false,
+        audit: Vec::new(),
         wrong: None,
     };
     let site = recording::site("cut");
     let looked = catch_unwind(AssertUnwindSafe(|| {
-        left.agent.write(&site.path().join("agent")).unwrap();
-        let aggregator = site.path().join("aggregator");
-        left.aggregator.write(&aggregator).unwrap();
-        left.truths.write(&site.path().join("begun")).unwrap();
-        drain(&site);
+        left.agent.write(&site.root(Machine::Agent)).unwrap();
+        left.aggregator
+            .write(&site.root(Machine::Aggregator))
+            .unwrap();
+        let recovered = recover(recording, left, &site);
         outcome.is_started = true;
-        outcome.is_set_apart = site.lake().join("rejected").exists();
-        outcome.doubled += alerts_told_twice(&site);
-        for (fleet, truth) in FLEETS.iter().zip(&recording.truths) {
-            let begun = site.path().join("begun").join(format!("{fleet}.truth"));
-            let by_then = site.path().join(format!("{fleet}.truth"));
-            if std::fs::metadata(&begun).map_or(0, |file| file.len()) < TRUTH_HEADER_BYTES {
-                continue;
-            }
-            truth.write_as_of(&begun, &by_then);
-            let report = verify::compare(&site.lake(), &by_then).unwrap();
-            outcome.add(&report);
-        }
+        outcome.letters = recovered.letters;
+        outcome.again_at = recovered.again_at;
+        outcome.later = recovered.devices.acknowledged_count() - outcome.acknowledged;
+        outcome.look(recording, &recovered.devices, &site);
     }));
     if let Err(panicked) = looked {
         let text = panicked.downcast_ref::<String>().map(String::as_str);
@@ -281,26 +298,42 @@ pub fn alerts_told_twice(site: &Site) -> u64 {
     twice.count() as u64
 }
 
-/// A truth ledger that is shorter has nothing in it.
-const TRUTH_HEADER_BYTES: u64 = 64;
-
-/// Starts both ends, waits until the agent has nothing more, and ends them.
-pub fn drain(site: &Site) {
-    let (mut aggregator, mut agent): (Process, Process) = (site.aggregator(), site.agent());
-    aggregator.up();
-    agent.up();
-    backlog_gone(&agent);
-    site.end(agent, aggregator);
-}
-
 impl Outcome {
+    /// Compares the lake with what the devices know, and with what the recorded run had stored.
+    fn look(&mut self, recording: &Recording, devices: &Devices, site: &Site) {
+        let lake = site.lake();
+        for (fleet, truth) in FLEETS.iter().zip(&recording.truths) {
+            let by_then = site.path().join(format!("{fleet}.truth"));
+            truth.write_as_of(devices, &by_then);
+            self.add(&verify::compare(&lake, &by_then).unwrap());
+        }
+        // What can't be read is wrong, but what else there is is looked at.
+        match recording.stored.look(self.cut.at, &lake) {
+            Ok(missing) => self.missing = missing,
+            Err(why) => self.wrong = Some(why),
+        }
+        match verify::losses(&lake) {
+            Ok(losses) => self.losses = losses,
+            Err(why) => self.wrong = Some(why),
+        }
+        self.doubled += match self.wrong {
+            None => alerts_told_twice(site).max(self.missing.twice.len() as u64),
+            Some(_) => 0,
+        };
+        let (report, code) = site.audit();
+        let findings = report["findings"].as_array().cloned().unwrap_or_default();
+        let words = findings.iter().map(|finding| finding["what"].to_string());
+        self.audit = words.collect();
+        assert_eq!(code == Some(0), self.audit.is_empty(), "{report:#}");
+        let lanes = report["lanes"].as_array().into_iter().flatten();
+        let spans = lanes.flat_map(|lane| lane["set_apart"].as_array().into_iter().flatten());
+        let count = |span: &serde_json::Value| Some(span[1].as_u64()? - span[0].as_u64()?);
+        self.set_apart = spans.filter_map(count).sum();
+    }
+
     fn add(&mut self, report: &Report) {
-        self.acknowledged += report.acknowledged;
         self.lost += report.lost;
         self.doubled += report.duplicates + report.changed + report.foreign;
-        // Each fleet's comparison sees them all.
-        self.declared = self.declared.max(report.declared + report.declared_unknown);
-        self.is_of_unknown_size |= report.declared_unknown > 0;
         let truth = report.truth_tail.as_ref();
         let wrong = truth.cloned().or_else(|| {
             let unreadable = report.unreadable.first()?;

@@ -4,7 +4,8 @@
 //! Data is durable after an fsync or fdatasync of its file that began later and has ended;
 //! `sync_file_range` makes nothing durable. A name is durable after an fsync of its directory; on
 //! a disk with a journal also after any later fsync or fdatasync, and those that are not survive
-//! up to one of them. A length that grew by fallocate counts as data.
+//! up to one of them. A length that grew by fallocate counts as data. An fsync that fails leaves
+//! its pages clean.
 
 use super::inode::{Image, Inode, Snapshot};
 use super::log::{Op, SyncId, SyncKind};
@@ -12,7 +13,9 @@ use super::tree::Tree;
 use super::{Names, Survival};
 use crate::dice::Dice;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 type Place = usize;
 
@@ -257,7 +260,16 @@ impl Disk {
             Op::Bind { path } => {
                 self.name(path, Node::Socket)?;
             }
-            Op::Fault { .. } => {}
+            Op::Fault { what: "EIO", inode } => {
+                let node = self
+                    .by_inode
+                    .get(&inode)
+                    .map(|place| &mut self.nodes[*place]);
+                if let Some(Node::File(file)) = node {
+                    file.sync_failed();
+                }
+            }
+            Op::Fault { .. } | Op::Connect { .. } | Op::Said { .. } | Op::Heard { .. } => {}
         }
         Ok(())
     }
@@ -384,12 +396,77 @@ impl Disk {
         tree
     }
 
-    /// A file as it is now, by its path.
-    pub fn image(&self, path: &str) -> Option<&Image> {
-        let (_, _, node) = self.known(path).ok()?;
-        match &self.nodes[node] {
-            Node::File(file) => Some(file.now()),
+    /// What stands below a root now, as whoever reads it sees it.
+    ///
+    /// # Panics
+    /// When there is no such root.
+    pub fn now(&self, root: &str) -> Tree {
+        let mut tree = Tree::default();
+        let mut left = vec![(PathBuf::new(), self.roots[root])];
+        while let Some((path, place)) = left.pop() {
+            match &self.nodes[place] {
+                Node::File(file) => {
+                    tree.files.insert(path, file.now().clone());
+                }
+                Node::Socket => {
+                    tree.sockets.insert(path);
+                }
+                Node::Dir(dir) => {
+                    let inside = dir.now.iter();
+                    left.extend(inside.map(|(name, node)| (path.join(name), *node)));
+                    tree.dirs.insert(path);
+                }
+            }
+        }
+        tree
+    }
+
+    /// What of a file is durable, by the number of its inode.
+    pub fn durable(&self, inode: u64) -> Option<&Image> {
+        match &self.nodes[*self.by_inode.get(&inode)?] {
+            Node::File(file) => Some(file.durable()),
             _ => None,
+        }
+    }
+
+    /// Takes a root for what stands in `dir` now, all of it durable.
+    ///
+    /// # Errors
+    /// Whatever the system says.
+    pub fn found(&mut self, root: &str, dir: &Path) -> io::Result<()> {
+        let tree = Tree::read(dir)?;
+        let mut places = BTreeMap::from([(PathBuf::new(), self.roots[root])]);
+        // A folder comes before what is in it.
+        for path in tree.dirs.iter().filter(|path| path.parent().is_some()) {
+            let node = self.add(Node::Dir(Dir::default()));
+            self.hang(&places, path, node);
+            places.insert(path.clone(), node);
+            let inode = fs::metadata(dir.join(path))?.ino();
+            self.by_inode.insert(inode, node);
+        }
+        for (path, image) in tree.files {
+            let node = self.add(Node::File(Inode::found(image)));
+            self.hang(&places, &path, node);
+            let inode = fs::metadata(dir.join(&path))?.ino();
+            self.by_inode.insert(inode, node);
+        }
+        for path in &tree.sockets {
+            let node = self.add(Node::Socket);
+            self.hang(&places, path, node);
+        }
+        Ok(())
+    }
+
+    /// Gives a node its name, durably.
+    fn hang(&mut self, places: &BTreeMap<PathBuf, Place>, path: &Path, node: Place) {
+        let parent = path.parent().and_then(|parent| places.get(parent));
+        let name = path.file_name().and_then(|name| name.to_str());
+        let (Some(parent), Some(name)) = (parent, name) else {
+            return;
+        };
+        if let Node::Dir(dir) = &mut self.nodes[*parent] {
+            dir.now.insert(name.to_owned(), node);
+            dir.durable.insert(name.to_owned(), node);
         }
     }
 }

@@ -1,16 +1,18 @@
-//! One call of a real program fails: a write for want of room, an fsync with an I/O error. It may
-//! end by that, and starts again then; in the end all is there.
+//! One call of a real program fails: a write or growth for want of room, an fsync with an I/O
+//! error. It may end by that, and starts again then; in the end all is there, nothing is declared.
+//! After an fsync that failed the power goes as well: what it was to write is not on the disk, and
+//! no later fsync has put it there.
 
+use super::cuts::{Cut, Left, Outcome, Victims, carry_out};
 use super::log::{Log, Op};
-use super::recording::{self, Machine, Recorder};
-use crate::limits::FAULT_READINGS;
-use crate::process::{Process, wait_for};
+use super::recording::{Machine, Recording, Scale};
+use super::wire::Devices;
+use super::{Names, Survival};
+use crate::dice::Dice;
+use crate::limits::{CUT_SOON_AFTER, FAULT_SECONDS, FAULT_SENSORS};
 use crate::shim::Shim;
-use crate::site::{Site, backlog_gone};
 use std::ffi::OsString;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
-use tributary_sim::verify;
+use std::sync::Arc;
 
 /// What fails.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,171 +34,117 @@ pub struct Fault {
     pub number: u64,
 }
 
-/// What came of it.
-#[derive(Debug)]
-pub struct Outcome {
-    /// What was to fail.
-    pub fault: Option<Fault>,
-    /// Whether it did.
-    pub came: bool,
-    /// How often the program ended by it.
-    pub ended: u64,
-    /// What was done to disks: how often anything could have failed.
-    pub possible: [[u64; 2]; 2],
-    /// Readings that were acknowledged.
-    pub acknowledged: u64,
-    /// Of those, how many are nowhere.
-    pub lost: u64,
-    /// Rows that are there twice, or that nobody published like that.
-    pub doubled: u64,
-    /// Readings that were declared lost, and declarations without a number.
-    pub declared: u64,
-}
-
-impl Outcome {
-    /// Whether nothing is lost without a word, and nothing doubled.
-    pub fn is_clean(&self) -> bool {
-        self.doubled == 0 && self.lost <= self.declared
-    }
-}
-
-/// A program that is started again, without the fault, when it ends by itself.
-struct Kept<'s> {
-    site: &'s Site,
-    machine: Machine,
-    process: Process,
-    ended: u64,
-}
-
-impl<'s> Kept<'s> {
-    fn start(site: &'s Site, machine: Machine, environment: &[(&str, &std::ffi::OsStr)]) -> Self {
-        let process = match machine {
-            Machine::Agent => site.agent_with(environment),
-            Machine::Aggregator => site.aggregator_with(environment),
-        };
-        Self {
-            site,
-            machine,
-            process,
-            ended: 0,
-        }
-    }
-
-    /// Whether it is up; started again if it has ended.
-    fn look(&mut self) -> bool {
-        if self.process.has_ended() {
-            self.ended += 1;
-            let ended = self.ended;
-            assert!(
-                ended < 3,
-                "it ends again without a fault\n{}",
-                self.process.last_words()
-            );
-            *self = Self {
-                ended,
-                ..Self::start(self.site, self.machine, &[])
-            };
-        }
-        self.process.is_up()
-    }
-}
-
-/// Runs the system, with this fault if one is given, and says what came of it.
-///
-/// # Panics
-/// When anything is not as it should be.
-pub fn run(shim: &Shim, fault: Option<Fault>) -> Outcome {
-    let site = recording::site("fault");
-    let recorder = Recorder::new(shim, &site);
-    let faulty = fault.map(|fault| {
-        let word = match fault.failing {
+impl Fault {
+    /// As the recorder is told it.
+    pub fn word(self) -> OsString {
+        let word = match self.failing {
             Failing::Write => "enospc",
             Failing::Sync => "eio",
         };
-        let value = OsString::from(format!("{word}:{}", fault.number));
-        (fault.machine, vec![("DISK_FAULT", value)])
-    });
-    let start = |machine| match &faulty {
-        Some((of, more)) if *of == machine => {
-            Mutex::new(Kept::start(&site, machine, &recorder.with(more)))
-        }
-        _ => Mutex::new(Kept::start(&site, machine, &recorder.with(&[]))),
-    };
-    let machines = [Machine::Aggregator, Machine::Agent].map(start);
-    for machine in &machines {
-        let up = || machine.lock().unwrap().look().then_some(());
-        wait_for(
-            "a start",
-            || machine.lock().unwrap().process.last_words(),
-            up,
-        );
+        OsString::from(format!("{word}:{}", self.number))
     }
-    let done = AtomicBool::new(false);
-    let summary = std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !done.load(Ordering::Relaxed) {
-                for machine in &machines {
-                    machine.lock().unwrap().look();
-                }
-                // tidy: sleep because a process that ends says so to nobody
-                std::thread::sleep(crate::limits::POLL);
-            }
-        });
-        let fleet = site.fleet(10, 10.0);
-        fleet.acknowledged(FAULT_READINGS);
-        let summary = fleet.end();
-        done.store(true, Ordering::Relaxed);
-        summary
-    });
-    let [aggregator, agent] = machines.map(|machine| machine.into_inner().unwrap());
-    let mut ended = aggregator.ended + agent.ended;
-    backlog_gone(&agent.process);
-    // The fault may come while it ends, too.
-    for kept in [agent, aggregator] {
-        ended += u64::from(!kept.process.terminate().success());
-    }
-    super::cuts::drain(&site);
-
-    let report = verify::compare(&site.lake(), &site.truth()).unwrap();
-    assert_eq!(report.acknowledged, summary.counts.acknowledged);
-    assert_eq!(report.unreadable, []);
-    let (came, possible) = what_happened(&site, &Log::read(&recorder.log).unwrap());
-    let outcome = Outcome {
-        fault,
-        came,
-        ended,
-        possible,
-        acknowledged: report.acknowledged,
-        lost: report.lost,
-        doubled: report.duplicates + report.changed + report.foreign,
-        declared: report.declared + report.declared_unknown,
-    };
-    assert!(outcome.is_clean(), "{outcome:#?}\n{report:#?}");
-    outcome
 }
 
-/// Whether the fault came, and how many writes and syncs agent and aggregator did.
-fn what_happened(site: &Site, log: &Log) -> (bool, [[u64; 2]; 2]) {
-    let agent = site.path().join("agent");
-    let agent = agent.to_str().unwrap();
-    let (mut came, mut of_agent, mut counts) = (false, None, [[0; 2]; 2]);
+/// What came of it.
+#[derive(Debug)]
+pub struct Faulted {
+    /// Whether it failed.
+    pub came: bool,
+    /// How often the program ended by it.
+    pub ended: u64,
+    /// Readings that were acknowledged in the run, all of which are in its lake.
+    pub acknowledged: u64,
+    /// What came of the power cut behind it, if there was one.
+    pub cut: Option<Outcome>,
+}
+
+fn scale(fault: Option<Fault>) -> Scale {
+    Scale {
+        seconds: FAULT_SECONDS,
+        sensors: FAULT_SENSORS,
+        fills_segments: false,
+        kills: [0, 0],
+        fault,
+    }
+}
+
+/// How often something can fail, as [agent, aggregator] and in each as [writes, syncs]: what they
+/// do in a run in which nothing does.
+///
+/// # Panics
+/// When anything is not as it should be.
+pub fn possible(shim: &Arc<Shim>) -> [[u64; 2]; 2] {
+    let recording = Recording::make_with(shim, &scale(None));
+    let agent = recording.root(Machine::Agent);
+    count(&recording.log, &agent)
+}
+
+/// Runs the system with this fault, and cuts the power if it was an fsync's.
+///
+/// # Panics
+/// When anything acknowledged is lost in the run, doubled or declared lost, or the audit finds
+/// something; what a cut brings out is in what it gives.
+pub fn run(shim: &Arc<Shim>, fault: Fault) -> Faulted {
+    let recording = Recording::make_with(shim, &scale(Some(fault)));
+    let is_it = |op: &Op<'_>| matches!(op, Op::Fault { .. });
+    let came = recording.log.ops().position(|(_, op)| is_it(&op));
+    let cut = came.filter(|_| fault.failing == Failing::Sync);
+    Faulted {
+        came: came.is_some(),
+        ended: recording.ended,
+        acknowledged: recording.devices.acknowledged_count(),
+        cut: cut.map(|place| cut_behind(&recording, fault, place)),
+    }
+}
+
+/// Power goes behind the operation at `place`: half of the time soon, else anywhere.
+fn cut_behind(recording: &Recording, fault: Fault, place: usize) -> Outcome {
+    let mut dice = Dice::unasked(fault.number);
+    let left = recording.log.len() - place;
+    let within = [left, left.min(CUT_SOON_AFTER)][dice.below(2) as usize];
+    let both = dice.below(2) == 0;
+    let cut = Cut {
+        at: place + 1 + dice.below(within as u64) as usize,
+        survival: Survival::by_dice(fault.number, &mut dice),
+        names: Names::by_dice(&mut dice),
+        victims: match fault.machine {
+            _ if both => Victims::Both,
+            Machine::Agent => Victims::Agent,
+            Machine::Aggregator => Victims::Aggregator,
+        },
+        again: None,
+    };
+    let (mut disk, mut devices) = (recording.disk(), Devices::default());
+    for number in 0..cut.at {
+        let (_, op) = recording.log.op(number);
+        disk.apply(&op).unwrap();
+        devices.apply(&op);
+    }
+    let left = Left::of(recording, &disk, &devices, cut);
+    carry_out(recording, &left, &Outcome::is_clean)
+}
+
+/// How many writes and syncs agent and aggregator did.
+fn count(log: &Log, agent: &str) -> [[u64; 2]; 2] {
+    let (mut of_agent, mut counts) = (None, [[0; 2]; 2]);
     for (process, op) in log.ops() {
         let kind = match op {
-            Op::Fault { .. } => {
-                came = true;
-                continue;
-            }
             Op::MakeDir { path, .. } | Op::Root { path, .. } => {
                 if path == agent {
                     of_agent.get_or_insert(process);
                 }
                 0
             }
+            Op::Truncate {
+                length,
+                size_before,
+                ..
+            } if length > size_before => 0,
             Op::Create { .. } | Op::Write { .. } | Op::Link { .. } => 0,
             Op::SyncBegin { .. } => 1,
             _ => continue,
         };
         counts[usize::from(of_agent != Some(process))][kind] += 1;
     }
-    (came, counts)
+    counts
 }

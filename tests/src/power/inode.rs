@@ -1,4 +1,7 @@
 //! A file's data: what it is now, what of it is durable, and what a power cut makes of the rest.
+//!
+//! After an fsync that failed the pages that it was to write count as clean: they can be read until
+//! the power goes, and no later fsync writes them unless they are written anew.
 
 use super::Survival;
 use crate::dice::Dice;
@@ -57,7 +60,9 @@ impl Image {
 pub struct Snapshot {
     image: Image,
     dirty: BTreeSet<u64>,
+    lost: BTreeSet<u64>,
     cuts: u64,
+    number: u64,
 }
 
 /// A file.
@@ -67,15 +72,34 @@ pub struct Inode {
     durable: Image,
     /// Pages that were written since they were last durable.
     dirty: BTreeSet<u64>,
+    /// Pages that a failed sync left clean: the disk has what it had before.
+    lost: BTreeSet<u64>,
     /// The least length that it was cut to since a sync.
     cut: Option<u64>,
     cuts: u64,
+    /// Snapshots so far, and the newest that a sync made durable.
+    snapshots: u64,
+    durable_since: u64,
 }
 
 impl Inode {
     /// As it is now.
     pub fn now(&self) -> &Image {
         &self.now
+    }
+
+    /// What of it is durable.
+    pub fn durable(&self) -> &Image {
+        &self.durable
+    }
+
+    /// A file that is durable as it is.
+    pub fn found(image: Image) -> Self {
+        Self {
+            now: image.clone(),
+            durable: image,
+            ..Self::default()
+        }
     }
 
     /// Takes note that it has grown past the recorder's eyes.
@@ -103,6 +127,7 @@ impl Inode {
             let page = page.or_insert_with(|| Arc::new([0; PAGE_BYTES]));
             Arc::make_mut(page)[inside..inside + length].copy_from_slice(&data[..length]);
             self.dirty.insert(number);
+            self.lost.remove(&number);
             data = &data[length..];
             at += length as u64;
         }
@@ -114,8 +139,10 @@ impl Inode {
         if bytes < self.now.bytes {
             let tail = bytes / PAGE_BYTES as u64;
             self.dirty.split_off(&bytes.div_ceil(PAGE_BYTES as u64));
+            self.lost.split_off(&bytes.div_ceil(PAGE_BYTES as u64));
             if self.now.pages.contains_key(&tail) && !bytes.is_multiple_of(PAGE_BYTES as u64) {
                 self.dirty.insert(tail);
+                self.lost.remove(&tail);
             }
             self.cut = Some(self.cut.map_or(bytes, |cut| cut.min(bytes)));
             self.cuts += 1;
@@ -124,16 +151,23 @@ impl Inode {
     }
 
     /// What a sync that begins now will cover.
-    pub fn snapshot(&self) -> Snapshot {
+    pub fn snapshot(&mut self) -> Snapshot {
+        self.snapshots += 1;
         Snapshot {
             image: self.now.clone(),
             dirty: self.dirty.clone(),
+            lost: self.lost.clone(),
             cuts: self.cuts,
+            number: self.snapshots,
         }
     }
 
-    /// The sync has succeeded.
+    /// The sync has succeeded. One that began later, and ended before it, has covered all of it.
     pub fn synced(&mut self, snapshot: Snapshot) {
+        if snapshot.number < self.durable_since {
+            return;
+        }
+        self.durable_since = snapshot.number;
         for number in snapshot.dirty {
             let (then, now) = (
                 snapshot.image.pages.get(&number),
@@ -147,17 +181,36 @@ impl Inode {
                 self.dirty.remove(&number);
             }
         }
-        self.durable = snapshot.image;
+        self.durable = self.but_for(snapshot.image, &snapshot.lost);
         if self.cuts == snapshot.cuts {
             self.cut = None;
         }
+    }
+
+    /// A sync has failed: what it was to write is never written.
+    pub fn sync_failed(&mut self) {
+        self.lost.append(&mut self.dirty);
+    }
+
+    /// `image`, with those of its pages that were lost as they are on the disk.
+    fn but_for(&self, mut image: Image, lost: &BTreeSet<u64>) -> Image {
+        for number in lost {
+            match self.durable.pages.get(number) {
+                Some(page) => image.pages.insert(*number, Arc::clone(page)),
+                None => image.pages.remove(number),
+            };
+        }
+        let bytes = image.bytes;
+        image.bytes = u64::MAX;
+        image.resize(bytes);
+        image
     }
 
     /// What the power cut leaves of it.
     pub fn after_power_cut(&self, survival: Survival, dice: &mut Dice) -> Image {
         match survival {
             Survival::Nothing => self.durable.clone(),
-            Survival::All => self.now.clone(),
+            Survival::All => self.but_for(self.now.clone(), &self.lost),
             Survival::Half(_) => self.half(dice),
         }
     }
@@ -238,6 +291,41 @@ mod tests {
         assert_eq!(after(&inode, Survival::All), all);
         sync(&mut inode);
         assert_eq!(after(&inode, Survival::Nothing), all);
+    }
+
+    #[test]
+    fn a_sync_that_ends_after_a_later_one_takes_nothing_back() {
+        let mut inode = Inode::default();
+        inode.write(0, &[1; 100]);
+        let early = inode.snapshot();
+        inode.write(0, &[2; 100]);
+        let late = inode.snapshot();
+        inode.synced(late);
+        inode.synced(early);
+        assert_eq!(after(&inode, Survival::Nothing), [2; 100]);
+    }
+
+    #[test]
+    fn what_a_failed_sync_was_to_write_is_durable_only_if_it_is_written_anew() {
+        let mut inode = Inode::default();
+        inode.write(0, &[1; 8_192]);
+        sync(&mut inode);
+        inode.write(0, &[2; 8_192]);
+        inode.write(8_192, &[2; 100]);
+        inode.sync_failed();
+        assert_eq!(inode.now().to_vec(), [2; 8_292]);
+        inode.write(4_096, &[3; 1]);
+        sync(&mut inode);
+        let mut left = vec![1; 4_096];
+        left.push(3);
+        left.extend([2; 4_095]);
+        left.extend([0; 100]);
+        for survival in [Survival::Nothing, Survival::Half(1), Survival::All] {
+            assert_eq!(after(&inode, survival), left, "{survival:?}");
+        }
+        inode.write(8_192, &[2; 100]);
+        sync(&mut inode);
+        assert_eq!(after(&inode, Survival::Nothing)[8_192..], [2; 100]);
     }
 
     #[test]

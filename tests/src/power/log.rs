@@ -20,6 +20,9 @@ pub enum SyncKind {
 /// Which sync: the process, and its number there.
 pub type SyncId = (u32, u64);
 
+/// Which connection: the process, and its number there.
+pub type Connection = (u32, u64);
+
 /// One operation. Files are told by the number of their inode, which the system may give again.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[allow(missing_docs, reason = "their names say what the fields are")]
@@ -60,8 +63,20 @@ pub enum Op<'a> {
     Link { from: &'a str, to: &'a str },
     /// A socket has a name.
     Bind { path: &'a str },
-    /// A call failed because it was told to.
-    Fault { what: &'a str },
+    /// A call failed because it was told to; of a file, if it had one.
+    Fault { what: &'a str, inode: u64 },
+    /// A process opens a connection.
+    Connect { connection: Connection },
+    /// It says something on it.
+    Said {
+        connection: Connection,
+        data: &'a [u8],
+    },
+    /// It hears something.
+    Heard {
+        connection: Connection,
+        data: &'a [u8],
+    },
 }
 
 /// A recording.
@@ -161,6 +176,7 @@ fn record(bytes: &[u8]) -> Result<(u32, Op<'_>, usize), String> {
     let process = u32_at(head, 12);
     let (inode, size_before) = (u64_at(head, 16), u64_at(head, 40));
     let id = (process, u64_at(head, 56));
+    let connection = (process, inode);
     let op = match head[4] {
         b'O' => Op::Root { path, inode },
         b'C' => Op::Create { path, inode },
@@ -191,7 +207,10 @@ fn record(bytes: &[u8]) -> Result<(u32, Op<'_>, usize), String> {
         b'U' => Op::Remove { path },
         b'L' => Op::Link { from: path, to },
         b'S' => Op::Bind { path },
-        b'E' => Op::Fault { what: path },
+        b'E' => Op::Fault { what: path, inode },
+        b'K' => Op::Connect { connection },
+        b'N' => Op::Said { connection, data },
+        b'V' => Op::Heard { connection, data },
         op => return Err(format!("an operation {op}")),
     };
     Ok((process, op, HEAD_BYTES + length))
@@ -281,8 +300,65 @@ mod tests {
             run("mkdir root; touch root/x; truncate -s 9 root/x"),
             Some(0)
         );
-        assert_eq!(run("fallocate -l 9 root/x"), Some(99));
+        assert_eq!(run("fallocate -n -l 99 root/x"), Some(99));
         assert_eq!(run("ln -s x root/link"), Some(99));
+    }
+
+    #[test]
+    fn growth_past_the_c_library_is_recorded_and_finds_the_disk_full() {
+        let script = "mkdir root; : > root/x; ";
+        let grow = "fallocate -l 9000 root/x";
+        let (log, dir) = recorded(&format!("{script} {grow}"));
+        let grown = log.ops().any(|(_, op)| {
+            let Op::Truncate {
+                length,
+                size_before,
+                ..
+            } = op
+            else {
+                return false;
+            };
+            (size_before, length) == (0, 9_000)
+        });
+        assert!(grown);
+        let x = dir.path().join("root/x");
+        assert_eq!(std::fs::metadata(x).unwrap().len(), 9_000);
+
+        let (log, dir) = recorded(&format!("{script} ! DISK_FAULT=enospc:1 {grow}"));
+        let x = dir.path().join("root/x");
+        assert_eq!(std::fs::metadata(x).unwrap().len(), 0);
+        let is_fault =
+            |op: &Op<'_>| matches!(op, Op::Fault { what: "ENOSPC", inode } if *inode > 0);
+        assert!(log.ops().any(|(_, op)| is_fault(&op)));
+    }
+
+    #[test]
+    fn the_number_of_a_folder_that_was_closed_is_no_file_of_ours_when_a_socket_gets_it() {
+        let source = r#"
+            #include <dirent.h>
+            #include <fcntl.h>
+            #include <sys/socket.h>
+            #include <unistd.h>
+            int main(void) {
+                int ends[2], folder = openat(AT_FDCWD, "root", O_RDONLY | O_DIRECTORY);
+                if (closedir(fdopendir(folder)) != 0) return 1;
+                if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends) != 0) return 1;
+                if (ends[0] != folder) return 2;
+                return write(ends[0], "x", 1) == 1 ? 0 : 3;
+            }"#;
+        let dir = crate::programs::scratch("closes");
+        let path = dir.path().join("closes.c");
+        std::fs::write(&path, source).unwrap();
+        let program = dir.path().join("closes");
+        let compiled = Command::new("cc")
+            .arg("-o")
+            .arg(&program)
+            .arg(&path)
+            .status();
+        assert!(compiled.unwrap().success());
+        let (log, _dir) = recorded(&format!("mkdir root; {}", program.display()));
+        let is_of_a_file = |op: &Op<'_>| matches!(op, Op::Write { .. } | Op::Truncate { .. });
+        assert!(!log.ops().any(|(_, op)| is_of_a_file(&op)));
     }
 
     #[test]

@@ -2,14 +2,15 @@
 //! the rows of its table.
 
 use super::Survival;
-use super::bits::{Promise, Stopped};
-use super::cuts::{self, Outcome, Syncs, choose, replay};
-use super::faults::{self, Failing, Fault};
+use super::bits::{Bit, Promise, Stopped};
+use super::cuts::{self, Cut, Outcome, Syncs, choose, replay};
+use super::faults::{self, Failing, Fault, Faulted};
 use super::recording::{Machine, Recording, Scale};
 use crate::limits::{CUTS_AT_ONCE, PROOF_RUN_SECONDS, PROOF_SENSORS};
 use crate::shim::Shim;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::Instant;
@@ -21,18 +22,46 @@ pub enum Part {
     Cuts,
     /// Flipped bits.
     Bits,
-    /// Calls that fail.
-    Faults,
+    /// Writes, creations and growths that find no room.
+    Enospc,
+    /// Syncs that fail, each with a power cut behind it.
+    Eio,
 }
 
-/// A row of the table. All counts but `runs` and `repairs` are of readings.
+impl Part {
+    /// All there are.
+    pub const ALL: [Self; 4] = [Self::Cuts, Self::Bits, Self::Enospc, Self::Eio];
+
+    /// As it is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cuts => "cuts",
+            Self::Bits => "bits",
+            Self::Enospc => "enospc",
+            Self::Eio => "eio",
+        }
+    }
+}
+
+/// How much of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Extent {
+    /// Power cuts.
+    pub cuts: usize,
+    /// Where they come, and which bits are flipped.
+    pub seed: u64,
+    /// One run of so many: for a look whether it holds.
+    pub every: usize,
+}
+
+/// A row of the table. All counts but `runs`, `told`, `repairs` and `broken` are of readings.
 #[derive(Clone, Default, Debug)]
 pub struct Row {
     /// What was done.
     pub fault: String,
     /// How often.
     pub runs: u64,
-    /// Acknowledged before it, over all runs.
+    /// Acknowledged before it and after it, over all runs.
     pub acknowledged: u64,
     /// Declared lost.
     pub declared: u64,
@@ -42,18 +71,15 @@ pub struct Row {
     pub lost: u64,
     /// There twice, or not as published.
     pub doubled: u64,
+    /// Alerts and aggregates that were sealed or heard, and are not there as they were.
+    pub told: u64,
     /// Runs in which a person would have had to mend something.
     pub repairs: u64,
-    /// Whether `lost`, `doubled` and `repairs` must be 0.
-    pub is_promised: bool,
+    /// Runs in which it was not as promised.
+    pub broken: u64,
 }
 
 impl Row {
-    /// Whether it is as promised.
-    pub fn is_well(&self) -> bool {
-        !self.is_promised || self.lost + self.doubled + self.repairs == 0
-    }
-
     /// It as JSON.
     pub fn json(&self) -> serde_json::Value {
         serde_json::json!({
@@ -64,23 +90,29 @@ impl Row {
             "set_apart": self.set_apart,
             "lost": self.lost,
             "doubled": self.doubled,
+            "told": self.told,
             "repairs": self.repairs,
+            "broken": self.broken,
         })
     }
 
-    fn add(&mut self, outcome: &Outcome) {
+    fn add(&mut self, outcome: &Outcome, is_kept: bool) {
         self.runs += 1;
-        self.acknowledged += outcome.acknowledged;
-        self.declared += outcome.declared;
-        let missing = outcome.lost.saturating_sub(outcome.declared);
-        match (outcome.is_set_apart, outcome.is_of_unknown_size) {
+        self.acknowledged += outcome.acknowledged + outcome.later;
+        let is_of_unknown_size = outcome.losses.iter().any(|loss| loss.readings.is_none());
+        let missing = outcome.lost.saturating_sub(outcome.declared());
+        self.declared += outcome.declared();
+        match (outcome.set_apart > 0, is_of_unknown_size && is_kept) {
             (true, _) => self.set_apart += missing,
-            // Of a gap that does not say how many it stands for, nobody knows more.
+            // Of a gap that does not say how many it stands for, nobody knows more; that they were
+            // in the frame of the bit is looked at before.
             (_, true) => self.declared += missing,
             _ => self.lost += missing,
         }
         self.doubled += outcome.doubled;
+        self.told += outcome.missing.told();
         self.repairs += u64::from(outcome.wrong.is_some());
+        self.broken += u64::from(!is_kept);
     }
 }
 
@@ -89,52 +121,52 @@ impl Row {
 struct Table(BTreeMap<String, Row>);
 
 impl Table {
-    fn row(&mut self, fault: String, is_promised: bool) -> &mut Row {
+    fn row(&mut self, fault: String) -> &mut Row {
         let row = self.0.entry(fault.clone()).or_default();
-        (row.fault, row.is_promised) = (fault, is_promised);
+        row.fault = fault;
         row
     }
 }
 
-/// Runs these parts; says how it gets on.
+/// Runs a part; says how it gets on.
 ///
 /// # Panics
 /// When nothing can be proven.
-pub fn run(parts: &[Part], cuts: usize, seed: u64) -> Vec<Row> {
+pub fn run(part: Part, extent: Extent) -> Vec<Row> {
     let begun = Instant::now();
-    let mut rows = Vec::new();
-    if parts.iter().any(|part| *part != Part::Faults) {
-        let recording = Recording::make(&Scale {
-            seconds: PROOF_RUN_SECONDS,
-            sensors: PROOF_SENSORS,
-            fills_segments: true,
-            kills: [3_000, 1_500],
-        });
-        let operations = recording.log.len();
-        eprintln!(
-            "{operations} operations recorded after {:?}",
-            begun.elapsed()
-        );
-        if parts.contains(&Part::Cuts) {
-            rows.extend(cut(&recording, cuts, seed));
-            eprintln!("{cuts} cuts after {:?}", begun.elapsed());
-        }
-        if parts.contains(&Part::Bits) {
-            rows.extend(flip(&recording, seed));
-            eprintln!("bits after {:?}", begun.elapsed());
-        }
-    }
-    if parts.contains(&Part::Faults) {
-        rows.extend(fail());
-        eprintln!("faults after {:?}", begun.elapsed());
-    }
+    let rows = match part {
+        Part::Cuts => cut(&recording(), extent),
+        Part::Bits => flip(&recording(), extent),
+        Part::Enospc => fail(Failing::Write, extent),
+        Part::Eio => fail(Failing::Sync, extent),
+    };
+    eprintln!("{} after {:?}", part.name(), begun.elapsed());
     rows
 }
 
-fn cut(recording: &Recording, count: usize, seed: u64) -> Vec<Row> {
+fn recording() -> Recording {
+    let begun = Instant::now();
+    let recording = Recording::make(&Scale {
+        seconds: PROOF_RUN_SECONDS,
+        sensors: PROOF_SENSORS,
+        fills_segments: true,
+        kills: [3_000, 1_500],
+        fault: None,
+    });
+    let operations = recording.log.len();
+    let after = begun.elapsed();
+    eprintln!("{operations} operations recorded after {after:?}");
+    recording
+}
+
+fn cut(recording: &Recording, extent: Extent) -> Vec<Row> {
     let mut table = Table::default();
-    let chosen = choose(recording, count, seed);
+    let chosen = choose(recording, extent.cuts, extent.seed);
+    let chosen: Vec<Cut> = chosen.into_iter().step_by(extent.every).collect();
     let outcomes = replay(recording, &chosen, Syncs::Work, |outcome| {
+        if let Some(records) = outcome.again_at {
+            eprintln!("power went again after {records} records");
+        }
         if !outcome.is_clean() {
             eprintln!("{outcome:#?}");
         }
@@ -150,40 +182,48 @@ fn cut(recording: &Recording, count: usize, seed: u64) -> Vec<Row> {
             cuts::Victims::Aggregator => "the aggregator's",
             cuts::Victims::Both => "both machines'",
         };
-        let row = table.row(format!("{whose} power: {survives}"), true);
-        row.add(outcome);
+        let again = match outcome.cut.again {
+            Some(_) => ", and power goes again",
+            None => "",
+        };
+        let row = table.row(format!("{whose} power: {survives}{again}"));
+        row.add(outcome, outcome.is_clean());
         // In a power cut nothing has to be declared lost: each declaration is a loss.
-        row.lost += outcome.declared;
+        row.lost += outcome.declared();
     }
     table.0.into_values().collect()
 }
 
-fn flip(recording: &Recording, seed: u64) -> Vec<Row> {
+fn flip(recording: &Recording, extent: Extent) -> Vec<Row> {
     let mut table = Table::default();
     let operations = recording.log.len();
     let states = [recording.backlog_at, operations / 2, operations * 3 / 4];
     for (state, operations) in (0..).zip(states) {
         let stopped = Stopped::after(recording, operations);
-        let bits = stopped.bits(seed + state);
+        let bits = stopped.bits(extent.seed + state);
+        let bits: Vec<Bit> = bits.into_iter().step_by(extent.every).collect();
         let outcomes = at_once(&bits, |bit| (bit.clone(), stopped.flip(recording, bit)));
-        for (bit, outcome) in outcomes {
-            if !outcome.keeps(bit.promise) {
+        for (bit, mut outcome) in outcomes {
+            let is_kept = outcome.keeps(recording, &bit);
+            if !is_kept {
                 eprintln!("{bit:#?}\n{outcome:#?}");
             }
             let kind = match bit.promise {
-                Promise::Declared => bit.region.split(": ").next().unwrap_or_default(),
+                Promise::Whole | Promise::Declared => {
+                    bit.region.split(": ").next().unwrap_or_default()
+                }
                 Promise::LastFrame => "the last frame of a log",
                 Promise::InLake => "a batch of the journal that the lake has",
                 Promise::Rules => "the rules in the agent's log",
                 Promise::Lake => "a Parquet file that counts",
                 Promise::Intent => "what says that a flush of the lake is under way",
             };
-            let is_promised = bit.promise == Promise::Declared;
-            let row = table.row(format!("one bit: {kind}"), is_promised);
-            let mut outcome = outcome;
-            // What misses its rules is a dead letter.
-            outcome.is_set_apart |= bit.promise == Promise::Rules;
-            row.add(&outcome);
+            let row = table.row(format!("one bit: {kind}"));
+            if bit.promise == Promise::Rules {
+                // What misses its rules is a dead letter.
+                outcome.set_apart += outcome.letters;
+            }
+            row.add(&outcome, is_kept);
             // Its reader found something: that is no repair.
             row.repairs -= u64::from(outcome.is_started && outcome.wrong.is_some());
         }
@@ -191,53 +231,64 @@ fn flip(recording: &Recording, seed: u64) -> Vec<Row> {
     table.0.into_values().collect()
 }
 
-fn fail() -> Vec<Row> {
-    let shim = Shim::compile("disk");
-    let possible = faults::run(&shim, None).possible;
+fn fail(failing: Failing, extent: Extent) -> Vec<Row> {
+    let shim = Arc::new(Shim::compile("disk"));
+    let possible = faults::possible(&shim);
     let mut all = Vec::new();
     for (machine, possible) in [Machine::Agent, Machine::Aggregator]
         .into_iter()
         .zip(possible)
     {
-        for (failing, count) in [Failing::Write, Failing::Sync].into_iter().zip(possible) {
-            all.extend((1..=count).map(|number| Fault {
-                machine,
-                failing,
-                number,
-            }));
-        }
+        let of = |number| Fault {
+            machine,
+            failing,
+            number,
+        };
+        all.extend((1..=possible[failing as usize]).map(of));
     }
     eprintln!("{} calls can fail", all.len());
+    let all: Vec<Fault> = all.into_iter().step_by(extent.every).collect();
     let outcomes = at_once(&all, |fault| {
-        let run = AssertUnwindSafe(|| faults::run(&shim, Some(*fault)));
+        let run = AssertUnwindSafe(|| faults::run(&shim, *fault));
         (*fault, catch_unwind(run).ok())
     });
     let mut table = Table::default();
     for (fault, outcome) in outcomes {
-        let whose = match fault.machine {
-            Machine::Agent => "the agent's",
-            Machine::Aggregator => "the aggregator's",
-        };
-        let what = match fault.failing {
-            Failing::Write => "write finds no room",
-            Failing::Sync => "fsync fails",
-        };
-        let row = table.row(format!("one of {whose} calls: {what}"), true);
-        let Some(outcome) = outcome else {
-            eprintln!("{fault:?}: it panicked, as said above");
-            (row.runs, row.repairs) = (row.runs + 1, row.repairs + 1);
-            continue;
-        };
-        if !outcome.came {
-            continue;
-        }
-        row.runs += 1;
-        row.acknowledged += outcome.acknowledged;
-        row.declared += outcome.declared;
-        row.lost += outcome.lost.saturating_sub(outcome.declared);
-        row.doubled += outcome.doubled;
+        add_fault(&mut table, fault, outcome);
     }
     table.0.into_values().collect()
+}
+
+fn add_fault(table: &mut Table, fault: Fault, outcome: Option<Faulted>) {
+    let whose = match fault.machine {
+        Machine::Agent => "the agent's",
+        Machine::Aggregator => "the aggregator's",
+    };
+    let what = match fault.failing {
+        Failing::Write => "write or growth finds no room",
+        Failing::Sync => "fsync fails",
+    };
+    let name = format!("one of {whose} calls: {what}");
+    let Some(outcome) = outcome else {
+        eprintln!("{fault:?}: it panicked, as said above");
+        let row = table.row(name);
+        (row.runs, row.repairs, row.broken) = (row.runs + 1, row.repairs + 1, row.broken + 1);
+        return;
+    };
+    if !outcome.came {
+        return;
+    }
+    let row = table.row(name.clone());
+    row.runs += 1;
+    row.acknowledged += outcome.acknowledged;
+    if let Some(cut) = outcome.cut {
+        if !cut.is_clean() {
+            eprintln!("{fault:?}\n{cut:#?}");
+        }
+        table
+            .row(format!("{name}, and then the power"))
+            .add(&cut, cut.is_clean());
+    }
 }
 
 /// Does it for each, several at once.

@@ -1,11 +1,15 @@
 //! One run of the whole system under the recorder: agent, aggregator and fleets, each a process of
-//! its own, with alerts, aggregates and series that give way, segments that fill up, and a kill of
-//! each end on the way.
+//! its own, with alerts that somebody hears, aggregates and series that give way, segments that
+//! fill up, and a kill of each end on the way, or one call that fails.
 
 use super::disk::Disk;
+use super::faults::Fault;
+use super::listener::Listener;
 use super::log::{Log, Op};
+use super::stored::Stored;
+use super::tree::Tree;
 use super::truth::Truth;
-use super::{Names, Survival, tree::Tree};
+use super::wire::Devices;
 use crate::dice::Dice;
 use crate::limits::{
     BACKLOG_BATCHES, BROKEN_MESSAGES, FAT_MESSAGE_BYTES, FAT_TEXT_BYTES, SYNC_LINGER_US,
@@ -34,6 +38,8 @@ pub struct Scale {
     pub fills_segments: bool,
     /// The agent's records after which it is killed, and the aggregator's.
     pub kills: [u64; 2],
+    /// Which call fails, if one does: whoever ends by that is started again.
+    pub fault: Option<Fault>,
 }
 
 /// The agent's storage: what keeps the log short, and no reserve.
@@ -62,11 +68,20 @@ pub enum Machine {
 /// A recording.
 #[derive(Debug)]
 pub struct Recording {
-    site: Site,
+    /// The recorder.
+    pub shim: Arc<Shim>,
+    /// Where it was.
+    pub site: Site,
     /// What was done, in order.
     pub log: Log,
     /// What the fleets published and what was acknowledged to them.
     pub truths: Vec<Truth>,
+    /// What all devices had said and heard in the end.
+    pub devices: Devices,
+    /// What else was stored, and when.
+    pub stored: Stored,
+    /// How often a program ended by the call that failed.
+    pub ended: u64,
     /// After so many operations the agent held batches that no aggregator had.
     pub backlog_at: usize,
 }
@@ -86,63 +101,54 @@ impl Recording {
     /// # Panics
     /// When anything is not as it should be, or the recorder missed something.
     pub fn make(scale: &Scale) -> Self {
-        let (shim, site) = (Shim::compile("disk"), site("recording"));
-        let recorder = Recorder::new(&shim, &site);
-        std::fs::create_dir(site.path().join("fleets")).unwrap();
+        Self::make_with(&Arc::new(Shim::compile("disk")), scale)
+    }
 
-        let [agent_dies, aggregator_dies] = scale.kills;
-        let mut aggregator = site.aggregator_with(&recorder.with(&dying(aggregator_dies)));
-        aggregator.up();
-        let mut agent = site.agent_with(&recorder.with(&dying(agent_dies)));
-        agent.up();
-        let mut client = Raw::connected(site.mqtt, "broken");
-        for _ in 0..BROKEN_MESSAGES {
-            client.publish("broken/message", b"{\"value\": ");
-        }
+    /// The same, with a recorder that is compiled.
+    ///
+    /// # Panics
+    /// When anything is not as it should be, or the recorder missed something.
+    pub fn make_with(shim: &Arc<Shim>, scale: &Scale) -> Self {
+        let site = site("recording");
+        let recorder = Recorder::new(shim, &site);
+        std::fs::create_dir(site.path().join("fleets")).unwrap();
+        let mut running = Running::start(&site, &recorder, scale);
+        running.up();
+        let listener = Listener::start(site.mqtt, &recorder.log);
+        let mut client = running.broken_messages();
         let fat = scale.fills_segments.then(|| Fat::start(&site));
-        let fleets = start_fleets(&site, &recorder, scale);
-        let mut backlog_bytes = 0;
-        // Each dies on the way, and comes back; the aggregator once the agent has a backlog.
-        for (died, machine) in [
-            (agent_dies, Machine::Agent),
-            (aggregator_dies, Machine::Aggregator),
-        ] {
-            if died == 0 {
-                continue;
-            }
-            let environment = recorder.with(&[]);
-            let ended = match machine {
-                Machine::Agent => {
-                    let ended = agent.ended();
-                    agent = site.agent_with(&environment);
-                    ended
-                }
-                Machine::Aggregator => {
-                    let ended = aggregator.ended();
-                    let waits = || {
-                        let batches = agent.number("/uplink/backlog_batches");
-                        (batches >= BACKLOG_BATCHES).then_some(())
-                    };
-                    wait_for("a backlog", || agent.state(), waits);
-                    backlog_bytes = std::fs::metadata(&recorder.log).unwrap().len();
-                    aggregator = site.aggregator_with(&environment);
-                    ended
-                }
-            };
-            assert_eq!(ended.code(), None, "{machine:?} was to be killed: {ended}");
+        let mut fleets = start_fleets(&site, &recorder, scale);
+        let backlog_bytes = running.kills(scale);
+        while !fleets.iter_mut().all(Process::has_ended) {
+            running.look();
+            // tidy: sleep because a process that ends says so to nobody
+            std::thread::sleep(crate::limits::POLL);
         }
         for fleet in fleets {
             let log = site.path().join("fleets.log");
             let status = fleet.ended();
             assert!(status.success(), "{status}\n{}", crate::process::tail(&log));
         }
-        drop(fat);
-        backlog_gone(&agent);
-        site.end(agent, aggregator);
+        drop((fat, client.take()));
+        let heard = listener.end();
+        let ended = running.end();
 
         let log = Log::read(&recorder.log).unwrap();
+        let heard = heard.into_iter();
+        let heard = heard.map(|(bytes, alert)| (log.before(bytes), alert));
+        let mut devices = Devices::default();
+        for (_, op) in log.ops() {
+            devices.apply(&op);
+        }
+        let disk = disk_of(&site);
+        let agent = site.root(Machine::Agent);
+        let agent = agent.to_str().unwrap();
         let recording = Self {
+            shim: Arc::clone(shim),
             backlog_at: log.before(backlog_bytes),
+            stored: Stored::of(&log, disk, agent, &site.lake(), heard.collect()),
+            devices,
+            ended,
             log,
             truths: FLEETS
                 .iter()
@@ -150,7 +156,7 @@ impl Recording {
                 .collect(),
             site,
         };
-        recording.check();
+        recording.check(scale);
         if scale.fills_segments {
             recording.check_that_all_rolled();
         }
@@ -159,39 +165,47 @@ impl Recording {
 
     /// Where a machine's directory was.
     pub fn root(&self, machine: Machine) -> String {
-        root(&self.site, machine).to_str().unwrap().to_owned()
-    }
-
-    /// Where a fleet's truth was.
-    pub fn truth(&self, fleet: &str) -> PathBuf {
-        truth(&self.site, fleet)
-    }
-
-    /// Where the fleets' truths were.
-    pub fn fleets(&self) -> String {
-        let fleets = self.site.path().join("fleets");
-        fleets.to_str().unwrap().to_owned()
+        self.site.root(machine).to_str().unwrap().to_owned()
     }
 
     /// A disk on which nothing was done yet.
     pub fn disk(&self) -> Disk {
-        let [agent, aggregator] = [Machine::Agent, Machine::Aggregator].map(|one| self.root(one));
-        Disk::new(&[&agent, &aggregator, &self.fleets()])
+        disk_of(&self.site)
     }
 
     /// What was recorded is what happened: with all of it done, and all of it surviving, the
     /// disks are as they really are; and the run itself was clean.
-    fn check(&self) {
-        for fleet in FLEETS {
-            let report = verify::compare(&self.site.lake(), &self.truth(fleet)).unwrap();
+    fn check(&self, scale: &Scale) {
+        let lake = self.site.lake();
+        for (fleet, known) in FLEETS.iter().zip(&self.truths) {
+            let report = verify::compare(&lake, &truth(&self.site, fleet)).unwrap();
             assert!(report.is_clean() && report.acknowledged > 0, "{report:#?}");
+            assert!(
+                known.agrees_with(&self.devices),
+                "what {fleet} said and heard is not in its ledger"
+            );
         }
-        let alerts = verify::alerts(&self.site.lake()).unwrap();
-        assert!(
-            !alerts.is_empty(),
-            "no alert was raised: nothing is proven of them"
-        );
-        assert_eq!(super::cuts::alerts_told_twice(&self.site), 0, "{alerts:?}");
+        assert_eq!(verify::losses(&lake).unwrap(), [], "nothing is to be lost");
+        assert_eq!(super::cuts::alerts_told_twice(&self.site), 0);
+        let missing = self.stored.look(self.log.len(), &lake).unwrap();
+        assert_eq!((missing.alerts, missing.twice), (vec![], vec![]));
+        let (audit, code) = self.site.audit();
+        assert_eq!(code, Some(0), "{audit:#}");
+        if scale.fault.is_none() {
+            self.check_that_all_was_told();
+        }
+        self.check_disks();
+    }
+
+    fn check_that_all_was_told(&self) {
+        for lane in ["telemetry", "alerts", "aggregates"] {
+            let lanes = self.stored.lanes();
+            assert!(lanes.contains(lane), "{lanes:?}: nothing is proven of it");
+        }
+        assert!(self.stored.heard_count() > 0, "nobody heard an alert");
+    }
+
+    fn check_disks(&self) {
         let mut disk = self.disk();
         for (place, (_, op)) in self.log.ops().enumerate() {
             let applied = disk.apply(&op);
@@ -199,7 +213,7 @@ impl Recording {
         }
         for machine in [Machine::Agent, Machine::Aggregator] {
             let root = self.root(machine);
-            let replayed = disk.after_power_cut(&root, Survival::All, Names::ByDirectory);
+            let replayed = disk.now(&root);
             let real = Tree::read(Path::new(&root)).unwrap();
             let difference = replayed.difference(&real);
             assert_eq!(difference, None, "the recording of {machine:?} missed it");
@@ -234,11 +248,20 @@ pub fn short(op: &Op<'_>) -> String {
     format!("{op:?}").chars().take(200).collect()
 }
 
-fn root(site: &Site, machine: Machine) -> PathBuf {
-    site.path().join(match machine {
-        Machine::Agent => "agent",
-        Machine::Aggregator => "aggregator",
-    })
+impl Site {
+    /// Where a machine has its directory, as long as a test puts it nowhere else.
+    pub fn root(&self, machine: Machine) -> PathBuf {
+        self.path().join(match machine {
+            Machine::Agent => "agent",
+            Machine::Aggregator => "aggregator",
+        })
+    }
+}
+
+fn disk_of(site: &Site) -> Disk {
+    let roots = [Machine::Agent, Machine::Aggregator].map(|one| site.root(one));
+    let roots = roots.each_ref().map(|root| root.to_str().unwrap());
+    Disk::new(&roots)
 }
 
 fn truth(site: &Site, fleet: &str) -> PathBuf {
@@ -249,6 +272,131 @@ fn dying(records: u64) -> Vec<(&'static str, OsString)> {
     match records {
         0 => Vec::new(),
         records => vec![("DISK_KILL_AT", records.to_string().into())],
+    }
+}
+
+/// Both ends of a recording.
+struct Running<'s> {
+    site: &'s Site,
+    recorder: &'s Recorder,
+    /// Whose call fails, if one does: that may end it.
+    may_end: Option<Machine>,
+    agent: Process,
+    aggregator: Process,
+    ended: u64,
+}
+
+impl<'s> Running<'s> {
+    fn start(site: &'s Site, recorder: &'s Recorder, scale: &Scale) -> Self {
+        let of = |machine: Machine, records: u64| match scale.fault {
+            Some(fault) if fault.machine == machine => vec![("DISK_FAULT", fault.word())],
+            _ => dying(records),
+        };
+        let [agent_dies, aggregator_dies] = scale.kills;
+        let agent = of(Machine::Agent, agent_dies);
+        let aggregator = of(Machine::Aggregator, aggregator_dies);
+        Self {
+            site,
+            recorder,
+            may_end: scale.fault.map(|fault| fault.machine),
+            aggregator: site.aggregator_with(&recorder.with(&aggregator)),
+            agent: site.agent_with(&recorder.with(&agent)),
+            ended: 0,
+        }
+    }
+
+    /// Starts whoever has ended by its fault again; whether both are up.
+    fn look(&mut self) -> bool {
+        let process = match self.may_end {
+            Some(Machine::Agent) => &mut self.agent,
+            Some(Machine::Aggregator) => &mut self.aggregator,
+            None => return self.aggregator.is_up() && self.agent.is_up(),
+        };
+        // It may end between two looks: of what may end, that is no fault.
+        if process.has_ended() {
+            self.ended += 1;
+            let words = process.last_words();
+            assert!(self.ended < 3, "it ends again without a fault\n{words}");
+            let environment = self.recorder.with(&[]);
+            *process = match self.may_end {
+                Some(Machine::Agent) => self.site.agent_with(&environment),
+                _ => self.site.aggregator_with(&environment),
+            };
+        }
+        self.aggregator.answers() && self.agent.answers()
+    }
+
+    fn up(&mut self) {
+        let log = self.site.path().join("agent.log");
+        let words = || crate::process::tail(&log);
+        wait_for("a start", words, || self.look().then_some(()));
+    }
+
+    /// Sends messages that are no readings, so that there are dead letters.
+    fn broken_messages(&mut self) -> Option<Raw> {
+        let mut client = Raw::try_connected(self.site.mqtt, "broken")?;
+        for _ in 0..BROKEN_MESSAGES {
+            // The agent may end meanwhile, and then there are fewer.
+            client.try_publish("broken/message", b"{\"value\": ");
+        }
+        Some(client)
+    }
+
+    /// Each dies on the way, and comes back; the aggregator once the agent has a backlog: when the
+    /// recording had so many bytes.
+    fn kills(&mut self, scale: &Scale) -> u64 {
+        let environment = self.recorder.with(&[]);
+        let [agent_dies, aggregator_dies] = scale.kills;
+        if agent_dies > 0 {
+            self.agent.was_killed();
+            self.agent = self.site.agent_with(&environment);
+        }
+        if aggregator_dies == 0 {
+            return 0;
+        }
+        self.aggregator.was_killed();
+        let agent = &self.agent;
+        let waits = || {
+            let batches = agent.number("/uplink/backlog_batches");
+            (batches >= BACKLOG_BATCHES).then_some(())
+        };
+        wait_for("a backlog", || agent.state(), waits);
+        let bytes = std::fs::metadata(&self.recorder.log).unwrap().len();
+        self.aggregator = self.site.aggregator_with(&environment);
+        bytes
+    }
+
+    /// Lets all come to its end; how often a program ended by its fault.
+    fn end(mut self) -> u64 {
+        let drained = |agent: &Process| {
+            let status = agent.status()?;
+            let connected = status.pointer("/uplink/connected")? == true;
+            (connected && status.pointer("/uplink/backlog_batches")? == 0).then_some(())
+        };
+        let log = self.site.path().join("agent.log");
+        let words = || crate::process::tail(&log);
+        let is_over = || {
+            self.look()
+                .then_some(())
+                .and_then(|()| drained(&self.agent))
+        };
+        wait_for("an empty backlog", words, is_over);
+        if self.may_end.is_none() {
+            self.site.end(self.agent, self.aggregator);
+            return 0;
+        }
+        // The fault may come while it ends, too. Without one all comes to its end.
+        for process in [self.agent, self.aggregator] {
+            self.ended += u64::from(!process.terminate().success());
+        }
+        let environment = self.recorder.with(&[]);
+        let mut aggregator = self.site.aggregator_with(&environment);
+        let mut agent = self.site.agent_with(&environment);
+        aggregator.up();
+        agent.up();
+        backlog_gone(&agent);
+        self.site.end(agent, aggregator);
+        self.ended
     }
 }
 
@@ -264,11 +412,9 @@ impl Recorder {
     /// The recorder of everything on this site.
     pub fn new(shim: &Shim, site: &Site) -> Self {
         let log = site.path().join("recording");
-        let mut roots = OsString::from(root(site, Machine::Agent));
-        for dir in [root(site, Machine::Aggregator), site.path().join("fleets")] {
-            roots.push(":");
-            roots.push(dir);
-        }
+        let mut roots = OsString::from(site.root(Machine::Agent));
+        roots.push(":");
+        roots.push(site.root(Machine::Aggregator));
         let linger = SYNC_LINGER_US.to_string();
         Self {
             environment: vec![
@@ -279,6 +425,19 @@ impl Recorder {
             ],
             log,
         }
+    }
+
+    /// A disk with what the machines of the site have now, all of it durable.
+    ///
+    /// # Panics
+    /// When it can't be read.
+    pub fn disk(&self, site: &Site) -> Disk {
+        let mut disk = disk_of(site);
+        for machine in [Machine::Agent, Machine::Aggregator] {
+            let root = site.root(machine);
+            disk.found(root.to_str().unwrap(), &root).unwrap();
+        }
+        disk
     }
 
     /// Its environment, with more.
@@ -292,7 +451,8 @@ impl Recorder {
     }
 }
 
-/// Two fleets, one at QoS 1 and one at QoS 2 whose readings have no numbers, and texts.
+/// Two fleets whose readings have no numbers, so that MQTT alone tells a second copy, one at QoS 1
+/// and one at QoS 2; and texts, with numbers.
 fn start_fleets(site: &Site, recorder: &Recorder, scale: &Scale) -> Vec<Process> {
     let (sensors, length) = (scale.sensors.to_string(), format!("{}s", scale.seconds));
     let texts = site.path().join("texts.csv");
@@ -301,7 +461,7 @@ fn start_fleets(site: &Site, recorder: &Recorder, scale: &Scale) -> Vec<Process>
         false => 64,
     };
     write_texts(&texts, scale.seconds * TEXTS_PER_S, text_bytes);
-    let numbered = "--rate 5 --faults 30 --faults-after 1s --site once --seed 1";
+    let bare_once = "--rate 5 --no-seq --faults 30 --faults-after 1s --site once --seed 1";
     let bare = "--rate 5 --qos 2 --no-seq --site exactly --seed 2";
     let of_fleet = |words: &str| {
         let mut all = vec!["run", "--sensors", &sensors, "--for", &length];
@@ -312,7 +472,7 @@ fn start_fleets(site: &Site, recorder: &Recorder, scale: &Scale) -> Vec<Process>
     let mut of_texts: Vec<String> = of_texts.map(str::to_owned).into();
     of_texts.push(texts.to_str().unwrap().to_owned());
     of_texts.extend(["--rate".to_owned(), TEXTS_PER_S.to_string()]);
-    let all = [of_fleet(numbered), of_fleet(bare), of_texts];
+    let all = [of_fleet(bare_once), of_fleet(bare), of_texts];
     let start = |(name, mut words): (&str, Vec<String>)| {
         let (truth, mqtt) = (truth(site, name), site.mqtt.to_string());
         let truth = truth.to_str().unwrap();
@@ -323,7 +483,8 @@ fn start_fleets(site: &Site, recorder: &Recorder, scale: &Scale) -> Vec<Process>
         let log = site.path().join("fleets.log");
         let program = program("tributary-sim");
         // It has no HTTP side, and nobody asks for it.
-        Process::start_with(&program, &words, &log, site.mqtt, &recorder.with(&[]))
+        let wire = [("DISK_WIRE", OsString::from(site.mqtt.port().to_string()))];
+        Process::start_with(&program, &words, &log, site.mqtt, &recorder.with(&wire))
     };
     FLEETS.into_iter().zip(all).map(start).collect()
 }
