@@ -5,6 +5,7 @@
 //! batch is durable, and the frame goes to the next stage. Nothing here knows what a payload means.
 
 mod batch;
+mod committer;
 mod queue;
 mod record;
 mod replay;

@@ -195,31 +195,11 @@ pub(super) struct Intake {
     shared: Arc<Shared>,
 }
 
-/// Why the thread was woken.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Woken {
-    /// There may be something.
-    Batches,
-    /// Nothing, and nothing will come.
-    Closed,
-}
-
 impl Intake {
-    /// Waits until `bytes` wait here, the time is over, or the queue is closed; then moves
-    /// batches to `out` until it holds `most` bytes (at least one batch, if there is one).
-    pub(super) fn take(
-        &self,
-        bytes: usize,
-        timeout: Option<Duration>,
-        most: usize,
-        out: &mut Vec<Held>,
-    ) -> Woken {
+    /// Moves batches to `out` until it holds `most` bytes more (at least one batch, if there is
+    /// one); whether none will be pushed any more and none is left here.
+    pub(super) fn take(&self, most: usize, out: &mut Vec<Held>) -> bool {
         let mut state = self.shared.lock();
-        if state.bytes < bytes && !state.closed {
-            state.wake_at = Some(bytes);
-            state = self.wait(state, timeout);
-            state.wake_at = None;
-        }
         let mut moved = 0;
         while let Some((next, _)) = state.waiting.front() {
             if moved > 0 && moved + next.len_bytes() > most {
@@ -229,46 +209,42 @@ impl Intake {
             out.extend(state.waiting.pop_front());
         }
         state.bytes -= moved;
-        if state.closed && out.is_empty() {
-            Woken::Closed
-        } else {
-            Woken::Batches
-        }
+        state.closed && state.waiting.is_empty()
     }
 
-    fn wait<'a>(
-        &self,
-        state: MutexGuard<'a, State>,
-        timeout: Option<Duration>,
-    ) -> MutexGuard<'a, State> {
+    /// Waits until `bytes` wait here, the time is over, or the queue is closed.
+    pub(super) fn wait(&self, bytes: usize, timeout: Option<Duration>) {
+        let mut state = self.shared.lock();
+        if state.bytes >= bytes || state.closed {
+            return;
+        }
+        state.wake_at = Some(bytes);
         let idle = |state: &mut State| state.wake_at.is_some() && !state.closed;
-        match timeout {
-            None => self
-                .shared
-                .changed
+        let changed = &self.shared.changed;
+        let mut state = match timeout {
+            None => changed
                 .wait_while(state, idle)
                 .unwrap_or_else(PoisonError::into_inner),
             Some(timeout) => {
-                let waited = self.shared.changed.wait_timeout_while(state, timeout, idle);
+                let waited = changed.wait_timeout_while(state, timeout, idle);
                 waited.unwrap_or_else(PoisonError::into_inner).0
             }
-        }
+        };
+        state.wake_at = None;
     }
-}
 
-impl Intake {
     /// Whether no batch will be pushed any more.
     pub(super) fn is_closed(&self) -> bool {
         self.shared.lock().closed
     }
 
-    /// Waits for this time, or until the queue is closed; whether it is.
-    pub(super) fn wait_closed(&self, time: Duration) -> bool {
+    /// Waits for this time, or until the queue is closed.
+    pub(super) fn wait_closed(&self, time: Duration) {
         let state = self.shared.lock();
         let waited = self
             .shared
             .changed
             .wait_timeout_while(state, time, |state| !state.closed);
-        waited.unwrap_or_else(PoisonError::into_inner).0.closed
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 }

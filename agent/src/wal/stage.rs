@@ -1,13 +1,12 @@
-//! The commit thread: what waits becomes a frame, the frame becomes durable, everybody hears.
-//!
-//! When storage refuses a frame, the same frame is tried again until it is taken: nothing new is
-//! accepted meanwhile, nothing is acknowledged, and the state says why.
+//! The commit thread: it waits, for batches, for the time, and for the next stage. What becomes a
+//! frame, and when, and who hears that it is durable, the [`Committer`] decides.
 
 use super::batch::Batch;
-use super::queue::{Held, Intake, Queue, Woken};
+use super::committer::{Committer, Polled};
+use super::queue::Queue;
 use super::wait::wait_for;
-use crate::limits::{COMMIT_RETRY, COMMITTED_FRAMES_MAX, FRAME_TAKE_BYTES, NEXT_STAGE_PATIENCE};
-use metrics::{counter, gauge, histogram};
+use crate::limits::{COMMITTED_FRAMES_MAX, NEXT_STAGE_PATIENCE};
+use metrics::histogram;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
@@ -15,10 +14,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::error::{SendError, TrySendError};
 use tokio::sync::{mpsc, watch};
-use tributary_journal::limits::COMMIT_COST_BYTES;
-use tributary_journal::{
-    Appended, CommitPolicy, Frame, GroupCommit, LifeId, LogError, LogWriter, Meter, Wear,
-};
+use tributary_journal::{Appended, CommitPolicy, Frame, LifeId, LogError, LogWriter, Meter, Wear};
 
 /// Whether messages can be made durable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -64,6 +60,16 @@ pub struct CommittedFrame {
 }
 
 impl CommittedFrame {
+    pub(super) fn new(appended: Appended, batches: Vec<Arc<Batch>>) -> Self {
+        let Appended { life, first, count } = appended;
+        Self {
+            life,
+            first,
+            count,
+            batches,
+        }
+    }
+
     /// Every record with its number, kind and bytes; [`Record::parse`](super::Record::parse)
     /// reads them.
     pub fn records(&self) -> impl Iterator<Item = (u64, u8, &[u8])> {
@@ -125,22 +131,13 @@ impl Wal {
         policy: CommitPolicy,
         (meter, patience): (Meter, Duration),
     ) -> Result<Self, WalError> {
-        let (queue, intake) = Queue::new();
+        let (committer, queue) = Committer::new(Timed(writer), policy, meter);
         let (frames, committed) = mpsc::channel(COMMITTED_FRAMES_MAX);
-        let (state, state_receiver) = watch::channel(StorageState::Ok);
-        let (wear, wear_receiver) = watch::channel(Wear::Within);
+        let (state, wear) = (committer.state(), committer.wear());
         let stage = Stage {
-            device_bytes: meter.counts().device_bytes(),
-            meter,
-            wear,
-            writer,
-            target_bytes: policy.frame_bytes,
-            group: GroupCommit::new(policy),
-            started: Instant::now(),
-            intake,
+            committer,
             frames,
-            state,
-            frame: Frame::new(),
+            started: Instant::now(),
             patience,
         };
         let refusing = queue.clone();
@@ -154,8 +151,8 @@ impl Wal {
         Ok(Self {
             queue,
             committed,
-            state: state_receiver,
-            wear: wear_receiver,
+            state,
+            wear,
             thread,
         })
     }
@@ -164,18 +161,21 @@ impl Wal {
 /// The next stage has ended.
 struct Gone;
 
+/// Measures how long the log takes.
+struct Timed<W>(W);
+
+impl<W: Append> Append for Timed<W> {
+    fn append(&mut self, frame: &Frame) -> Result<Appended, LogError> {
+        let begun = Instant::now();
+        let appended = self.0.append(frame)?;
+        histogram!("tributary_agent_wal_commit_seconds").record(begun.elapsed());
+        Ok(appended)
+    }
+}
+
 struct Stage<W> {
-    writer: W,
-    intake: Intake,
+    committer: Committer<Timed<W>>,
     frames: mpsc::Sender<CommittedFrame>,
-    state: watch::Sender<StorageState>,
-    wear: watch::Sender<Wear>,
-    meter: Meter,
-    /// What the device had to write when it was last looked at.
-    device_bytes: u64,
-    frame: Frame,
-    target_bytes: usize,
-    group: GroupCommit,
     started: Instant,
     patience: Duration,
 }
@@ -187,152 +187,26 @@ impl<W: Append> Stage<W> {
 
     fn run(mut self) {
         loop {
-            let mut held = Vec::new();
-            if self.gather(&mut held) == Woken::Closed {
-                return;
-            }
-            if held.is_empty() {
-                continue;
-            }
-            self.fill(&held);
-            let Some(appended) = self.commit() else {
-                return;
-            };
-            // Acknowledged first: the next stage may be slow, and owes the sender nothing.
-            held.iter().for_each(|(batch, _)| batch.acknowledge());
-            let batches = held.into_iter().map(|(batch, _)| batch).collect();
-            let Appended { life, first, count } = appended;
-            let committed = CommittedFrame {
-                life,
-                first,
-                count,
-                batches,
-            };
-            if self.hand_over(committed).is_err() {
-                return;
-            }
-        }
-    }
-
-    /// Waits for batches, and then for more of them until the frame should close.
-    fn gather(&mut self, held: &mut Vec<Held>) -> Woken {
-        let mut bytes = 0;
-        let woken = self.take(1, None, &mut bytes, held);
-        while !held.is_empty() && bytes < FRAME_TAKE_BYTES {
-            let left_us = self.group.poll_timeout().map_or(0, |at| at - self.now_us());
-            let left = Duration::from_micros(u64::try_from(left_us).unwrap_or(0));
-            if left.is_zero() {
-                break;
-            }
-            let missing = self.target_bytes.saturating_sub(bytes).max(1);
-            let before = held.len();
-            self.take(missing, Some(left), &mut bytes, held);
-            if held.len() == before && self.intake.is_closed() {
-                break;
-            }
-        }
-        woken
-    }
-
-    /// One look into the queue: at least `missing` bytes, or what there is after `timeout`.
-    fn take(
-        &mut self,
-        missing: usize,
-        timeout: Option<Duration>,
-        bytes: &mut usize,
-        held: &mut Vec<Held>,
-    ) -> Woken {
-        let before = held.len();
-        let most = FRAME_TAKE_BYTES.saturating_sub(*bytes);
-        let woken = self.intake.take(missing, timeout, most, held);
-        let now_us = self.now_us();
-        for (batch, _) in held.iter().skip(before) {
-            *bytes += batch.len_bytes();
-            self.group
-                .on_entry(batch.len_bytes(), batch.records(), now_us);
-        }
-        woken
-    }
-
-    fn fill(&mut self, held: &[Held]) {
-        self.frame.clear();
-        for (kind, bytes) in held.iter().flat_map(|(batch, _)| batch.iter()) {
-            self.frame
-                .push(kind, bytes)
-                .expect("limits.rs: whatever is taken fits one frame");
-        }
-    }
-
-    /// Makes the frame durable, however often it takes. `None` when the stage was closed while
-    /// storage took nothing: what is in the frame was never acknowledged.
-    fn commit(&mut self) -> Option<Appended> {
-        let mut wait = COMMIT_RETRY.0;
-        loop {
-            let begun = Instant::now();
-            let outcome = self.writer.append(&self.frame);
-            self.spend();
-            match outcome {
-                Ok(appended) => {
-                    self.count(begun.elapsed());
-                    self.publish(StorageState::Ok);
-                    return Some(appended);
-                }
-                Err(error) => {
-                    let full = error.is_full();
-                    let state = if full {
-                        StorageState::Full
-                    } else {
-                        StorageState::Failed
-                    };
-                    if self.publish(state) {
-                        tracing::error!(%error, "nothing is acknowledged until this is mended");
+            let now_us = self.now_us();
+            let until = |at: i64| Duration::from_micros((at - now_us).max(0).unsigned_abs());
+            match self.committer.poll(now_us) {
+                Polled::Idle => self.wait(None),
+                Polled::Until(at) => self.wait(Some(until(at))),
+                Polled::Committed(frame) => {
+                    if self.hand_over(frame).is_err() {
+                        return;
                     }
-                    counter!("tributary_agent_wal_refused_total").increment(1);
-                    if self.intake.wait_closed(wait) {
-                        return None;
-                    }
-                    wait = (wait * 2).min(COMMIT_RETRY.1);
                 }
+                Polled::Refused(at) => self.committer.intake().wait_closed(until(at)),
+                Polled::Closed => return,
             }
         }
     }
 
-    /// Counts the commit, and whatever else was written since the last one, against the budget.
-    fn spend(&mut self) {
-        let now_us = self.now_us();
-        let frame_bytes = self.frame.len_bytes();
-        self.group.on_committed(frame_bytes, now_us);
-        let counts = self.meter.counts();
-        let all = counts.device_bytes() - self.device_bytes;
-        self.device_bytes += all;
-        let own = COMMIT_COST_BYTES + frame_bytes as u64;
-        self.group.on_write(all.saturating_sub(own), now_us);
-        counter!("tributary_agent_written_bytes_total").absolute(counts.written_bytes);
-        counter!("tributary_agent_fdatasyncs_total").absolute(counts.fdatasyncs + counts.dir_syncs);
-        counter!("tributary_agent_device_bytes_total").absolute(self.device_bytes);
-        let wear = self.group.wear();
-        let is =
-            |now: &Wear, than: &Wear| std::mem::discriminant(now) == std::mem::discriminant(than);
-        let news = self.wear.send_if_modified(|now| {
-            let news = !is(now, &wear);
-            *now = wear;
-            news
-        });
-        if !news {
-            return;
-        }
-        gauge!("tributary_agent_wear_exceeded").set(f64::from(u8::from(wear == Wear::Exceeded)));
-        match wear {
-            Wear::Exceeded => tracing::warn!(
-                "more is written than `max_write_gb_per_day` allows, however long commits wait: \
-                 raise it, or publish less"
-            ),
-            Wear::Stretched { delay_us } => tracing::info!(
-                delay_ms = delay_us / 1_000,
-                "commits wait longer, as `max_write_gb_per_day` asks"
-            ),
-            Wear::Within => tracing::info!("commits wait as configured"),
-        }
+    /// Waits until as much has come as the committer would do something about.
+    fn wait(&self, timeout: Option<Duration>) {
+        let missing = self.committer.missing_bytes();
+        self.committer.intake().wait(missing, timeout);
     }
 
     /// Gives a frame to the next stage, however long that takes; an error when there is none.
@@ -346,7 +220,7 @@ impl<W: Append> Stage<W> {
         let granted = match wait_for(room.as_mut(), Some(self.patience)) {
             Some(granted) => granted,
             None => {
-                if self.publish(StorageState::Blocked) {
+                if self.committer.publish(StorageState::Blocked) {
                     tracing::warn!(
                         "the next stage takes no messages: no more are acknowledged until it does"
                     );
@@ -355,27 +229,8 @@ impl<W: Append> Stage<W> {
             }
         };
         granted.map_err(|_| Gone)?.send(frame);
-        self.publish(StorageState::Ok);
+        self.committer.publish(StorageState::Ok);
         Ok(())
-    }
-
-    fn count(&self, took: Duration) {
-        counter!("tributary_agent_wal_commits_total").increment(1);
-        counter!("tributary_agent_wal_records_total").increment(u64::from(self.frame.count()));
-        counter!("tributary_agent_wal_bytes_total").increment(self.frame.len_bytes() as u64);
-        histogram!("tributary_agent_wal_commit_seconds").record(took);
-        gauge!("tributary_agent_wal_delay_seconds").set(self.group.delay_us() as f64 / 1e6);
-    }
-
-    /// Says how storage is; whether that is news.
-    fn publish(&self, state: StorageState) -> bool {
-        let news = self
-            .state
-            .send_if_modified(|now| std::mem::replace(now, state) != state);
-        if news {
-            gauge!("tributary_agent_wal_storage_ok").set(u8::from(state == StorageState::Ok));
-        }
-        news
     }
 }
 
