@@ -7,7 +7,7 @@ mod beside;
 mod clock;
 mod forward;
 pub(crate) mod guard;
-mod judging;
+pub(crate) mod judging;
 mod kernel;
 mod publish;
 mod sealing;
@@ -34,7 +34,7 @@ use crate::wal::{Queue, Replay, StorageState, Wal, WalError};
 use beside::{answer_commands, give_up_after};
 use clock::Clock;
 use forward::forward;
-use judging::Waiting;
+use judging::deciding::JudgingCore;
 use sealing::Sealing;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -296,7 +296,7 @@ async fn start_stages(
     let (refuse, letters) = (stores.spool.refuse_new(), stores.dead.reader().clone());
     // What is replayed ends here, before anything of this life is in the log.
     let kernel = kernel::ask();
-    let judging = Waiting::new(storage.judge, kernel, &stores, &config);
+    let judging = JudgingCore::new(storage.judge, kernel, &stores, &config);
     let stage = SealStage::new(&config, stores, sealed);
     let replay = replay(&storage.wal_reader, stage.position());
     let wal = Wal::start_metered(storage.wal, settings.wal, storage.meter)?;
@@ -318,7 +318,7 @@ async fn start_stages(
         guard::file(&settings.data_dir),
         asked,
     );
-    let judged = Waiting::start(judging, &mut stages, tap, &wal.queue, told);
+    let judged = judging::start(judging, &mut stages, tap, &wal.queue, told);
     // Ends the sources when the agent is told to stop, or can't go on.
     let listening = stop.child_token();
     let desk = Desk::new(hub.clone(), wal.queue.clone(), watchers.clone());

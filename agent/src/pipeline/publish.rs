@@ -5,7 +5,6 @@ use super::clock::Clock;
 use super::judging::Publish;
 use crate::source::Hub;
 use crate::source::hub::{Keep, Publisher, STATUS};
-use bytes::Bytes;
 use metrics::histogram;
 use serde::Serialize;
 
@@ -35,10 +34,7 @@ pub(super) fn begin(name: &str) -> Hub {
 
 /// Where the judging stage publishes; an empty present state ends that.
 pub(super) fn said(publisher: Publisher) -> Publish {
-    Box::new(move |topic, json, keep, received| {
-        let payload = Bytes::copy_from_slice(json.as_bytes());
-        publisher.publish(topic, payload, keep, received);
-    })
+    Box::new(move |one| publisher.publish(&one.topic, one.json, one.keep, one.received))
 }
 
 /// Measures how long an alert took, told as it was handed out when its reading was received.

@@ -8,7 +8,9 @@ use crate::deadletter::{DeadLetters, Letter};
 use crate::decode::{Rules, UserProperties};
 use crate::detect::Settings;
 use crate::forward::Forward;
+use crate::judge::{Judge, KernelClock};
 use crate::limits::{CHECKPOINT_WAL_BYTES, DEAD_LETTER_BYTES, WAL_SEGMENT_BYTES};
+use crate::pipeline::judging::deciding::JudgingCore;
 use crate::spool::{self, AgentSpool, SpoolConfig};
 use crate::wal::{Message, Qos, RecordKind, Replay};
 use std::collections::BTreeMap;
@@ -53,8 +55,8 @@ struct Life {
     stage: SealStage,
     spool: AgentSpool,
     sealed: mpsc::Receiver<Sealed>,
-    /// What each lane covered when it was opened.
-    covered: BTreeMap<Lane, Origin>,
+    /// What judges, where something does.
+    judging: Option<JudgingCore>,
     now: i64,
 }
 
@@ -101,7 +103,7 @@ impl Life {
         rules: &Arc<Rules>,
         (wal_segment_bytes, checkpoint_bytes_max): (u64, u64),
         letters: LogConfig,
-        judged: Option<JudgeStore>,
+        judged: Option<(Judge, JudgeStore)>,
     ) -> (Self, LogReader) {
         let sizes = (wal_segment_bytes, checkpoint_bytes_max, 64 << 20);
         Self::open_forwarding(disk, rules, sizes, (letters, judged), Forward::default())
@@ -112,7 +114,7 @@ impl Life {
         disk: &Arc<dyn Disk>,
         rules: &Arc<Rules>,
         (wal_segment_bytes, checkpoint_bytes_max, wal_quota_bytes): (u64, u64, u64),
-        (letters, judged): (LogConfig, Option<JudgeStore>),
+        (letters, judged): (LogConfig, Option<(Judge, JudgeStore)>),
         forward: Forward,
     ) -> (Self, LogReader) {
         let dir = Path::new(DATA);
@@ -136,7 +138,7 @@ impl Life {
             ..SpoolConfig::default()
         };
         let spool = spool::open(disk, &spool::dir(dir), present, &config).unwrap();
-        let covered = spool.covered.all();
+        let (judge, judged) = judged.unzip();
         let stores = Stores {
             spool: spool.writer,
             covered: spool.covered,
@@ -157,6 +159,7 @@ impl Life {
             rules: Arc::clone(rules),
             forward,
         };
+        let judging = JudgingCore::new(judge, KernelClock::default(), &stores, &config);
         let stage = SealStage::new(&config, stores, sender);
         let life = Self {
             present,
@@ -164,7 +167,7 @@ impl Life {
             stage,
             spool: spool.reader,
             sealed,
-            covered,
+            judging,
             now: 0,
         };
         (life, wal.reader)

@@ -69,6 +69,12 @@ impl Queue {
         )
     }
 
+    /// One that nobody takes from.
+    #[cfg(test)]
+    pub(crate) fn unread() -> Self {
+        Self::new().0
+    }
+
     fn permits(bytes: usize) -> u32 {
         bytes.clamp(BATCH_BYTES_MIN, WAL_QUEUE_BYTES_MAX) as u32
     }

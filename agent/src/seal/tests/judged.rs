@@ -5,10 +5,11 @@
 use super::*;
 use crate::alert::AlertState;
 use crate::detect::Preset;
-use crate::judge::{Judge, Known, Said, Spoken, What};
+use crate::judge::{Known, Said, Spoken, What};
+use crate::pipeline::judging::deciding::Published;
 use crate::spool::JUDGED_LANES;
-use crate::wal::{Record, Replayed};
-use std::collections::VecDeque;
+use crate::wal::{Queue, Record, Replayed};
+use std::collections::{BTreeSet, VecDeque};
 
 mod small_log;
 
@@ -73,12 +74,12 @@ fn aggregate_id((device, seq): (u64, i64)) -> (String, String) {
 struct Made(BTreeMap<(u64, i64), Origin>);
 
 impl Made {
-    fn of(&mut self, origin: Origin, kind: u8, bytes: &[u8]) -> Vec<Spoken> {
+    fn of(&mut self, origin: Origin, kind: u8, bytes: &[u8]) -> Option<Said> {
         let key = message_of(kind, bytes).filter(|(_, seq)| seq % 4 == 3);
         let new = key.filter(|key| *self.0.entry(*key).or_insert(origin) == origin);
-        let aggregate = new.map(|(device, seq)| {
+        new.map(|(device, seq)| {
             let (id, state) = aggregate_id((device, seq));
-            Spoken {
+            let spoken = Spoken {
                 device: format!("site/d{device}"),
                 metric: "m".into(),
                 meta: Meta::default(),
@@ -86,9 +87,13 @@ impl Made {
                 is_present: false,
                 is_passing: false,
                 json: format!("{{\"id\":\"{id}\",\"state\":\"{state}\"}}"),
+            };
+            Said {
+                origin,
+                topic: "tributary/aggregates/of/a/test".into(),
+                what: What::Aggregate(spoken),
             }
-        });
-        aggregate.into_iter().collect()
+        })
     }
 
     /// What was behind the end of the log came never.
@@ -105,12 +110,14 @@ struct Ahead {
     upto: i64,
 }
 
-/// A life with the judging stage, which is ahead.
+/// A life with the judging stage, which is ahead: the real one, but for windows.
 struct Gateway {
     life: Life,
-    judge: Judge,
+    judging: JudgingCore,
     /// What it said, and the sealing stage was not yet given.
     said: VecDeque<FromJudge>,
+    /// What it published, by id and state.
+    published: BTreeSet<(String, String)>,
     /// What was judged, and is not durable yet.
     ahead: VecDeque<Ahead>,
     next: u64,
@@ -161,12 +168,13 @@ impl Gateway {
         let asks = store.asks();
         let letters = log_config(LogKind::DeadLetter, WAL_SEGMENT_BYTES);
         let rules = Rules::builtin();
-        let kept = (letters, Some(store));
-        let (life, wal) = Life::open_forwarding(disk, &rules, sizes, kept, Forward::default());
+        let kept = (letters, Some((judge, store)));
+        let (mut life, wal) = Life::open_forwarding(disk, &rules, sizes, kept, Forward::default());
         let gateway = Self {
+            judging: life.judging.take().unwrap(),
             life,
-            judge,
             said: VecDeque::new(),
+            published: BTreeSet::new(),
             ahead: VecDeque::new(),
             next: 0,
             asks,
@@ -178,13 +186,8 @@ impl Gateway {
 
     /// Replays the log for both stages, and begins this life's.
     fn begin(&mut self, wal: LogReader) -> Option<()> {
-        let from = self.judge.position();
-        let from = from.map(|at| (LifeId(at.buffer.0), at.number));
-        let mut replay = Replay::new(wal.clone(), from);
-        let mut said = Vec::new();
-        let mut end = self.judge.position();
-        while let Some(step) = replay.next_step().unwrap() {
-            self.judge.replayed(&step, 0, &mut said);
+        let now = self.life.now();
+        while let Some(step) = self.judging.judge_replayed(now).unwrap() {
             if let Replayed::Record {
                 life,
                 number,
@@ -192,57 +195,45 @@ impl Gateway {
                 bytes,
             } = &step
             {
-                let buffer = BufferId(life.0);
-                let number = *number;
-                self.keep(Origin { buffer, number }, (*kind, bytes), &mut said);
+                let origin = Origin {
+                    buffer: BufferId(life.0),
+                    number: *number,
+                };
+                let aggregate = self.made.of(origin, *kind, bytes);
+                self.judging.said().extend(aggregate);
             }
-            end = self.judge.position();
+            self.judging.tell(false);
+            self.take_told();
         }
-        self.made.forget_from(end);
-        let covered = self.life.covered.clone();
-        for from in &mut self.said {
-            if let FromJudge::Said {
-                origin,
-                alerts,
-                aggregates,
-            } = from
-            {
-                let is_held = |lane| covered.get(lane).is_some_and(|covered| *origin < *covered);
-                alerts.retain(|_| !is_held(&Lane::Alerts));
-                aggregates.retain(|_| !is_held(&Lane::Aggregates));
-            }
-        }
+        self.judging.begin(now);
+        self.made.forget_from(self.judging.judge().position());
         self.life.replay(wal)?;
         self.judge(&announcements());
         self.life.commit_records(&announcements())
     }
 
-    /// What was said with one record.
-    fn keep(&mut self, origin: Origin, (kind, bytes): (u8, &[u8]), said: &mut Vec<Said>) {
-        let alerts: Vec<Spoken> = said.drain(..).filter_map(alert_of).collect();
-        let aggregates = self.made.of(origin, kind, bytes);
-        if alerts.is_empty() && aggregates.is_empty() {
-            return;
-        }
-        self.said.push_back(FromJudge::Said {
-            origin,
-            alerts,
-            aggregates,
-        });
-    }
-
     /// Judges records, which are not durable yet.
     fn judge(&mut self, records: &[(RecordKind, Vec<u8>)]) {
-        let mut said = Vec::new();
         for (kind, bytes) in records {
             let origin = Origin {
                 buffer: self.life.present,
                 number: self.next,
             };
             self.next += 1;
-            self.judge.record(origin, kind.code(), bytes, 0, &mut said);
-            self.keep(origin, (kind.code(), bytes), &mut said);
+            self.judging
+                .judge_record(kind.code(), bytes, self.life.now());
+            let aggregate = self.made.of(origin, kind.code(), bytes);
+            self.judging.said().extend(aggregate);
+            self.judging.tell(true);
+            self.take_told();
         }
+    }
+
+    fn take_told(&mut self) {
+        let published = self.judging.published();
+        self.published
+            .extend(published.iter().filter_map(id_and_state));
+        self.said.extend(self.judging.take());
     }
 
     fn hand_in(&mut self, records: Vec<(RecordKind, Vec<u8>)>, device: usize, upto: i64) {
@@ -266,8 +257,8 @@ impl Gateway {
     /// The sealing stage hears some of what was said, and does what is due.
     fn hear(&mut self, most: u64, asked: bool) -> Option<()> {
         if self.asks.take() != Ask::No || asked {
-            let known = self.judge.known();
-            self.said.extend(known.map(FromJudge::Checkpoint));
+            self.judging.checkpoint();
+            self.take_told();
         }
         self.hear_some(most);
         stored(self.life.stage.tick(self.life.now()))
@@ -290,10 +281,18 @@ impl Gateway {
     }
 }
 
+/// The id and state of what was published; `None` of what says that a topic's state is over.
+fn id_and_state(published: &Published) -> Option<(String, String)> {
+    let said: serde_json::Value = serde_json::from_slice(&published.json).ok()?;
+    let text = |key: &str| said[key].as_str().unwrap().to_owned();
+    Some((text("id"), text("state")))
+}
+
 /// What the lanes hold: how often each alert stands there, by id and state, and each aggregate.
 #[derive(Default)]
 struct Lake {
     said: BTreeMap<(String, String), u32>,
+    published: BTreeSet<(String, String)>,
     seen: BTreeMap<LaneKey, u64>,
 }
 
@@ -439,8 +438,10 @@ fn run(seed: u64) -> (usize, usize, usize) {
             }
             gateway.life.stage.finish(gateway.life.now()).unwrap();
             lake.collect(&mut gateway.life).unwrap();
+            lake.published.append(&mut gateway.published);
             break;
         }
+        lake.published.append(&mut gateway.published);
         made = gateway.made;
         disk = crash(&disk, &mut random, seed);
     }
@@ -458,6 +459,8 @@ fn run(seed: u64) -> (usize, usize, usize) {
         missing.is_empty() && doubled.is_empty(),
         "seed {seed}: {missing:?} {doubled:?}"
     );
+    let unsaid = lake.said.keys().find(|key| !lake.published.contains(*key));
+    assert_eq!(unsaid, None, "seed {seed}: stored, and never published");
     let aggregates = lake.said.keys().filter(|(_, state)| state == "aggregate");
     let aggregates = aggregates.count();
     (lake.said.len() - aggregates, aggregates, damaged)

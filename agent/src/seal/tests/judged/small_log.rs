@@ -59,7 +59,8 @@ fn checkpoints_of_a_third_of_the_logs_quota_cost_writes_and_stop_and_lose_nothin
     let dynamic: Arc<dyn Disk> = disk.clone();
     let (mut gateway, wal) = open(&dynamic);
     gateway.begin(wal.clone()).unwrap();
-    let (mut since, mut checkpoints, mut most_held) = (0, 0, 0);
+    let (mut checkpoints, mut most_held) = (0, 0);
+    let queue = Queue::unread();
     let messages: Vec<u64> = (0..MESSAGES).collect();
     for some in messages.chunks(20) {
         gateway.life.now += 100_000;
@@ -68,15 +69,13 @@ fn checkpoints_of_a_third_of_the_logs_quota_cost_writes_and_stop_and_lose_nothin
             (RecordKind::Message, noisy(device, seq as i64))
         });
         let records: Vec<_> = records.collect();
-        since += records.iter().map(|(_, it)| it.len() as u64).sum::<u64>();
         gateway.hand_in(records, 0, 0);
         gateway.commit(&mut [0]).expect("the log takes it");
-        // As the judging stage's thread decides.
-        if gateway.asks.is_wanted(since, QUOTA / 4) {
-            let known = gateway.judge.known().unwrap();
-            gateway.asks.answered();
-            gateway.said.push_back(FromJudge::Checkpoint(known));
-            (since, checkpoints) = (0, checkpoints + 1);
+        let now = gateway.life.now();
+        if gateway.judging.poll(now, &queue, KernelClock::default) {
+            gateway.judging.checkpoint();
+            gateway.take_told();
+            checkpoints += 1;
         }
         gateway.hear_all();
         gateway.writer.step();
@@ -84,7 +83,14 @@ fn checkpoints_of_a_third_of_the_logs_quota_cost_writes_and_stop_and_lose_nothin
         most_held = most_held.max(held);
     }
     assert!(checkpoints >= 5, "{checkpoints}");
-    let packed = gateway.judge.known().unwrap().pack().unwrap().len() as u64;
+    let packed = gateway
+        .judging
+        .judge()
+        .known()
+        .unwrap()
+        .pack()
+        .unwrap()
+        .len() as u64;
     assert!(packed > QUOTA / 3, "{packed}");
     assert!(most_held <= QUOTA, "{most_held}");
     // What the log should have for this not to cost more than a tenth of it.
@@ -93,13 +99,13 @@ fn checkpoints_of_a_third_of_the_logs_quota_cost_writes_and_stop_and_lose_nothin
     gateway.life.stage.finish(gateway.life.now()).unwrap();
     assert_eq!(sealed(&mut gateway.life), MESSAGES);
     // A life later the log has all that the newest checkpoint does not.
-    let counts = gateway.judge.counts();
+    let counts = gateway.judging.judge().counts();
     drop(gateway);
     let dynamic: Arc<dyn Disk> = Arc::new(disk.kill());
     let (mut gateway, wal) = open(&dynamic);
-    let from = gateway.judge.position().unwrap();
+    let from = gateway.judging.judge().position().unwrap();
     gateway.begin(wal).unwrap();
-    let replayed = gateway.judge.counts().judged;
+    let replayed = gateway.judging.judge().counts().judged;
     assert_eq!(counts.judged, MESSAGES);
     // The first records of the life before are no messages.
     assert_eq!(
