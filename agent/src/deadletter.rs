@@ -214,13 +214,17 @@ impl DeadLetters {
         present: BufferId,
         reserve_bytes: u64,
     ) -> Result<Self, OpenError> {
-        let config = LogConfig {
+        Self::open_with(disk, dir, present, Self::config(reserve_bytes))
+    }
+
+    /// The log that they are kept in, which leaves so many bytes of the disk free.
+    pub(crate) fn config(reserve_bytes: u64) -> LogConfig {
+        LogConfig {
             segment_bytes: WAL_SEGMENT_BYTES,
             quota_bytes: DEAD_LETTER_BYTES,
             reserve_bytes,
             kind: LogKind::DeadLetter,
-        };
-        Self::open_with(disk, dir, present, config)
+        }
     }
 
     /// As [`open`](Self::open), with a log of another size.

@@ -1,7 +1,9 @@
 //! Which life of the agent's storage this is: a counter that grows at every open, and 64 random
 //! bits that tell it from a clone's. The counter is durable before the life is used.
+//!
+//! The random bits are drawn anew for each life and stand in no file: two machines with copies of
+//! one disk begin the same life under two names.
 
-use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::sync::Arc;
 use tributary_journal::{Cursor, CursorError, Disk};
@@ -23,9 +25,12 @@ pub fn begin(disk: &Arc<dyn Disk>, dir: &Path, seen: u64) -> Result<BufferId, Cu
         .map(|log| greatest_named(&**disk, &dir.join(log)));
     let life = 1 + logs.fold(counted.max(seen), u64::max);
     cursor.write(&life.to_le_bytes())?;
-    // Keyed afresh by the operating system for every process.
-    let random = RandomState::new().hash_one((life, std::process::id()));
-    Ok(BufferId::new(life, random))
+    let stamp = disk.stamp().map_err(|source| CursorError::Io {
+        doing: "drawing a name for the life behind",
+        path: dir.join("life"),
+        source,
+    })?;
+    Ok(BufferId::new(life, stamp.salt))
 }
 
 /// The folders whose segments are named by their life.
@@ -53,7 +58,41 @@ fn greatest_named(disk: &dyn Disk, dir: &Path) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tributary_journal::SimDisk;
+    use tributary_journal::sim_disk::Salts;
+    use tributary_journal::{OsDisk, SimDisk};
+
+    /// Copies of one disk, begun once each.
+    fn begun_on_a_copy(disk: &SimDisk, salts: Salts) -> (BufferId, BufferId) {
+        let (ours, copy): (Arc<dyn Disk>, Arc<dyn Disk>) =
+            (Arc::new(disk.clone()), Arc::new(disk.fork(salts)));
+        let begin = |disk| begin(disk, Path::new("/data"), 0).unwrap();
+        (begin(&ours), begin(&copy))
+    }
+
+    #[test]
+    fn machines_with_copies_of_one_disk_have_lives_of_two_names() {
+        let disk = SimDisk::new(1);
+        let dynamic: Arc<dyn Disk> = Arc::new(disk.clone());
+        dynamic.create_dir_all(Path::new("/data")).unwrap();
+        begin(&dynamic, Path::new("/data"), 0).unwrap();
+        let (ours, copy) = begun_on_a_copy(&disk, Salts::Other(9));
+        assert_eq!((ours.life(), copy.life()), (2, 2));
+        assert_ne!(ours, copy);
+        // Only machines that draw the same, as one that was resumed twice, are not told apart.
+        let (ours, copy) = begun_on_a_copy(&disk, Salts::Same);
+        assert_eq!(ours, copy);
+    }
+
+    #[test]
+    fn a_life_on_a_real_disk_is_named_anew_each_time() {
+        let disk: Arc<dyn Disk> = Arc::new(OsDisk);
+        let names = [(), ()].map(|()| {
+            let dir = tempfile::tempdir().unwrap();
+            begin(&disk, dir.path(), 0).unwrap()
+        });
+        assert_eq!(names.map(|life| life.life()), [1, 1]);
+        assert_ne!(names[0], names[1]);
+    }
 
     #[test]
     fn every_open_is_a_later_life_even_when_the_counter_is_lost() {

@@ -9,8 +9,8 @@ mod forward;
 pub(crate) mod guard;
 pub(crate) mod judging;
 mod kernel;
-mod publish;
-mod sealing;
+pub(crate) mod publish;
+pub(crate) mod sealing;
 pub(crate) mod storage;
 
 use crate::catalogue::LatestView;
@@ -22,8 +22,8 @@ use crate::decode::Rules;
 use crate::detect;
 use crate::forward::{Forward, ForwardRules};
 use crate::judge::{self, KernelClock, Rejudge, Watchers};
-use crate::limits::{self, WAL_SEGMENT_BYTES};
-use crate::seal::{JudgeWriter, Origin, SealConfig, SealStage, StageError, Waits};
+use crate::limits;
+use crate::seal::{JudgeWriter, Origin, Pause, SealConfig, SealStage, Sleep, StageError, Waits};
 use crate::source::hub::Publisher;
 use crate::source::{
     BrokerConfig, BrokerStatus, Brokers, Hub, Listener, ListenerConfig, ListenerError, Reload,
@@ -39,7 +39,6 @@ use sealing::Sealing;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use storage::Storage;
@@ -291,8 +290,9 @@ async fn start_stages(
     let latest = storage.stores.catalogue.view();
     let deadline = settings.drain_deadline;
     let (sealed, sealed_in) = mpsc::channel(tributary_uplink::limits::SEALED_QUEUE);
-    let give_up = Arc::new(AtomicBool::new(false));
-    let (config, stores) = (seal_config(&settings, &storage, &give_up), storage.stores);
+    let pause = Arc::new(Sleep::default());
+    let waiting: Arc<dyn Pause> = pause.clone();
+    let (config, stores) = (seal_config(&settings, &storage, waiting), storage.stores);
     let (refuse, letters) = (stores.spool.refuse_new(), stores.dead.reader().clone());
     // What is replayed ends here, before anything of this life is in the log.
     let kernel = kernel::ask();
@@ -303,7 +303,8 @@ async fn start_stages(
     let tap = wal.queue.tap();
     let sessions = Sessions::new();
     // The first records of this life, before any message: their texts are durable.
-    announce(&wal.queue, (&settings, &config), kernel);
+    let wall = Clock::new().now().wall;
+    announce(&wal.queue, (&settings, &config), (kernel, wall));
     let hub = publish::begin(&settings.name);
     let sources = open_sources(&settings, &wal.queue, &sessions, &refuse, &hub).await?;
     let (mqtt, mqtt_tls) = addresses(&sources.0)?;
@@ -324,7 +325,7 @@ async fn start_stages(
     let desk = Desk::new(hub.clone(), wal.queue.clone(), watchers.clone());
     answer_commands(&mut stages, &settings.data_dir, (putter, desk), &stop);
     stages.spawn(listen(sources, wal.queue, listening.clone(), deadline));
-    stages.spawn(give_up_after(stop.clone(), deadline, give_up));
+    stages.spawn(give_up_after(stop.clone(), deadline, pause));
     let sealing = Sealing::new((stage, replay), (wal.committed, judged), sessions);
     stages.spawn_blocking(move || sealing.run_to_end(&storage.damage, &listening));
     // Ends behind the sealing stage, with the last checkpoint of what is judged.
@@ -351,13 +352,18 @@ async fn start_stages(
     })
 }
 
-fn announce(queue: &Queue, (settings, config): (&Settings, &SealConfig), kernel: KernelClock) {
+/// What the log of a life begins with.
+pub(crate) fn announce(
+    queue: &Queue,
+    (settings, config): (&Settings, &SealConfig),
+    (kernel, wall): (KernelClock, i64),
+) {
     configuration::announce(queue, settings.rules.hash());
     let told = judge::announce(queue, &settings.detect);
     // Windows are those that the log says.
     let told = told && crate::forward::announce(queue, &config.forward);
     debug_assert!(told, "nothing else was handed to the queue");
-    judge::begin(queue, Clock::new().now().wall, kernel);
+    judge::begin(queue, wall, kernel);
 }
 
 /// Hands out what the judging stage publishes, on a thread that ends behind that stage.
@@ -378,7 +384,7 @@ fn keep(writer: Option<JudgeWriter>) -> Ended {
 }
 
 /// What the log holds from here on.
-fn replay(wal: &LogReader, from: Option<Origin>) -> Replay {
+pub(crate) fn replay(wal: &LogReader, from: Option<Origin>) -> Replay {
     let from = from.map(|origin| (LifeId(origin.buffer.0), origin.number));
     Replay::new(wal.clone(), from)
 }
@@ -401,7 +407,11 @@ async fn open_sources(
     Ok((listener, brokers.refusing(refuse).publishing(hub)))
 }
 
-fn seal_config(settings: &Settings, storage: &Storage, give_up: &Arc<AtomicBool>) -> SealConfig {
+pub(crate) fn seal_config(
+    settings: &Settings,
+    storage: &Storage,
+    pause: Arc<dyn Pause>,
+) -> SealConfig {
     // Where nothing is judged, no window stands for a reading: all leave as they are.
     let forward = match &storage.judge {
         Some(_) => Forward::new(&settings.forward, &settings.detect),
@@ -410,9 +420,9 @@ fn seal_config(settings: &Settings, storage: &Storage, give_up: &Arc<AtomicBool>
     SealConfig {
         present: storage.present,
         delay_us: i64::try_from(settings.seal_delay.as_micros()).unwrap_or(i64::MAX),
-        checkpoint_bytes_max: (settings.wal_quota_bytes / 4).max(WAL_SEGMENT_BYTES),
+        checkpoint_bytes_max: storage.sizes.checkpoint_bytes_max,
         wal_quota_bytes: settings.wal_quota_bytes,
-        give_up: Arc::clone(give_up),
+        pause,
         rules: Arc::clone(&settings.rules),
         forward,
     }

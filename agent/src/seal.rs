@@ -19,6 +19,7 @@ use tributary_protocol::series::{NameError, SeriesDef};
 mod capture;
 mod dictionary;
 mod judge_store;
+mod pause;
 mod refused;
 mod spoken;
 mod stage;
@@ -26,6 +27,7 @@ mod waits;
 
 pub use dictionary::OverShare;
 pub use judge_store::{Ask, Asks, JudgeStore, JudgeWriter};
+pub use pause::{Never, Pause, Sleep};
 pub use refused::Refused;
 pub use spoken::FromJudge;
 pub use stage::{IDLE_WAIT, Now, SealConfig, SealStage, StageError, Stores};

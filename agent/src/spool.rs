@@ -190,6 +190,19 @@ pub fn open(
     present: BufferId,
     config: &SpoolConfig,
 ) -> Result<Opened, OpenError> {
+    open_sized(disk, dir, (present, SPOOL_SEGMENT_BYTES), config)
+}
+
+/// As [`open`], with segments of at most `segment_bytes`.
+///
+/// # Errors
+/// As there.
+pub(crate) fn open_sized(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    (present, segment_bytes): (BufferId, u64),
+    config: &SpoolConfig,
+) -> Result<Opened, OpenError> {
     let (cursor, body) = read_cursor(disk, dir)?;
     let mut gaps = Gaps::open(disk, &dir.join("gaps"), LifeId(present.0))?;
     let mut logs = BTreeMap::new();
@@ -199,7 +212,7 @@ pub fn open(
         let policy = config.lane(lane);
         let config = LogConfig {
             segment_bytes: tributary_journal::limits::segment_bytes(policy.quota_bytes)
-                .min(SPOOL_SEGMENT_BYTES),
+                .min(segment_bytes),
             quota_bytes: policy.quota_bytes,
             reserve_bytes: config.reserve_bytes,
             kind: LogKind::Spool,

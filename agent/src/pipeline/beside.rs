@@ -3,9 +3,9 @@
 use super::Ended;
 use crate::control::{Control, Desk};
 use crate::deadletter::put_back::Putter;
+use crate::seal::Sleep;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -15,11 +15,11 @@ use tokio_util::sync::CancellationToken;
 pub(super) async fn give_up_after(
     stop: CancellationToken,
     deadline: Duration,
-    give_up: Arc<AtomicBool>,
+    pause: Arc<Sleep>,
 ) -> Ended {
     stop.cancelled().await;
     tokio::time::sleep(deadline).await;
-    give_up.store(true, Ordering::Relaxed);
+    pause.give_up();
     Ended::Deadline
 }
 

@@ -7,11 +7,11 @@ use crate::deadletter::DeadLetters;
 use crate::idle;
 use crate::judge::{Judge, Known};
 use crate::life;
-use crate::limits::WAL_SEGMENT_BYTES;
+use crate::limits::{SPOOL_SEGMENT_BYTES, WAL_SEGMENT_BYTES};
 use crate::seal::{JudgeStore, JudgeWriter, Stores};
 use crate::spool::{self, AgentSpool};
 use metrics::gauge;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tracing::{error, info, warn};
 use tributary_journal::{
@@ -21,8 +21,44 @@ use tributary_journal::{
 use tributary_protocol::ids::BufferId;
 use tributary_protocol::session::Sender;
 
+/// How large the files are that a log consists of, and how far apart checkpoints may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// A segment of the write-ahead log.
+    pub wal_segment_bytes: u64,
+    /// A segment of a lane of the spool, at most.
+    pub spool_segment_bytes: u64,
+    /// A segment of the dead letters.
+    pub letter_segment_bytes: u64,
+    /// Most bytes of the write-ahead log between two checkpoints.
+    pub checkpoint_bytes_max: u64,
+}
+
+impl Sizes {
+    /// Those of a real agent.
+    pub fn of(settings: &Settings) -> Self {
+        Self {
+            wal_segment_bytes: WAL_SEGMENT_BYTES,
+            spool_segment_bytes: SPOOL_SEGMENT_BYTES,
+            letter_segment_bytes: WAL_SEGMENT_BYTES,
+            checkpoint_bytes_max: (settings.wal_quota_bytes / 4).max(WAL_SEGMENT_BYTES),
+        }
+    }
+}
+
+/// What is not on the agent's [`Disk`]: what sled keeps, and what was noted of panics.
+pub(crate) struct Beside {
+    pub meter: Meter,
+    pub catalogue: Catalogue,
+    /// Where what was learned of series that give way is kept; `None`: they are forgotten.
+    pub idle: Option<PathBuf>,
+    /// Detection broke so often lately that this life goes by without it.
+    pub tripped: bool,
+}
+
 /// The agent's storage, open.
-pub(super) struct Storage {
+pub(crate) struct Storage {
+    pub sizes: Sizes,
     pub present: BufferId,
     pub judge: Option<Judge>,
     pub writer: Option<JudgeWriter>,
@@ -36,31 +72,60 @@ pub(super) struct Storage {
 }
 
 impl Storage {
+    /// On the system's own files.
+    ///
+    /// # Errors
+    /// See [`StartError`].
     pub fn open(settings: &Settings) -> Result<Self, StartError> {
         let meter = Meter::default();
         let disk: Arc<dyn Disk> = Arc::new(MeteredDisk::new(Arc::new(OsDisk), meter.clone()));
         let dir = &settings.data_dir;
-        let checkpoints = Checkpoints::open(Arc::clone(&disk), &dir.join("checkpoint"), "agent")?;
-        let seen = greatest_life_seen(&disk, dir, &checkpoints)?;
-        let present = life::begin(&disk, dir, seen)?;
+        let beside = Beside {
+            catalogue: Catalogue::open(&dir.join("state")).metered(meter.clone()),
+            idle: Some(dir.join("idle")),
+            tripped: settings.detect.enabled && guard::is_tripped(&guard::file(dir)),
+            meter,
+        };
+        Self::on(&disk, settings, Sizes::of(settings), beside)
+    }
+
+    /// On this disk.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn on(
+        disk: &Arc<dyn Disk>,
+        settings: &Settings,
+        sizes: Sizes,
+        beside: Beside,
+    ) -> Result<Self, StartError> {
+        let dir = &settings.data_dir;
+        let checkpoints = Checkpoints::open(Arc::clone(disk), &dir.join("checkpoint"), "agent")?;
+        let seen = greatest_life_seen(disk, dir, &checkpoints)?;
+        let present = life::begin(disk, dir, seen)?;
         let reserve = settings.spool.reserve_bytes;
         let ring_bytes = match settings.detect.enabled {
             true => settings.forward.ring_bytes(),
             false => 0,
         };
         let wal = Log::open(
-            Arc::clone(&disk),
+            Arc::clone(disk),
             &dir.join("wal"),
             LogConfig {
-                segment_bytes: WAL_SEGMENT_BYTES,
+                segment_bytes: sizes.wal_segment_bytes,
                 quota_bytes: settings.wal_quota_bytes.saturating_add(ring_bytes),
                 reserve_bytes: reserve,
                 kind: LogKind::Wal,
             },
             Open::NewLife(LifeId(present.0)),
         )?;
-        let spool = spool::open(&disk, &spool::dir(dir), present, &settings.spool)?;
-        let dead = DeadLetters::open(&disk, &dir.join("deadletter"), present, reserve)?;
+        let of = (present, sizes.spool_segment_bytes);
+        let spool = spool::open_sized(disk, &spool::dir(dir), of, &settings.spool)?;
+        let letters = LogConfig {
+            segment_bytes: sizes.letter_segment_bytes,
+            ..DeadLetters::config(reserve)
+        };
+        let dead = DeadLetters::open_with(disk, &dir.join("deadletter"), present, letters)?;
         let damaged = wal.recovery.damage.len() + spool.damage.len();
         info!(
             buffer = %present,
@@ -69,9 +134,9 @@ impl Storage {
             damaged,
             "storage open"
         );
-        let texts = Texts::open(Arc::clone(&disk), &dir.join("config"))?;
+        let texts = Texts::open(Arc::clone(disk), &dir.join("config"))?;
         texts.keep(&settings.rules)?;
-        let judge = open_judge(settings, &disk, &texts, &meter)?;
+        let judge = open_judge(settings, disk, &texts, &beside)?;
         let (judge, judged, writer) = match judge {
             Some(Judging {
                 judge,
@@ -88,14 +153,15 @@ impl Storage {
             checkpoints,
             texts,
             wal: wal.reader.clone(),
-            catalogue: Catalogue::open(&dir.join("state")).metered(meter.clone()),
+            catalogue: beside.catalogue,
         };
         let (sender, reader) = (spool.sender, spool.reader);
         Ok(Self {
+            sizes,
             present,
             judge,
             writer,
-            meter,
+            meter: beside.meter,
             wal: wal.writer,
             wal_reader: wal.reader,
             stores,
@@ -118,12 +184,12 @@ fn open_judge(
     settings: &Settings,
     disk: &Arc<dyn Disk>,
     texts: &Texts,
-    meter: &Meter,
+    beside: &Beside,
 ) -> Result<Option<Judging>, StartError> {
     if !settings.detect.enabled {
         return Ok(None);
     }
-    if guard::is_tripped(&guard::file(&settings.data_dir)) {
+    if beside.tripped {
         error!(
             "detection ended the agent twice within ten minutes: nothing is judged until the next \
              start; readings are taken, stored and forwarded. Report what the log says of it"
@@ -169,8 +235,9 @@ fn open_judge(
     let positions = (judge.position(), older);
     let (store, writer) = JudgeStore::new(checkpoints, positions);
     store.asks().cost(cost);
-    let dir = settings.data_dir.join("idle");
-    let (judge, idle) = match idle::open(&dir, judge.idle(), others, meter.clone()) {
+    let idle = beside.idle.as_deref();
+    let opened = idle.and_then(|dir| idle::open(dir, judge.idle(), others, beside.meter.clone()));
+    let (judge, idle) = match opened {
         Some((rows, idle)) => (judge.keeping(Box::new(rows)), Some(idle)),
         None => (judge, None),
     };

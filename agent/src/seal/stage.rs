@@ -17,7 +17,7 @@ mod put_back;
 
 use super::judge_store::{Ask, JudgeStore};
 use super::spoken::SpokenLanes;
-use super::{GivenUp, Lanes, Origin, Waits, text_bytes};
+use super::{GivenUp, Lanes, Origin, Pause, Waits, text_bytes};
 use crate::capture::Captures;
 use crate::catalogue::Catalogue;
 use crate::checkpoint::Checkpoint;
@@ -33,7 +33,6 @@ use crate::wal::{Message, PubRel, Record, RecordKind, Replayed};
 use metrics::{counter, gauge};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tracing::{error, warn};
@@ -72,8 +71,8 @@ pub struct SealConfig {
     pub checkpoint_bytes_max: u64,
     /// Bytes that the write-ahead log may take.
     pub wal_quota_bytes: u64,
-    /// Set when it is time to stop: from then on, a disk that takes nothing ends the stage.
-    pub give_up: Arc<AtomicBool>,
+    /// Waits while the disk takes nothing.
+    pub pause: Arc<dyn Pause>,
     /// The rules that this life's messages are decoded by.
     pub rules: Arc<Rules>,
     /// Which readings are sealed at all.
@@ -125,7 +124,7 @@ pub struct SealStage {
     since_checkpoint: u64,
     pub(super) checkpoint_due: u64,
     checkpoint_bytes_max: u64,
-    give_up: Arc<AtomicBool>,
+    pause: Arc<dyn Pause>,
     waits: watch::Sender<Waits>,
 }
 
@@ -225,7 +224,7 @@ impl SealStage {
             since_checkpoint: 0,
             checkpoint_due,
             checkpoint_bytes_max: config.checkpoint_bytes_max,
-            give_up: Arc::clone(&config.give_up),
+            pause: Arc::clone(&config.pause),
             waits: watch::Sender::default(),
         };
         stage.owing(are_others)
@@ -520,10 +519,9 @@ impl SealStage {
             if waits == Waits::Space {
                 self.release_ring();
             }
-            if self.give_up.load(Ordering::Relaxed) {
+            if !self.pause.pause(wait) {
                 return Err(StageError::Storage(error));
             }
-            std::thread::sleep(wait);
             wait = wait.saturating_mul(2).min(STORAGE_RETRY.1);
         }
         gauge!("tributary_agent_spool_blocked").set(0.0);

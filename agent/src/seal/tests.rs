@@ -16,7 +16,6 @@ use crate::wal::{Message, Qos, RecordKind, Replay};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use tokio::sync::mpsc;
 use tributary_journal::{
     Checkpoints, Disk, Frame, LifeId, Log, LogConfig, LogKind, LogReader, LogWriter, Open, SimDisk,
@@ -155,7 +154,7 @@ impl Life {
             delay_us: 1_000,
             checkpoint_bytes_max,
             wal_quota_bytes,
-            give_up: Arc::new(AtomicBool::new(true)),
+            pause: Arc::new(Never),
             rules: Arc::clone(rules),
             forward,
         };

@@ -28,7 +28,13 @@ impl Place {
     fn judging(&self) -> Judging {
         let texts = Texts::open(Arc::clone(&self.disk), &self.dir.path().join("config")).unwrap();
         let settings = settings(self.dir.path());
-        let judging = open_judge(&settings, &self.disk, &texts, &Meter::default());
+        let beside = Beside {
+            meter: Meter::default(),
+            catalogue: Catalogue::unkept(),
+            idle: Some(self.dir.path().join("idle")),
+            tripped: false,
+        };
+        let judging = open_judge(&settings, &self.disk, &texts, &beside);
         judging.unwrap().unwrap()
     }
 

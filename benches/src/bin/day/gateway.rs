@@ -6,14 +6,13 @@ use anyhow::Result;
 use serde::Serialize;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use tokio::sync::mpsc;
 use tributary_agent::catalogue::Catalogue;
 use tributary_agent::configuration::Texts;
 use tributary_agent::deadletter::DeadLetters;
 use tributary_agent::decode::Rules;
 use tributary_agent::limits::{SEAL_DELAY_US, WAL_SEGMENT_BYTES};
-use tributary_agent::seal::{Now, Origin, SealConfig, SealStage, Stores};
+use tributary_agent::seal::{Never, Now, Origin, SealConfig, SealStage, Stores};
 use tributary_agent::spool::{self, AgentSpool, SpoolConfig};
 use tributary_agent::wal::RecordKind;
 use tributary_journal::limits::COMMIT_COST_BYTES;
@@ -148,7 +147,7 @@ impl Gateway {
             delay_us: SEAL_DELAY_US,
             checkpoint_bytes_max: WAL_QUOTA_BYTES / 4,
             wal_quota_bytes: WAL_QUOTA_BYTES,
-            give_up: Arc::new(AtomicBool::new(true)),
+            pause: Arc::new(Never),
             rules: Rules::builtin(),
             forward: tributary_agent::forward::Forward::default(),
         };

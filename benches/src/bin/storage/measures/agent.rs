@@ -8,14 +8,13 @@ use crate::meter::{Meter, Sample};
 use anyhow::{Result, ensure};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use tokio::sync::mpsc;
 use tributary_agent::catalogue::Catalogue;
 use tributary_agent::configuration::Texts;
 use tributary_agent::deadletter::DeadLetters;
 use tributary_agent::decode::{Reading, Rules};
 use tributary_agent::limits::SEAL_DELAY_US;
-use tributary_agent::seal::{Lanes, Now, Origin, SealConfig, SealStage, Stores, Taking};
+use tributary_agent::seal::{Lanes, Never, Now, Origin, SealConfig, SealStage, Stores, Taking};
 use tributary_agent::spool::{self, SpoolConfig};
 use tributary_agent::wal::RecordKind;
 use tributary_journal::{Checkpoints, Disk, Frame};
@@ -164,7 +163,7 @@ fn open_stage(
         delay_us: SEAL_DELAY_US,
         checkpoint_bytes_max: WAL_QUOTA_BYTES / 4,
         wal_quota_bytes: WAL_QUOTA_BYTES,
-        give_up: Arc::new(AtomicBool::new(true)),
+        pause: Arc::new(Never),
     };
     let (sealed, sealed_in) = mpsc::channel(SEALED_QUEUE);
     Ok((SealStage::new(&config, stores, sealed), sealed_in))
