@@ -45,6 +45,9 @@ pub mod life;
 
 pub mod pipeline;
 
+#[cfg(any(test, feature = "world"))]
+pub mod gateway;
+
 pub mod control;
 
 pub mod commands;

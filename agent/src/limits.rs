@@ -59,6 +59,14 @@ pub const OUTGOING_BYTES_MAX: usize = 64 * 1024;
 pub const LAST_READS_MAX: usize = 64;
 /// Bytes asked of a socket in one read.
 pub const READ_BYTES: usize = 16 * 1024;
+/// What a client may have sent that a simulated connection has not read: as a socket's buffer.
+pub const DOOR_INBOX_BYTES_MAX: usize = 256 * 1024;
+/// Connections at once in a simulation.
+pub const DOORS_MAX: usize = 64;
+/// Sealed batches of a simulated agent that its uplink has not heard of: the sealing stage has no
+/// thread there to wait on.
+pub const WORLD_SEALED_MAX: usize = 100_000;
+
 /// Bytes of an oversized MQTT 3.1.1 publication that its dead letter keeps.
 pub const TOO_LARGE_HEAD_BYTES: usize = 1_024;
 /// Bytes that unfinished packets of all connections, and what they read and the queue has no room

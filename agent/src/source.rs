@@ -11,6 +11,8 @@ mod assigned;
 pub mod broker;
 mod codec;
 mod connection;
+#[cfg(any(test, feature = "world"))]
+pub(crate) mod door;
 mod files;
 pub mod hub;
 mod intake;

@@ -13,6 +13,8 @@ mod stage;
 mod wait;
 
 pub use batch::{Batch, Durable};
+#[cfg(any(test, feature = "world"))]
+pub(crate) use committer::{Committer, Polled};
 pub use queue::{Queue, Room, Tap, Tapped};
 pub use record::{KINDS, Message, PubRel, Qos, Record, RecordError, RecordKind, Session, TooLarge};
 pub use replay::{Replay, Replayed};

@@ -19,7 +19,7 @@ struct State<'a> {
 }
 
 /// A hub on which the agent called `name` has said that it runs.
-pub(super) fn begin(name: &str) -> Hub {
+pub(crate) fn begin(name: &str) -> Hub {
     let hub = Hub::new();
     let state = State {
         schema: 1,

@@ -3,7 +3,7 @@
 
 use super::clock::Clock;
 use super::{Ended, PipelineError};
-use crate::seal::{FromJudge, IDLE_WAIT, Origin, SealStage, StageError};
+use crate::seal::{FromJudge, IDLE_WAIT, Now, Origin, SealStage, StageError};
 use crate::source::Sessions;
 use crate::wal::{CommittedFrame, Replay};
 use std::time::{Duration, Instant};
@@ -66,15 +66,11 @@ impl Sealing {
         listening: &CancellationToken,
     ) -> Result<(), PipelineError> {
         self.replay()?;
-        self.sessions
-            .replayed(self.stage.sessions(), Instant::now());
-        for damage in damage {
-            self.stage.declare_damage(damage, self.clock.now())?;
-        }
-        self.stage.tick(self.clock.now())?;
+        let begun = (Instant::now(), self.clock.now());
+        begin(&mut self.stage, damage, &self.sessions, begun)?;
         loop {
             match self.next() {
-                Next::Frame(frame) => self.frame(&frame)?,
+                Next::Frame(frame) => take(&mut self.stage, &frame, || self.clock.now())?,
                 Next::Judged(from) => self.stage.judged(from, self.clock.now()),
                 Next::Nothing => self.stage.idle()?,
                 Next::End => break,
@@ -124,13 +120,31 @@ impl Sealing {
             }
         })
     }
+}
 
-    fn frame(&mut self, frame: &CommittedFrame) -> Result<(), StageError> {
-        let buffer = BufferId(frame.life.0);
-        for (number, kind, bytes) in frame.records() {
-            let origin = Origin { buffer, number };
-            self.stage.record(origin, kind, bytes, self.clock.now())?;
-        }
-        Ok(())
+/// The log is replayed: clients hear of their sessions, and what is damaged is declared.
+pub(crate) fn begin(
+    stage: &mut SealStage,
+    damage: &[Damage],
+    sessions: &Sessions,
+    (instant, now): (Instant, Now),
+) -> Result<(), StageError> {
+    sessions.replayed(stage.sessions(), instant);
+    for damage in damage {
+        stage.declare_damage(damage, now)?;
     }
+    stage.tick(now)
+}
+
+/// Takes in what is durable.
+pub(crate) fn take(
+    stage: &mut SealStage,
+    frame: &CommittedFrame,
+    now: impl Fn() -> Now,
+) -> Result<(), StageError> {
+    let buffer = BufferId(frame.life.0);
+    for (number, kind, bytes) in frame.records() {
+        stage.record(Origin { buffer, number }, kind, bytes, now())?;
+    }
+    Ok(())
 }

@@ -54,6 +54,25 @@ impl Signal {
         self.identity.get().map(Box::as_ref)
     }
 
+    /// Whether an order was given that is not taken.
+    #[cfg(any(test, feature = "world"))]
+    pub(super) fn has_order(&self) -> bool {
+        self.order.load(Ordering::Acquire) != 0
+    }
+
+    /// Whether the connections that this one took over, and they in turn, are over.
+    #[cfg(any(test, feature = "world"))]
+    pub(super) fn is_older_silent(&self) -> bool {
+        let mut next = self.older();
+        while let Some(older) = next {
+            if !older.silent.is_cancelled() {
+                return false;
+            }
+            next = older.older();
+        }
+        true
+    }
+
     /// The connection is over: it appends nothing more to the log.
     pub(super) fn silence(&self) {
         self.silent.cancel();

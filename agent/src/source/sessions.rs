@@ -232,10 +232,41 @@ impl Sessions {
         self.lock().open(session, clean, expiry_s, Instant::now())
     }
 
+    /// Whether it is known which sessions there were before.
+    #[cfg(any(test, feature = "world"))]
+    pub(super) fn are_known(&self) -> bool {
+        self.known.is_cancelled()
+    }
+
+    /// As [`open`](Self::open), told the time; `None` where it would have to wait.
+    #[cfg(any(test, feature = "world"))]
+    pub(super) fn open_now(
+        &self,
+        session: u64,
+        clean: bool,
+        expiry_s: u32,
+        now: Instant,
+    ) -> Option<Opened> {
+        let waits = !clean || expiry_s > 0;
+        let is_known = !waits || self.are_known();
+        is_known.then(|| self.lock().open(session, clean, expiry_s, now))
+    }
+
     /// A client is gone, and its session is to be kept for `expiry_s` from now on, or as before if
     /// it was not let in, with what it was subscribed to.
     pub(super) fn close(&self, session: u64, expiry_s: Option<u32>, parked: Option<Parked>) {
-        self.lock().close(session, expiry_s, parked, Instant::now());
+        self.close_at(session, expiry_s, parked, Instant::now());
+    }
+
+    /// As [`close`](Self::close), told the time.
+    pub(super) fn close_at(
+        &self,
+        session: u64,
+        expiry_s: Option<u32>,
+        parked: Option<Parked>,
+        now: Instant,
+    ) {
+        self.lock().close(session, expiry_s, parked, now);
     }
 }
 

@@ -98,6 +98,21 @@ impl<W: Append> Committer<W> {
         }
     }
 
+    /// When it is to be [polled](Self::poll) next; `None` while nothing waits.
+    #[cfg(any(test, feature = "world"))]
+    pub fn poll_timeout(&self, now_us: i64) -> Option<i64> {
+        let waits = self.intake.len_bytes();
+        if self.intake.is_closed() {
+            return Some(now_us);
+        }
+        match self.filling.refused {
+            Some((_, at)) => Some(at.max(now_us)),
+            None if waits >= self.missing_bytes() => Some(now_us),
+            None if self.filling.held.is_empty() => None,
+            None => self.group.poll_timeout().map(|at| at.max(now_us)),
+        }
+    }
+
     /// Takes what waits, and writes a frame if one is to be closed; at most one. The time is that of
     /// a clock that never goes back, in microseconds.
     pub fn poll(&mut self, now_us: i64) -> Polled {

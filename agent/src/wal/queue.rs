@@ -189,6 +189,15 @@ impl Tap {
     }
 }
 
+#[cfg(any(test, feature = "world"))]
+impl Tap {
+    /// Whether [`take`](Self::take) would wait.
+    pub(crate) fn is_idle(&self) -> bool {
+        let state = self.shared.lock();
+        !state.closed && state.tapped.iter().all(VecDeque::is_empty)
+    }
+}
+
 impl Drop for Tap {
     fn drop(&mut self) {
         self.shared.lock().tapped = None;
@@ -237,6 +246,12 @@ impl Intake {
             }
         };
         state.wake_at = None;
+    }
+
+    /// Bytes that wait here.
+    #[cfg(any(test, feature = "world"))]
+    pub(super) fn len_bytes(&self) -> usize {
+        self.shared.lock().bytes
     }
 
     /// Whether no batch will be pushed any more.
