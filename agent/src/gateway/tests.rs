@@ -263,7 +263,10 @@ impl World {
     fn look_at_shadows(&mut self, gateway: &mut Gateway) {
         let committed = gateway.tap().committed;
         for shadow in std::mem::take(&mut *self.shadows.lock().unwrap()) {
-            let last = committed.last().unwrap().origin;
+            let last = committed
+                .last()
+                .expect("acknowledged, and not durable")
+                .origin;
             let disk: Arc<dyn Disk> = Arc::new(shadow.crash(Survival::Nothing));
             let config = LogConfig {
                 segment_bytes: SIZES.wal_segment_bytes,
