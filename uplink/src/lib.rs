@@ -9,6 +9,7 @@ pub mod limits;
 mod backoff;
 pub mod connection;
 pub mod control;
+pub mod link;
 pub mod run;
 mod saving;
 mod spool;

@@ -1,16 +1,13 @@
-//! The uplink's shell: connects, greets, sends what the sender says, and hands back what the
-//! aggregator acknowledged, for as long as there is something to send.
+//! The uplink's shell: the connection, the clock, and the thread that waits for the disk. What is
+//! dialled, said, sent and kept, and when, [`Uplink`] decides.
 
-use crate::backoff;
 use crate::connection::{Connector, Identity, Target};
 use crate::control;
-use crate::limits::{
-    BACKOFF_MIN, BUSY_WAIT_MAX, GOODBYE, HANDSHAKE_TIMEOUT, NOTICE_RANGES_MAX, PROBE_AFTER,
-    RECEIVE_WINDOW_BYTES, TICK,
-};
+use crate::limits::{GOODBYE, HANDSHAKE_TIMEOUT, PROBE_AFTER, RECEIVE_WINDOW_BYTES, TICK};
+use crate::link::{Do, Uplink};
 use crate::saving::Saving;
 use crate::spool::{Sealed, Spool};
-use crate::status::{Status, look};
+use crate::status::Status;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use quinn::{Connection, RecvStream, SendStream, VarInt};
@@ -20,10 +17,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
-use tracing::{debug, error, info, warn};
+use tracing::debug;
 use tributary_protocol::frame::{FrameKind, RawFrame, header};
-use tributary_protocol::message::{Ack, AgainReason, Message, Reject, RejectCode, Welcome};
-use tributary_protocol::session::{Notice, Outgoing, Place, Sender, Urgency};
+use tributary_protocol::message::Message;
+use tributary_protocol::session::{Sender, Urgency};
 
 /// What the uplink has to know.
 #[derive(Clone, Debug)]
@@ -38,72 +35,39 @@ pub struct UplinkConfig {
     pub drain_deadline: Duration,
 }
 
-/// What software we are, as the other end sees it.
-const SOFTWARE: &str = concat!("tributary ", env!("CARGO_PKG_VERSION"));
-
 /// Runs until `sealed` is closed and everything is acknowledged, or the drain's deadline is over.
 /// Returns whether all was acknowledged.
 pub async fn run<S: Spool>(
     config: UplinkConfig,
-    mut sender: Sender,
+    sender: Sender,
     spool: S,
     sealed: mpsc::Receiver<Sealed>,
     status: watch::Sender<Status>,
 ) -> bool {
-    sender.keep_to(&[Place::of(&config.target.address)]);
-    let connector = Connector::new(config.target.clone(), config.identity.clone());
-    let mut uplink = Uplink {
-        config,
-        connector,
-        sender,
-        spool,
-        sealed: Intake {
-            queue: sealed,
-            closed_at: None,
-        },
-        status,
+    let who = (config.target.address.as_str(), config.name.as_str());
+    let core = Uplink::new(who, config.drain_deadline, (sender, spool), status);
+    let shell = Shell {
+        core,
+        connector: Connector::new(config.target, config.identity),
+        sealed: Some(sealed),
+        link: None,
         saving: Saving::default(),
-        hold: (None, 0),
-        acked: false,
+        begun: Instant::now(),
     };
-    uplink.run().await
+    shell.run().await
 }
 
-/// The queue of sealed batches, and when it was closed.
-struct Intake {
-    queue: mpsc::Receiver<Sealed>,
-    closed_at: Option<Instant>,
-}
-
-impl Intake {
-    /// The next sealed batch; pending for ever once the queue is closed. Cancel safe.
-    async fn next(&mut self) -> Option<Sealed> {
-        if self.closed_at.is_some() {
-            return std::future::pending().await;
-        }
-        let next = self.queue.recv().await;
-        if next.is_none() {
-            self.closed_at = Some(Instant::now());
-        }
-        next
-    }
-}
-
-struct Uplink<S> {
-    config: UplinkConfig,
+struct Shell<S> {
+    core: Uplink<S>,
     connector: Connector,
-    sender: Sender,
-    spool: S,
-    sealed: Intake,
-    status: watch::Sender<Status>,
+    /// The queue of sealed batches, until it is closed.
+    sealed: Option<mpsc::Receiver<Sealed>>,
+    link: Option<Link>,
     saving: Saving,
-    /// Nothing is sent before this, because the aggregator had no room; and how often in a row.
-    hold: (Option<Instant>, u32),
-    /// Whether this session acknowledged anything.
-    acked: bool,
+    begun: Instant,
 }
 
-/// One open session.
+/// One open connection.
 struct Link {
     connection: Connection,
     read: FramedRead<RecvStream, LengthDelimitedCodec>,
@@ -140,352 +104,161 @@ impl Silence {
     }
 }
 
-/// What ends a session.
-enum End {
-    Drained,
-    Again,
-    Lost(String),
-}
-
-/// What can happen while a session is open.
+/// What can happen.
 enum Event {
-    Sealed(Sealed),
-    Closed,
+    Sealed(Option<Sealed>),
     Message(Result<Message, String>),
     Sent(Result<(), String>),
-    Tick,
+    Saved,
+    Time,
 }
 
-impl<S: Spool> Uplink<S> {
-    async fn run(&mut self) -> bool {
-        let mut failures = 0;
+impl<S: Spool> Shell<S> {
+    async fn run(mut self) -> bool {
+        let random = RandomState::new();
         loop {
-            if self.is_over() {
-                return self.close().await;
-            }
-            match self.connect().await {
-                Ok(link) => {
-                    let ended = self.session(link).await;
-                    // Only an acknowledgement shows that coming back at once is of any use.
-                    failures = if std::mem::take(&mut self.acked) {
-                        0
-                    } else {
-                        failures + 1
-                    };
-                    match ended {
-                        End::Drained => return self.close().await,
-                        End::Again => {}
-                        End::Lost(problem) => self.disconnected(problem),
+            let now = self.now();
+            match self.core.poll(now, random.hash_one(now)) {
+                Do::Dial => self.dial().await,
+                Do::Say(message) => self.say(&message).await,
+                Do::Send(batch, urgency) => {
+                    if let Some(link) = &mut self.link {
+                        let sending = (link.connection.clone(), batch.bytes().clone());
+                        link.sending.spawn(send_batch(sending, urgency));
                     }
                 }
-                Err(problem) => {
-                    failures += 1;
-                    self.disconnected(problem);
+                Do::Leave(goodbye) => self.leave(&goodbye).await,
+                Do::Hang => self.hang(),
+                Do::Save(save) => self.saving.begin(save),
+                Do::Wait(at) => {
+                    self.measure();
+                    let event = self.next_event(at).await;
+                    self.apply(event);
                 }
-            }
-            self.wait(backoff::wait(
-                failures,
-                RandomState::new().hash_one(failures),
-            ))
-            .await;
-        }
-    }
-
-    /// Whether nothing more comes in, and nothing is left or there is no time left for it.
-    fn is_over(&self) -> bool {
-        self.sealed.closed_at.is_some_and(|at| {
-            self.sender.is_drained() || at.elapsed() >= self.config.drain_deadline
-        })
-    }
-
-    async fn close(&mut self) -> bool {
-        self.saving.finish(&mut self.spool, &self.sender).await;
-        self.sender.is_drained()
-    }
-
-    /// Waits, and takes in what is sealed meanwhile. Draining waits no longer than it may.
-    async fn wait(&mut self, wait: Duration) {
-        let wait = if self.sealed.closed_at.is_some() {
-            wait.min(BACKOFF_MIN)
-        } else {
-            wait
-        };
-        let until = Instant::now() + wait;
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep_until(until) => return,
-                () = tokio::time::sleep(TICK) => self.look(),
-                sealed = self.sealed.next() => match sealed {
-                    Some(sealed) => self.on_sealed(sealed),
-                    None => return,
-                },
+                Do::Done(drained) => return drained,
             }
         }
     }
 
-    fn on_sealed(&mut self, sealed: Sealed) {
-        self.sender.on_sealed(sealed.key, sealed.bytes);
-        self.look();
+    fn now(&self) -> i64 {
+        i64::try_from(self.begun.elapsed().as_micros()).unwrap_or(i64::MAX)
     }
 
-    fn look(&mut self) {
-        look(&mut self.sender, &mut self.spool, &self.status);
-    }
-
-    fn disconnected(&mut self, problem: String) {
-        self.sender.on_lost();
-        let changed = self.status.borrow().problem.as_ref() != Some(&problem);
-        if changed {
-            warn!(target = self.config.target.address, problem, "uplink down");
+    /// Waits for whatever comes first. Cancel safe: each branch is a receive that loses nothing
+    /// when it is dropped.
+    async fn next_event(&mut self, at: i64) -> Event {
+        let until = self.begun + Duration::from_micros(at.max(0).unsigned_abs());
+        let Self {
+            link,
+            sealed,
+            saving,
+            ..
+        } = self;
+        let (mut message, mut sent) = (None, None);
+        if let Some(Link {
+            read,
+            connection,
+            sending,
+            ..
+        }) = link
+        {
+            message = Some(hear(read, connection));
+            sent = Some(sending);
         }
-        self.status.send_modify(|status| {
-            status.connected = false;
-            status.problem = Some(problem);
-        });
-        self.look();
+        tokio::select! {
+            message = or_never(message) => Event::Message(message),
+            sent = ended(sent) => Event::Sent(sent),
+            sealed = or_never(sealed.as_mut().map(mpsc::Receiver::recv)) => Event::Sealed(sealed),
+            () = saving.ended() => Event::Saved,
+            () = tokio::time::sleep_until(until) => Event::Time,
+        }
     }
 
-    /// Connects and greets, taking in what is sealed while there is no connection.
-    async fn connect(&mut self) -> Result<Link, String> {
-        let connection = self.reach().await?;
-        let greeting = async {
-            let (send, receive) = connection.open_bi().await.map_err(|e| e.to_string())?;
-            let mut link = Link {
-                connection: connection.clone(),
-                read: FramedRead::new(receive, control::codec()),
-                write: send,
-                sending: JoinSet::new(),
-                udp_counted: 0,
-                silence: Silence {
-                    datagrams: 0,
-                    since: Instant::now(),
-                    probes: 0,
-                },
-            };
-            self.greet(&mut link).await?;
-            Ok(link)
+    fn apply(&mut self, event: Event) {
+        match event {
+            Event::Sealed(Some(sealed)) => self.core.sealed(sealed),
+            Event::Sealed(None) => self.close(),
+            Event::Message(Ok(message)) => self.core.message(message, self.now()),
+            Event::Message(Err(problem)) | Event::Sent(Err(problem)) => self.lose(problem),
+            Event::Saved => self.core.saved(),
+            Event::Sent(Ok(())) | Event::Time => {}
+        }
+    }
+
+    /// Nothing more will be sealed.
+    fn close(&mut self) {
+        self.sealed = None;
+        self.core.closed(self.now());
+    }
+
+    /// Connects, taking in what is sealed meanwhile.
+    async fn dial(&mut self) {
+        let connected = self.reach().await;
+        let linked = match connected {
+            Ok(connection) => Link::open(connection).await,
+            Err(problem) => Err(problem),
         };
-        let greeted = tokio::time::timeout(HANDSHAKE_TIMEOUT, greeting).await;
-        let link = greeted.unwrap_or_else(|_| Err("no Welcome in time".to_owned()))?;
-        self.trim();
-        info!(
-            target = self.config.target.address,
-            session = self.sender.session().map_or(0, |session| session.0),
-            "uplink up"
-        );
-        self.status.send_modify(|status| {
-            status.connected = true;
-            status.problem = None;
-            status.sessions += 1;
-        });
-        Ok(link)
+        match linked {
+            Ok(link) => {
+                self.link = Some(link);
+                self.core.dialled();
+            }
+            Err(problem) => self.core.lost(problem),
+        }
     }
 
-    /// A connection; gives up when it is time to end.
     async fn reach(&mut self) -> Result<Connection, String> {
         let Self {
             connector,
             sealed,
-            sender,
-            spool,
-            status,
+            core,
+            saving,
+            begun,
             ..
         } = self;
         let mut connecting = std::pin::pin!(connector.connect());
         loop {
-            look(sender, spool, status);
+            core.look();
             tokio::select! {
                 connected = &mut connecting => return connected.map_err(|e| e.to_string()),
-                sealed = sealed.next() => {
-                    if let Some(sealed) = sealed {
-                        sender.on_sealed(sealed.key, sealed.bytes);
+                next = or_never(sealed.as_mut().map(mpsc::Receiver::recv)) => match next {
+                    Some(next) => core.sealed(next),
+                    None => {
+                        *sealed = None;
+                        core.closed(i64::try_from(begun.elapsed().as_micros()).unwrap_or(i64::MAX));
                     }
-                }
+                },
+                () = saving.ended() => core.saved(),
                 () = tokio::time::sleep(TICK) => {}
             }
         }
     }
 
-    async fn greet(&mut self, link: &mut Link) -> Result<(), String> {
-        let place = Place::of(&self.config.target.address);
-        let hello = self
-            .sender
-            .on_connected_to(place, &self.config.name, SOFTWARE);
-        let hello = Message::Hello(hello.map_err(|e| e.to_string())?);
-        say(&mut link.write, &hello).await?;
-        loop {
-            match hear(&mut link.read, &link.connection).await? {
-                Message::Welcome(page) => {
-                    let more = page.more;
-                    self.welcome(page)?;
-                    if !more {
-                        return Ok(());
-                    }
-                }
-                other => return Err(unexpected(&other)),
-            }
+    async fn say(&mut self, message: &Message) {
+        let Some(link) = &mut self.link else { return };
+        let said = tokio::time::timeout(HANDSHAKE_TIMEOUT, say(&mut link.write, message));
+        let said = said.await;
+        if let Err(problem) = said.unwrap_or_else(|_| Err("no Welcome in time".to_owned())) {
+            self.lose(problem);
         }
     }
 
-    fn welcome(&mut self, page: Welcome) -> Result<(), String> {
-        let spool = &mut self.spool;
-        let hash_of = |key| spool.read(key).ok().map(|batch| batch.hash());
-        let taken = self.sender.on_welcome(page, hash_of);
-        self.sender
-            .poll_notices()
-            .iter()
-            .for_each(|it| self.tell(it));
-        taken.map_err(|e| e.to_string())
+    fn lose(&mut self, problem: String) {
+        self.hang();
+        self.core.lost(problem);
     }
 
-    /// What the aggregator acknowledged once and does not hold.
-    fn tell(&self, notice: &Notice) {
-        let Notice::WentBack {
-            log,
-            lane,
-            ranges,
-            again,
-        } = notice;
-        let gone: u64 = ranges.iter().map(|range| range.end - range.start).sum();
-        let (buffer, lane) = (lane.buffer, lane.lane.name());
-        // The first few: the aggregator's operator looks for them in its sinks.
-        let first: Vec<_> = ranges.iter().take(NOTICE_RANGES_MAX).collect();
-        match gone {
-            0 => warn!(%log, %buffer, lane, again, "the aggregator lost batches that it had \
-                acknowledged; they are still here, and are sent again"),
-            _ => error!(%log, %buffer, lane, gone, ?first, again, "the aggregator lost batches \
-                that it had acknowledged and that are gone from here: look for them in what it \
-                had written, or restore its journal"),
-        }
-        self.status.send_modify(|status| {
-            status.went_back_again += again;
-            status.went_back_gone += gone;
-        });
-    }
-
-    /// One session, until it is lost or nothing is left to do.
-    async fn session(&mut self, mut link: Link) -> End {
-        loop {
-            self.fill(&mut link);
-            self.measure(&mut link);
-            if self.is_over() {
-                self.leave(&mut link).await;
-                return End::Drained;
-            }
-            if self.sender.wants_new_session() {
-                self.leave(&mut link).await;
-                self.sender.on_lost();
-                return End::Again;
-            }
-            let event = self.next_event(&mut link).await;
-            if let Err(problem) = self.apply(event) {
-                link.connection.close(VarInt::from_u32(0), b"");
-                return End::Lost(problem);
-            }
+    fn hang(&mut self) {
+        if let Some(link) = self.link.take() {
+            link.connection.close(VarInt::from_u32(0), b"");
         }
     }
 
-    /// Waits for whatever comes first. Cancel safe: each branch is a receive that loses nothing
-    /// when it is dropped.
-    async fn next_event(&mut self, link: &mut Link) -> Event {
-        tokio::select! {
-            message = hear(&mut link.read, &link.connection) => Event::Message(message),
-            Some(sent) = link.sending.join_next() => {
-                Event::Sent(sent.unwrap_or_else(|e| Err(e.to_string())))
-            }
-            sealed = self.sealed.next() => sealed.map_or(Event::Closed, Event::Sealed),
-            () = tokio::time::sleep(TICK) => Event::Tick,
-        }
-    }
-
-    fn apply(&mut self, event: Event) -> Result<(), String> {
-        match event {
-            Event::Sealed(sealed) => self.on_sealed(sealed),
-            Event::Closed | Event::Tick | Event::Sent(Ok(())) => {}
-            Event::Sent(Err(problem)) => return Err(problem),
-            Event::Message(message) => match message? {
-                Message::Ack(ack) => {
-                    self.sender.on_ack(&ack).map_err(|e| e.to_string())?;
-                    self.acked |= !ack.ranges.is_empty();
-                    self.hold_back(&ack);
-                    self.trim();
-                }
-                other => return Err(unexpected(&other)),
-            },
-        }
-        let saving = &mut self.saving;
-        saving.look(Instant::now(), &mut self.spool, &self.sender);
-        Ok(())
-    }
-
-    /// An aggregator without room is not asked again at once, but ever less often.
-    fn hold_back(&mut self, ack: &Ack) {
-        let refused = ack
-            .again
-            .iter()
-            .any(|again| again.reason == AgainReason::Busy);
-        if !refused {
-            self.hold = (None, 0);
-            return;
-        }
-        let (_, times) = self.hold;
-        let wait = backoff::wait(times, u64::MAX).min(BUSY_WAIT_MAX);
-        self.hold = (Some(Instant::now() + wait), times.saturating_add(1));
-    }
-
-    fn trim(&mut self) {
-        for trim in self.sender.poll_trims() {
-            self.spool.trim(trim);
-        }
-        self.saving.want(Instant::now());
-    }
-
-    /// Sends as much as the window allows.
-    fn fill(&mut self, link: &mut Link) {
-        self.look();
-        if self.hold.0.is_some_and(|until| until > Instant::now()) {
-            return;
-        }
-        while let Some((key, urgency)) = self.sender.poll_send() {
-            let batch = match self.spool.read(key) {
-                Ok(batch) => batch,
-                Err(error) if error.passing => {
-                    warn!(%error, "tried again soon");
-                    self.hold = (Some(Instant::now() + BACKOFF_MIN), self.hold.1);
-                    return;
-                }
-                Err(error) => {
-                    warn!(%error, "passed over");
-                    self.sender.skip(key);
-                    self.status.send_modify(|status| status.unreadable += 1);
-                    continue;
-                }
-            };
-            let bytes = batch.bytes().len() as u64;
-            // It may be a gap that stands for more than what was asked for.
-            let numbers = batch.numbers();
-            let outgoing = Outgoing {
-                key: batch.key(),
-                count: numbers.end - numbers.start,
-                bytes,
-                hash: batch.hash(),
-                series_needed: batch.series_needed(),
-                series_after: batch.series_needed().saturating_add(batch.rows()),
-            };
-            if self.sender.offer(&outgoing, urgency) {
-                let connection = link.connection.clone();
-                link.sending
-                    .spawn(send_batch(connection, batch.bytes().clone(), urgency));
-                self.status
-                    .send_modify(|status| status.batch_bytes_sent += bytes);
-            }
-        }
-    }
-
-    fn measure(&mut self, link: &mut Link) {
+    fn measure(&mut self) {
+        let Some(link) = &mut self.link else { return };
         let stats = link.connection.stats();
         let sent = stats.udp_tx.bytes;
-        let waiting = self.sender.in_flight() > 0;
+        let waiting = self.core.sender().in_flight() > 0;
         let heard = stats.udp_rx.datagrams;
         if link.silence.is_too_long(heard, waiting, Instant::now()) {
             // An aggregator that was started again answers any packet with a reset; without one we
@@ -497,24 +270,19 @@ impl<S: Spool> Uplink<S> {
         self.connector.remember_rtt(rtt);
         let more = sent - link.udp_counted;
         link.udp_counted = sent;
-        let sender = &self.sender;
-        self.status.send_modify(|status| {
+        self.core.status().send_modify(|status| {
             status.udp_bytes_sent += more;
             status.rtt_us = u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX);
-            status.show_backlog(sender);
         });
     }
 
     /// Ends a session on our own account.
-    async fn leave(&mut self, link: &mut Link) {
-        let reject = Reject {
-            code: RejectCode::Closing,
-            detail: "the agent ends the session".to_owned(),
-            retry_after_ms: 0,
-            batch: None,
+    async fn leave(&mut self, goodbye: &Message) {
+        let Some(mut link) = self.link.take() else {
+            return;
         };
         let said = async {
-            say(&mut link.write, &Message::Reject(reject)).await?;
+            say(&mut link.write, goodbye).await?;
             link.write.finish().map_err(|e| e.to_string())?;
             link.write.stopped().await.map_err(|e| e.to_string())
         };
@@ -523,8 +291,45 @@ impl<S: Spool> Uplink<S> {
             debug!("the session ended without a word");
         }
         link.connection.close(VarInt::from_u32(0), b"closing");
-        self.status.send_modify(|status| status.connected = false);
     }
+}
+
+impl Link {
+    async fn open(connection: Connection) -> Result<Self, String> {
+        let opened = tokio::time::timeout(HANDSHAKE_TIMEOUT, connection.open_bi()).await;
+        let opened = opened.map_err(|_| "no stream in time".to_owned())?;
+        let (write, receive) = opened.map_err(|e| e.to_string())?;
+        Ok(Self {
+            connection,
+            read: FramedRead::new(receive, control::codec()),
+            write,
+            sending: JoinSet::new(),
+            udp_counted: 0,
+            silence: Silence {
+                datagrams: 0,
+                since: Instant::now(),
+                probes: 0,
+            },
+        })
+    }
+}
+
+/// What the future gives, if there is one. Cancel safe if it is.
+async fn or_never<F: Future>(future: Option<F>) -> F::Output {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// How the next batch went that was on its way. Cancel safe.
+async fn ended(sending: Option<&mut JoinSet<Result<(), String>>>) -> Result<(), String> {
+    if let Some(sending) = sending
+        && let Some(sent) = sending.join_next().await
+    {
+        return sent.unwrap_or_else(|e| Err(e.to_string()));
+    }
+    std::future::pending().await
 }
 
 async fn say(stream: &mut SendStream, message: &Message) -> Result<(), String> {
@@ -552,19 +357,10 @@ fn why_closed(connection: &Connection) -> Option<String> {
     connection.close_reason().map(|reason| reason.to_string())
 }
 
-fn unexpected(message: &Message) -> String {
-    match message {
-        Message::Reject(reject) => {
-            format!(
-                "refused by the aggregator ({:?}): {}",
-                reject.code, reject.detail
-            )
-        }
-        other => format!("the aggregator broke the protocol: {other:?}"),
-    }
-}
-
-async fn send_batch(connection: Connection, bytes: Bytes, urgency: Urgency) -> Result<(), String> {
+async fn send_batch(
+    (connection, bytes): (Connection, Bytes),
+    urgency: Urgency,
+) -> Result<(), String> {
     let head = header(FrameKind::Batch, &bytes).map_err(|e| e.to_string())?;
     let mut stream = connection.open_uni().await.map_err(|e| e.to_string())?;
     let _ = stream.set_priority(urgency as i32);
