@@ -1,7 +1,8 @@
 //! The agent in one thread and virtual time, for a simulation: the pipeline's own cores, over any
 //! disk, in one value. Whoever drives it asks what is [due](Gateway::due), picks one part, and gives
 //! it a [turn](Gateway::turn): every order of turns is one in which the stages' threads might have
-//! run. It has no socket, no sled, and no thread.
+//! run. It [polls](Uplink::poll) the uplink, too, and does what that says. There is no socket here,
+//! no sled, and no thread.
 //!
 //! Everything that waits between two stages is bounded as it is between their threads.
 
@@ -21,11 +22,12 @@ use crate::wal::{CommittedFrame, Committer, Polled, Queue, Replay, StorageState,
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tributary_journal::{Damage, Disk, LogWriter, Meter, MeteredDisk};
 use tributary_protocol::ids::{BatchKey, BufferId};
 use tributary_protocol::session::Sender;
-use tributary_uplink::{Sealed, Spool};
+use tributary_uplink::link::Uplink;
+use tributary_uplink::{Sealed, Status};
 
 /// One stage of the agent, or one of its connections.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -40,7 +42,7 @@ pub enum Part {
     Keep,
     /// The sealing stage.
     Seal,
-    /// Who hears what is sealed and what gave way, and keeps what was acknowledged.
+    /// The uplink takes in what is sealed.
     Uplink,
 }
 
@@ -70,6 +72,14 @@ pub struct Committed {
     pub kind: u8,
     /// Its bytes; [`Record::parse`](crate::wal::Record::parse) reads them.
     pub bytes: Vec<u8>,
+}
+
+fn uplink(settings: &Settings, sender: Sender, spool: AgentSpool) -> Uplink<AgentSpool> {
+    let target = settings.uplink.as_ref().map(|uplink| &uplink.target);
+    let address = target.map_or("", |target| &target.address);
+    let status = watch::Sender::new(Status::of(&sender));
+    let who = (address, settings.name.as_str());
+    Uplink::new(who, settings.drain_deadline, (sender, spool), status)
 }
 
 /// What became of things since it was looked at last, for an oracle.
@@ -115,13 +125,6 @@ struct Seal {
     ended: bool,
 }
 
-/// The uplink's side.
-struct Out {
-    sender: Sender,
-    spool: AgentSpool,
-    last: i64,
-}
-
 /// See the module.
 pub struct Gateway {
     present: BufferId,
@@ -131,12 +134,13 @@ pub struct Gateway {
     /// The sealing stage may have handed a checkpoint to who writes them.
     keeps: bool,
     seal: Seal,
-    out: Out,
+    uplink: Uplink<AgentSpool>,
     doors: Doors,
     sessions: Sessions,
     hub: Hub,
     kernel: KernelClock,
     stops: bool,
+    uplink_closed: bool,
     seen: Seen,
 }
 
@@ -219,16 +223,13 @@ impl Gateway {
                 last: now.monotonic,
                 ended: false,
             },
-            out: Out {
-                sender: storage.sender,
-                spool: storage.reader,
-                last: now.monotonic,
-            },
+            uplink: uplink(settings, storage.sender, storage.reader),
             doors,
             sessions,
             hub,
             kernel,
             stops: false,
+            uplink_closed: false,
             seen: Seen::default(),
         })
     }
@@ -313,10 +314,8 @@ impl Gateway {
     }
 
     fn uplink_due(&self, now: Now) -> Option<i64> {
-        if !self.seal.sealed.is_empty() {
-            return Some(now.monotonic);
-        }
-        Some(self.out.last.saturating_add(us(IDLE_WAIT)))
+        let closes = self.seal.ended && !self.uplink_closed;
+        (closes || !self.seal.sealed.is_empty()).then_some(now.monotonic)
     }
 
     /// Gives one part a turn: as little as its thread does between two looks at what comes.
@@ -330,7 +329,7 @@ impl Gateway {
             Part::Judge => self.judge(now)?,
             Part::Keep => self.keep(),
             Part::Seal => self.seal(now)?,
-            Part::Uplink => self.uplink(now),
+            Part::Uplink => self.take_sealed(now),
         }
         if self.stops && self.doors.is_empty() {
             self.log.queue.close();
@@ -433,19 +432,14 @@ impl Gateway {
         Ok(stage.tick(now)?)
     }
 
-    fn uplink(&mut self, now: Now) {
-        let Out {
-            sender,
-            spool,
-            last,
-        } = &mut self.out;
-        *last = now.monotonic;
-        while let Ok(Sealed { key, bytes }) = self.seal.sealed.try_recv() {
-            self.seen.sealed.push(key);
-            sender.on_sealed(key, bytes);
+    fn take_sealed(&mut self, now: Now) {
+        while let Ok(sealed) = self.seal.sealed.try_recv() {
+            self.seen.sealed.push(sealed.key);
+            self.uplink.sealed(sealed);
         }
-        for shed in spool.take_sheds() {
-            sender.on_shed(shed.key, shed.numbers, shed.bytes);
+        if self.seal.ended {
+            self.uplink_closed = true;
+            self.uplink.closed(now.monotonic);
         }
     }
 
@@ -457,18 +451,9 @@ impl Gateway {
         }
     }
 
-    /// Both ends of what is sent: who decides, and where the batches are.
-    pub fn uplink_parts(&mut self) -> (&mut Sender, &mut AgentSpool) {
-        (&mut self.out.sender, &mut self.out.spool)
-    }
-
-    /// Lets go of what was acknowledged, and keeps that in the cursor.
-    pub fn settle(&mut self) {
-        let Out { sender, spool, .. } = &mut self.out;
-        for trim in sender.poll_trims() {
-            spool.trim(trim);
-        }
-        spool.save(&sender.cursor())();
+    /// The uplink: to be polled, and told what became of its connection.
+    pub fn uplink(&mut self) -> &mut Uplink<AgentSpool> {
+        &mut self.uplink
     }
 
     /// The agent is told to stop: connections end once what they sent is acknowledged, and then
@@ -481,9 +466,9 @@ impl Gateway {
         }
     }
 
-    /// Whether everything that it was given is sealed, and it has stopped.
+    /// Whether everything that it was given is sealed, and it has stopped, but for the uplink.
     pub fn has_ended(&self) -> bool {
-        self.seal.ended && !self.keeps
+        self.seal.ended && !self.keeps && self.uplink_closed
     }
 
     /// What became of things since this was called last.
