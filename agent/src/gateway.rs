@@ -1,8 +1,8 @@
 //! The agent in one thread and virtual time, for a simulation: the pipeline's own cores, over any
-//! disk, in one value. Whoever drives it asks what is [due](Gateway::due), picks one part, and gives
-//! it a [turn](Gateway::turn): every order of turns is one in which the stages' threads might have
-//! run. It [polls](Uplink::poll) the uplink, too, and does what that says. There is no socket here,
-//! no sled, and no thread.
+//! disk, in one value. Whoever drives it asks what is [due](Gateway::due), picks one part, and
+//! gives it a [turn](Gateway::turn): every order of turns is one in which the stages' threads
+//! might have run. It [polls](Uplink::poll) the uplink, too, and does what that says. There is no
+//! socket here, no sled, and no thread.
 //!
 //! Everything that waits between two stages is bounded as it is between their threads.
 
@@ -72,6 +72,60 @@ pub struct Committed {
     pub kind: u8,
     /// Its bytes; [`Record::parse`](crate::wal::Record::parse) reads them.
     pub bytes: Vec<u8>,
+}
+
+impl Log {
+    fn new(committer: Committer<LogWriter>, queue: Queue) -> Self {
+        Self {
+            committer,
+            queue,
+            committed: VecDeque::new(),
+            ended: false,
+        }
+    }
+}
+
+impl Judging {
+    fn new(core: JudgingCore, tap: Tap) -> Self {
+        Self {
+            core,
+            tap,
+            replays: true,
+            told: VecDeque::new(),
+            ended: false,
+        }
+    }
+}
+
+impl Seal {
+    fn new(
+        (stage, replay): (SealStage, Replay),
+        damage: Vec<Damage>,
+        sealed: mpsc::Receiver<Sealed>,
+        now: Now,
+    ) -> Self {
+        Self {
+            stage,
+            replay: Some(replay),
+            damage,
+            sealed,
+            last: now.monotonic,
+            ended: false,
+        }
+    }
+}
+
+/// All that is on the disk, and nothing of what a real agent has beside it.
+fn storage(disk: &Arc<dyn Disk>, settings: &Settings, sizes: Sizes) -> Result<Storage, StartError> {
+    let meter = Meter::default();
+    let metered: Arc<dyn Disk> = Arc::new(MeteredDisk::new(Arc::clone(disk), meter.clone()));
+    let beside = Beside {
+        meter,
+        catalogue: Catalogue::unkept(),
+        idle: None,
+        tripped: false,
+    };
+    Storage::on(&metered, settings, sizes, beside)
 }
 
 fn uplink(settings: &Settings, sender: Sender, spool: AgentSpool) -> Uplink<AgentSpool> {
@@ -153,8 +207,8 @@ impl std::fmt::Debug for Gateway {
 }
 
 impl Gateway {
-    /// Opens an agent's storage on this disk, for a new life. It takes connections at once; the log
-    /// is replayed in the turns that follow.
+    /// Opens an agent's storage on this disk, for a new life. It takes connections at once; the
+    /// log is replayed in the turns that follow.
     ///
     /// # Errors
     /// See [`StartError`].
@@ -170,15 +224,7 @@ impl Gateway {
             heard,
             kernel,
         } = outside;
-        let meter = Meter::default();
-        let metered: Arc<dyn Disk> = Arc::new(MeteredDisk::new(Arc::clone(disk), meter.clone()));
-        let beside = Beside {
-            meter,
-            catalogue: Catalogue::unkept(),
-            idle: None,
-            tripped: false,
-        };
-        let storage = Storage::on(&metered, settings, sizes, beside)?;
+        let storage = storage(disk, settings, sizes)?;
         let config = pipeline::seal_config(settings, &storage, pause);
         let Storage {
             present, stores, ..
@@ -189,13 +235,7 @@ impl Gateway {
         let stage = SealStage::new(&config, stores, sealed);
         let replay = pipeline::replay(&storage.wal_reader, stage.position());
         let (committer, queue) = Committer::new(storage.wal, settings.wal, storage.meter);
-        let judging = core.map(|core| Judging {
-            core,
-            tap: queue.tap(),
-            replays: true,
-            told: VecDeque::new(),
-            ended: false,
-        });
+        let judging = core.map(|core| Judging::new(core, queue.tap()));
         pipeline::announce(&queue, (settings, &config), (kernel, now.wall));
         let (sessions, hub) = (Sessions::new(), publish::begin(&settings.name));
         let doors = Doors::new(
@@ -206,23 +246,11 @@ impl Gateway {
         );
         Ok(Self {
             present,
-            log: Log {
-                committer,
-                queue,
-                committed: VecDeque::new(),
-                ended: false,
-            },
+            log: Log::new(committer, queue),
             judging,
             writer: storage.writer,
             keeps: false,
-            seal: Seal {
-                stage,
-                replay: Some(replay),
-                damage: storage.damage,
-                sealed: sealed_in,
-                last: now.monotonic,
-                ended: false,
-            },
+            seal: Seal::new((stage, replay), storage.damage, sealed_in, now),
             uplink: uplink(settings, storage.sender, storage.reader),
             doors,
             sessions,
@@ -249,8 +277,9 @@ impl Gateway {
         self.kernel = kernel;
     }
 
-    /// What wants a turn, and when: µs on the steady clock, never before `now`. What waits for room
-    /// in the next stage is not due. It is in an order that depends on nothing but what happened.
+    /// What wants a turn, and when: µs on the steady clock, never before `now`. What waits for
+    /// room in the next stage is not due. It is in an order that depends on nothing but what
+    /// happened.
     pub fn due(&mut self, now: Now) -> Vec<(Part, i64)> {
         let doors = self.doors.due(now).into_iter();
         let mut due: Vec<_> = doors.map(|(id, at)| (Part::Door(id), at)).collect();

@@ -1,5 +1,5 @@
-//! Where the cursor is kept: on a thread that may wait for a disk, since the uplink's own drives the
-//! connection. When that is to be, is decided elsewhere.
+//! Where the cursor is kept: on a thread that may wait for a disk, since the uplink's own drives
+//! the connection. When that is to be, is decided elsewhere.
 
 use crate::spool::{Save, Spool};
 use std::panic::resume_unwind;

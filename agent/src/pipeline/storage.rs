@@ -104,21 +104,9 @@ impl Storage {
         let seen = greatest_life_seen(disk, dir, &checkpoints)?;
         let present = life::begin(disk, dir, seen)?;
         let reserve = settings.spool.reserve_bytes;
-        let ring_bytes = match settings.detect.enabled {
-            true => settings.forward.ring_bytes(),
-            false => 0,
-        };
-        let wal = Log::open(
-            Arc::clone(disk),
-            &dir.join("wal"),
-            LogConfig {
-                segment_bytes: sizes.wal_segment_bytes,
-                quota_bytes: settings.wal_quota_bytes.saturating_add(ring_bytes),
-                reserve_bytes: reserve,
-                kind: LogKind::Wal,
-            },
-            Open::NewLife(LifeId(present.0)),
-        )?;
+        let life = Open::NewLife(LifeId(present.0));
+        let log = wal_config(settings, sizes);
+        let wal = Log::open(Arc::clone(disk), &dir.join("wal"), log, life)?;
         let of = (present, sizes.spool_segment_bytes);
         let spool = spool::open_sized(disk, &spool::dir(dir), of, &settings.spool)?;
         let letters = LogConfig {
@@ -169,6 +157,20 @@ impl Storage {
             sender,
             damage: wal.recovery.unmet().cloned().collect(),
         })
+    }
+}
+
+/// The write-ahead log, with room for what is kept for captures.
+fn wal_config(settings: &Settings, sizes: Sizes) -> LogConfig {
+    let ring_bytes = match settings.detect.enabled {
+        true => settings.forward.ring_bytes(),
+        false => 0,
+    };
+    LogConfig {
+        segment_bytes: sizes.wal_segment_bytes,
+        quota_bytes: settings.wal_quota_bytes.saturating_add(ring_bytes),
+        reserve_bytes: settings.spool.reserve_bytes,
+        kind: LogKind::Wal,
     }
 }
 

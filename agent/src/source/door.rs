@@ -1,7 +1,7 @@
 //! The listener's connections without sockets, tasks and clocks, for a simulation: the same cores,
-//! the same registry and sessions, driven by whoever is told when they are due. Everybody is let in,
-//! TLS and passwords are elsewhere, and a will is said as soon as its client is lost, whatever its
-//! delay.
+//! the same registry and sessions, driven by whoever is told when they are due. Everybody is let
+//! in, TLS and passwords are elsewhere, and a will is said as soon as its client is lost, whatever
+//! its delay.
 
 use super::connection::{Admission, Arrival, Audience, Connection, Now, Order};
 use super::hub::Hub;
@@ -328,8 +328,8 @@ impl Doors {
         self.hand_over(id, state, batch);
     }
 
-    /// Hands over what an ended connection still holds, and says what is to be said of a client that
-    /// was lost; whether nothing more comes from here.
+    /// Hands over what an ended connection still holds, and says what is to be said of a client
+    /// that was lost; whether nothing more comes from here.
     fn depart(&self, id: u64, state: &mut State, at: Now) -> bool {
         state.arrival = None;
         if state.batch.is_none() && !std::mem::replace(&mut state.will_said, true) {

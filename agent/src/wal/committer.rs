@@ -1,9 +1,10 @@
-//! What the commit thread decides: which batches a frame takes, when it closes, who hears that it is
-//! durable, and when one that storage refused is tried again. Told the time; it waits for nothing.
+//! What the commit thread decides: which batches a frame takes, when it closes, who hears that it
+//! is durable, and when one that storage refused is tried again. Told the time; it waits for
+//! nothing.
 //!
-//! A frame is made durable, then acknowledged, and only then handed on. One that storage refuses is
-//! tried again, the same frame, until it is taken: nothing new is accepted meanwhile, nothing is
-//! acknowledged, and the state says why.
+//! A frame is made durable, then acknowledged, and only then handed on. One that storage refuses
+//! is tried again, the same frame, until it is taken: nothing new is accepted meanwhile, nothing
+//! is acknowledged, and the state says why.
 
 use super::batch::Batch;
 use super::queue::{Held, Intake, Queue};
@@ -113,8 +114,8 @@ impl<W: Append> Committer<W> {
         }
     }
 
-    /// Takes what waits, and writes a frame if one is to be closed; at most one. The time is that of
-    /// a clock that never goes back, in microseconds.
+    /// Takes what waits, and writes a frame if one is to be closed; at most one. The time is that
+    /// of a clock that never goes back, in microseconds.
     pub fn poll(&mut self, now_us: i64) -> Polled {
         match self.filling.refused {
             None => self.gather(now_us),

@@ -1,6 +1,6 @@
 //! What the judging stage decides, told records and the time: what is published, what the sealing
-//! stage is given, when a checkpoint is due, and what the log is asked to say. It waits for nothing
-//! and has no clock; whoever drives it takes what it says behind each record.
+//! stage is given, when a checkpoint is due, and what the log is asked to say. It waits for
+//! nothing and has no clock; whoever drives it takes what it says behind each record.
 
 use super::super::replay;
 use super::ticking::{Due, Ticking};
@@ -45,8 +45,8 @@ pub(crate) struct JudgingCore {
 }
 
 impl JudgingCore {
-    /// The stage as it was, in a life that begins with what `kernel` says of its clock; `None` where
-    /// nothing is judged. [Replay](Self::replay_step) the log before anything else, and then
+    /// The stage as it was, in a life that begins with what `kernel` says of its clock; `None`
+    /// where nothing is judged. [Replay](Self::replay_step) the log before anything else, and then
     /// [begin](Self::begin).
     pub fn new(
         judge: Option<Judge>,
