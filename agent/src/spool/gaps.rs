@@ -151,9 +151,14 @@ impl Book {
         Ok(())
     }
 
-    /// What was shed since the last call.
+    /// What was shed since the last call, but for what is acknowledged by now: whoever hears of it
+    /// would wait for what may be gone.
     pub(super) fn take_news(&self) -> Vec<Shed> {
-        std::mem::take(&mut self.lock().news)
+        let mut state = self.lock();
+        let news = std::mem::take(&mut state.news).into_iter();
+        let acked = |key: &LaneKey| state.acked.get(key).copied().unwrap_or(0);
+        news.filter(|shed| shed.numbers.end > acked(&shed.key))
+            .collect()
     }
 
     pub(super) fn tell(&self, shed: Shed) {
@@ -312,5 +317,33 @@ mod tests {
         gaps.book.insert(&last.0, last.1.life, last.1.first);
         gaps.book.forget(key, 2).unwrap();
         assert_eq!(segments(&gaps), 1);
+    }
+
+    /// It is given up while its acknowledgement is on the way, and told behind it.
+    #[test]
+    fn what_is_acknowledged_is_not_told_as_given_up() {
+        let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1));
+        let present = BufferId::new(2, 1);
+        let gaps = Gaps::open(&disk, Path::new("/gaps"), LifeId(present.0)).unwrap();
+        let key = LaneKey {
+            buffer: BufferId::new(1, 1),
+            lane: Lane::Telemetry,
+        };
+        let told = |numbers: Range<u64>| {
+            gaps.book.tell(Shed {
+                key,
+                numbers,
+                bytes: 10,
+            });
+        };
+        told(0..2);
+        told(2..5);
+        gaps.book.acknowledge(key, 4);
+        let news = gaps.book.take_news().into_iter();
+        // Of the second one is open, and the gap stands for all of it.
+        assert_eq!(news.map(|shed| shed.numbers).collect::<Vec<_>>(), [2..5]);
+        told(4..6);
+        gaps.book.acknowledge(key, 6);
+        assert_eq!(gaps.book.take_news().len(), 0);
     }
 }
