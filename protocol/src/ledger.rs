@@ -11,6 +11,7 @@ use crate::limits::{
 };
 use crate::ranges::{Held, HeldRanges};
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::{Hash, Hasher};
 use std::ops::Range;
 use tributary_planted::planted;
 
@@ -23,6 +24,7 @@ use elsewhere::Covered;
 /// The right to append one batch. Whoever has it must [commit](Ledger::commit) or
 /// [abort](Ledger::abort) it; nobody but the ledger makes one.
 #[derive(PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "model", derive(Clone, Hash))]
 #[must_use = "append the batch, then commit; or abort"]
 pub struct Admission {
     agent: AgentId,
@@ -98,7 +100,7 @@ pub enum Refusal {
 }
 
 /// Numbers between judgement and commit.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct Pending {
     end: u64,
     hash: BatchHash,
@@ -106,7 +108,7 @@ struct Pending {
 }
 
 /// What is held of one lane.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 struct LaneLedger {
     held: HeldRanges,
     /// Short hashes of the batches committed last, oldest first; of gaps none, since what a gap
@@ -204,7 +206,7 @@ impl LaneLedger {
     }
 }
 
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 struct AgentLedger {
     session: u64,
     lanes: BTreeMap<LaneKey, LaneLedger>,
@@ -299,6 +301,14 @@ impl AgentLedger {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Ledger {
     agents: HashMap<AgentId, AgentLedger>,
+}
+
+impl Hash for Ledger {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let mut agents: Vec<_> = self.agents.iter().collect();
+        agents.sort_by_key(|(id, _)| *id);
+        agents.hash(state);
+    }
 }
 
 /// What a ledger holds of one lane, for audit and status.

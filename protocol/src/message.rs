@@ -20,7 +20,7 @@ mod write;
 pub const PROTOCOL: u8 = 1;
 
 /// One lane of one buffer that an agent still holds batches of.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct LaneState {
     /// Which.
     pub key: LaneKey,
@@ -33,7 +33,7 @@ pub struct LaneState {
 }
 
 /// What another journal acknowledged of one lane.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Elsewhere {
     /// Which lane.
     pub key: LaneKey,
@@ -44,7 +44,7 @@ pub struct Elsewhere {
 }
 
 /// How an agent begins a session.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Hello {
     /// The agent's label; its identity is its certificate's.
     pub name: String,
@@ -57,7 +57,7 @@ pub struct Hello {
 }
 
 /// What an aggregator holds of one lane.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct LaneHeld {
     /// Which.
     pub key: LaneKey,
@@ -68,7 +68,7 @@ pub struct LaneHeld {
 }
 
 /// How an aggregator answers a `Hello`; several pages of it when it holds many lanes.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Welcome {
     /// The session that begins.
     pub session: Session,
@@ -91,7 +91,7 @@ pub struct Welcome {
 }
 
 /// Batches [first, end) of a lane that are durable.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct AckRange {
     /// The lane.
     pub key: LaneKey,
@@ -116,7 +116,7 @@ pub enum AgainReason {
 }
 
 /// A batch that is asked for again.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Again {
     /// Which.
     pub key: BatchKey,
@@ -125,7 +125,7 @@ pub struct Again {
 }
 
 /// What became of batches: the only thing that lets an agent forget them.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Ack {
     /// Durable.
     pub ranges: Vec<AckRange>,
@@ -170,7 +170,7 @@ impl RejectCode {
 }
 
 /// The end of a session, said by either end.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Reject {
     /// Why.
     pub code: RejectCode,
@@ -183,7 +183,7 @@ pub struct Reject {
 }
 
 /// A message of the control stream.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Message {
     /// From the agent, first.
     Hello(Hello),

@@ -36,7 +36,7 @@ fn behind(run: &Held, first: u64) -> Option<Held> {
 }
 
 /// Runs of held numbers, ascending, apart from each other by at least one number.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct HeldRanges(Vec<Held>);
 
 impl HeldRanges {

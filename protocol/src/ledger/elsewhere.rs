@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 /// What of one lane others hold.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(super) struct Covered {
     /// By journal, apart from what is held here; which was named first stands first.
     by_log: Vec<(LogId, HeldRanges)>,

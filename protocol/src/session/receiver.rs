@@ -8,7 +8,7 @@ use crate::message::{Ack, AckRange, Again, AgainReason, Hello, Message, Reject, 
 use tributary_planted::planted;
 
 /// Where a connection stands.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum ReceiverState {
     /// Nothing said yet.
     Waiting,
@@ -79,7 +79,7 @@ impl ReceiverEvent {
 }
 
 /// The aggregator's end of one connection.
-#[derive(Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Receiver {
     state: ReceiverState,
     session: Option<Session>,

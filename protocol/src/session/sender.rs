@@ -28,7 +28,7 @@ use lane::LaneOut;
 pub use state::{SenderEvent, SenderState};
 pub use terms::{LaneCursor, LaneStart, Notice, Outgoing, SenderCursor, Trim, Urgency};
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct InFlight {
     count: u64,
     bytes: u64,
@@ -39,14 +39,14 @@ struct InFlight {
 }
 
 /// Bounds of what may be under way, as agreed with the aggregator.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct Window {
     bytes: u64,
     batches: usize,
 }
 
 /// The agent's end of a session, across connections.
-#[derive(Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Sender {
     state: SenderState,
     session: Option<Session>,
@@ -75,7 +75,7 @@ pub struct Sender {
     contended: Contended,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 struct Contended {
     live: u64,
     backlog: u64,

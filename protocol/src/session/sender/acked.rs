@@ -27,7 +27,7 @@ pub struct Journal {
 }
 
 /// To whom numbers are acknowledged.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum AckedTo {
     /// It is not known any more.
     Somebody,
@@ -46,7 +46,7 @@ pub(super) struct WentBack {
 }
 
 /// What is acknowledged of one lane.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(super) struct Acked {
     /// By anybody.
     all: HeldRanges,

@@ -12,7 +12,7 @@ use std::ops::Range;
 type Lanes = BTreeMap<LaneKey, HeldRanges>;
 
 /// What one journal may hold.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Doubt {
     /// Which; [`LogId::FORGOTTEN`] for several.
     journal: Journal,
@@ -22,7 +22,7 @@ struct Doubt {
 }
 
 /// What may be held by others.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Doubts {
     /// How long to wait for them, in microseconds.
     pub(super) hold_us: i64,

@@ -3,7 +3,7 @@
 use super::Illegal;
 
 /// Where the agent's end stands.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum SenderState {
     /// No connection.
     Idle,

@@ -22,7 +22,7 @@ pub struct LaneStart {
 
 /// What a cursor keeps of one lane and one that acknowledged of it, so that a restart sends little
 /// again. Of one lane in the order in which they were met.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct LaneCursor {
     /// Which lane.
     pub key: LaneKey,
@@ -33,7 +33,7 @@ pub struct LaneCursor {
 }
 
 /// What a cursor keeps of a sender.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct SenderCursor {
     /// What was acknowledged, lane by lane.
     pub lanes: Vec<LaneCursor>,
@@ -55,7 +55,7 @@ impl SenderCursor {
 }
 
 /// What people should hear of; nothing waits for it.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Notice {
     /// An aggregator does not hold what it acknowledged: its journal went back, or another took
     /// its place.
