@@ -1,6 +1,6 @@
 //! Runs what takes too long for a test, and keeps its figures in `benches/RESULTS.md`: the demo
 //! under chaos with one seed after the other, an agent killed a thousand times, power cuts, a full
-//! disk; what alerts take, and what judging costs.
+//! disk; every order of events of a model; what alerts take, and what judging costs.
 //!
 //! What is proven is judged by the programs that run; here only their exit codes count.
 
@@ -8,6 +8,7 @@ mod detection;
 mod full_disk;
 mod latency;
 mod matrix;
+mod model;
 mod power_cuts;
 mod sim;
 mod table;
@@ -50,6 +51,9 @@ enum Proof {
     PowerCuts(power_cuts::Arguments),
     /// Both ends of a session in one thread, by seed: every kind of trouble, one after the other
     Sim(sim::Arguments),
+    /// Both ends of a session and the ledger in a model checker: every order of events of a small
+    /// scope, with one aggregator and with two
+    Model,
     /// A day of a gateway in fast motion: what is written, made durable and sent
     Day {
         /// What `day --json` of the benches printed before, instead of running it
@@ -102,6 +106,7 @@ pub fn run(root: &Path, arguments: &Arguments) -> Result<()> {
             let table = table::simulated(&rows)?;
             ("simulation".to_owned(), arguments.command(), table)
         }
+        Proof::Model => model::run(root)?,
         Proof::Day { report } => {
             // It counts and measures no time: the same in every run.
             let report = match report {

@@ -62,6 +62,30 @@ pub fn simulated(rows: &[Value]) -> Result<String> {
     Ok(format!("{about}\n\n{figures}"))
 }
 
+const MODEL: &Columns = &[
+    ("ledgers", "ledgers"),
+    ("batches", "batches"),
+    ("connections", "connections"),
+    ("lost", "losses"),
+    ("agent without power", "agent_crashes"),
+    ("aggregator without power", "site_crashes"),
+    ("frames not written", "failed_appends"),
+    ("times that data gave way", "sheds"),
+    ("states", "states"),
+    ("steps", "steps"),
+    ("depth", "depth"),
+    ("seconds", "seconds"),
+];
+
+/// A row for each scope of the model, named in front.
+pub fn model(rows: &[Value]) -> Result<String> {
+    let about = "Each scope to its end: every order of everything that can happen, with at most so \
+                 many of what breaks.\nA state in which a rule does not hold, or from which not \
+                 all drains, ends the proof: there is none.";
+    let figures = named(MODEL, rows, "scope")?;
+    Ok(format!("{about}\n\n{figures}"))
+}
+
 /// A row for each kind of fault, named in front.
 pub fn power_cuts(rows: &[Value]) -> Result<String> {
     let about = "`Acknowledged` counts what devices heard acknowledged, before and after it; \

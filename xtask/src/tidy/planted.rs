@@ -7,8 +7,8 @@ use super::{Rule, Violation};
 
 /// Where they are named.
 const LIST: &str = "tests/planted/src/lib.rs";
-/// The one manifest that may switch them on.
-const SIMULATION: &str = "tests/sim/Cargo.toml";
+/// The manifests that may switch them on.
+const SIMULATIONS: [&str; 2] = ["tests/sim/Cargo.toml", "tests/model/Cargo.toml"];
 const PACKAGE: &str = "tributary-planted";
 /// Crates of which a planted bug is a bug.
 const PRODUCT: [&str; 5] = ["protocol/", "journal/", "uplink/", "agent/", "aggregator/"];
@@ -19,7 +19,7 @@ const PLANTED: Rule = Rule {
 };
 const SWITCH: Rule = Rule {
     name: "planted-switch",
-    why: "only tests/sim switches planted bugs on, behind a feature that is not default",
+    why: "only tests/sim and tests/model switch planted bugs on, behind a feature, not by default",
 };
 
 /// Every violation of these rules.
@@ -91,11 +91,14 @@ fn switch(manifest: &File) -> Vec<Violation> {
     let lines = numbered(source.text).filter(|(_, line)| line.contains(PACKAGE));
     let bad = lines.filter(|(_, line)| {
         let on = line.contains("features") || line.contains("tributary-planted/");
-        let in_simulation = manifest.path == SIMULATION && line.starts_with("planted = [");
+        let in_simulation =
+            SIMULATIONS.contains(&&*manifest.path) && line.starts_with("planted = [");
         on && !in_simulation
     });
     let defaults = numbered(source.text).filter(|(_, line)| {
-        manifest.path == SIMULATION && line.starts_with("default = ") && line.contains("planted")
+        SIMULATIONS.contains(&&*manifest.path)
+            && line.starts_with("default = ")
+            && line.contains("planted")
     });
     bad.chain(defaults)
         .filter_map(|(line, text)| source.at(line, format!("`{}`", text.trim()), SWITCH))
@@ -143,16 +146,18 @@ mod tests {
     }
 
     #[test]
-    fn only_the_simulation_switches_them_on() {
+    fn only_the_simulations_switch_them_on() {
         let plain = "[dependencies]\ntributary-planted.workspace = true\n";
         assert!(found(&[("agent/Cargo.toml", plain)]).is_empty());
         let on = "[dependencies]\ntributary-planted = { workspace = true, features = [\"on\"] }\n";
         assert_eq!(found(&[("agent/Cargo.toml", on)]).len(), 1);
-        assert_eq!(found(&[(SIMULATION, on)]).len(), 1, "always on is too much");
         let behind = "[features]\nplanted = [\"tributary-planted/on\"]\n";
-        assert!(found(&[(SIMULATION, behind)]).is_empty());
+        for simulation in SIMULATIONS {
+            assert_eq!(found(&[(simulation, on)]).len(), 1, "always on is too much");
+            assert!(found(&[(simulation, behind)]).is_empty());
+        }
         assert_eq!(found(&[("agent/Cargo.toml", behind)]).len(), 1);
         let default = "[features]\ndefault = [\"planted\"]\n";
-        assert_eq!(found(&[(SIMULATION, default)]).len(), 1);
+        assert_eq!(found(&[(SIMULATIONS[0], default)]).len(), 1);
     }
 }
