@@ -114,11 +114,8 @@ pub fn run(root: &Path, arguments: &Arguments) -> Result<()> {
                 Some(path) => printed(path)?,
             };
             let table = results::tables::day(&report)?;
-            (
-                "a day".to_owned(),
-                "cargo xtask prove day".to_owned(),
-                table,
-            )
+            let command = "cargo xtask prove day".to_owned();
+            ("a day".to_owned(), command, table)
         }
         Proof::FullDisk(arguments) => {
             let table = full_disk::run(root, arguments)?;
