@@ -11,12 +11,12 @@ use tributary_journal::{
     Cursor, CursorError, Damage, Disk, LifeId, Log, LogConfig, LogError, LogKind, LogReader, Open,
     ReadOnlyDisk,
 };
-use tributary_protocol::batch::Sealer;
 use tributary_protocol::ids::{BatchHash, BatchKey, BufferId, Lane, LaneKey};
 use tributary_protocol::ranges::HeldRanges;
 use tributary_protocol::session::{LaneStart, Sender};
 
 mod cursor;
+mod declare;
 mod gaps;
 mod policy;
 mod reader;
@@ -29,6 +29,7 @@ pub use policy::{LanePolicy, Policy, RefuseNew, SpoolConfig};
 pub use reader::AgentSpool;
 pub use writer::SpoolWriter;
 
+use declare::{declare_missing, declare_unmet};
 use gaps::{Book, Gaps};
 use writer::LaneLog;
 
@@ -207,7 +208,7 @@ pub(crate) fn open_sized(
     let mut gaps = Gaps::open(disk, &dir.join("gaps"), LifeId(present.0))?;
     let mut logs = BTreeMap::new();
     let mut readers = BTreeMap::new();
-    let mut damage = Vec::new();
+    let mut damage = std::mem::take(&mut gaps.damage);
     for lane in LANES {
         let policy = config.lane(lane);
         let config = LogConfig {
@@ -221,6 +222,7 @@ pub(crate) fn open_sized(
         let opened = Log::open(Arc::clone(disk), &dir.join(lane.name()), config, life)?;
         if lane != Lane::Series {
             declare_unmet(lane, &opened.recovery, &body, &mut gaps)?;
+            declare_missing(lane, &opened.reader, &body, &mut gaps)?;
             finish_shedding(lane, &opened.reader, &gaps.book)?;
         }
         readers.insert(lane, opened.reader.clone());
@@ -255,45 +257,6 @@ pub(crate) fn open_sized(
         covered,
         damage,
     })
-}
-
-/// Declares segments that are damaged and that no reader meets. A number that the aggregator holds
-/// after all is judged a replay there.
-fn declare_unmet(
-    lane: Lane,
-    recovery: &tributary_journal::Recovery,
-    body: &CursorBody,
-    gaps: &mut Gaps,
-) -> Result<(), LogError> {
-    for damage in recovery.unmet() {
-        let key = shed::lane_key(damage.life, lane);
-        let acked = body.sender.acked(key);
-        let acked = acked.first_missing(0, u64::MAX).unwrap_or(0);
-        let first = damage.numbers.start.max(acked);
-        // Where it is unknown how many there were, as many as can have been.
-        let most = damage.numbers.start + damage.bytes / BATCH_BYTES_LEAST + 1;
-        let end = match damage.numbers.is_empty() {
-            true => most,
-            false => damage.numbers.end,
-        };
-        let declared = gaps.book.numbers(BatchKey {
-            buffer: key.buffer,
-            lane,
-            number: first,
-        });
-        if first >= end || declared.is_some() {
-            continue;
-        }
-        let (segment, bytes) = (&damage.segment, damage.bytes);
-        let detail = format!("{bytes} bytes of {segment} can't be read back");
-        tracing::error!(buffer = %key.buffer, lane = lane.name(), first, end, detail, "declared");
-        metrics::counter!("tributary_agent_spool_damage_total").increment(1);
-        let sealed = shed::unknown(key, (first, end), &detail, &mut Sealer::new());
-        for gap in sealed.expect("names and numbers from a log make a gap") {
-            gaps.append(&gap)?;
-        }
-    }
-    Ok(())
 }
 
 /// What was declared, and still there when the process before ended. Only what stands under gaps

@@ -18,6 +18,7 @@ const SLOT_HEADER_BYTES: usize = 64;
 const LANE_BYTES: usize = 16 + 1 + 1 + JOURNAL_BYTES + 2;
 const JOURNAL_BYTES: usize = 8 + 16;
 const RUN_BYTES: usize = 8 + 8 + 16;
+const END_BYTES: usize = 16 + 1 + 8;
 /// Lanes, each once for everybody who acknowledged of it.
 const LANES_MAX: usize = HELLO_LANES_MAX * (SENDER_LOGS_MAX + 2);
 const SOMEBODY: u8 = 0;
@@ -53,9 +54,31 @@ pub struct CursorBody {
     pub covered: BTreeMap<Lane, Origin>,
     /// What was acknowledged, and by whom.
     pub sender: SenderCursor,
+    /// How far each lane went: everything below was durable.
+    pub ends: BTreeMap<LaneKey, u64>,
 }
 
 impl CursorBody {
+    /// Notes that everything of the lane below this number is acknowledged, whether or not the
+    /// sender still says so.
+    pub(super) fn knows_acked(&mut self, key: LaneKey, below: u64) {
+        let is_known = self.sender.acked(key).first_missing(0, below).is_none();
+        if key.lane == Lane::Series || is_known {
+            return;
+        }
+        let sum = HashSum::default();
+        let all = Held {
+            first: 0,
+            end: below,
+            sum,
+        };
+        self.sender.lanes.push(LaneCursor {
+            key,
+            by: AckedTo::Somebody,
+            acked: vec![all],
+        });
+    }
+
     /// The cursor as bytes that fit a slot. What does not fit is left out, which only means that
     /// it is sent again.
     pub fn write(&self) -> Vec<u8> {
@@ -78,6 +101,7 @@ impl CursorBody {
             fits
         });
         let fits: Vec<_> = fits.take(LANES_MAX).collect();
+        let all_fit = fits.len() == self.sender.lanes.len();
         out.put_u16_le(fits.len() as u16);
         for lane in fits {
             out.put_slice(&lane.key.buffer.0);
@@ -90,7 +114,24 @@ impl CursorBody {
                 out.put_u128_le(run.sum.0);
             }
         }
+        if all_fit {
+            self.write_ends(&mut out);
+        }
         out
+    }
+
+    /// Behind all else, where versions that do not know of it do not read. Only where all lanes
+    /// are said: what was acknowledged and is left out would be taken for lost.
+    fn write_ends(&self, out: &mut Vec<u8>) {
+        let room = CURSOR_SLOT_BYTES as usize - SLOT_HEADER_BYTES - out.len();
+        let most = LANES_MAX.min(room.saturating_sub(2) / END_BYTES);
+        let ends = self.ends.iter().take(most);
+        out.put_u16_le(ends.len() as u16);
+        for (key, end) in ends {
+            out.put_slice(&key.buffer.0);
+            out.put_u8(key.lane.code());
+            out.put_u64_le(*end);
+        }
     }
 
     /// The cursor in `bytes`.
@@ -129,8 +170,27 @@ impl CursorBody {
         let lanes = (0..count)
             .map(|_| read_lane(version, input))
             .collect::<Result<_, _>>()?;
+        let mut ends = BTreeMap::new();
+        // A cursor that ends here is of before it knew how far lanes went.
+        let count = if input.is_empty() {
+            0
+        } else {
+            input.try_get_u16_le()?
+        };
+        for _ in 0..count {
+            let (buffer, lane) = (read_buffer(input)?, read_lane_code(input)?);
+            let end = input.try_get_u64_le()?;
+            if end > NUMBER_MAX {
+                return Err(CursorBodyError::Field("end of a lane"));
+            }
+            ends.insert(LaneKey { buffer, lane }, end);
+        }
         let sender = SenderCursor { lanes, sent_to };
-        Ok(Self { covered, sender })
+        Ok(Self {
+            covered,
+            sender,
+            ends,
+        })
     }
 }
 
@@ -302,12 +362,15 @@ mod tests {
                     lanes: (0..lanes).map(|life| lane(life, life % 60)).collect(),
                     sent_to: vec![journal(3); 2],
                 },
+                ends: (0..lanes).map(|life| (lane(life, 0).key, life)).collect(),
             };
             let bytes = body.write();
             assert!(bytes.len() + SLOT_HEADER_BYTES <= CURSOR_SLOT_BYTES as usize);
             let back = CursorBody::read(&bytes).expect("written just now");
             assert_eq!(back.covered, body.covered);
             assert_eq!(back.sender.sent_to, body.sender.sent_to);
+            let all_fit = back.sender.lanes.len() == body.sender.lanes.len();
+            assert_eq!(back.ends, if all_fit { body.ends } else { BTreeMap::new() });
             let (back, lanes_of) = (back.sender.lanes, body.sender.lanes);
             assert_eq!(back, lanes_of[..back.len()]);
             assert!(lanes > 255 || back.len() == lanes as usize);

@@ -10,7 +10,8 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tributary_journal::{
-    Appended, Disk, Frame, LifeId, Log, LogConfig, LogError, LogKind, LogReader, LogWriter, Open,
+    Appended, Damage, Disk, Frame, LifeId, Log, LogConfig, LogError, LogKind, LogReader, LogWriter,
+    Open,
 };
 use tributary_protocol::batch::SealedBatch;
 use tributary_protocol::ids::{BatchKey, LaneKey};
@@ -98,6 +99,21 @@ impl Book {
         gaps.collect()
     }
 
+    /// The numbers of the lane that stand under gaps.
+    pub(super) fn of(&self, key: LaneKey) -> Vec<Range<u64>> {
+        let state = self.lock();
+        let gaps = state.gaps.get(&key).into_iter().flatten();
+        gaps.map(|(first, place)| *first..place.end).collect()
+    }
+
+    /// One past the greatest number of each lane that stands under a gap.
+    pub(super) fn ends(&self) -> Vec<(LaneKey, u64)> {
+        let state = self.lock();
+        let lanes = state.gaps.iter();
+        let ends = lanes.filter_map(|(key, gaps)| Some((*key, gaps.last_key_value()?.1.end)));
+        ends.collect()
+    }
+
     fn insert(&self, batch: &SealedBatch, life: LifeId, number: u64) {
         let numbers = batch.numbers();
         let place = Place {
@@ -182,6 +198,8 @@ pub(super) struct Gaps {
     writer: LogWriter,
     frame: Frame,
     pub(super) book: Book,
+    /// What is damaged of the log.
+    pub(super) damage: Vec<Damage>,
 }
 
 impl Gaps {
@@ -202,11 +220,13 @@ impl Gaps {
             state: Arc::default(),
             reader: opened.reader,
         };
-        load(&book)?;
+        let mut damage = opened.recovery.damage;
+        load(&book, &mut damage)?;
         let mut gaps = Self {
             writer: opened.writer,
             frame: Frame::new(),
             book,
+            damage,
         };
         gaps.prepare();
         Ok(gaps)
@@ -241,17 +261,29 @@ impl Gaps {
 }
 
 /// Fills the book with what the log holds. A declaration that is damaged stands for numbers that
-/// nobody knows any more; who misses them asks for them, and finds them damaged.
-fn load(book: &Book) -> Result<(), LogError> {
+/// nobody knows any more: they are missed where the lane begins, and declared anew.
+fn load(book: &Book, damage: &mut Vec<Damage>) -> Result<(), LogError> {
     for span in book.reader.lives() {
         let mut next = span.first;
         while next < span.end {
             let mut entries = Vec::new();
             match book.reader.read(span.life, next, LOAD_BYTES, &mut entries) {
                 Ok(()) => {}
-                Err(LogError::Damaged { numbers, .. }) => {
-                    tracing::error!(life = %span.life, ?numbers, "a declared loss is damaged");
+                Err(LogError::Damaged {
+                    life,
+                    numbers,
+                    segment,
+                    offset,
+                }) => {
+                    tracing::error!(%life, ?numbers, segment, "a declared loss is damaged");
                     next = numbers.end.max(next + 1);
+                    damage.push(Damage {
+                        life,
+                        numbers,
+                        segment,
+                        offset,
+                        bytes: 0,
+                    });
                     continue;
                 }
                 Err(error) => return Err(error),

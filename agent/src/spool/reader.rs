@@ -1,7 +1,7 @@
 //! The spool as the uplink sees it: batches by name, and what leaves once it is acknowledged.
 
 use super::gaps::Book;
-use super::shed::gap_for;
+use super::shed::{gap_for, lane_key, unknown_gap};
 use super::{Covered, CursorBody, ONE_ENTRY, lane_starts};
 use crate::limits::{BATCH_READ_TRIES, SUSPECTS_MAX};
 use crate::seal::Origin;
@@ -37,8 +37,12 @@ struct Keeper {
 }
 
 impl Keeper {
-    fn keep(&mut self, body: &CursorBody, trims: BTreeMap<LaneKey, u64>) {
+    fn keep(&mut self, mut body: CursorBody, trims: BTreeMap<LaneKey, u64>) {
         self.trims.extend(trims);
+        // The sender may have forgotten them; until they are gone, they are acknowledged.
+        for (key, below) in &self.trims {
+            body.knows_acked(*key, *below);
+        }
         match self.cursor.write(&body.write()) {
             Ok(()) => self.unlink(),
             // Nothing is lost: what stays is sent again, and judged a replay.
@@ -127,6 +131,22 @@ impl AgentSpool {
         None
     }
 
+    /// How far each lane went, of what is here or under gaps.
+    fn ends(&self) -> BTreeMap<LaneKey, u64> {
+        let lanes = self.readers.iter();
+        let lanes = lanes.filter(|(lane, _)| **lane != Lane::Series);
+        let held = lanes.flat_map(|(lane, reader)| {
+            let spans = reader.lives().into_iter();
+            spans.map(|span| (lane_key(span.life, *lane), span.end))
+        });
+        let mut ends: BTreeMap<LaneKey, u64> = held.collect();
+        for (key, end) in self.book.ends() {
+            let known = ends.entry(key).or_default();
+            *known = end.max(*known);
+        }
+        ends
+    }
+
     fn read_stored(&mut self, key: BatchKey) -> Result<SealedBatch, ReadError> {
         if let Some(shed) = self.read_gap(key) {
             return shed;
@@ -205,7 +225,12 @@ impl Spool for AgentSpool {
             Err(ReadError::Damaged(what)) => {
                 tracing::error!(%key, what, "a batch can't be read back: declared as a gap");
                 metrics::counter!("tributary_agent_batches_damaged_total").increment(1);
-                gap_for(key, None).map_err(|error| failed(error.to_string(), false))
+                let gap = match self.book.numbers(key) {
+                    // All that it stood for: nobody would ask for the others one by one.
+                    Some(numbers) => unknown_gap(key.lane_key(), numbers),
+                    None => gap_for(key, None),
+                };
+                gap.map_err(|error| failed(error.to_string(), false))
             }
         }
     }
@@ -220,9 +245,11 @@ impl Spool for AgentSpool {
     }
 
     fn save(&mut self, cursor: &SenderCursor) -> Save {
+        // In this order: what is covered lies below the ends.
         let body = CursorBody {
             covered: self.covered.all(),
             sender: cursor.clone(),
+            ends: self.ends(),
         };
         let keeper = Arc::clone(&self.keeper);
         let trims = std::mem::take(&mut self.trims);
@@ -230,7 +257,7 @@ impl Spool for AgentSpool {
             // Each step leaves it whole, also where the one before it panicked.
             let keeper = keeper.lock();
             let mut keeper = keeper.unwrap_or_else(PoisonError::into_inner);
-            keeper.keep(&body, trims);
+            keeper.keep(body, trims);
         })
     }
 }

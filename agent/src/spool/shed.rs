@@ -2,6 +2,7 @@
 //! when, and which messages it covered. It reads, and removes nothing.
 
 use super::READ_STEP_BYTES;
+use std::ops::Range;
 use tributary_journal::{LifeId, LogError, LogReader};
 use tributary_protocol::batch::{
     Cover, Gap, GapReason, Kind, SealError, SealedBatch, Sealer, Spec,
@@ -180,6 +181,16 @@ pub(super) fn unknown(
         at += count;
     }
     Ok(gaps)
+}
+
+/// The gap for the numbers of another that can't be read back: the same whenever it is made again.
+pub(super) fn unknown_gap(key: LaneKey, numbers: Range<u64>) -> Result<SealedBatch, SealError> {
+    let mut contents = Contents::new(key, numbers.start);
+    let count = numbers.end.saturating_sub(numbers.start);
+    contents.each.resize(count as usize, None);
+    let detail = "the gap that stood for them can't be read back from the spool";
+    let about = (GapReason::Damaged, detail.to_owned());
+    contents.gap(about, &mut Sealer::new())
 }
 
 /// The gap that stands in for one batch, with what is known of it: of a damaged one its name alone,

@@ -1,5 +1,6 @@
 //! The spool: what is damaged is declared, what it covers is found again.
 
+mod gap_log;
 mod giving_way;
 
 use super::shed::gap_for;
@@ -7,7 +8,7 @@ use super::*;
 use crate::limits::BATCH_READ_TRIES;
 use std::sync::Arc;
 use tributary_journal::SimDisk;
-use tributary_protocol::batch::{Content, Decoder, Kind, SealedBatch, Spec};
+use tributary_protocol::batch::{Content, Decoder, Kind, SealedBatch, Sealer, Spec};
 use tributary_protocol::ids::{HashSum, LogId, SeriesId};
 use tributary_protocol::ranges::Held;
 use tributary_protocol::reading::{Meta, Readings, Value};

@@ -253,9 +253,9 @@ impl Sender {
                 self.doubts.settled(held.key, &(run.first..run.end));
             }
             for lost in lane.confirm(says, equal) {
+                // Also what is gone from here: a cursor says that it was held once.
                 for (first, end) in &lost.numbers {
-                    let here = (*first).max(lane.first)..*end;
-                    self.doubts.taken_back(held.key, here);
+                    self.doubts.taken_back(held.key, *first..*end);
                 }
                 self.notices.push(lane.went_back(held.key, lost));
             }

@@ -18,15 +18,15 @@ use tributary_protocol::session::{AckedTo, LaneCursor, SenderCursor, Trim};
 use tributary_uplink::Spool;
 
 const DIR: &str = "/spool";
-const FIRST: BufferId = BufferId([1; 16]);
-const SECOND: BufferId = BufferId([2; 16]);
+pub(super) const FIRST: BufferId = BufferId([1; 16]);
+pub(super) const SECOND: BufferId = BufferId([2; 16]);
 /// Readings in batch `number`.
 fn rows(number: u64) -> u32 {
     6 + number as u32 % 3
 }
 
 /// Batches of about 400 kB that nothing shortens: ten of them fill a segment.
-fn batches(buffer: BufferId, count: u64) -> Vec<SealedBatch> {
+pub(super) fn batches(buffer: BufferId, count: u64) -> Vec<SealedBatch> {
     let mut random = 0x1234_5678_9abc_def0u64;
     let mut sealer = Sealer::new();
     let batch = |number| {
@@ -62,7 +62,7 @@ fn batches(buffer: BufferId, count: u64) -> Vec<SealedBatch> {
     (0..count).map(batch).collect()
 }
 
-fn key(buffer: BufferId, number: u64) -> BatchKey {
+pub(super) fn key(buffer: BufferId, number: u64) -> BatchKey {
     BatchKey {
         buffer,
         lane: Lane::Telemetry,
@@ -70,13 +70,13 @@ fn key(buffer: BufferId, number: u64) -> BatchKey {
     }
 }
 
-fn open(disk: &SimDisk, present: BufferId, config: &SpoolConfig) -> Opened {
+pub(super) fn open(disk: &SimDisk, present: BufferId, config: &SpoolConfig) -> Opened {
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
     spool::open(&disk, Path::new(DIR), present, config).unwrap()
 }
 
 /// Two segments and the one ahead.
-fn tight(policy: Policy) -> SpoolConfig {
+pub(super) fn tight(policy: Policy) -> SpoolConfig {
     let mut config = config(12);
     config.telemetry.policy = policy;
     config
@@ -84,9 +84,9 @@ fn tight(policy: Policy) -> SpoolConfig {
 
 /// What stands under each number of a buffer: readings delivered, or readings declared.
 #[derive(Debug, Default)]
-struct Found {
-    delivered: BTreeMap<u64, u32>,
-    declared: BTreeMap<u64, Option<u32>>,
+pub(super) struct Found {
+    pub(super) delivered: BTreeMap<u64, u32>,
+    pub(super) declared: BTreeMap<u64, Option<u32>>,
     /// Declarations.
     gaps: u64,
     /// Of all of them.
@@ -94,7 +94,7 @@ struct Found {
 }
 
 impl Found {
-    fn of(reader: &mut AgentSpool, buffer: BufferId) -> Self {
+    pub(super) fn of(reader: &mut AgentSpool, buffer: BufferId) -> Self {
         let mut found = Self::default();
         let lane = Lane::Telemetry;
         let key_of = LaneKey { buffer, lane };
@@ -144,7 +144,7 @@ impl Found {
 }
 
 /// Has everything acknowledged, and the cursor say so.
-fn acknowledge(reader: &mut AgentSpool) {
+pub(super) fn acknowledge(reader: &mut AgentSpool) {
     for start in reader.lane_starts() {
         let run = Held {
             first: start.first,

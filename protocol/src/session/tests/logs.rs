@@ -145,6 +145,12 @@ fn what_a_replaced_journal_acknowledged_and_is_trimmed_is_told_once() {
     meet(&mut sender, NEW, Vec::new());
     assert_eq!(sender.poll_notices(), []);
     assert_eq!(sender.backlog().0, 11);
+    // The cursor says that they were held once: who finds them nowhere takes them for no loss that
+    // nobody was told of.
+    let lanes = sender.cursor().lanes;
+    let nobody = lanes.iter().filter(|lane| lane.by == AckedTo::Nobody);
+    let nobody: Vec<_> = nobody.flat_map(|lane| &lane.acked).collect();
+    assert!(nobody.iter().any(|run| run.first == 0 && run.end >= 4));
 }
 
 #[test]

@@ -1,0 +1,121 @@
+//! What opening the spool declares: segments that no reader meets, and numbers that were sealed and
+//! are neither here, nor acknowledged, nor under a gap. It reads no batch.
+
+use super::gaps::Gaps;
+use super::{BATCH_BYTES_LEAST, CursorBody, shed};
+use std::collections::BTreeSet;
+use tributary_journal::{LogError, LogReader, Recovery};
+use tributary_protocol::batch::Sealer;
+use tributary_protocol::ids::{BatchHash, BatchKey, Lane, LaneKey};
+use tributary_protocol::limits::GAP_NUMBERS_MAX;
+use tributary_protocol::ranges::HeldRanges;
+
+/// Declares segments that are damaged and that no reader meets. A number that the aggregator holds
+/// after all is judged a replay there.
+pub(super) fn declare_unmet(
+    lane: Lane,
+    recovery: &Recovery,
+    body: &CursorBody,
+    gaps: &mut Gaps,
+) -> Result<(), LogError> {
+    for damage in recovery.unmet() {
+        let key = shed::lane_key(damage.life, lane);
+        let acked = body.sender.acked(key);
+        let acked = acked.first_missing(0, u64::MAX).unwrap_or(0);
+        let first = damage.numbers.start.max(acked);
+        // Where it is unknown how many there were, as many as can have been.
+        let most = damage.numbers.start + damage.bytes / BATCH_BYTES_LEAST + 1;
+        let end = match damage.numbers.is_empty() {
+            true => most,
+            false => damage.numbers.end,
+        };
+        let declared = gaps.book.numbers(BatchKey {
+            buffer: key.buffer,
+            lane,
+            number: first,
+        });
+        if first >= end || declared.is_some() {
+            continue;
+        }
+        let (segment, bytes) = (&damage.segment, damage.bytes);
+        let detail = format!("{bytes} bytes of {segment} can't be read back");
+        tracing::error!(buffer = %key.buffer, lane = lane.name(), first, end, detail, "declared");
+        metrics::counter!("tributary_agent_spool_damage_total").increment(1);
+        let sealed = shed::unknown(key, (first, end), &detail, &mut Sealer::new());
+        for gap in sealed.expect("names and numbers from a log make a gap") {
+            gaps.append(&gap)?;
+        }
+    }
+    Ok(())
+}
+
+/// Declares what is lost without a word. Numbers go from a lane behind an acknowledgement that the
+/// cursor has, or behind a gap; where neither is there any more, the log of gaps is damaged, or
+/// files are gone. And the cursor knows how far the lane went: a frame behind the end of what is
+/// here was no torn one.
+pub(super) fn declare_missing(
+    lane: Lane,
+    reader: &LogReader,
+    body: &CursorBody,
+    gaps: &mut Gaps,
+) -> Result<(), LogError> {
+    let spans = reader.lives().into_iter();
+    let spans: Vec<_> = spans
+        .map(|span| (shed::lane_key(span.life, lane), span))
+        .collect();
+    let known = body.sender.lanes.iter().map(|known| known.key);
+    let known = known.chain(body.ends.keys().copied());
+    let known = known.chain(spans.iter().map(|(key, _)| *key));
+    let keys: BTreeSet<LaneKey> = known.filter(|key| key.lane == lane).collect();
+    for key in keys {
+        let accounted = accounted(key, body, gaps);
+        let span = spans.iter().find(|(of, _)| *of == key).map(|(_, it)| it);
+        let (first, end) = span.map_or((0, 0), |span| (span.first, span.end));
+        let went_to = body.ends.get(&key).copied().unwrap_or(0);
+        let below = accounted.missing(0, first).into_iter();
+        let behind = accounted.missing(end, went_to.max(accounted.end()));
+        for numbers in below.chain(behind) {
+            declare(key, numbers, gaps)?;
+        }
+    }
+    Ok(())
+}
+
+/// Numbers of which is known what became of them, wherever they are. What a journal took back was
+/// told to people when it did.
+fn accounted(key: LaneKey, body: &CursorBody, gaps: &Gaps) -> HeldRanges {
+    let nothing = BatchHash([0; 32]);
+    let mut accounted = HeldRanges::new();
+    let of_lane = body.sender.lanes.iter().filter(|known| known.key == key);
+    for run in of_lane.flat_map(|known| &known.acked) {
+        accounted.insert_missing(run.first, run.end, nothing);
+    }
+    for numbers in gaps.book.of(key) {
+        accounted.insert_missing(numbers.start, numbers.end, nothing);
+    }
+    accounted
+}
+
+fn declare(key: LaneKey, (first, end): (u64, u64), gaps: &mut Gaps) -> Result<(), LogError> {
+    let (buffer, lane) = (key.buffer, key.lane.name());
+    tracing::error!(%buffer, lane, first, end, "neither here nor declared: declared now");
+    metrics::counter!("tributary_agent_spool_damage_total").increment(1);
+    let detail = "they are gone from the spool, and nothing there says why";
+    let mut at = first;
+    while at < end {
+        let to = end.min(at + GAP_NUMBERS_MAX as u64);
+        let sealed = shed::unknown(key, (at, to), detail, &mut Sealer::new());
+        for gap in sealed.expect("names and numbers from a log make a gap") {
+            match gaps.append(&gap) {
+                Err(full) if full.is_full() => {
+                    tracing::error!(%buffer, lane, first = at, end, %full,
+                        "no room to declare what is lost: tried again at the next start");
+                    return Ok(());
+                }
+                appended => appended?,
+            }
+        }
+        at = to;
+    }
+    Ok(())
+}
