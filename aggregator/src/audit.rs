@@ -4,17 +4,22 @@
 //! `journal` and `lake` say what each holds, `judge` compares, `deep` reads every row, and
 //! [`merge`] lays several aggregators side by side. Nothing here mends anything.
 
-mod deep;
-mod journal;
-mod judge;
+mod files;
+mod gaps;
 mod lake;
+mod rejected;
+
+mod journal;
+
+mod deep;
+mod judge;
 
 pub mod merge;
 pub mod report;
 
-pub use report::{Finding, LaneReport, Report};
+pub use report::{Finding, LaneReport, Report, Verdict};
 
-use crate::limits::{AUDIT_RETRY_MS, AUDIT_TRIES};
+use crate::limits::{AUDIT_MOVES_MAX, AUDIT_RETRY_MS, AUDIT_TRIES};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -96,6 +101,12 @@ pub enum AuditError {
         /// The journal's first entry.
         first: u64,
     },
+    /// A running aggregator went on while it was looked at.
+    #[error(
+        "nothing could be settled: the aggregator went on faster than it could be read; audit it \
+         when it is stopped, or a copy of its folder"
+    )]
+    Moved,
     /// A folder of the lake can't be read.
     #[error("{}: {source}", path.display())]
     Lake {
@@ -119,47 +130,116 @@ fn hint(dir: &Path) -> String {
 /// What lies in an aggregator's data directory, compared. `deep` reads every row of the lake.
 ///
 /// A running aggregator goes on meanwhile: what looks wrong is looked at again, and only what
-/// stays is said.
+/// stays is said. What changes from look to look could not be settled.
 ///
 /// # Errors
 /// [`AuditError`], when there is nothing to compare.
 pub fn audit(data_dir: &Path, deep: bool) -> Result<Report, AuditError> {
+    audit_beside(data_dir, deep, || {})
+}
+
+/// As [`audit`]; `beside` is called in each look once the lake was read, as an aggregator goes on.
+///
+/// # Errors
+/// As [`audit`].
+#[doc(hidden)]
+pub fn audit_beside(
+    data_dir: &Path,
+    deep: bool,
+    mut beside: impl FnMut(),
+) -> Result<Report, AuditError> {
     if !data_dir.join("journal").is_dir() {
         return Err(AuditError::NoData {
             dir: data_dir.to_owned(),
         });
     }
-    let mut before: Option<Report> = None;
-    for _ in 1..AUDIT_TRIES {
-        match look(data_dir, deep) {
+    let mut looker = Looker::new(data_dir, deep)?;
+    let (mut before, mut looks): (Option<Report>, _) = (None, 0);
+    let mut failed = AuditError::Moved;
+    for _ in 0..AUDIT_MOVES_MAX {
+        match looker.look(&mut beside) {
             Ok(report) if report.findings.is_empty() => return Ok(report),
             Ok(report) => {
-                let stays = |before: &Report| before.findings == report.findings;
-                if before.as_ref().is_some_and(stays) {
-                    return Ok(report);
+                looks += 1;
+                let settled = settle(report, before.as_ref());
+                if settled.unsettled.is_empty() || looks >= AUDIT_TRIES {
+                    return Ok(settled);
                 }
-                before = Some(report);
+                before = Some(settled);
             }
-            Err(error) => tracing::debug!(%error, "looked at again"),
+            Err(AuditError::Moved) => tracing::debug!("looked at anew"),
+            Err(error) => {
+                looks += 1;
+                failed = error;
+                if looks >= AUDIT_TRIES {
+                    break;
+                }
+            }
         }
         std::thread::sleep(Duration::from_millis(AUDIT_RETRY_MS));
     }
-    let mut report = look(data_dir, deep)?;
-    let moved = before.is_none_or(|before| before.journal != report.journal);
-    if moved && !report.findings.is_empty() {
-        let note = "the aggregator went on while it was read, and what was found changed with it: \
-                    stop it, and audit again";
-        report.notes.push(note.to_owned());
-    }
-    Ok(report)
+    before.ok_or(failed)
 }
 
-/// One look.
-fn look(data_dir: &Path, deep: bool) -> Result<Report, AuditError> {
-    // The lake before the journal: what it has taken is in the journal then, or was.
-    let log = journal::log(data_dir)?;
-    let mut lake = lake::Lake::read(&data_dir.join("lake"), log, deep)?;
-    let journal = journal::Journal::read(data_dir, lake.position)?;
-    let rows = deep.then(|| deep::read(&mut lake, &journal));
-    Ok(judge::judge(data_dir, lake, journal, rows))
+/// Sets apart what the look before did not find as well, and what only that one found is gone.
+fn settle(mut report: Report, before: Option<&Report>) -> Report {
+    let found = std::mem::take(&mut report.findings);
+    let was_there = |wrong: &Finding| {
+        let mut all = before
+            .into_iter()
+            .flat_map(|before| before.findings.iter().chain(&before.unsettled));
+        all.any(|other| other.is_as(wrong))
+    };
+    (report.findings, report.unsettled) = found.into_iter().partition(was_there);
+    report
+}
+
+/// Looks at an aggregator's directory, again and again; what does not change is read once.
+struct Looker<'a> {
+    data_dir: &'a Path,
+    lake: lake::Lake,
+    rows: Option<deep::Rows>,
+}
+
+impl<'a> Looker<'a> {
+    fn new(data_dir: &'a Path, deep: bool) -> Result<Self, AuditError> {
+        let log = journal::log(data_dir)?;
+        Ok(Self {
+            data_dir,
+            lake: lake::Lake::new(&data_dir.join("lake"), log, deep),
+            rows: deep.then(deep::Rows::default),
+        })
+    }
+
+    /// One look. The lake before the journal: what it has taken is in the journal then, or was.
+    /// Reading it may take long, in which the journal goes on and lets go: so that what came
+    /// meanwhile is read once more, and there is little of that.
+    fn look(&mut self, beside: &mut impl FnMut()) -> Result<Report, AuditError> {
+        self.update()?;
+        beside();
+        let began_us = crate::clock::wall_us();
+        self.update()?;
+        let (log, position) = (self.lake.log, self.lake.position);
+        let journal = journal::Journal::read(self.data_dir, log, position)?;
+        if journal.first > position && self.lake.position_now()? > position {
+            return Err(AuditError::Moved);
+        }
+        let rows = self.rows.as_ref();
+        Ok(judge::judge(
+            self.data_dir,
+            &self.lake,
+            journal,
+            rows,
+            began_us,
+        ))
+    }
+
+    fn update(&mut self) -> Result<(), AuditError> {
+        self.lake.update()?;
+        if let Some(rows) = &mut self.rows {
+            let journal = journal::Journal::open(self.data_dir, self.lake.log)?;
+            rows.update(&mut self.lake, &journal);
+        }
+        Ok(())
+    }
 }

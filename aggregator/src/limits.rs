@@ -154,6 +154,18 @@ pub const DRAIN_SECONDS_MAX: u64 = 30;
 pub const AUDIT_TRIES: usize = 5;
 /// Milliseconds between two of them.
 pub const AUDIT_RETRY_MS: u64 = 300;
+/// Times that an audit begins a look anew because the aggregator went on too far meanwhile.
+pub const AUDIT_MOVES_MAX: usize = 20;
+/// Things found wrong that an audit lists; more are counted.
+pub const AUDIT_FINDINGS_MAX: usize = 1_000;
+/// Ranges of numbers in one list of an audit; more are counted.
+pub const AUDIT_SPANS_LISTED_MAX: usize = 10_000;
+/// Parquet files that no flush wrote, and that an audit names.
+pub const AUDIT_FOREIGN_MAX: usize = 200;
+/// Folders below each other that an audit looks into.
+pub const AUDIT_DEPTH_MAX: usize = 12;
+/// Rows of a file that the lake did not write that are held at once.
+pub const AUDIT_FOREIGN_ROWS: usize = 8_192;
 /// Declared losses that an audit lists of one lane.
 pub const AUDIT_GAPS_LISTED_MAX: usize = 100;
 /// Bytes of a list of what could not be written as rows.
@@ -164,7 +176,8 @@ pub const AUDIT_FILE_ROWS_MAX: usize = 4 * FLUSH_ROWS;
 pub const AUDIT_REPORT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 
 const _: () = assert!(FLUSH_ROWS + BATCH_READINGS_MAX <= AUDIT_FILE_ROWS_MAX);
-const _: () = assert!(AUDIT_TRIES > 2);
+const _: () = assert!(AUDIT_TRIES > 2 && AUDIT_TRIES < AUDIT_MOVES_MAX);
+const _: () = assert!(AUDIT_FOREIGN_MAX < AUDIT_FINDINGS_MAX);
 const _: () = assert!(UNI_STREAMS_MAX as usize == IN_FLIGHT_BATCHES);
 const _: () = assert!(BATCH_BYTES_MAX <= RECEIVE_WINDOW_BYTES as usize);
 const _: () = assert!(STREAM_WINDOW_BYTES <= RECEIVE_WINDOW_BYTES);

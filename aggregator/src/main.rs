@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tributary_aggregator::Config;
+use tributary_aggregator::audit::Verdict;
 use tributary_aggregator::commands::audit::{self, AuditArguments};
 use tributary_aggregator::commands::quarantine::{self, QuarantineArguments};
 use tributary_aggregator::ingest::endpoint::tls_config;
@@ -108,25 +109,32 @@ fn main() -> ExitCode {
     }
 }
 
-/// Looks at what lies there: 0 all well, 1 not, 2 usage.
+/// Looks at what lies there: 0 all well, 1 not, 2 usage, 3 nobody can tell.
 fn look(arguments: &Arguments) -> ExitCode {
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let config = arguments.config.as_deref();
     let done = match &arguments.command {
         Command::Audit(audit) => audit::run(audit, config, &mut out),
-        Command::Quarantine(quarantine) => quarantine::run(quarantine, config, &mut out),
-        Command::Run | Command::Check => Ok(true),
+        Command::Quarantine(quarantine) => {
+            let done = quarantine::run(quarantine, config, &mut out);
+            done.map(|well| {
+                if well {
+                    Verdict::Agrees
+                } else {
+                    Verdict::Disagrees
+                }
+            })
+        }
+        Command::Run | Command::Check => Ok(Verdict::Agrees),
     };
     let flushed = std::io::Write::flush(&mut out);
-    match done.and_then(|well| Ok(flushed.map(|()| well)?)) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+    match done.and_then(|verdict| Ok(flushed.map(|()| verdict)?)) {
+        Ok(Verdict::Agrees) => ExitCode::SUCCESS,
+        Ok(Verdict::Disagrees) => ExitCode::FAILURE,
+        Ok(Verdict::Unsettled) => ExitCode::from(3),
         Err(error) => {
             say!("{error}");
-            match error.is_usage() {
-                true => ExitCode::from(2),
-                false => ExitCode::FAILURE,
-            }
+            ExitCode::from(error.exit_code())
         }
     }
 }

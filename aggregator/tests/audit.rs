@@ -1,5 +1,8 @@
 //! The audit: of directories that a real keeper and a real lake wrote, whole ones and broken ones.
 
+mod beside;
+mod foreign;
+
 use crate::keeper::{Kept, SMALL, agent, checkpoints, config, os};
 use crate::sealed::{BUFFER, events, readings, series, shed, spoiled};
 use clap::Parser;
@@ -8,9 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
-use tributary_aggregator::audit::merge::merge;
+use tributary_aggregator::audit::merge::{Merged, merge};
 use tributary_aggregator::audit::report::{Elsewhere, Span};
-use tributary_aggregator::audit::{AuditError, LaneReport, Report, audit};
+use tributary_aggregator::audit::{AuditError, LaneReport, Report, Verdict, audit};
 use tributary_aggregator::commands::quarantine::{self, QuarantineArguments};
 use tributary_aggregator::keeper::{Keeper, KeeperParts, Outcome};
 use tributary_aggregator::lake::commit::LakeStore;
@@ -372,9 +375,11 @@ async fn a_journal_that_was_rolled_back_is_found() {
 async fn two_aggregators_that_hold_the_same_batch_are_named() {
     let dir = TempDir::new().unwrap();
     made(dir.path()).await;
-    let first = audit(dir.path(), false).unwrap();
+    let mut first = audit(dir.path(), false).unwrap();
+    // Both looks at one time.
+    first.began_us = first.at_us;
     let mut second = apart_from(&first);
-    let apart = merge(&[first.clone(), second.clone()]);
+    let apart = laid(&[first.clone(), second.clone()]);
     assert!(apart.findings.is_empty(), "{apart}");
     let telemetry = apart.lanes.iter().find(|lane| lane.lane == "telemetry");
     let telemetry = telemetry.unwrap();
@@ -388,18 +393,18 @@ async fn two_aggregators_that_hold_the_same_batch_are_named() {
     let place = place.unwrap();
     second.lanes[place].committed[0].first = 10;
     second.lanes[place].committed[0].end = 15;
-    let both = merge(&[first.clone(), second.clone()]);
+    let both = laid(&[first.clone(), second.clone()]);
     assert_eq!(both.findings.len(), 1, "{both}");
     assert_eq!(both.findings[0].numbers, [(10, 12)]);
     // One of them says that it does not know.
     second.lanes[place].in_doubt = vec![(9, 13)];
-    let doubted = merge(&[first.clone(), second]);
+    let doubted = laid(&[first.clone(), second]);
     assert!(doubted.findings.is_empty(), "{doubted}");
     // Definitions go to each that lacks them.
     let mut third = apart_from(&first);
     let place = third.lanes.iter().position(|lane| lane.lane == "series");
     third.lanes[place.unwrap()].committed = lane(&first, "series").committed.clone();
-    let defined = merge(&[first.clone(), third.clone()]);
+    let defined = laid(&[first.clone(), third.clone()]);
     assert!(defined.findings.is_empty(), "{defined}");
     // What one is told that the other holds, it does; or it is said.
     let place = third.lanes.iter().position(|lane| lane.lane == "telemetry");
@@ -410,19 +415,55 @@ async fn two_aggregators_that_hold_the_same_batch_are_named() {
     };
     third.lanes[place].elsewhere = vec![elsewhere(12)];
     third.lanes[place].floor = 12;
-    let told = merge(&[first.clone(), third.clone()]);
+    let told = laid(&[first.clone(), third.clone()]);
     assert!(told.findings.is_empty(), "{told}");
     third.lanes[place].elsewhere = vec![elsewhere(14)];
     third.lanes[place].floor = 16;
-    let told = merge(&[first.clone(), third]);
+    let told = laid(&[first.clone(), third]);
     let numbers: Vec<_> = told.findings.iter().map(|it| it.numbers.clone()).collect();
     assert_eq!(numbers, [[(12, 14)], [(14, 16)]], "{told}");
     // A copy of the whole.
-    let copied = merge(&[first.clone(), first]);
+    let copied = laid(&[first.clone(), first]);
     assert!(
         copied.to_string().contains("have the same journal"),
         "{copied}"
     );
+}
+
+/// Side by side, each looked at once.
+fn laid(reports: &[Report]) -> Merged {
+    merge(reports, reports)
+}
+
+/// What one was told while the other was not looked at yet is no loss: it is looked for later.
+#[tokio::test]
+async fn pictures_of_different_moments_are_no_loss() {
+    let dir = TempDir::new().unwrap();
+    made(dir.path()).await;
+    let mut early = audit(dir.path(), false).unwrap();
+    assert!(early.began_us > 0 && early.began_us <= early.at_us);
+    let mut late = apart_from(&early);
+    let place = late.lanes.iter().position(|it| it.lane == "telemetry");
+    let place = place.unwrap();
+    // Later it is told of two more, and that all below 14 was acknowledged.
+    late.lanes[place].elsewhere = vec![Elsewhere {
+        log: early.log.clone(),
+        numbers: vec![(0, 14)],
+    }];
+    late.lanes[place].floor = 14;
+    (late.began_us, late.at_us) = (early.at_us + 5, early.at_us + 9);
+    let reports = [early.clone(), late.clone()];
+    let once = merge(&reports, &reports);
+    assert!(once.findings.is_empty(), "{once}");
+    assert_eq!(once.verdict(), Verdict::Unsettled);
+    assert_eq!(once.unsettled[0].numbers, [(12, 14)]);
+    // Looked at again, it has them; or it is lost.
+    (early.began_us, early.at_us) = (late.at_us, late.at_us + 1);
+    let lost = merge(&reports, &[early.clone(), late.clone()]);
+    assert_eq!(lost.verdict(), Verdict::Disagrees, "{lost}");
+    early.lanes[place].committed[0].end = 14;
+    let there = merge(&reports, &[early, late]);
+    assert_eq!(there.verdict(), Verdict::Agrees, "{there}");
 }
 
 /// An audit of another aggregator, whose numbers are all others.

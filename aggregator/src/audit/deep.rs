@@ -4,13 +4,13 @@
 
 use super::journal::Journal;
 use super::lake::{Flush, Lake, PUT_BACK, Seen, guarded, lane_of, read_footer};
-use super::report::Finding;
+use super::report::{Finding, Findings};
 use super::{LaneId, Numbers};
 use crate::keeper::record::RecordKind;
 use crate::lake::Table;
 use crate::lake::columns::digest;
 use crate::lake::file::Footer;
-use crate::limits::AUDIT_FILE_ROWS_MAX;
+use crate::limits::{AUDIT_FILE_ROWS_MAX, AUDIT_FOREIGN_ROWS};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int32Type, Int64Type};
 use arrow_array::{RecordBatch, StringArray};
@@ -23,10 +23,101 @@ use tributary_protocol::ids::{BatchHash, Lane};
 const TWICE: &str = "take away the file that is a copy; where none is, two aggregators wrote \
                      what one should have";
 
-/// The numbers of which the lake has rows, or a declared loss.
+/// The numbers of which the lake has rows.
 #[derive(Default)]
 pub(super) struct Rows {
-    pub(super) numbers: Numbers,
+    /// In files of this journal.
+    own: Numbers,
+    /// In those of others: what one held before, or another aggregator beside it.
+    others: Numbers,
+    findings: Findings,
+}
+
+impl Rows {
+    /// Reads every row of the files that are not read yet.
+    pub(super) fn update(&mut self, lake: &mut Lake, journal: &Journal) {
+        let dir = lake.dir.clone();
+        for (flush, seen) in &mut lake.flushes {
+            let files = std::mem::take(&mut seen.paths);
+            if !files.is_empty() {
+                self.read_flush(flush, (&dir, &files), journal);
+            }
+        }
+    }
+
+    /// The numbers of which the lake has rows of this journal, or a declared loss, or which were
+    /// set apart.
+    pub(super) fn numbers(&self, lake: &Lake) -> Numbers {
+        let mut all = self.own.clone();
+        for (lane, held) in lake.declared.iter().chain(&lake.set_apart) {
+            for run in held.iter() {
+                add(&mut all, lane, run.first, run.end);
+            }
+        }
+        all
+    }
+
+    pub(super) fn findings(&self) -> Findings {
+        self.findings.clone()
+    }
+
+    /// Of a Parquet file that no flush wrote: how many rows it has, and how many of them under
+    /// numbers that the lake has, too.
+    pub(super) fn of_foreign(&self, path: &Path) -> Result<(u64, u64), String> {
+        guarded(|| {
+            let file = File::open(path).map_err(|error| error.to_string())?;
+            let reader = ParquetRecordBatchReaderBuilder::try_new(file)
+                .and_then(|builder| builder.with_batch_size(AUDIT_FOREIGN_ROWS).build());
+            let (mut all, mut twice) = (0, 0);
+            let mut lanes = Lanes::default();
+            for batch in reader.map_err(|error| error.to_string())? {
+                let batch = batch.map_err(|error| error.to_string())?;
+                all += batch.num_rows() as u64;
+                // What has no such columns is nothing of the lake's.
+                let _ = identities(&batch, |names, number, _| {
+                    let lane = lanes.place(names);
+                    let lane = lane.and_then(|place| lanes.all.get(place));
+                    twice += u64::from(lane.is_some_and(|lane| self.has(lane, number)));
+                });
+            }
+            Ok((all, twice))
+        })
+    }
+
+    fn has(&self, lane: &LaneId, number: u64) -> bool {
+        let mut of = [&self.own, &self.others].into_iter();
+        of.any(|of| of.get(lane).is_some_and(|held| held.contains(number)))
+    }
+
+    fn read_flush(&mut self, flush: &Flush, (dir, files): (&Path, &[Seen]), journal: &Journal) {
+        let (lanes, places) = places_of((dir, files), &mut self.findings);
+        let own = flush.log == journal.log;
+        let mut expected = match own {
+            true => expected(flush, journal),
+            false => HashMap::new(),
+        };
+        let shown = match files {
+            [one] => dir.join(&*one.path).display().to_string(),
+            _ => format!("the files of entries {}..{}", flush.first, flush.end),
+        };
+        for ((lane, number), rows_of) in places {
+            let Some(lane) = lanes.all.get(lane) else {
+                continue;
+            };
+            let all = expected.remove(&(lane.clone(), number));
+            let mut wrong = rows_wrong(rows_of, all);
+            if self.has(lane, number) {
+                let what = "it is there twice: in an earlier flush, and".to_owned();
+                wrong.push((what, TWICE));
+            }
+            let to = if own { &mut self.own } else { &mut self.others };
+            add(to, lane, number, number + 1);
+            for (what, todo) in wrong {
+                let (numbers, what) = (vec![(number, number + 1)], format!("{what} in {shown}"));
+                self.findings.push(Finding::of(lane, numbers, what, todo));
+            }
+        }
+    }
 }
 
 /// Rows of one flush, by lane and number: their places.
@@ -58,79 +149,14 @@ impl Lanes {
     }
 }
 
-/// Reads every row.
-pub(super) fn read(lake: &mut Lake, journal: &Journal) -> Rows {
-    let mut rows = Rows::default();
-    let mut findings = Vec::new();
-    for (flush, seen) in &lake.flushes {
-        let files = (&*lake.dir, seen.paths.as_slice());
-        read_flush(flush, files, journal, &mut rows, &mut findings);
-    }
-    for (lane, gap) in &lake.gaps {
-        // One that begins below its own number tells of messages, and takes that number alone.
-        let (first, end) = match gap.first < gap.batch {
-            true => (gap.batch, gap.batch + 1),
-            false => (gap.first, gap.first.saturating_add(gap.count)),
-        };
-        add(&mut rows.numbers, lane, first, end);
-    }
-    for (lane, apart) in &lake.set_apart {
-        let runs: Vec<_> = apart.iter().map(|run| (run.first, run.end)).collect();
-        for (first, end) in runs {
-            add(&mut rows.numbers, lane, first, end);
-        }
-    }
-    lake.findings.extend(findings);
-    rows
-}
-
-/// Adds numbers; those that were there already.
-fn add(numbers: &mut Numbers, lane: &LaneId, first: u64, end: u64) -> bool {
+/// Adds numbers that may be there already.
+fn add(numbers: &mut Numbers, lane: &LaneId, first: u64, end: u64) {
     let known = numbers.entry(lane.clone()).or_default();
-    let new = known.insert_missing(first, end, BatchHash([0; 32]));
-    new == [(first, end)]
-}
-
-fn read_flush(
-    flush: &Flush,
-    (dir, files): (&Path, &[Seen]),
-    journal: &Journal,
-    rows: &mut Rows,
-    findings: &mut Vec<Finding>,
-) {
-    let (lanes, places) = places_of((dir, files), findings);
-    let mut expected = match flush.log == journal.log {
-        true => expected(flush, journal),
-        false => HashMap::new(),
-    };
-    let shown = match files {
-        [one] => dir.join(&*one.path).display().to_string(),
-        _ => format!("the files of entries {}..{}", flush.first, flush.end),
-    };
-    for ((lane, number), rows_of) in places {
-        let Some(lane) = lanes.all.get(lane) else {
-            continue;
-        };
-        let all = expected.remove(&(lane.clone(), number));
-        let mut wrong = rows_wrong(rows_of, all);
-        if !add(&mut rows.numbers, lane, number, number + 1) {
-            wrong.push((
-                "it is there twice: in an earlier flush, and".to_owned(),
-                TWICE,
-            ));
-        }
-        let numbers = || vec![(number, number + 1)];
-        let wrong = wrong.into_iter();
-        findings.extend(
-            wrong.map(|(what, todo)| {
-                Finding::of(lane, numbers(), format!("{what} in {shown}"), todo)
-            }),
-        );
-    }
+    known.insert_missing(first, end, BatchHash([0; 32]));
 }
 
 /// Where the rows of each batch stand, as the files of a flush say.
-fn places_of((dir, files): (&Path, &[Seen]), findings: &mut Vec<Finding>) -> (Lanes, Places) {
+fn places_of((dir, files): (&Path, &[Seen]), findings: &mut Findings) -> (Lanes, Places) {
     let mut lanes = Lanes::default();
     let mut places = Places::new();
     for seen in files {

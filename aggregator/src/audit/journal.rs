@@ -1,19 +1,19 @@
 //! The journal and the checkpoints, read beside whoever writes them: what the ledger holds at the
 //! journal's end, and whether both say the same wherever both speak.
 
-use super::report::{Finding, GapReport, kind_name};
+use super::report::{Finding, Findings, GapReport, kind_name};
 use super::{AuditError, LaneId, Numbers};
 use crate::keeper::record::{self, RecordKind};
 use crate::keeper::store::checkpoint_of;
 use crate::limits::REPLAY_READ_BYTES;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tributary_journal::limits::segment_bytes;
 use tributary_journal::{
-    Checkpoints, Disk, Entry, LifeId, Log, LogConfig, LogError, LogKind, LogReader, Open, OsDisk,
-    ReadOnlyDisk,
+    Checkpoint, Checkpoints, Disk, Entry, LifeId, Log, LogConfig, LogError, LogKind, LogReader,
+    Open, OsDisk, ReadOnlyDisk,
 };
 use tributary_protocol::batch::{Gap, GapPart, SealedBatch};
 use tributary_protocol::ids::{BatchHash, BatchKey, LogId, Session};
@@ -38,9 +38,9 @@ pub(super) struct Journal {
     pub(super) quarantined: Numbers,
     /// Declared losses that the lake does not have yet.
     pub(super) gaps: Vec<(LaneId, GapReport)>,
-    /// Entries that can't be read.
-    pub(super) damaged: Vec<Range<u64>>,
-    pub(super) findings: Vec<Finding>,
+    /// Entries that can't be read, and why.
+    lost: Vec<(Range<u64>, String)>,
+    pub(super) findings: Findings,
     reader: LogReader,
 }
 
@@ -65,6 +65,33 @@ fn open(data_dir: &Path) -> Result<(LogReader, LifeId), AuditError> {
 /// The life of the journal.
 pub(super) fn log(data_dir: &Path) -> Result<LogId, AuditError> {
     Ok(LogId(open(data_dir)?.1.0))
+}
+
+/// The checkpoints that lie there.
+struct Found {
+    valid: Vec<Checkpoint>,
+    damaged: Vec<PathBuf>,
+}
+
+impl Found {
+    fn read(data_dir: &Path) -> Result<Self, AuditError> {
+        let dir = data_dir.join("ledger");
+        // Names first: one that comes meanwhile is not damaged, nor is one that goes.
+        let names = disk().list(&dir).unwrap_or_default();
+        let valid = Checkpoints::open(disk(), &dir, "ledger")?.valid();
+        let good: BTreeSet<String> = valid
+            .iter()
+            .map(|checkpoint| format!("ledger-{:020}.ckpt", checkpoint.sequence))
+            .collect();
+        let is_one = |name: &String| name.starts_with("ledger-") && name.ends_with(".ckpt");
+        let bad = names.into_iter().filter(is_one);
+        let bad = bad.filter(|name| !good.contains(name));
+        let damaged = bad.map(|name| dir.join(name)).filter(|path| path.exists());
+        Ok(Self {
+            damaged: damaged.collect(),
+            valid,
+        })
+    }
 }
 
 /// One batch of the journal, understood.
@@ -117,13 +144,16 @@ pub(super) enum Met {
 }
 
 impl Journal {
-    /// Reads journal and checkpoints. Everything below `lake` is in the lake.
-    pub(super) fn read(data_dir: &Path, lake: u64) -> Result<Self, AuditError> {
+    /// Opens the journal `log`, of which nothing is read yet.
+    pub(super) fn open(data_dir: &Path, log: LogId) -> Result<Self, AuditError> {
         let (reader, life) = open(data_dir)?;
+        if LogId(life.0) != log {
+            return Err(AuditError::Moved);
+        }
         let span = reader.lives().into_iter().find(|span| span.life == life);
         let (first, end) = span.map_or((0, 0), |span| (span.first, span.end));
-        let mut journal = Self {
-            log: LogId(life.0),
+        Ok(Self {
+            log,
             first,
             end,
             ledger: Ledger::new(),
@@ -131,18 +161,35 @@ impl Journal {
             waiting: Numbers::new(),
             quarantined: Numbers::new(),
             gaps: Vec::new(),
-            damaged: Vec::new(),
-            findings: Vec::new(),
+            lost: Vec::new(),
+            findings: Findings::default(),
             reader,
+        })
+    }
+
+    /// Reads journal and checkpoints. Everything below `lake` is in the lake.
+    pub(super) fn read(data_dir: &Path, log: LogId, lake: u64) -> Result<Self, AuditError> {
+        // Checkpoints first: what they tell of is in the journal then, or was.
+        let checkpoints = Found::read(data_dir)?;
+        let mut journal = Self::open(data_dir, log)?;
+        let read = journal.read_all(data_dir, checkpoints, lake);
+        // What an aggregator that runs let go of meanwhile was not lost.
+        let first = Self::open(data_dir, log)?.first;
+        let went_on = first > journal.first;
+        match read {
+            Ok(base) if went_on && first > base.min(lake) => return Err(AuditError::Moved),
+            Err(_) if went_on => return Err(AuditError::Moved),
+            read => read?,
         };
-        let known = journal.checkpoints(data_dir)?;
-        journal.replay(data_dir, known, lake)?;
-        if lake > end {
+        journal.tell_lost(first, lake);
+        if lake > journal.end {
+            let end = journal.end;
             journal.findings.push(Finding::general(
                 format!("the lake has entries up to {lake}, the journal ends at {end}"),
                 "the journal was rolled back: put it back from a copy",
             ));
-        } else if first > lake {
+        } else if journal.first > lake {
+            let first = journal.first;
             journal.findings.push(Finding::general(
                 format!("entries {lake}..{first} of the journal are gone, and not in the lake"),
                 PUT_BACK,
@@ -151,15 +198,37 @@ impl Journal {
         Ok(journal)
     }
 
+    /// From which entry on they became the ledger.
+    fn read_all(
+        &mut self,
+        data_dir: &Path,
+        checkpoints: Found,
+        lake: u64,
+    ) -> Result<u64, AuditError> {
+        let known = self.checkpoints(checkpoints);
+        self.replay(data_dir, known, lake)
+    }
+
+    fn tell_lost(&mut self, first: u64, lake: u64) {
+        for (numbers, why) in std::mem::take(&mut self.lost) {
+            let (first, end) = (numbers.start.max(first), numbers.end);
+            if first >= end {
+                continue;
+            }
+            let kept = match end <= lake {
+                true => "the lake took them before",
+                false => "the lake does not have them",
+            };
+            let what = format!("entries {first}..{end} of the journal: {why}; {kept}");
+            self.findings.push(Finding::general(what, PUT_BACK));
+        }
+    }
+
     /// The ledgers of the checkpoints that belong to this journal, by position.
-    fn checkpoints(&mut self, data_dir: &Path) -> Result<BTreeMap<u64, Ledger>, AuditError> {
-        let dir = data_dir.join("ledger");
-        let valid = Checkpoints::open(disk(), &dir, "ledger")?.valid();
+    fn checkpoints(&mut self, found: Found) -> BTreeMap<u64, Ledger> {
         let mut known = BTreeMap::new();
-        let mut good = BTreeSet::new();
-        for checkpoint in valid {
+        for checkpoint in found.valid {
             let sequence = checkpoint.sequence;
-            good.insert(format!("ledger-{sequence:020}.ckpt"));
             match checkpoint_of(self.log, &checkpoint.body) {
                 Ok(Some((ledger, position))) => {
                     known.insert(position, ledger);
@@ -175,15 +244,12 @@ impl Journal {
                 )),
             }
         }
-        for name in disk().list(&dir).unwrap_or_default() {
-            if name.starts_with("ledger-") && name.ends_with(".ckpt") && !good.contains(&name) {
-                let what = format!("{} is damaged", dir.join(&name).display());
-                let todo = "the one before it is used, and the next one replaces it: look at \
-                            the disk";
-                self.findings.push(Finding::general(what, todo));
-            }
+        for path in found.damaged {
+            let what = format!("{} is damaged", path.display());
+            let todo = "the one before it is used, and the next one replaces it: look at the disk";
+            self.findings.push(Finding::general(what, todo));
         }
-        Ok(known)
+        known
     }
 
     /// Goes through all entries: from the oldest checkpoint that meets the journal on they become
@@ -193,7 +259,7 @@ impl Journal {
         data_dir: &Path,
         mut known: BTreeMap<u64, Ledger>,
         lake: u64,
-    ) -> Result<(), AuditError> {
+    ) -> Result<u64, AuditError> {
         if let Some((position, _)) = known.last_key_value().filter(|(at, _)| **at > self.end) {
             self.findings.push(Finding::general(
                 format!(
@@ -231,7 +297,7 @@ impl Journal {
         if let Some((_, newest)) = beyond.pop_last() {
             self.ledger = newest;
         }
-        Ok(())
+        Ok(base)
     }
 
     fn walk_into(
@@ -242,16 +308,7 @@ impl Journal {
         let reader = self.reader.clone();
         walk(&reader, self.log, entries, |met| match met {
             Met::Batch(read) => self.take(&read, base, lake),
-            Met::Lost(numbers, why) => {
-                let (first, end) = (numbers.start, numbers.end);
-                let kept = match end <= lake {
-                    true => "the lake took them before",
-                    false => "the lake does not have them",
-                };
-                let what = format!("entries {first}..{end} of the journal: {why}; {kept}");
-                self.findings.push(Finding::general(what, PUT_BACK));
-                self.damaged.push(numbers);
-            }
+            Met::Lost(numbers, why) => self.lost.push((numbers, why)),
         })
     }
 

@@ -3,12 +3,11 @@
 
 use super::deep::Rows;
 use super::journal::{Journal, lanes_of, only_in};
-use super::lake::{Lake, PUT_BACK, Short};
+use super::lake::{Declared, Lake, NOT_OURS, PUT_BACK, Tallies};
 use super::report::{
-    Elsewhere, Finding, GapReport, LaneReport, REPORT_VERSION, Report, Run, Span, Stated,
+    Elsewhere, Finding, Findings, LaneReport, REPORT_VERSION, Report, Run, Span, Stated, cut,
 };
 use super::{LaneId, Numbers, Tally};
-use crate::limits::AUDIT_GAPS_LISTED_MAX;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use tributary_protocol::ids::{BatchHash, HashSum, Lane};
@@ -41,7 +40,16 @@ fn differ(lane: &LaneId, expected: Tally, marked: Tally) -> Option<Finding> {
         marked.batches,
         hex(marked.sum)
     );
-    (!expected.is_same(marked)).then(|| Finding::of(lane, Vec::new(), what, NOT_ONE))
+    (!expected.is_same(marked)).then(|| {
+        let finding = Finding::of(lane, Vec::new(), what, NOT_ONE);
+        finding.about(about("markers", expected, marked))
+    })
+}
+
+/// By how much two differ: the same from look to look, while both grow.
+fn about(what: &str, expected: Tally, there: Tally) -> String {
+    let apart = expected.without(there);
+    format!("{what} {} {}", apart.batches.cast_signed(), hex(apart.sum))
 }
 
 /// What other aggregators hold of each lane, and below which number all was acknowledged.
@@ -65,67 +73,60 @@ fn others_of(ledger: &Ledger) -> Others {
 }
 
 /// Everything that is compared.
-struct Parts {
-    lake: Lake,
+struct Parts<'a> {
+    lake: &'a Lake,
     journal: Journal,
-    rows: Option<Rows>,
+    /// What the files of the lake have of each lane, and of which numbers it has rows.
+    in_lake: Tallies,
+    rows: Option<Numbers>,
     ledger: Numbers,
     others: Others,
-    gaps: BTreeMap<LaneId, Vec<GapReport>>,
-    shorts: BTreeMap<LaneId, Vec<Short>>,
+    gaps: BTreeMap<LaneId, Declared>,
     nothing: HeldRanges,
 }
 
-/// The report.
+/// The report; of a look that began then.
 pub(super) fn judge(
     data_dir: &Path,
-    mut lake: Lake,
+    lake: &Lake,
     mut journal: Journal,
-    rows: Option<Rows>,
+    rows: Option<&Rows>,
+    began_us: i64,
 ) -> Report {
-    let mut gaps: BTreeMap<LaneId, Vec<GapReport>> = BTreeMap::new();
-    let waiting = std::mem::take(&mut journal.gaps);
-    for (lane, gap) in std::mem::take(&mut lake.gaps).into_iter().chain(waiting) {
+    let mut gaps = lake.gaps.clone();
+    for (lane, gap) in std::mem::take(&mut journal.gaps) {
         gaps.entry(lane).or_default().push(gap);
     }
-    let mut shorts: BTreeMap<LaneId, Vec<Short>> = BTreeMap::new();
-    for short in std::mem::take(&mut lake.shorts) {
-        shorts.entry(short.lane.clone()).or_default().push(short);
-    }
     let mut findings = std::mem::take(&mut journal.findings);
-    findings.append(&mut lake.findings);
-    let (deep, notes) = (rows.is_some(), std::mem::take(&mut lake.notes));
+    findings.extend(lake.findings());
+    findings.extend(rows.map(Rows::findings).unwrap_or_default());
+    foreign(lake, rows, &mut findings);
     let ledger = lanes_of(&journal.ledger);
     let others = others_of(&journal.ledger);
     let parts = Parts {
         lake,
         journal,
-        rows,
+        in_lake: lake.lanes(),
+        rows: rows.map(|rows| rows.numbers(lake)),
         ledger,
         others,
         gaps,
-        shorts,
         nothing: HeldRanges::new(),
     };
-    let all: BTreeSet<&LaneId> = parts
-        .ledger
-        .keys()
-        .chain(parts.lake.lanes.keys())
-        .chain(parts.journal.held.keys())
-        .chain(parts.others.keys())
-        .chain(parts.lake.marked_lanes.iter().flat_map(BTreeMap::keys))
-        .collect();
     let mut expected = Tally::default();
-    let mut lanes = Vec::with_capacity(all.len());
+    let mut lanes = Vec::new();
     let before = findings.len();
-    for lane in all {
+    for lane in parts.all() {
         let (report, of_lane) = parts.lane(lane, &mut findings);
         expected = expected.and(of_lane);
         lanes.push(report);
     }
-    if findings.len() == before {
-        findings.extend(parts.compare_all(expected));
+    if findings.len() == before
+        && let Some(wrong) = parts.compare_all(expected)
+    {
+        findings.push(wrong);
     }
+    let (findings, findings_more) = findings.into_parts();
     let quarantine = std::fs::read_dir(data_dir.join("quarantine"));
     Report {
         version: REPORT_VERSION,
@@ -133,15 +134,37 @@ pub(super) fn judge(
         log: parts.journal.log.to_string(),
         software: env!("CARGO_PKG_VERSION").to_owned(),
         at_us: crate::clock::wall_us(),
-        deep,
+        began_us,
+        deep: rows.is_some(),
         journal: (parts.journal.first, parts.journal.end),
-        lake_position: parts.lake.position,
-        lake_files: parts.lake.files,
+        lake_position: lake.position,
+        lake_files: lake.marked.files,
         lanes,
         repeats_refused: REPEATS.to_owned(),
         quarantine_files: quarantine.map_or(0, |files| files.count() as u64),
-        notes,
+        notes: lake.notes(),
         findings,
+        findings_more,
+        unsettled: Vec::new(),
+    }
+}
+
+/// Parquet files that no flush wrote where they lie; with their rows, where rows are read.
+fn foreign(lake: &Lake, rows: Option<&Rows>, findings: &mut Findings) {
+    for path in &lake.foreign {
+        let rows = match rows.map(|rows| rows.of_foreign(path)) {
+            None => String::new(),
+            Some(Ok((all, 0))) => format!(" ({all} rows)"),
+            Some(Ok((all, twice))) => {
+                format!(" ({all} rows, {twice} of them of batches that the lake has as well)")
+            }
+            Some(Err(why)) => format!(" (it can't be read: {why})"),
+        };
+        let what = format!(
+            "{}{rows} is no file that a flush wrote there",
+            path.display()
+        );
+        findings.push(Finding::general(what, NOT_OURS));
     }
 }
 
@@ -155,23 +178,35 @@ fn missing(held: &HeldRanges, elsewhere: &[Elsewhere], floor: u64) -> Vec<Span> 
     known.missing(0, held.end())
 }
 
-impl Parts {
+impl Parts<'_> {
+    /// Every lane that anything is known of.
+    fn all(&self) -> BTreeSet<&LaneId> {
+        let known = self.ledger.keys().chain(self.in_lake.keys());
+        let known = known.chain(self.journal.held.keys());
+        let known = known.chain(self.others.keys());
+        let marked = self.lake.marked.lanes.iter().flat_map(BTreeMap::keys);
+        known.chain(marked).collect()
+    }
+
     /// The report of one lane, and what of it should be in the lake.
-    fn lane(&self, lane: &LaneId, findings: &mut Vec<Finding>) -> (LaneReport, Tally) {
+    fn lane(&self, lane: &LaneId, findings: &mut Findings) -> (LaneReport, Tally) {
         let held = self.ledger.get(lane).unwrap_or(&self.nothing);
         let waiting = self.journal.waiting.get(lane).unwrap_or(&self.nothing);
         let expected = Tally::of(held).without(Tally::of(waiting));
-        let in_lake = self.lake.lanes.get(lane).copied().unwrap_or_default();
+        let in_lake = self.in_lake.get(lane).copied().unwrap_or_default();
         let compared = match lane.1.lane {
             Lane::Series => Vec::new(),
             _ => self.compare(lane, expected, in_lake),
         };
-        let marked = self.lake.marked_lanes.as_ref();
+        let marked = self.lake.marked.lanes.as_ref();
         let marked = marked.map(|lanes| lanes.get(lane).copied().unwrap_or_default());
         // What files and markers both say is said once.
         let other = marked.filter(|marked| compared.is_empty() || !marked.is_same(in_lake));
-        findings.extend(compared);
-        findings.extend(other.and_then(|marked| differ(lane, expected, marked)));
+        let differs = other.and_then(|marked| differ(lane, expected, marked));
+        compared
+            .into_iter()
+            .chain(differs)
+            .for_each(|wrong| findings.push(wrong));
         let kept = self.journal.held.get(lane).unwrap_or(&self.nothing);
         let stated = |tally: Tally, rows| Stated {
             batches: tally.batches,
@@ -183,26 +218,31 @@ impl Parts {
             quarantined.insert_missing(first, end, BatchHash([0; 32]));
         }
         let set_apart = self.lake.set_apart.get(lane).unwrap_or(&self.nothing);
-        let gaps = self.gaps.get(lane).map_or(&[][..], Vec::as_slice);
-        let listed = gaps.len().min(AUDIT_GAPS_LISTED_MAX);
+        let gaps = self.gaps.get(lane).cloned().unwrap_or_default();
         let run = |run: &tributary_protocol::ranges::Held| Run {
             first: run.first,
             end: run.end,
             hash_sum: hex(run.sum),
         };
         let (elsewhere, floor) = self.others.get(lane).cloned().unwrap_or_default();
+        let mut committed: Vec<Run> = held.iter().map(run).collect();
+        let mut missing = missing(held, &elsewhere, floor);
+        let mut set_apart = only_in(set_apart, &quarantined);
+        let mut quarantined = spans_of(Some(&quarantined));
+        let ranges_more =
+            cut(&mut committed) + cut(&mut missing) + cut(&mut set_apart) + cut(&mut quarantined);
         let report = LaneReport {
             agent: lane.0.to_string(),
             buffer: lane.1.buffer.to_string(),
             lane: lane.1.lane.name().to_owned(),
-            committed: held.iter().map(run).collect(),
-            missing: missing(held, &elsewhere, floor),
+            committed,
+            missing,
             elsewhere,
             floor,
-            gaps: gaps.iter().take(listed).cloned().collect(),
-            gaps_more: (gaps.len() - listed) as u64,
-            quarantined: spans_of(Some(&quarantined)),
-            set_apart: only_in(set_apart, &quarantined),
+            gaps: gaps.listed,
+            gaps_more: gaps.more,
+            quarantined,
+            set_apart,
             in_doubt: Vec::new(),
             ledger: stated(Tally::of(held), None),
             journal: stated(Tally::of(kept), None),
@@ -211,6 +251,7 @@ impl Parts {
                 _ => Some(stated(in_lake, Some(in_lake.rows))),
             },
             waiting: waiting.count(),
+            ranges_more,
         };
         (report, expected)
     }
@@ -225,7 +266,7 @@ impl Parts {
         }
         let mut found = Vec::new();
         if let Some(rows) = &self.rows {
-            let there = rows.numbers.get(lane).unwrap_or(&self.nothing);
+            let there = rows.get(lane).unwrap_or(&self.nothing);
             let (lost, more) = (only_in(&below, there), only_in(there, held));
             if !lost.is_empty() {
                 let what = "the ledger holds them, and the lake has no row of them".to_owned();
@@ -252,6 +293,7 @@ impl Parts {
                 in_lake.batches,
                 hex(in_lake.sum)
             );
+            let about = about("files", expected, in_lake);
             let todo = match self.rows {
                 _ if more => FORGOTTEN,
                 Some(_) => PUT_BACK,
@@ -260,7 +302,7 @@ impl Parts {
                          copy of the lake"
                 }
             };
-            found.push(Finding::of(lane, numbers, what, todo));
+            found.push(Finding::of(lane, numbers, what, todo).about(about));
         }
         found
     }
@@ -269,7 +311,8 @@ impl Parts {
     /// as the journal still has them, or all.
     fn suspects(&self, lane: &LaneId, below: &HeldRanges) -> Vec<Span> {
         let mut suspects = HeldRanges::new();
-        for short in self.shorts.get(lane).into_iter().flatten() {
+        let shorts = self.lake.marked.shorts.iter();
+        for short in shorts.filter(|short| short.lane == *lane) {
             self.journal.batches(short.first..short.end, |read| {
                 if read.lane == *lane {
                     for run in &read.runs {
@@ -286,8 +329,8 @@ impl Parts {
 
     /// What ledger and markers say of everything: the one sum in which the lane `series` is, too.
     fn compare_all(&self, expected: Tally) -> Option<Finding> {
-        let marked = self.lake.marked;
-        if expected.is_same(marked) || !self.lake.markers_are_whole {
+        let marked = self.lake.marked.all;
+        if expected.is_same(marked) || !self.lake.marked.are_whole {
             return None;
         }
         let what = format!(
@@ -298,6 +341,7 @@ impl Parts {
             marked.batches,
             hex(marked.sum)
         );
-        Some(Finding::general(what, NOT_ONE))
+        let finding = Finding::general(what, NOT_ONE);
+        Some(finding.about(about("all", expected, marked)))
     }
 }

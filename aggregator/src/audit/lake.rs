@@ -1,30 +1,25 @@
-//! The lake as its markers, its files' footers and its table of declared losses tell. Rows of
-//! readings are the business of [`deep`](super::deep).
+//! The lake as its markers, its files' footers and its table of declared losses tell. What was read
+//! once is not read again: each [`update`](Lake::update) adds what came since. Rows of readings are
+//! the business of [`deep`](super::deep).
 
-use super::report::{Finding, GapReport};
+use super::files::{self, OfFlush, flush_of, names_in, read_bounded};
+use super::gaps::{Gap, gap_rows};
+use super::rejected::Rejected;
+use super::report::{Finding, Findings, GapReport};
 use super::{AuditError, LaneId, Numbers, Tally};
 use crate::lake::Table;
 use crate::lake::file::{Footer, LaneSum, footer_of};
-use crate::lake::markers::{Done, MarkerName, folder, parse, progress};
-use crate::limits::{AUDIT_LIST_BYTES_MAX, MARKER_BYTES_MAX};
-use parquet::file::reader::{FileReader, SerializedFileReader};
-use parquet::record::RowAccessor;
+use crate::lake::markers::{Done, Intent, MarkerName, folder, intent_path, parse, progress};
+use crate::limits::{AUDIT_GAPS_LISTED_MAX, AUDIT_LIST_BYTES_MAX, MARKER_BYTES_MAX};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
 use std::path::{Path, PathBuf};
 use tributary_protocol::ids::{AgentId, BatchHash, HashSum, Lane, LaneKey, LogId};
-use tributary_protocol::limits::BATCH_BYTES_MAX;
 
 pub(super) const PUT_BACK: &str = "put it back from a copy of the lake";
-
-/// The tables that are read.
-const TABLES: [Table; 4] = [
-    Table::Readings,
-    Table::Alerts,
-    Table::Aggregates,
-    Table::Gaps,
-];
+pub(super) const NOT_OURS: &str =
+    "take it out of the lake: whoever reads the lake with a wildcard reads it, too";
 
 /// Sums by lane.
 pub(super) type Tallies = BTreeMap<LaneId, Tally>;
@@ -54,8 +49,40 @@ pub(super) struct FlushSeen {
     rows: u64,
     /// What they say of each lane; of a flush alone that has a marker of its own.
     lanes: Tallies,
-    /// The files, where every row is to be read.
+    /// The files whose rows are to be read.
     pub(super) paths: Vec<Seen>,
+}
+
+/// What the markers say.
+#[derive(Debug, Default)]
+pub(super) struct Marked {
+    /// Of all lanes together.
+    pub(super) all: Tally,
+    /// Of each lane; nothing where some of them are folded into one.
+    pub(super) lanes: Option<Tallies>,
+    /// Files of this journal.
+    pub(super) files: u64,
+    /// Lanes of which a flush's files lack something, or have too much.
+    pub(super) shorts: Vec<Short>,
+    /// Whether every marker could be read.
+    pub(super) are_whole: bool,
+    findings: Findings,
+}
+
+/// Declared losses of a lane: the first, and how many more there are.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Declared {
+    pub(super) listed: Vec<GapReport>,
+    pub(super) more: u64,
+}
+
+impl Declared {
+    pub(super) fn push(&mut self, gap: GapReport) {
+        match self.listed.len() < AUDIT_GAPS_LISTED_MAX {
+            true => self.listed.push(gap),
+            false => self.more += 1,
+        }
+    }
 }
 
 /// What the lake says.
@@ -64,31 +91,29 @@ pub(super) struct Lake {
     pub(super) log: LogId,
     /// Everything below is in the lake.
     pub(super) position: u64,
+    /// Files of flushes below were read; and those of other journals.
+    read_to: Option<u64>,
     /// The files of all flushes, of other journals, too.
     pub(super) flushes: BTreeMap<Flush, FlushSeen>,
     /// Flushes that have a marker of their own.
     chain: BTreeSet<(u64, u64)>,
     deep: bool,
-    /// What the markers say of all lanes together.
-    pub(super) marked: Tally,
-    /// What they say of each lane; nothing where some of them are folded into one.
-    pub(super) marked_lanes: Option<Tallies>,
-    /// What files say of each lane.
-    pub(super) lanes: Tallies,
-    /// Files of this journal.
-    pub(super) files: u64,
-    /// Of gaps, the first of each lane; and how many more there are.
-    pub(super) gaps: Vec<(LaneId, GapReport)>,
-    /// Batches in `rejected/`.
+    pub(super) marked: Marked,
+    /// What the footers of files say of each lane.
+    lanes: Tallies,
+    /// Declared losses, and the numbers that they take.
+    pub(super) gaps: BTreeMap<LaneId, Declared>,
+    pub(super) declared: Numbers,
+    /// Batches in `rejected/`, and how many files each flush has there.
     pub(super) set_apart: Numbers,
+    rejected: BTreeMap<Flush, u64>,
     /// The part of them that never verified.
     pub(super) quarantined: Numbers,
-    /// Lanes of which a flush's files lack something, or have too much.
-    pub(super) shorts: Vec<Short>,
-    /// Whether every marker could be read.
-    pub(super) markers_are_whole: bool,
-    pub(super) findings: Vec<Finding>,
-    pub(super) notes: Vec<String>,
+    /// Parquet files that no flush wrote.
+    pub(super) foreign: Vec<PathBuf>,
+    /// What is wrong with files that were read, and with what lies there now.
+    read_findings: Findings,
+    now_findings: Findings,
 }
 
 /// A lane of which the files of a flush do not have what its marker says.
@@ -100,73 +125,137 @@ pub(super) struct Short {
 }
 
 impl Lake {
-    /// Reads markers, footers and declared losses of the lake in `dir`; remembers every file if
+    /// The lake in `dir`, of which nothing is read yet; it is going to remember every file if
     /// `deep`.
-    pub(super) fn read(dir: &Path, log: LogId, deep: bool) -> Result<Self, AuditError> {
-        let mut lake = Self {
+    pub(super) fn new(dir: &Path, log: LogId, deep: bool) -> Self {
+        Self {
             dir: dir.to_owned(),
             log,
             position: 0,
+            read_to: None,
             flushes: BTreeMap::new(),
             chain: BTreeSet::new(),
             deep,
-            marked: Tally::default(),
-            marked_lanes: Some(Tallies::new()),
+            marked: Marked::default(),
             lanes: Tallies::new(),
-            files: 0,
-            gaps: Vec::new(),
+            gaps: BTreeMap::new(),
+            declared: Numbers::new(),
             set_apart: Numbers::new(),
+            rejected: BTreeMap::new(),
             quarantined: Numbers::new(),
-            shorts: Vec::new(),
-            markers_are_whole: true,
-            findings: Vec::new(),
-            notes: Vec::new(),
-        };
-        let markers = dir.join(folder(log));
-        let names = names_in(&markers)?;
-        let names: Vec<MarkerName> = names.iter().filter_map(|n| MarkerName::parse(n)).collect();
-        let found = progress(&names);
-        lake.position = found.position;
-        lake.chain = found.chain.iter().copied().collect();
-        for table in TABLES {
-            lake.read_table(table)?;
+            foreign: Vec::new(),
+            read_findings: Findings::default(),
+            now_findings: Findings::default(),
         }
-        let rejected = lake.rejected()?;
-        for (first, end) in &found.chain {
-            lake.check_marker(&markers, (*first, *end), &rejected);
-        }
-        lake.count_set_apart();
-        lake.note_others();
-        Ok(lake)
     }
 
-    fn read_table(&mut self, table: Table) -> Result<(), AuditError> {
-        let top = self.dir.join(table.name());
-        for day in names_in(&top)? {
-            for hour in names_in(&top.join(&day))? {
-                let folder = top.join(&day).join(&hour);
-                for name in names_in(&folder)? {
-                    self.see(table, &folder.join(&name), &name);
-                }
-            }
+    /// Reads markers, and footers and declared losses of the flushes that came since the last time.
+    pub(super) fn update(&mut self) -> Result<(), AuditError> {
+        self.now_findings = Findings::default();
+        let found = progress(&self.marker_names()?);
+        self.position = found.position;
+        self.chain = found.chain.iter().copied().collect();
+        let files = files::list(&self.dir, |flush| self.is_new(flush))?;
+        let rejected = names_in(&self.dir.join("rejected"))?;
+        let counts = |file: &OfFlush| file.flush.log != self.log || file.flush.end <= self.position;
+        let (counting, beyond): (Vec<_>, Vec<_>) = files.of_flushes.into_iter().partition(counts);
+        // From here on nothing fails until it is noted that they were read.
+        counting.iter().for_each(|file| self.see(file));
+        rejected.iter().for_each(|name| self.see_rejected(name));
+        self.read_to = Some(self.position);
+        for path in &files.too_deep {
+            let what = format!("{}: a folder so deep is not looked into", path.display());
+            self.now_findings.push(Finding::general(what, NOT_OURS));
+        }
+        self.now_findings.leave_out(files.foreign_more);
+        self.foreign = files.foreign;
+        self.check_beyond(&beyond)?;
+        self.read_markers(&found.chain)?;
+        if found.open {
+            self.intent(found.position)?;
         }
         Ok(())
     }
 
-    fn see(&mut self, table: Table, path: &Path, name: &str) {
-        let Some(flush) = name.strip_suffix(".parquet").and_then(flush_of) else {
-            // What is being put has another ending for so long.
-            if name.ends_with(".parquet") {
-                let path = path.display();
-                self.notes.push(format!("{path} is no file of Tributary's"));
-            }
-            return;
-        };
-        let counts = flush.log != self.log || flush.end <= self.position;
-        if !counts {
-            // Of a flush that is not done: it is redone, whatever lies here.
-            return;
+    fn markers(&self) -> PathBuf {
+        self.dir.join(folder(self.log))
+    }
+
+    fn marker_names(&self) -> Result<Vec<MarkerName>, AuditError> {
+        let names = names_in(&self.markers())?;
+        Ok(names.iter().filter_map(|n| MarkerName::parse(n)).collect())
+    }
+
+    /// How far the lake is now.
+    pub(super) fn position_now(&self) -> Result<u64, AuditError> {
+        Ok(progress(&self.marker_names()?).position)
+    }
+
+    /// Whether a file of that flush is to be looked at: it was not read before.
+    fn is_new(&self, flush: &Flush) -> bool {
+        match self.read_to {
+            Some(known) => flush.log == self.log && flush.end > known,
+            None => true,
         }
+    }
+
+    /// Files of flushes that are not done: the flush that is under way names them, and redoes them,
+    /// whatever lies there.
+    fn check_beyond(&mut self, beyond: &[OfFlush]) -> Result<(), AuditError> {
+        if beyond.is_empty() {
+            return Ok(());
+        }
+        // As it stands now: what lies there may have come since, and be done by now.
+        let now = progress(&self.marker_names()?);
+        let intent = match now.open {
+            true => self.intent(now.position)?,
+            false => None,
+        };
+        for OfFlush { flush, path, .. } in beyond {
+            let below = path.strip_prefix(&self.dir).unwrap_or(path);
+            let below = below.to_string_lossy();
+            let files = intent.iter().flat_map(|intent| &intent.files);
+            let is_named = files.into_iter().any(|file| file.path == below);
+            // Under way where the intent can't be read, too: that is said by itself.
+            let is_under_way = now.open && intent.is_none() && flush.first == now.position;
+            if flush.end <= now.position || is_named || is_under_way || !path.exists() {
+                continue;
+            }
+            let (path, first, end) = (path.display(), flush.first, flush.end);
+            let what = format!(
+                "{path} is of a flush of entries {first}..{end}, which is not done and not under \
+                 way: readers see its rows, and they do not count"
+            );
+            self.now_findings.push(Finding::general(what, NOT_OURS));
+        }
+        Ok(())
+    }
+
+    /// The flush that is under way; nothing where it is done meanwhile, or damaged.
+    fn intent(&mut self, first: u64) -> Result<Option<Intent>, AuditError> {
+        let path = self.dir.join(intent_path(self.log, first));
+        let text = match read_bounded(&path, MARKER_BYTES_MAX) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(AuditError::Moved),
+            text => text.map_err(|error| error.to_string()),
+        };
+        let shown = path.display().to_string();
+        let intent = text.and_then(|text| {
+            parse::<Intent>(&shown, &text, self.log).map_err(|error| error.to_string())
+        });
+        Ok(intent
+            .map_err(|why| {
+                let what = format!("the intent {shown}: {why}");
+                let todo = "put it back from a copy: without it the aggregator does not start";
+                let finding = Finding::general(what, todo);
+                if !self.now_findings.has(&finding) {
+                    self.now_findings.push(finding);
+                }
+            })
+            .ok())
+    }
+
+    fn see(&mut self, file: &OfFlush) {
+        let OfFlush { flush, table, path } = file;
         let (footer, wrong) = match read_footer(path) {
             Ok((footer, rows)) if rows == footer.rows => (Some(footer), None),
             Ok((footer, rows)) => {
@@ -178,12 +267,12 @@ impl Lake {
         if let Some(why) = wrong {
             let (path, Flush { first, end, .. }) = (path.display(), flush);
             let what = format!("{path} (entries {first}..{end} of the journal): {why}");
-            self.findings.push(Finding::general(what, PUT_BACK));
+            self.read_findings.push(Finding::general(what, PUT_BACK));
         }
-        if table == Table::Gaps && footer.is_some() {
-            self.read_gaps(flush, path);
+        if *table == Table::Gaps && footer.is_some() {
+            self.read_gaps(*flush, path);
         }
-        self.remember(flush, table, path, footer);
+        self.remember(*flush, *table, path, footer);
     }
 
     fn remember(&mut self, flush: Flush, table: Table, path: &Path, footer: Option<Footer>) {
@@ -220,8 +309,8 @@ impl Lake {
             Ok(rows) => {
                 for row in rows {
                     match row {
-                        Gap::Of(lane, gap) => self.gaps.push((*lane, gap)),
-                        Gap::Journal(first, count) => self.findings.push(Finding::general(
+                        Gap::Of(lane, gap) => self.declare(*lane, gap),
+                        Gap::Journal(first, count) => self.read_findings.push(Finding::general(
                             format!(
                                 "entries {first}..{} of the journal could not be read when the \
                                  lake came to them: it declares them lost",
@@ -235,35 +324,38 @@ impl Lake {
             }
             Err(why) => {
                 let what = format!("{}: {why}", path.display());
-                self.findings.push(Finding::general(what, PUT_BACK));
+                self.read_findings.push(Finding::general(what, PUT_BACK));
             }
         }
     }
 
-    /// What lies in `rejected/`: how many files each flush has there.
-    fn rejected(&mut self) -> Result<BTreeMap<Flush, u64>, AuditError> {
-        let dir = self.dir.join("rejected");
-        let mut files: BTreeMap<Flush, u64> = BTreeMap::new();
-        for name in names_in(&dir)? {
-            let Some((stem, ending)) = name.rsplit_once('.') else {
-                continue;
-            };
-            let Some(flush) = flush_of(stem).filter(|flush| flush.log == self.log) else {
-                continue;
-            };
-            if flush.end > self.position || !matches!(ending, "json" | "batches") {
-                continue;
-            }
-            *files.entry(flush).or_default() += 1;
-            if ending == "json" {
-                let path = dir.join(&name);
-                if let Err(why) = self.read_list(flush, &path) {
-                    let what = format!("{}: {why}", path.display());
-                    self.findings.push(Finding::general(what, PUT_BACK));
-                }
+    fn declare(&mut self, lane: LaneId, gap: GapReport) {
+        // One that begins below its own number tells of messages, and takes that number alone.
+        let (first, end) = match gap.first < gap.batch {
+            true => (gap.batch, gap.batch.saturating_add(1)),
+            false => (gap.first, gap.first.saturating_add(gap.count)),
+        };
+        let declared = self.declared.entry(lane.clone()).or_default();
+        declared.insert_missing(first, end, BatchHash([0; 32]));
+        self.gaps.entry(lane).or_default().push(gap);
+    }
+
+    /// A file in `rejected/`.
+    fn see_rejected(&mut self, name: &str) {
+        let Some((stem, ending @ ("json" | "batches"))) = name.rsplit_once('.') else {
+            return;
+        };
+        let flush = flush_of(stem).filter(|flush| flush.log == self.log);
+        let flush = flush.filter(|flush| self.is_new(flush) && flush.end <= self.position);
+        let Some(flush) = flush else { return };
+        *self.rejected.entry(flush).or_default() += 1;
+        if ending == "json" {
+            let path = self.dir.join("rejected").join(name);
+            if let Err(why) = self.read_list(flush, &path) {
+                let what = format!("{}: {why}", path.display());
+                self.read_findings.push(Finding::general(what, PUT_BACK));
             }
         }
-        Ok(files)
     }
 
     /// Reads a list of what was set apart, and whether it lies there as it came.
@@ -304,37 +396,50 @@ impl Lake {
         Ok(())
     }
 
-    /// Compares a marker with the files of its entries.
-    fn check_marker(
-        &mut self,
-        markers: &Path,
-        (first, end): (u64, u64),
-        rejected: &BTreeMap<Flush, u64>,
-    ) {
-        let path = markers.join(format!("{first:020}-{end:020}.done"));
-        let said = read_bounded(&path, MARKER_BYTES_MAX).map_err(|error| error.to_string());
-        let done = said.and_then(|text| {
-            let shown = path.display().to_string();
-            parse::<Done>(&shown, &text, self.log).map_err(|error| error.to_string())
-        });
-        let done = match done {
-            Ok(done) => done,
-            Err(why) => {
-                let what = format!("the marker {}: {why}", path.display());
-                self.findings.push(Finding::general(what, PUT_BACK));
-                self.markers_are_whole = false;
-                self.marked_lanes = None;
-                return;
-            }
+    /// Compares each marker with the files of its entries.
+    fn read_markers(&mut self, chain: &[(u64, u64)]) -> Result<(), AuditError> {
+        self.marked = Marked {
+            lanes: Some(Tallies::new()),
+            are_whole: true,
+            ..Marked::default()
         };
+        for (first, end) in chain {
+            let name = format!("{first:020}-{end:020}.done");
+            let path = self.markers().join(name);
+            let said = match read_bounded(&path, MARKER_BYTES_MAX) {
+                // Folded meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return Err(AuditError::Moved);
+                }
+                said => said.map_err(|error| error.to_string()),
+            };
+            let shown = path.display().to_string();
+            let done = said.and_then(|text| {
+                parse::<Done>(&shown, &text, self.log).map_err(|error| error.to_string())
+            });
+            match done {
+                Ok(done) => self.check_marker(&done, (*first, *end)),
+                Err(why) => {
+                    let what = format!("the marker {shown}: {why}");
+                    let finding = Finding::general(what, PUT_BACK);
+                    self.marked.findings.push(finding);
+                    self.marked.are_whole = false;
+                    self.marked.lanes = None;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_marker(&mut self, done: &Done, (first, end): (u64, u64)) {
         let sum = u128::from_str_radix(&done.hash_sum, 16).unwrap_or(0);
         let marked = Tally {
             batches: done.batches,
             rows: done.rows,
             sum: HashSum(sum),
         };
-        self.marked = self.marked.and(marked);
-        self.mark_lanes(&done);
+        self.marked.all = self.marked.all.and(marked);
+        self.mark_lanes(done);
         let within = Flush {
             log: self.log,
             first,
@@ -349,12 +454,13 @@ impl Lake {
             files += seen.files;
             rows += seen.rows;
         }
-        files += rejected.range(within).map(|(_, files)| *files).sum::<u64>();
-        self.files += files;
+        let rejected = self.rejected.range(within);
+        files += rejected.map(|(_, files)| *files).sum::<u64>();
+        self.marked.files += files;
         let (all_files, all_rows) = (done.files, done.rows);
         let log = self.log;
         let seen = self.flushes.get(&Flush { log, first, end });
-        let shorts = by_lane(&done, seen, &self.set_apart);
+        let shorts = by_lane(done, seen, &self.set_apart);
         if files != all_files || rows != all_rows {
             let what = format!(
                 "the flush of entries {first}..{end} wrote {all_files} files with {all_rows} \
@@ -364,17 +470,18 @@ impl Lake {
                 true => "the file that is too many is a copy: take it away",
                 false => "put back what is missing from a copy of the lake",
             };
-            self.findings.push(Finding::general(what, todo));
+            let finding = Finding::general(what, todo);
+            self.marked.findings.push(finding);
         }
         let shorts = shorts.into_iter();
-        self.shorts
-            .extend(shorts.map(|lane| Short { lane, first, end }));
+        let shorts = shorts.map(|lane| Short { lane, first, end });
+        self.marked.shorts.extend(shorts);
     }
 
     fn mark_lanes(&mut self, done: &Done) {
         let folded = done.lanes.is_empty() && done.batches > 0;
-        let Some(marked) = self.marked_lanes.as_mut().filter(|_| !folded) else {
-            self.marked_lanes = None;
+        let Some(marked) = self.marked.lanes.as_mut().filter(|_| !folded) else {
+            self.marked.lanes = None;
             return;
         };
         for (lane, tally) in done.lanes.iter().filter_map(tally_of) {
@@ -383,27 +490,39 @@ impl Lake {
         }
     }
 
-    /// Adds what lies in `rejected/` to what the files say.
-    fn count_set_apart(&mut self) {
+    /// What files say of each lane, `rejected/` among them.
+    pub(super) fn lanes(&self) -> Tallies {
+        let mut lanes = self.lanes.clone();
         for (lane, held) in &self.set_apart {
-            let all = self.lanes.entry(lane.clone()).or_default();
+            let all = lanes.entry(lane.clone()).or_default();
             *all = all.and(Tally::of(held));
         }
+        lanes
     }
 
-    fn note_others(&mut self) {
+    /// What is wrong, but for what is not the lake's own.
+    pub(super) fn findings(&self) -> Findings {
+        let mut all = self.read_findings.clone();
+        all.extend(self.marked.findings.clone());
+        all.extend(self.now_findings.clone());
+        all
+    }
+
+    /// What is worth knowing of files of other journals.
+    pub(super) fn notes(&self) -> Vec<String> {
         let mut others: BTreeMap<LogId, u64> = BTreeMap::new();
         for (flush, seen) in &self.flushes {
             if flush.log != self.log {
                 *others.entry(flush.log).or_default() += seen.files;
             }
         }
-        for (log, files) in others {
-            self.notes.push(format!(
+        let note = |(log, files)| {
+            format!(
                 "{files} files of journal {log}, which is not here, lie in the lake: their \
                  batches are compared with --deep alone"
-            ));
-        }
+            )
+        };
+        others.into_iter().map(note).collect()
     }
 }
 
@@ -418,46 +537,6 @@ fn by_lane(done: &Done, seen: Option<&FlushSeen>, set_apart: &Numbers) -> Vec<La
         there.rows != marked.rows || !(whole || there.is_same(*marked))
     });
     wrong.map(|(lane, _)| lane).collect()
-}
-
-/// An entry of a list in `rejected/`.
-#[derive(serde::Deserialize)]
-struct Rejected {
-    entry: u64,
-    offset: u64,
-    bytes: usize,
-    agent: String,
-    batch: String,
-    hash: String,
-    reason: String,
-}
-
-impl Rejected {
-    /// Its bytes.
-    fn read(&self, file: &mut File) -> Option<Vec<u8>> {
-        if self.bytes > BATCH_BYTES_MAX {
-            return None;
-        }
-        let mut bytes = vec![0; self.bytes];
-        file.seek(SeekFrom::Start(self.offset)).ok()?;
-        file.read_exact(&mut bytes).ok()?;
-        Some(bytes)
-    }
-
-    fn of(&self) -> Option<(LaneId, u64)> {
-        let mut parts = self.batch.split('/');
-        let (buffer, lane, number) = (parts.next()?, parts.next()?, parts.next()?);
-        let lane = lane_of(&self.agent, buffer, lane)?;
-        Some((lane, number.parse().ok()?))
-    }
-
-    fn hash(&self) -> Option<BatchHash> {
-        let mut hash = [0; 32];
-        for (i, byte) in hash.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(self.hash.get(2 * i..2 * i + 2)?, 16).ok()?;
-        }
-        Some(BatchHash(hash))
-    }
 }
 
 /// The lane with these names.
@@ -478,57 +557,6 @@ fn tally_of(sum: &LaneSum) -> Option<(LaneId, Tally)> {
     Some((lane, tally))
 }
 
-/// The names in a folder, in order; none where there is no folder.
-fn names_in(dir: &Path) -> Result<Vec<String>, AuditError> {
-    let failed = |source| AuditError::Lake {
-        path: dir.to_owned(),
-        source,
-    };
-    let listed = match std::fs::read_dir(dir) {
-        Ok(listed) => listed,
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-            ) =>
-        {
-            return Ok(Vec::new());
-        }
-        Err(error) => return Err(failed(error)),
-    };
-    let mut names = Vec::new();
-    for entry in listed {
-        if let Ok(name) = entry.map_err(failed)?.file_name().into_string() {
-            names.push(name);
-        }
-    }
-    names.sort_unstable();
-    Ok(names)
-}
-
-fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?
-        .take(bytes_max + 1)
-        .read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > bytes_max {
-        return Err(io::Error::other(format!("over {bytes_max} bytes")));
-    }
-    Ok(bytes)
-}
-
-/// `<log>-<first>-<end>`.
-fn flush_of(stem: &str) -> Option<Flush> {
-    let mut parts = stem.split('-');
-    let log = parts.next()?.parse().ok()?;
-    let mut number = || {
-        let digits = parts.next().filter(|digits| digits.len() == 20)?;
-        digits.parse().ok()
-    };
-    let (first, end) = (number()?, number()?);
-    (first < end).then_some(Flush { log, first, end })
-}
-
 /// Footer and number of rows.
 pub(super) fn read_footer(path: &Path) -> Result<(Footer, u64), String> {
     let file = File::open(path).map_err(|error| error.to_string())?;
@@ -539,48 +567,4 @@ pub(super) fn read_footer(path: &Path) -> Result<(Footer, u64), String> {
 pub(super) fn guarded<T>(read: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(read));
     read.unwrap_or_else(|_| Err("the Parquet reader panicked: the file is damaged".to_owned()))
-}
-
-enum Gap {
-    Of(Box<LaneId>, GapReport),
-    /// Entries of the journal: the first, and how many.
-    Journal(u64, u64),
-}
-
-fn gap_rows(path: &Path) -> Result<Vec<Gap>, String> {
-    guarded(|| {
-        let file = File::open(path).map_err(|error| error.to_string())?;
-        let reader = SerializedFileReader::new(file).map_err(|error| error.to_string())?;
-        let rows = reader
-            .get_row_iter(None)
-            .map_err(|error| error.to_string())?;
-        let mut gaps = Vec::new();
-        for row in rows {
-            let row = row.map_err(|error| error.to_string())?;
-            let gap = gap_row(&row).map_err(|error| error.to_string())?;
-            gaps.push(gap.ok_or("a row names a lane that can't be")?);
-        }
-        Ok(gaps)
-    })
-}
-
-/// By the place of each column: columns are only added, at the end.
-fn gap_row(row: &parquet::record::Row) -> parquet::errors::Result<Option<Gap>> {
-    let text = |at| row.get_string(at).map(String::as_str);
-    let whole = |at| row.get_long(at).map(i64::cast_unsigned);
-    let (tenant, agent) = (text(0)?, text(1)?);
-    if agent.is_empty() {
-        return Ok(Some(Gap::Journal(whole(5)?, whole(6)?)));
-    }
-    let lane = lane_of(&format!("{tenant}/{agent}"), text(2)?, text(3)?);
-    let gap = GapReport {
-        batch: whole(4)?,
-        first: whole(5)?,
-        count: whole(6)?,
-        // Null where nobody knows.
-        readings: whole(7).ok(),
-        reason: text(10)?.to_owned(),
-        detail: text(11)?.to_owned(),
-    };
-    Ok(lane.map(|lane| Gap::Of(Box::new(lane), gap)))
 }

@@ -2,11 +2,18 @@
 //! alone, or said to be in doubt; and what one says that others hold, they do. Definitions of
 //! series go to each that lacks them. Pure; what each says of itself was compared before.
 
-use super::report::{Finding, LaneReport, Report, Span, spans};
+use super::report::{
+    Finding, Findings, LaneReport, Report, Span, Verdict, say_findings, say_unsettled, spans,
+};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
 use tributary_protocol::ids::Lane;
+
+const NAME_ALL: &str = "name every aggregator that the agent was told of; where all are named, an \
+                        acknowledged batch is lost: look for it in copies of their journals";
+const LOOK_AGAIN: &str =
+    "its audit is older than what this one was told: audit it again, and merge";
 
 /// Who holds which numbers of a lane.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -36,17 +43,43 @@ pub struct Merged {
     pub lanes: Vec<MergedLane>,
     /// What is wrong: what each found by itself, and what two hold.
     pub findings: Vec<Finding>,
+    /// How much more is wrong, of which nothing is said.
+    pub findings_more: u64,
+    /// What can't be told from these audits.
+    pub unsettled: Vec<Finding>,
 }
 
-/// Lays audits side by side.
-pub fn merge(reports: &[Report]) -> Merged {
-    let mut findings = Vec::new();
+impl Merged {
+    /// What it comes to.
+    pub fn verdict(&self) -> Verdict {
+        Verdict::of(&self.findings, &self.unsettled)
+    }
+}
+
+/// What is wrong, and what can't be told.
+#[derive(Default)]
+struct Told {
+    findings: Findings,
+    unsettled: Findings,
+}
+
+/// Lays audits side by side. `later`: the same aggregators once more, in the same order, each after
+/// all of `reports` were made; or `reports` again, where nobody could look once more. What one was
+/// told that another holds is looked for in a look at that one which began after it was told.
+pub fn merge(reports: &[Report], later: &[Report]) -> Merged {
+    let mut told = Told::default();
+    let mut findings = Findings::default();
     for (i, report) in reports.iter().enumerate() {
         let of = &report.data_dir;
-        findings.extend(report.findings.iter().map(|wrong| Finding {
+        let by_itself = |wrong: &Finding| Finding {
             what: format!("in {of}: {}", wrong.what),
             ..wrong.clone()
-        }));
+        };
+        let wrong = report.findings.iter().map(by_itself);
+        wrong.for_each(|wrong| findings.push(wrong));
+        findings.leave_out(report.findings_more);
+        let unsure = report.unsettled.iter().map(by_itself);
+        unsure.for_each(|unsure| told.unsettled.push(unsure));
         let before = reports.iter().take(i);
         if let Some(same) = before.into_iter().find(|other| other.log == report.log) {
             findings.push(Finding::general(
@@ -67,13 +100,17 @@ pub fn merge(reports: &[Report]) -> Merged {
             by_lane.entry(name).or_default().push((report, lane));
         }
     }
+    told.findings = findings;
     let lanes = by_lane.values();
-    let lanes = lanes.map(|all| merged(all, &mut findings)).collect();
+    let lanes = lanes.map(|all| merged(all, later, &mut told)).collect();
     let name = |report: &Report| (report.data_dir.clone(), report.log.clone());
+    let (findings, findings_more) = told.findings.into_parts();
     Merged {
         aggregators: reports.iter().map(name).collect(),
         lanes,
         findings,
+        findings_more,
+        unsettled: told.unsettled.into_parts().0,
     }
 }
 
@@ -82,7 +119,7 @@ fn committed(lane: &LaneReport) -> Vec<Span> {
     runs.map(|run| (run.first, run.end)).collect()
 }
 
-fn merged(all: &[(&Report, &LaneReport)], findings: &mut Vec<Finding>) -> MergedLane {
+fn merged(all: &[(&Report, &LaneReport)], later: &[Report], told: &mut Told) -> MergedLane {
     let definitions = all.iter().any(|(_, lane)| lane.lane == Lane::Series.name());
     let doubt = union(all.iter().flat_map(|(_, lane)| lane.in_doubt.clone()));
     let mut known: Vec<Span> = Vec::new();
@@ -98,24 +135,19 @@ fn merged(all: &[(&Report, &LaneReport)], findings: &mut Vec<Finding>) -> Merged
                 true => "with the same hash sum where that can be told",
                 false => "with different hash sums",
             };
-            findings.push(Finding {
-                agent: Some(lane.agent.clone()),
-                buffer: Some(lane.buffer.clone()),
-                lane: Some(lane.lane.clone()),
-                numbers: both,
-                what: format!(
-                    "both {} and {} hold them, {same}, and neither says that they are in doubt",
-                    other.data_dir, report.data_dir
-                ),
-                todo: "their rows are there twice: drop one copy where both lakes are read, by \
-                       agent, buffer, lane and batch"
-                    .to_owned(),
-            });
+            let what = format!(
+                "both {} and {} hold them, {same}, and neither says that they are in doubt",
+                other.data_dir, report.data_dir
+            );
+            let todo = "their rows are there twice: drop one copy where both lakes are read, by \
+                        agent, buffer, lane and batch";
+            told.findings
+                .push(Finding::of_names(lane.names(), both, what, todo));
         }
         known = union(known.into_iter().chain(numbers));
     }
     for (report, lane) in all {
-        findings.extend(nowhere(report, lane, all, &known));
+        nowhere(report, lane, later, told);
     }
     let held = all.iter().map(|(report, lane)| {
         let numbers = committed(lane);
@@ -136,42 +168,49 @@ fn merged(all: &[(&Report, &LaneReport)], findings: &mut Vec<Finding>) -> Merged
 }
 
 /// What one says that others hold, and they do not.
-fn nowhere(
-    report: &Report,
-    lane: &LaneReport,
-    all: &[(&Report, &LaneReport)],
-    known: &[Span],
-) -> Vec<Finding> {
+fn nowhere(report: &Report, lane: &LaneReport, later: &[Report], told: &mut Told) {
     let of = &report.data_dir;
-    let finding = |numbers: Vec<Span>, what: String| Finding {
-        agent: Some(lane.agent.clone()),
-        buffer: Some(lane.buffer.clone()),
-        lane: Some(lane.lane.clone()),
-        numbers,
-        what,
-        todo: "name every aggregator that the agent was told of; where all are named, an \
-               acknowledged batch is lost: look for it in copies of their journals"
-            .to_owned(),
-    };
-    let mut found = Vec::new();
-    for elsewhere in &lane.elsewhere {
-        let there = all.iter().find(|(other, _)| other.log == elsewhere.log);
-        let there = there.map_or_else(Vec::new, |(_, lane)| committed(lane));
-        let lost = without(&elsewhere.numbers, &there);
-        if !lost.is_empty() {
-            let log = &elsewhere.log;
-            let what = format!("{of} is told that journal {log} holds them, and it does not");
-            found.push(finding(lost, what));
+    let mut say = |numbers: Vec<Span>, what: String, is_sure: bool| {
+        if numbers.is_empty() {
+            return;
         }
+        let (to, todo) = match is_sure {
+            true => (&mut told.findings, NAME_ALL),
+            false => (&mut told.unsettled, LOOK_AGAIN),
+        };
+        to.push(Finding::of_names(lane.names(), numbers, what, todo));
+    };
+    for elsewhere in &lane.elsewhere {
+        let log = &elsewhere.log;
+        let there = later.iter().find(|other| other.log == *log);
+        let held = there.map_or_else(Vec::new, |other| held_by(other, lane));
+        let is_sure = there.is_none_or(|other| knows(other, report, lane));
+        let what = format!("{of} is told that journal {log} holds them, and it does not");
+        say(without(&elsewhere.numbers, &held), what, is_sure);
     }
-    let told = union(lane.elsewhere.iter().flat_map(|it| it.numbers.clone()));
-    let below = without(&without(&[(0, lane.floor)], known), &told);
-    if !below.is_empty() {
-        let what =
-            format!("{of} is told that they were acknowledged, and none of these holds them");
-        found.push(finding(below, what));
-    }
-    found
+    let known = union(later.iter().flat_map(|other| held_by(other, lane)));
+    let known = union(known.into_iter().chain(committed(lane)));
+    let by_name = union(lane.elsewhere.iter().flat_map(|it| it.numbers.clone()));
+    let below = without(&without(&[(0, lane.floor)], &known), &by_name);
+    let others = later.iter().filter(|other| other.log != report.log);
+    let is_sure = others.into_iter().all(|other| knows(other, report, lane));
+    let what = format!("{of} is told that they were acknowledged, and none of these holds them");
+    say(below, what, is_sure);
+}
+
+/// Whether a look at `other` began after all that `report` tells of, and says all of that lane.
+fn knows(other: &Report, report: &Report, lane: &LaneReport) -> bool {
+    let is_whole = lane_in(other, lane).is_none_or(|there| there.ranges_more == 0);
+    is_whole && other.began_us >= report.at_us
+}
+
+fn lane_in<'a>(report: &'a Report, lane: &LaneReport) -> Option<&'a LaneReport> {
+    let mut lanes = report.lanes.iter();
+    lanes.find(|there| there.names() == lane.names())
+}
+
+fn held_by(report: &Report, lane: &LaneReport) -> Vec<Span> {
+    lane_in(report, lane).map_or_else(Vec::new, committed)
 }
 
 /// The hash sums of those runs that are whole among `numbers`.
@@ -242,16 +281,9 @@ impl fmt::Display for Merged {
             }
         }
         writeln!(f)?;
-        if self.findings.is_empty() {
-            return writeln!(
-                f,
-                "every batch is held by one aggregator alone, or in doubt"
-            );
-        }
-        writeln!(f, "{} found wrong:", self.findings.len())?;
-        self.findings
-            .iter()
-            .try_for_each(|wrong| writeln!(f, "  {wrong}"))
+        let agree = "every batch is held by one aggregator alone, or in doubt";
+        say_findings(f, agree, (&self.findings, self.findings_more))?;
+        say_unsettled(f, &self.unsettled)
     }
 }
 

@@ -1,6 +1,7 @@
 //! What an audit says: as JSON, whose fields are only added, and as text for people.
 
 use crate::keeper::record::RecordKind;
+use crate::limits::{AUDIT_FINDINGS_MAX, AUDIT_SPANS_LISTED_MAX};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use tributary_protocol::ids::{AgentId, LaneKey};
@@ -22,8 +23,12 @@ pub struct Report {
     pub log: String,
     /// What made it.
     pub software: String,
-    /// When: microseconds since 1970, UTC.
+    /// When it was done: microseconds since 1970, UTC.
     pub at_us: i64,
+    /// When the look began that it tells of: everything that was durable by then is in it. 0 where
+    /// an earlier version made it.
+    #[serde(default)]
+    pub began_us: i64,
     /// Whether every row was read.
     pub deep: bool,
     /// The entries that the journal still holds.
@@ -43,6 +48,86 @@ pub struct Report {
     pub notes: Vec<String>,
     /// What is wrong.
     pub findings: Vec<Finding>,
+    /// How much more is wrong, of which nothing is said.
+    #[serde(default)]
+    pub findings_more: u64,
+    /// What looked wrong, and changed from look to look while the aggregator went on: nobody knows.
+    #[serde(default)]
+    pub unsettled: Vec<Finding>,
+}
+
+impl Report {
+    /// What it comes to.
+    pub fn verdict(&self) -> Verdict {
+        Verdict::of(&self.findings, &self.unsettled)
+    }
+}
+
+/// What an audit comes to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// All agree.
+    Agrees,
+    /// Something disagrees.
+    Disagrees,
+    /// Nothing is known to disagree, and something could not be settled.
+    Unsettled,
+}
+
+impl Verdict {
+    pub(super) fn of(findings: &[Finding], unsettled: &[Finding]) -> Self {
+        match (findings, unsettled) {
+            ([], []) => Self::Agrees,
+            ([], _) => Self::Unsettled,
+            _ => Self::Disagrees,
+        }
+    }
+}
+
+/// What is wrong: the first of it, and how much more.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Findings {
+    listed: Vec<Finding>,
+    more: u64,
+}
+
+impl Findings {
+    pub(super) fn push(&mut self, finding: Finding) {
+        match self.listed.len() < AUDIT_FINDINGS_MAX {
+            true => self.listed.push(finding),
+            false => self.more += 1,
+        }
+    }
+
+    /// So many more are not listed.
+    pub(super) fn leave_out(&mut self, more: u64) {
+        self.more = self.more.saturating_add(more);
+    }
+
+    pub(super) fn extend(&mut self, others: Self) {
+        self.leave_out(others.more);
+        others.listed.into_iter().for_each(|it| self.push(it));
+    }
+
+    pub(super) fn has(&self, finding: &Finding) -> bool {
+        self.listed.contains(finding)
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.listed.len() as u64 + self.more
+    }
+
+    /// Those that are listed, and how many more there are.
+    pub(super) fn into_parts(self) -> (Vec<Finding>, u64) {
+        (self.listed, self.more)
+    }
+}
+
+/// Cuts a list to what a report says of one; how many are left out.
+pub(super) fn cut<T>(list: &mut Vec<T>) -> u64 {
+    let more = list.len().saturating_sub(AUDIT_SPANS_LISTED_MAX);
+    list.truncate(AUDIT_SPANS_LISTED_MAX);
+    more as u64
 }
 
 /// Numbers that are committed, and the hash sum over them.
@@ -130,6 +215,16 @@ pub struct LaneReport {
     pub lake: Option<Stated>,
     /// Batches that wait for the next flush of the lake.
     pub waiting: u64,
+    /// How many ranges of numbers are left out, of all the lists here.
+    #[serde(default)]
+    pub ranges_more: u64,
+}
+
+impl LaneReport {
+    /// Agent, buffer and lane.
+    pub(super) fn names(&self) -> [&str; 3] {
+        [&self.agent, &self.buffer, &self.lane]
+    }
 }
 
 /// Something that is wrong, with what to do.
@@ -143,10 +238,20 @@ pub struct Finding {
     pub lane: Option<String>,
     /// The numbers of the lane, where they are known.
     pub numbers: Vec<Span>,
+    /// How many ranges of numbers more.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub numbers_more: u64,
     /// What is wrong.
     pub what: String,
     /// What to do.
     pub todo: String,
+    /// What is the same of it from look to look, where its numbers and words are not.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub about: String,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Finding {
@@ -157,8 +262,10 @@ impl Finding {
             buffer: None,
             lane: None,
             numbers: Vec::new(),
+            numbers_more: 0,
             what,
             todo: todo.to_owned(),
+            about: String::new(),
         }
     }
 
@@ -169,13 +276,41 @@ impl Finding {
         what: String,
         todo: &str,
     ) -> Self {
+        let (agent, buffer) = (agent.to_string(), key.buffer.to_string());
+        Self::of_names([&agent, &buffer, key.lane.name()], numbers, what, todo)
+    }
+
+    /// As [`of`](Self::of), by the names of agent, buffer and lane.
+    pub(super) fn of_names(
+        [agent, buffer, lane]: [&str; 3],
+        mut numbers: Vec<Span>,
+        what: String,
+        todo: &str,
+    ) -> Self {
         Self {
-            agent: Some(agent.to_string()),
-            buffer: Some(key.buffer.to_string()),
-            lane: Some(key.lane.name().to_owned()),
+            numbers_more: cut(&mut numbers),
+            agent: Some(agent.to_owned()),
+            buffer: Some(buffer.to_owned()),
+            lane: Some(lane.to_owned()),
             numbers,
             what,
             todo: todo.to_owned(),
+            about: String::new(),
+        }
+    }
+
+    /// With what is the same of it from look to look.
+    pub(super) fn about(mut self, about: String) -> Self {
+        self.about = about;
+        self
+    }
+
+    /// Whether both tell of the same, though an aggregator went on from one look to the other.
+    pub(super) fn is_as(&self, other: &Self) -> bool {
+        let lane = |it: &Self| (it.agent.clone(), it.buffer.clone(), it.lane.clone());
+        match self.about.is_empty() {
+            true => self == other,
+            false => lane(self) == lane(other) && self.about == other.about,
         }
     }
 }
@@ -186,6 +321,9 @@ impl fmt::Display for Finding {
             write!(f, "{agent} {buffer} {lane}")?;
             if !self.numbers.is_empty() {
                 write!(f, " {}", spans(&self.numbers))?;
+            }
+            if self.numbers_more > 0 {
+                write!(f, " and {} ranges more", self.numbers_more)?;
             }
             write!(f, ": ")?;
         }
@@ -235,17 +373,43 @@ impl fmt::Display for Report {
         for note in &self.notes {
             writeln!(f, "note: {note}")?;
         }
-        match self.findings.len() {
-            0 if self.deep => writeln!(f, "ledger, journal and every row of the lake agree"),
-            0 => writeln!(f, "ledger, journal and lake agree"),
-            n => {
-                writeln!(f, "{n} found wrong:")?;
-                self.findings
-                    .iter()
-                    .try_for_each(|wrong| writeln!(f, "  {wrong}"))
-            }
-        }
+        let agree = match self.deep {
+            true => "ledger, journal and every row of the lake agree",
+            false => "ledger, journal and lake agree",
+        };
+        say_findings(f, agree, (&self.findings, self.findings_more))?;
+        say_unsettled(f, &self.unsettled)
     }
+}
+
+/// What is wrong, or that nothing is.
+pub(super) fn say_findings(
+    f: &mut fmt::Formatter<'_>,
+    agree: &str,
+    (findings, more): (&[Finding], u64),
+) -> fmt::Result {
+    if findings.is_empty() {
+        return writeln!(f, "{agree}");
+    }
+    writeln!(f, "{} found wrong:", findings.len() as u64 + more)?;
+    findings
+        .iter()
+        .try_for_each(|wrong| writeln!(f, "  {wrong}"))?;
+    match more {
+        0 => Ok(()),
+        more => writeln!(f, "  and {more} more"),
+    }
+}
+
+/// What nobody knows.
+pub(super) fn say_unsettled(f: &mut fmt::Formatter<'_>, unsettled: &[Finding]) -> fmt::Result {
+    if unsettled.is_empty() {
+        return Ok(());
+    }
+    writeln!(f, "{} could not be settled:", unsettled.len())?;
+    unsettled
+        .iter()
+        .try_for_each(|unsure| writeln!(f, "  {unsure}"))
 }
 
 impl fmt::Display for LaneReport {
@@ -306,6 +470,9 @@ impl fmt::Display for LaneReport {
         if self.gaps_more > 0 {
             writeln!(f, "    and {} more declared losses", self.gaps_more)?;
         }
+        if self.ranges_more > 0 {
+            writeln!(f, "    {} ranges of numbers are left out", self.ranges_more)?;
+        }
         Ok(())
     }
 }
@@ -317,5 +484,28 @@ pub(super) fn kind_name(kind: RecordKind) -> &'static str {
         RecordKind::Quarantined => "quarantined batch",
         RecordKind::Gap => "gap",
         RecordKind::Registry | RecordKind::Token | RecordKind::Revocation => "record",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_bounded_and_what_is_left_out_is_counted() {
+        let mut findings = Findings::default();
+        for n in 0..AUDIT_FINDINGS_MAX + 3 {
+            findings.push(Finding::general(n.to_string(), ""));
+        }
+        let mut twice = findings.clone();
+        twice.extend(findings);
+        let (listed, more) = twice.into_parts();
+        assert_eq!(listed.len(), AUDIT_FINDINGS_MAX);
+        assert_eq!(more as usize, AUDIT_FINDINGS_MAX + 6);
+        let spans = (0..AUDIT_SPANS_LISTED_MAX as u64 + 7).map(|n| (2 * n, 2 * n + 1));
+        let wrong = Finding::of_names(["a", "b", "c"], spans.collect(), String::new(), "");
+        assert_eq!(wrong.numbers.len(), AUDIT_SPANS_LISTED_MAX);
+        assert_eq!(wrong.numbers_more, 7);
+        assert!(wrong.to_string().contains("and 7 ranges more"));
     }
 }

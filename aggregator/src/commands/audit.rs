@@ -1,7 +1,7 @@
 //! `tributary-aggregator audit`.
 
 use crate::audit::merge::merge;
-use crate::audit::{AuditError, Report, audit};
+use crate::audit::{AuditError, Report, Verdict, audit};
 use crate::config::{Config, ConfigError};
 use crate::limits::AUDIT_REPORT_BYTES_MAX;
 use clap::Args;
@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 /// Compare what ledger, journal and lake say of every lane of every agent.
 ///
 /// Works beside a running aggregator and without one; it changes nothing. Exit codes: 0 all agree,
-/// 1 some do not, 2 usage or configuration.
+/// 1 some do not, 2 usage or configuration, 3 nothing is known to disagree, and something could not
+/// be settled.
 #[derive(Args, Debug)]
 pub struct AuditArguments {
     /// The aggregator's folder, instead of `data_dir` of the configuration.
@@ -61,19 +62,21 @@ pub enum CommandError {
 }
 
 impl CommandError {
-    /// Whether usage or configuration is what is wrong.
-    pub fn is_usage(&self) -> bool {
-        matches!(
-            self,
+    /// With which code the program ends: 2 where usage or configuration is wrong, 3 where nothing
+    /// could be settled.
+    pub fn exit_code(&self) -> u8 {
+        match self {
             Self::Config(_)
-                | Self::NoReport { .. }
-                | Self::Folder { .. }
-                | Self::Audit(AuditError::NoData { .. })
-        )
+            | Self::NoReport { .. }
+            | Self::Folder { .. }
+            | Self::Audit(AuditError::NoData { .. }) => 2,
+            Self::Audit(AuditError::Moved) => 3,
+            _ => 1,
+        }
     }
 }
 
-/// Runs the command; whether all agree.
+/// Runs the command.
 ///
 /// # Errors
 /// See [`CommandError`].
@@ -81,7 +84,7 @@ pub fn run(
     arguments: &AuditArguments,
     config: Option<&Path>,
     out: &mut dyn Write,
-) -> Result<bool, CommandError> {
+) -> Result<Verdict, CommandError> {
     if arguments.merge.is_empty() {
         let dir = match &arguments.data_dir {
             Some(dir) => dir.clone(),
@@ -89,16 +92,24 @@ pub fn run(
         };
         let report = audit(&dir, arguments.deep)?;
         say(out, arguments.json, &report)?;
-        return Ok(report.findings.is_empty());
+        return Ok(report.verdict());
     }
     let reports = arguments.merge.iter();
     let reports = reports.map(|path| match path.is_dir() {
         true => Ok(audit(path, arguments.deep)?),
         false => read(path),
     });
-    let merged = merge(&reports.collect::<Result<Vec<_>, CommandError>>()?);
+    let reports = reports.collect::<Result<Vec<_>, CommandError>>()?;
+    // Once more, for what one was told of another after that one had been looked at.
+    let again = arguments.merge.iter().zip(&reports);
+    let later = again.map(|(path, before)| match path.is_dir() {
+        true => Ok(audit(path, false)?),
+        false => Ok(before.clone()),
+    });
+    let later = later.collect::<Result<Vec<_>, CommandError>>()?;
+    let merged = merge(&reports, &later);
     say(out, arguments.json, &merged)?;
-    Ok(merged.findings.is_empty())
+    Ok(merged.verdict())
 }
 
 fn say<T: serde::Serialize + std::fmt::Display>(
