@@ -11,9 +11,10 @@ pub(crate) use verify::check_batch;
 pub use verify::{Fault, Verified, verify};
 
 use crate::limits::{BUFFER_TRIES, SPOOL_SEGMENT_BYTES, WAL_SEGMENT_BYTES};
+use crate::seal::Origin;
 use crate::spool::{self, CursorBody};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -23,7 +24,8 @@ use tributary_journal::{
     Recovery,
 };
 use tributary_protocol::batch::SealedBatch;
-use tributary_protocol::ids::{BufferId, Lane, LaneKey};
+use tributary_protocol::ids::{BatchHash, BufferId, Lane, LaneKey};
+use tributary_protocol::ranges::HeldRanges;
 use tributary_protocol::session::AckedTo;
 
 /// Bytes that one step of reading asks for.
@@ -165,10 +167,18 @@ pub struct LogView {
     pub segments: Vec<SegmentView>,
     /// What was acknowledged, as the cursor says; of a lane alone.
     pub acknowledged: Vec<Acknowledged>,
-    /// What is neither acknowledged nor under a gap: batches that are still to be sent.
+    /// What is neither acknowledged nor under a gap: batches that are still to be sent. Of
+    /// definitions of series all, while something of their buffer is; none otherwise.
     pub waiting: u64,
     /// Declared losses.
     pub gaps: Vec<GapView>,
+}
+
+impl LogView {
+    /// Whether it holds definitions of series.
+    pub fn is_series(&self) -> bool {
+        self.lane.as_deref() == Some(Lane::Series.name())
+    }
 }
 
 /// One open log.
@@ -277,6 +287,54 @@ impl View {
         gaps
     }
 
+    /// Whether each of these numbers of a lane was acknowledged, or stands under a gap.
+    pub(crate) fn is_accounted(&self, key: LaneKey, numbers: Range<u64>) -> bool {
+        let accounted = self.accounted(key);
+        accounted.missing(numbers.start, numbers.end).is_empty()
+    }
+
+    /// Numbers that were acknowledged, or stand under a gap.
+    fn accounted(&self, key: LaneKey) -> HeldRanges {
+        let mut accounted = self.cursor.sender.acked(key);
+        for gap in self.gaps(key) {
+            accounted.insert_missing(gap.first, gap.end, BatchHash([0; 32]));
+        }
+        accounted
+    }
+
+    /// Numbers that are neither here, nor acknowledged, nor under a gap: a start of the agent, or a
+    /// repair, declares them.
+    pub(crate) fn missing(&self) -> Vec<(LaneKey, Range<u64>)> {
+        spool::missing(&self.cursor, &self.held(), |key| {
+            self.gaps(key)
+                .iter()
+                .map(|gap| gap.first..gap.end)
+                .collect()
+        })
+    }
+
+    /// What the lanes hold, but for definitions of series.
+    fn held(&self) -> BTreeMap<LaneKey, Range<u64>> {
+        let lanes = self.logs.iter().filter_map(|log| match log.which {
+            Which::Lane(Lane::Series) => None,
+            Which::Lane(lane) => Some((lane, &log.reader)),
+            _ => None,
+        });
+        let held = lanes.flat_map(|(lane, reader)| {
+            let spans = spans(reader).into_iter();
+            spans.map(move |(life, numbers)| {
+                let buffer = BufferId(life.0);
+                (LaneKey { buffer, lane }, numbers)
+            })
+        });
+        held.collect()
+    }
+
+    /// Up to which message everything is sealed, of the life that was sealed last.
+    pub(crate) fn sealed_to(&self) -> Option<Origin> {
+        self.cursor.covered.get(&Lane::Telemetry).copied()
+    }
+
     /// The declared losses of a lane that stand for batches of its log.
     pub fn gaps(&self, key: LaneKey) -> &[GapView] {
         self.gaps.get(&key).map_or(&[], Vec::as_slice)
@@ -325,6 +383,18 @@ impl View {
             list.push(self.lane_view(*key, 0..0, Vec::new()));
         }
         list.sort_by(|a, b| a.buffer.cmp(&b.buffer));
+        // Which definitions an aggregator has nobody writes down: they are needed as long as
+        // something of their buffer is.
+        let needed: BTreeSet<String> = list
+            .iter()
+            .filter(|view| view.waiting > 0 && !view.is_series())
+            .map(|view| view.buffer.clone())
+            .collect();
+        for view in &mut list {
+            if view.is_series() && !needed.contains(&view.buffer) {
+                view.waiting = 0;
+            }
+        }
         list
     }
 
@@ -426,8 +496,8 @@ pub(crate) fn spans(reader: &LogReader) -> Vec<(LifeId, Range<u64>)> {
 /// What a walk meets.
 pub(crate) enum Met {
     Entry(Entry),
-    /// Numbers that can't be read, in which file, from which byte on.
-    Damaged(Range<u64>, String, u64),
+    /// Numbers that can't be read, in which file, from which byte on, and how many bytes.
+    Damaged(Range<u64>, String, (u64, u64)),
     /// The agent let go of them meanwhile.
     Gone,
     /// The system says no.
@@ -450,11 +520,12 @@ pub(crate) fn walk(
                 numbers: bad,
                 segment,
                 offset,
+                bytes,
                 ..
             }) => {
                 let bad = bad.start..bad.end.min(numbers.end);
                 next = bad.end.max(next + 1);
-                each(Met::Damaged(bad, segment, offset));
+                each(Met::Damaged(bad, segment, (offset, bytes)));
                 continue;
             }
             Err(LogError::Trimmed { first, .. }) => {

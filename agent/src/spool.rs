@@ -29,6 +29,7 @@ pub use policy::{LanePolicy, Policy, RefuseNew, SpoolConfig};
 pub use reader::AgentSpool;
 pub use writer::SpoolWriter;
 
+pub(crate) use declare::missing;
 use declare::{declare_missing, declare_unmet};
 use gaps::{Book, Gaps};
 use writer::LaneLog;

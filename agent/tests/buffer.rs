@@ -11,7 +11,9 @@ use tributary_agent::commands::status::{self, StatusArguments};
 use tributary_agent::spool;
 use tributary_journal::{Disk, OsDisk};
 use tributary_protocol::batch::{Kind, SealedBatch};
-use tributary_protocol::ids::{BatchKey, BufferId, Lane};
+use tributary_protocol::ids::{BatchKey, BufferId, HashSum, Lane};
+use tributary_protocol::ranges::Held;
+use tributary_protocol::session::{AckedTo, LaneCursor, SenderCursor};
 use tributary_uplink::Spool;
 
 #[derive(Parser)]
@@ -205,6 +207,11 @@ async fn a_damaged_batch_is_named_by_file_and_byte_and_declared_by_a_repair() {
     let lane = telemetry(dir.path()).await;
     assert_eq!(lane["gaps"][0]["reason"], "damaged");
     assert_eq!(lane["waiting"], 3);
+    // What is declared is no fault any more.
+    let (done, said, _) = command(dir.path(), &["verify"]).await;
+    assert_eq!(done, Ok(true), "{said}");
+    let expected = format!("acknowledged or declared: {expected}");
+    assert!(said.contains(&expected), "{said}");
     // Once more declares nothing more.
     let (done, said, _) = command(dir.path(), &["repair"]).await;
     assert_eq!(done, Ok(true));
@@ -257,8 +264,96 @@ async fn a_segment_without_a_header_is_kept_aside_and_declared() {
     let (done, said, _) = command(dir.path(), &["repair"]).await;
     assert_eq!(done, Ok(true));
     assert!(said.contains("telemetry 0.."), "{said}");
+    let (done, said, _) = command(dir.path(), &["verify"]).await;
+    assert_eq!(done, Ok(true), "{said}");
+    // What lies there already needs no room a second time.
+    let filler = std::fs::File::create(quarantine.join("older.bad")).unwrap();
+    filler.set_len((64 << 20) - bytes.len() as u64).unwrap();
+    let (done, said, _) = command(dir.path(), &["repair"]).await;
+    assert_eq!(done, Ok(true), "{said}");
+    std::fs::remove_file(quarantine.join("older.bad")).unwrap();
     let kept = std::fs::read_dir(&quarantine).unwrap().next().unwrap();
     assert_eq!(std::fs::read(kept.unwrap().path()).unwrap(), bytes);
     let lane = telemetry(dir.path()).await;
     assert_eq!(lane["gaps"][0]["first"], 0);
+}
+
+/// A damaged frame whose bytes can't be copied aside is not declared: with the acknowledgement of
+/// its gap they would go.
+#[tokio::test]
+async fn a_frame_of_which_no_copy_can_be_made_is_not_declared() {
+    let dir = TempDir::new().unwrap();
+    agent(dir.path(), 3).await;
+    let lane = telemetry(dir.path()).await;
+    let path = segment(dir.path(), &lane);
+    flip(&path, 4096 + 60);
+    // No room for it: said before anything is done.
+    let quarantine = dir.path().join("spool/telemetry/quarantine");
+    std::fs::create_dir_all(&quarantine).unwrap();
+    let filler = std::fs::File::create(quarantine.join("older.bad")).unwrap();
+    filler.set_len((64 << 20) - 10).unwrap();
+    let (done, ..) = command(dir.path(), &["repair"]).await;
+    assert!(done.unwrap_err().contains("nothing was changed"));
+    // A file where copies go.
+    std::fs::remove_dir_all(&quarantine).unwrap();
+    std::fs::write(&quarantine, b"in the way").unwrap();
+    let (done, said, _) = command(dir.path(), &["repair"]).await;
+    assert_eq!(done, Ok(false), "{said}");
+    assert!(
+        said.contains("could not be copied into quarantine/"),
+        "{said}"
+    );
+    assert_eq!(telemetry(dir.path()).await["gaps"], serde_json::json!([]));
+    std::fs::remove_file(&quarantine).unwrap();
+    let (done, said, _) = command(dir.path(), &["repair"]).await;
+    assert_eq!(done, Ok(true), "{said}");
+    assert!(said.contains("0..1: declared lost"), "{said}");
+}
+
+/// Definitions of series are acknowledged nowhere: once all of their buffer is, nothing needs them.
+#[tokio::test]
+async fn definitions_that_nothing_needs_are_not_to_be_sent() {
+    let dir = TempDir::new().unwrap();
+    agent(dir.path(), 2).await;
+    let series = async || {
+        let (_, said, _) = command(dir.path(), &["ls", "--json"]).await;
+        let mut views = said
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap());
+        views.find(|view| view["lane"] == "series").unwrap()
+    };
+    assert_ne!(series().await["waiting"], 0);
+    let (_, said, _) = command(dir.path(), &["ls"]).await;
+    assert!(
+        said.contains("sent to each aggregator that lacks them"),
+        "{said}"
+    );
+    let disk: Arc<dyn Disk> = Arc::new(OsDisk);
+    let config = config(dir.path(), MENDED);
+    let policies = spool::SpoolConfig {
+        telemetry: config.spool.telemetry,
+        ..spool::SpoolConfig::default()
+    };
+    let present = BufferId::new(1 << 40, 1);
+    let mut opened = spool::open(&disk, &spool::dir(dir.path()), present, &policies).unwrap();
+    let lanes = opened.reader.lane_starts().into_iter();
+    let lanes = lanes.filter(|start| start.key.lane != Lane::Series);
+    let lanes = lanes.map(|start| LaneCursor {
+        key: start.key,
+        by: AckedTo::Somebody,
+        acked: vec![Held {
+            first: start.first,
+            end: start.end,
+            sum: HashSum::default(),
+        }],
+    });
+    let cursor = SenderCursor {
+        lanes: lanes.collect(),
+        ..SenderCursor::default()
+    };
+    opened.reader.save(&cursor)();
+    drop(opened);
+    assert_eq!(series().await["waiting"], 0);
+    let (_, said, _) = command(dir.path(), &["ls"]).await;
+    assert!(said.contains("nothing needs them any more"), "{said}");
 }

@@ -23,6 +23,7 @@ mod state;
 mod writer;
 
 pub use frame::{Frame, FrameError};
+pub use quarantine::{copy_path, is_kept};
 pub use reader::LogReader;
 pub use writer::{Appended, LogWriter};
 
@@ -272,6 +273,8 @@ pub enum LogError {
         segment: String,
         /// Where in the file.
         offset: u64,
+        /// How many bytes, to the next good frame.
+        bytes: u64,
     },
     /// The entries asked for were trimmed.
     #[error("entries of life {life} below {first} are gone: they were trimmed")]

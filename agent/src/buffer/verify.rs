@@ -6,10 +6,11 @@ use crate::deadletter::Letter;
 use crate::limits::{BUFFER_FAULTS_MAX, BUFFER_TRIES};
 use serde::Serialize;
 use std::fmt;
+use std::ops::Range;
 use std::path::Path;
 use tributary_journal::Entry;
 use tributary_protocol::batch::{Decoder, SealedBatch};
-use tributary_protocol::ids::{BatchKey, BufferId, Lane};
+use tributary_protocol::ids::{BatchKey, BufferId, Lane, LaneKey};
 
 /// Something that can't be read back.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -20,6 +21,8 @@ pub struct Fault {
     pub file: String,
     /// From which byte on; nothing where a whole batch is meant.
     pub offset: Option<u64>,
+    /// How many bytes; 0 where a whole batch is meant.
+    pub bytes: u64,
     /// Which life.
     pub buffer: String,
     /// The first number.
@@ -66,8 +69,19 @@ pub struct Verified {
     pub readings: u64,
     /// Entries that the agent let go of meanwhile.
     pub gone: u64,
-    /// What can't be read; not all where there are very many.
+    /// What can't be read, or is gone, and nothing says so; not all where there are very many.
     pub faults: Vec<Fault>,
+    /// How many more of them.
+    pub faults_more: u64,
+    /// What can't be read, and was acknowledged, or is declared lost already.
+    pub declared: Vec<Fault>,
+}
+
+impl Verified {
+    /// Whether nothing is wrong but what is declared.
+    pub fn is_well(&self) -> bool {
+        self.faults.is_empty() && self.faults_more == 0
+    }
 }
 
 /// Checks every log in `data_dir`. What looks damaged while an agent runs may be a file that it is
@@ -83,6 +97,9 @@ pub fn verify(data_dir: &Path) -> Result<Verified, BufferError> {
         }
         let mut again = look(data_dir)?;
         again.faults.retain(|fault| before.faults.contains(fault));
+        again
+            .declared
+            .retain(|fault| before.declared.contains(fault));
         let stays = again.faults.len() == before.faults.len();
         before = again;
         if stays {
@@ -99,44 +116,98 @@ fn look(data_dir: &Path) -> Result<Verified, BufferError> {
     for log in &view.logs {
         // What no reader meets: segments without a header.
         for damage in log.recovery.unmet() {
+            let numbers = damage.numbers.clone();
             let fault = Fault {
                 log: log.which.folder().display().to_string(),
                 file: damage.segment.clone(),
                 offset: Some(damage.offset),
+                bytes: damage.bytes,
                 buffer: BufferId(damage.life.0).to_string(),
                 first: damage.numbers.start,
                 end: damage.numbers.end,
                 what: format!("{} bytes that can't be read", damage.bytes),
             };
-            note(&mut found, fault);
+            note(
+                &view,
+                log,
+                (BufferId(damage.life.0), numbers),
+                fault,
+                &mut found,
+            );
         }
         for (life, numbers) in spans(&log.reader) {
             let buffer = BufferId(life.0);
             walk(&log.reader, life, numbers, |met| match met {
                 Met::Entry(entry) => {
-                    check(log, buffer, entry, &mut decoder, &mut found);
+                    let number = entry.number;
+                    if let Some(fault) = check(log, buffer, entry, &mut decoder, &mut found) {
+                        let numbers = (buffer, number..number + 1);
+                        note(&view, log, numbers, fault, &mut found);
+                    }
                 }
-                Met::Damaged(bad, segment, offset) => {
+                Met::Damaged(bad, segment, place) => {
                     let what = "a frame that does not verify".to_owned();
                     let numbers = (bad.start, bad.end);
-                    let fault = fault(log, buffer, numbers, (segment, Some(offset)), what);
-                    note(&mut found, fault);
+                    let fault = fault(log, buffer, numbers, (segment, Some(place)), what);
+                    note(&view, log, (buffer, bad), fault, &mut found);
                 }
                 Met::Gone => found.gone += 1,
                 Met::Failed(error) => {
                     let file = (String::new(), None);
                     let fault = fault(log, buffer, (0, 0), file, error.to_string());
-                    note(&mut found, fault);
+                    list(&mut found, fault);
                 }
             });
         }
     }
+    for (key, numbers) in view.missing() {
+        let fault = Fault {
+            log: Which::Lane(key.lane).folder().display().to_string(),
+            file: String::new(),
+            offset: None,
+            bytes: 0,
+            buffer: key.buffer.to_string(),
+            first: numbers.start,
+            end: numbers.end,
+            what: "neither here, nor acknowledged, nor declared lost".to_owned(),
+        };
+        list(&mut found, fault);
+    }
     Ok(found)
 }
 
-fn note(found: &mut Verified, fault: Fault) {
-    if found.faults.len() < BUFFER_FAULTS_MAX {
-        found.faults.push(fault);
+fn list(found: &mut Verified, fault: Fault) {
+    match found.faults.len() < BUFFER_FAULTS_MAX {
+        true => found.faults.push(fault),
+        false => found.faults_more += 1,
+    }
+}
+
+/// Notes what can't be read: apart, where it is declared already or matters no more.
+fn note(
+    view: &View,
+    log: &Opened,
+    (buffer, numbers): (BufferId, Range<u64>),
+    fault: Fault,
+    found: &mut Verified,
+) {
+    let is_declared = match log.which {
+        Which::Lane(Lane::Series) | Which::DeadLetters => false,
+        Which::Lane(lane) => {
+            // Where nobody knows how many there were, the first stands for all.
+            let end = numbers.end.max(numbers.start + 1);
+            view.is_accounted(LaneKey { buffer, lane }, numbers.start..end)
+        }
+        // What a damaged gap stood for is declared anew, or is missing.
+        Which::Gaps => view.missing().is_empty(),
+        Which::Wal => view.sealed_to().is_some_and(|to| {
+            (buffer, numbers.end) <= (to.buffer, to.number) && !numbers.is_empty()
+        }),
+    };
+    match is_declared {
+        true if found.declared.len() < BUFFER_FAULTS_MAX => found.declared.push(fault),
+        true => {}
+        false => list(found, fault),
     }
 }
 
@@ -144,13 +215,14 @@ fn fault(
     log: &Opened,
     buffer: BufferId,
     (first, end): (u64, u64),
-    (file, offset): (String, Option<u64>),
+    (file, place): (String, Option<(u64, u64)>),
     what: String,
 ) -> Fault {
     Fault {
         log: log.which.folder().display().to_string(),
         file,
-        offset,
+        offset: place.map(|(offset, _)| offset),
+        bytes: place.map_or(0, |(_, bytes)| bytes),
         buffer: buffer.to_string(),
         first,
         end,
@@ -177,7 +249,7 @@ fn check(
     entry: Entry,
     decoder: &mut Decoder,
     found: &mut Verified,
-) {
+) -> Option<Fault> {
     found.entries += 1;
     let number = entry.number;
     let wrong = match log.which {
@@ -204,11 +276,9 @@ fn check(
             Err(error) => Some(format!("a declared loss that does not verify: {error}")),
         },
     };
-    if let Some(what) = wrong {
-        let file = (file_of(log, buffer, number), None);
-        let fault = fault(log, buffer, (number, number + 1), file, what);
-        note(found, fault);
-    }
+    let file = |what| ((file_of(log, buffer, number), None), what);
+    let (file, what) = wrong.map(file)?;
+    Some(fault(log, buffer, (number, number + 1), file, what))
 }
 
 /// A sealed batch whose envelope, name and content are in order.

@@ -71,8 +71,9 @@ pub enum CommandError {
     Life(String),
     /// What is damaged would have to go without a copy.
     #[error(
-        "{} has no room for {bytes} bytes more: move what is in it elsewhere, and repair again; \
-         nothing was changed",
+        "{} has no room for {bytes} bytes more, and nothing was changed: copy the agent's whole \
+         folder, then take some of the files there away whose names end in -<offset>.bad (copies of \
+         frames; the others are read again at each start), and repair again",
         dir.display()
     )]
     NoRoom {
@@ -198,11 +199,14 @@ fn line(view: &LogView) -> String {
         let runs: Vec<String> = runs
             .map(|run| format!("{}..{}", run.first, run.end))
             .collect();
-        text.push_str(&match runs.is_empty() {
-            true => ", none acknowledged".to_owned(),
-            false => format!(", acknowledged {}", runs.join(", ")),
+        text.push_str(&match (view.is_series(), view.waiting, runs.is_empty()) {
+            (true, 0, _) => ", nothing needs them any more".to_owned(),
+            (true, ..) => ", sent to each aggregator that lacks them".to_owned(),
+            (false, waiting, true) => format!(", none acknowledged, {waiting} to send"),
+            (false, waiting, false) => {
+                format!(", acknowledged {}, {waiting} to send", runs.join(", "))
+            }
         });
-        text.push_str(&format!(", {} to send", view.waiting));
     }
     text.push('\n');
     text
@@ -210,7 +214,7 @@ fn line(view: &LogView) -> String {
 
 fn check(dir: &Path, json: bool, out: &mut dyn Write) -> Result<bool, CommandError> {
     let verified = verify(dir)?;
-    let well = verified.faults.is_empty();
+    let well = verified.is_well();
     if json {
         serde_json::to_writer(&mut *out, &verified)?;
         writeln!(out)?;
@@ -219,14 +223,24 @@ fn check(dir: &Path, json: bool, out: &mut dyn Write) -> Result<bool, CommandErr
     for fault in &verified.faults {
         writeln!(out, "{fault}")?;
     }
+    for fault in &verified.declared {
+        writeln!(out, "acknowledged or declared: {fault}")?;
+    }
     writeln!(
         out,
         "{} entries read, {} sealed batches with {} readings decoded; {} damaged",
         verified.entries,
         verified.batches,
         verified.readings,
-        verified.faults.len()
+        verified.faults.len() as u64 + verified.faults_more
     )?;
+    match verified.declared.len() {
+        0 => {}
+        n => writeln!(
+            out,
+            "{n} more that were acknowledged, or are declared lost already"
+        )?,
+    }
     if verified.gone > 0 {
         writeln!(
             out,
@@ -236,7 +250,8 @@ fn check(dir: &Path, json: bool, out: &mut dyn Write) -> Result<bool, CommandErr
     if !well {
         writeln!(
             out,
-            "what can't be read is declared lost when the agent comes to it, or by `buffer repair`"
+            "what can't be read is declared lost when the agent comes to it, or by `buffer \
+             repair`; copy the agent's folder first"
         )?;
     }
     Ok(well)

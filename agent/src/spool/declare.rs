@@ -3,7 +3,8 @@
 
 use super::gaps::Gaps;
 use super::{BATCH_BYTES_LEAST, CursorBody, shed};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use tributary_journal::{LogError, LogReader, Recovery};
 use tributary_protocol::batch::Sealer;
 use tributary_protocol::ids::{BatchHash, BatchKey, Lane, LaneKey};
@@ -60,37 +61,48 @@ pub(super) fn declare_missing(
     gaps: &mut Gaps,
 ) -> Result<(), LogError> {
     let spans = reader.lives().into_iter();
-    let spans: Vec<_> = spans
-        .map(|span| (shed::lane_key(span.life, lane), span))
-        .collect();
-    let known = body.sender.lanes.iter().map(|known| known.key);
-    let known = known.chain(body.ends.keys().copied());
-    let known = known.chain(spans.iter().map(|(key, _)| *key));
-    let keys: BTreeSet<LaneKey> = known.filter(|key| key.lane == lane).collect();
-    for key in keys {
-        let accounted = accounted(key, body, gaps);
-        let span = spans.iter().find(|(of, _)| *of == key).map(|(_, it)| it);
-        let (first, end) = span.map_or((0, 0), |span| (span.first, span.end));
-        let went_to = body.ends.get(&key).copied().unwrap_or(0);
-        let below = accounted.missing(0, first).into_iter();
-        let behind = accounted.missing(end, went_to.max(accounted.end()));
-        for numbers in below.chain(behind) {
-            declare(key, numbers, gaps)?;
-        }
+    let held = spans.map(|span| (shed::lane_key(span.life, lane), span.first..span.end));
+    let book = gaps.book.clone();
+    let missing = missing(body, &held.collect(), |key| book.of(key));
+    for (key, numbers) in missing.into_iter().filter(|(key, _)| key.lane == lane) {
+        declare(key, (numbers.start, numbers.end), gaps)?;
     }
     Ok(())
 }
 
+/// What is lost without a word, of lanes that hold these numbers, or none, and have gaps for
+/// others.
+pub(crate) fn missing(
+    body: &CursorBody,
+    held: &BTreeMap<LaneKey, Range<u64>>,
+    gaps: impl Fn(LaneKey) -> Vec<Range<u64>>,
+) -> Vec<(LaneKey, Range<u64>)> {
+    let known = body.sender.lanes.iter().map(|known| known.key);
+    let known = known.chain(body.ends.keys().copied());
+    let keys: BTreeSet<LaneKey> = known.chain(held.keys().copied()).collect();
+    let mut missing = Vec::new();
+    for key in keys.into_iter().filter(|key| key.lane != Lane::Series) {
+        let accounted = accounted(key, body, gaps(key));
+        let numbers = held.get(&key).cloned().unwrap_or(0..0);
+        let went_to = body.ends.get(&key).copied().unwrap_or(0);
+        let below = accounted.missing(0, numbers.start).into_iter();
+        let behind = accounted.missing(numbers.end, went_to.max(accounted.end()));
+        let lost = below.chain(behind);
+        missing.extend(lost.map(|(first, end)| (key, first..end)));
+    }
+    missing
+}
+
 /// Numbers of which is known what became of them, wherever they are. What a journal took back was
 /// told to people when it did.
-fn accounted(key: LaneKey, body: &CursorBody, gaps: &Gaps) -> HeldRanges {
+fn accounted(key: LaneKey, body: &CursorBody, gaps: Vec<Range<u64>>) -> HeldRanges {
     let nothing = BatchHash([0; 32]);
     let mut accounted = HeldRanges::new();
     let of_lane = body.sender.lanes.iter().filter(|known| known.key == key);
     for run in of_lane.flat_map(|known| &known.acked) {
         accounted.insert_missing(run.first, run.end, nothing);
     }
-    for numbers in gaps.book.of(key) {
+    for numbers in gaps {
         accounted.insert_missing(numbers.start, numbers.end, nothing);
     }
     accounted

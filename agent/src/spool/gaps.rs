@@ -79,6 +79,7 @@ impl Book {
             numbers: number..number + 1,
             segment: String::new(),
             offset: 0,
+            bytes: 0,
         };
         Some(read.and_then(|()| {
             let entry = entries.into_iter().find(|entry| entry.number == number);
@@ -274,6 +275,7 @@ fn load(book: &Book, damage: &mut Vec<Damage>) -> Result<(), LogError> {
                     numbers,
                     segment,
                     offset,
+                    bytes,
                 }) => {
                     tracing::error!(%life, ?numbers, segment, "a declared loss is damaged");
                     next = numbers.end.max(next + 1);
@@ -282,7 +284,7 @@ fn load(book: &Book, damage: &mut Vec<Damage>) -> Result<(), LogError> {
                         numbers,
                         segment,
                         offset,
-                        bytes: 0,
+                        bytes,
                     });
                     continue;
                 }

@@ -4,11 +4,13 @@
 use super::shed::{gap_for, lane_key};
 use super::{LANES, ONE_ENTRY, OpenError, SpoolConfig, open};
 use crate::limits::BATCH_READ_TRIES;
+use bytes::Bytes;
 use std::collections::BTreeMap;
+use std::io;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-use tributary_journal::{Disk, LifeId, LogError, LogReader};
+use tributary_journal::{Disk, LifeId, LogError, LogReader, copy_path, is_kept};
 use tributary_protocol::batch::SealedBatch;
 use tributary_protocol::ids::{BatchKey, BufferId, Lane, LaneKey};
 
@@ -19,11 +21,13 @@ pub struct Repaired {
     pub declared: Vec<(LaneKey, Range<u64>)>,
     /// Definitions that can't be read: no gap stands for them, and batches that need them wait.
     pub series: Vec<(LaneKey, Range<u64>)>,
+    /// Numbers that can't be read, and of whose bytes no copy could be made: not declared.
+    pub unkept: Vec<(LaneKey, Range<u64>)>,
 }
 
 /// Opens the spool below `dir` as an agent of the life `present` does, which sets segments without
 /// a header aside and declares them; then reads every batch that is not acknowledged, and declares
-/// those that can't be read back.
+/// those that can't be read back and of which a copy stays.
 ///
 /// # Errors
 /// As [`open`]; what was declared before stays so.
@@ -43,25 +47,26 @@ pub fn repair(
         }
     }
     let readers: BTreeMap<Lane, LogReader> = opened.reader.readers.clone();
-    for lane in LANES {
-        let Some(reader) = readers.get(&lane) else {
-            continue;
-        };
+    for (lane, reader) in LANES.iter().filter_map(|lane| readers.get_key_value(lane)) {
+        let log_dir = dir.join(lane.name());
         for span in reader.lives() {
-            let key = lane_key(span.life, lane);
+            let key = lane_key(span.life, *lane);
             let acked = body.sender.acked(key);
             for number in span.first..span.end {
                 let key = BatchKey {
                     buffer: key.buffer,
-                    lane,
+                    lane: *lane,
                     number,
                 };
                 let open = !acked.contains(number) && opened.reader.book.numbers(key).is_none();
-                if !open || is_whole(reader, key)? {
+                if !open {
                     continue;
                 }
-                let to = match lane {
-                    Lane::Series => &mut repaired.series,
+                let to = match look(reader, key)? {
+                    Found::Whole => continue,
+                    _ if *lane == Lane::Series => &mut repaired.series,
+                    // It goes once the gap is acknowledged.
+                    bad if !has_copy(&**disk, &log_dir, key, &bad) => &mut repaired.unkept,
                     _ => {
                         let gap = gap_for(key, None);
                         let gap = gap.expect("names and numbers from a log make a gap");
@@ -69,36 +74,85 @@ pub fn repair(
                         &mut repaired.declared
                     }
                 };
-                match to.last_mut() {
-                    Some((of, numbers)) if *of == key.lane_key() && numbers.end == number => {
-                        numbers.end += 1;
-                    }
-                    _ => to.push((key.lane_key(), number..number + 1)),
-                }
+                add(to, key);
             }
         }
     }
     Ok(repaired)
 }
 
-/// Whether a batch can be read back. A disk that fails for a moment gives wrong bytes, too, and a
-/// declared loss is for ever.
-fn is_whole(reader: &LogReader, key: BatchKey) -> Result<bool, LogError> {
-    let mut entries = Vec::new();
+fn add(to: &mut Vec<(LaneKey, Range<u64>)>, key: BatchKey) {
+    match to.last_mut() {
+        Some((of, numbers)) if *of == key.lane_key() && numbers.end == key.number => {
+            numbers.end += 1;
+        }
+        _ => to.push((key.lane_key(), key.number..key.number + 1)),
+    }
+}
+
+/// What stands where a batch should.
+enum Found {
+    /// It, or nothing, and nothing was lost.
+    Whole,
+    /// A frame that does not verify: in which segment, from which byte on, how many bytes.
+    Frame(String, (u64, u64)),
+    /// Something else, in a frame that does.
+    Other(Bytes),
+}
+
+/// Reads a batch. A disk that fails for a moment gives wrong bytes, too, and a declared loss is for
+/// ever.
+fn look(reader: &LogReader, key: BatchKey) -> Result<Found, LogError> {
+    let mut found = Found::Whole;
     for _ in 0..BATCH_READ_TRIES {
-        entries.clear();
+        let mut entries = Vec::new();
         match reader.read(LifeId(key.buffer.0), key.number, ONE_ENTRY, &mut entries) {
             Ok(()) => {}
-            Err(LogError::Damaged { .. }) => continue,
+            Err(LogError::Damaged {
+                segment,
+                offset,
+                bytes,
+                ..
+            }) => {
+                found = Found::Frame(segment, (offset, bytes));
+                continue;
+            }
             // Nothing is there, and nothing was lost.
-            Err(LogError::Trimmed { .. }) => return Ok(true),
+            Err(LogError::Trimmed { .. }) => return Ok(Found::Whole),
             Err(error) => return Err(error),
         }
         let entry = entries.drain(..).find(|entry| entry.number == key.number);
-        let batch = entry.and_then(|entry| SealedBatch::open(entry.bytes).ok());
+        let bytes = entry.map(|entry| entry.bytes).unwrap_or_default();
+        let batch = SealedBatch::open(bytes.clone()).ok();
         if batch.is_some_and(|batch| batch.key() == key) {
-            return Ok(true);
+            return Ok(Found::Whole);
         }
+        found = Found::Other(bytes);
     }
-    Ok(false)
+    Ok(found)
+}
+
+/// Whether what is damaged has a copy that stays: the log makes one of a frame when it reads it,
+/// and of what stands in a good frame it is made here.
+fn has_copy(disk: &dyn Disk, log_dir: &Path, key: BatchKey, found: &Found) -> bool {
+    let kept = match found {
+        Found::Whole => Ok(true),
+        Found::Frame(segment, place) => is_kept(disk, log_dir, segment, *place),
+        Found::Other(bytes) => keep(disk, log_dir, key, bytes).map(|()| true),
+    };
+    kept.unwrap_or_else(|error| {
+        tracing::error!(%key, %error, "what is damaged could not be copied aside");
+        false
+    })
+}
+
+fn keep(disk: &dyn Disk, log_dir: &Path, key: BatchKey, bytes: &Bytes) -> io::Result<()> {
+    let name = format!("{}-{:020}", key.buffer, key.number);
+    let path = copy_path(log_dir, &name, 0);
+    let folder = log_dir.join("quarantine");
+    disk.create_dir_all(&folder)?;
+    let copy = disk.create(&path, bytes.len() as u64)?;
+    copy.write_at(bytes, 0)?;
+    copy.sync_data()?;
+    disk.sync_dir(&folder)
 }

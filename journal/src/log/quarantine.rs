@@ -47,6 +47,39 @@ fn in_pieces(
     Ok(false)
 }
 
+/// Where the copy of what is damaged at `at` of a segment goes.
+pub fn copy_path(log_dir: &Path, segment: &str, at: u64) -> PathBuf {
+    dir_of(log_dir).join(format!("{segment}-{at}.bad"))
+}
+
+/// Whether the `bytes` bytes at `at` of a segment have their copy in `quarantine/`, or need none
+/// because nothing was ever written there.
+///
+/// # Errors
+/// When the disk fails.
+pub fn is_kept(
+    disk: &dyn Disk,
+    log_dir: &Path,
+    segment: &str,
+    (at, bytes): (u64, u64),
+) -> io::Result<bool> {
+    let file = disk.open(&log_dir.join(segment))?;
+    let written = |_, piece: &[u8]| Ok(piece.iter().any(|byte| *byte != 0));
+    if !in_pieces(&*file, at, bytes, written)? {
+        return Ok(true);
+    }
+    let copy = match disk.open(&copy_path(log_dir, segment, at)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        copy => copy?,
+    };
+    let mut there = vec![0; READ_BYTES];
+    let differs = in_pieces(&*file, at, bytes, |done, piece| {
+        let there = there.get_mut(..piece.len()).unwrap_or_default();
+        Ok(copy.read_at(there, done)? != piece.len() || there != piece)
+    })?;
+    Ok(!differs)
+}
+
 /// Copies `bytes` bytes at `at` of a segment to `quarantine/<segment>-<offset>.bad`, once.
 pub(crate) fn copy(
     disk: &dyn Disk,
@@ -58,7 +91,7 @@ pub(crate) fn copy(
 ) {
     let copied = || {
         let dir = dir_of(log_dir);
-        let path = dir.join(format!("{segment}-{at}.bad"));
+        let path = copy_path(log_dir, segment, at);
         disk.create_dir_all(&dir)?;
         if disk.open(&path).is_ok() || !has_room(disk, &dir, bytes)? {
             return Ok(());

@@ -327,6 +327,7 @@ impl LogReader {
             numbers,
             segment: name,
             offset: bytes.start,
+            bytes: bytes.end - bytes.start,
         }
     }
 

@@ -211,7 +211,7 @@ impl Sink<'_> {
     fn take(&mut self, key: LaneKey, met: Met, notes: &mut dyn Write) -> Result<(), CommandError> {
         let entry = match met {
             Met::Entry(entry) => entry,
-            Met::Damaged(numbers, file, offset) => {
+            Met::Damaged(numbers, file, (offset, _)) => {
                 self.counts.damaged += numbers.end - numbers.start;
                 let (first, end) = (numbers.start, numbers.end);
                 let lane = key.lane;

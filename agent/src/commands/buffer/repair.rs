@@ -7,12 +7,13 @@ use crate::life;
 use crate::pipeline::storage;
 use crate::spool::repair::{Repaired, repair};
 use crate::spool::{self, SpoolConfig};
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tributary_journal::limits::{QUARANTINE_BYTES_MAX, QUARANTINE_FILES_MAX};
-use tributary_journal::{Checkpoints, DirLock, Disk, OsDisk};
+use tributary_journal::{Checkpoints, DirLock, Disk, OsDisk, copy_path};
 use tributary_protocol::ids::LaneKey;
 
 /// Says what a repair would find.
@@ -21,9 +22,12 @@ pub(super) fn try_out(dir: &Path, out: &mut dyn Write) -> Result<bool, CommandEr
     for fault in &verified.faults {
         writeln!(out, "{fault}")?;
     }
-    let n = verified.faults.len();
+    let n = verified.faults.len() as u64 + verified.faults_more;
     match n {
-        0 => writeln!(out, "nothing is damaged: there is nothing to repair")?,
+        0 => writeln!(
+            out,
+            "nothing is damaged but what is declared: nothing to repair"
+        )?,
         _ => writeln!(
             out,
             "{n} damaged; of the lanes those that were not acknowledged would be declared lost, \
@@ -55,35 +59,68 @@ pub(super) fn run(dir: &Path, config: &Config, out: &mut dyn Write) -> Result<bo
     };
     let repaired = repair(&disk, &spool::dir(dir), present, &spool)?;
     tell(&repaired, out)?;
-    Ok(repaired.series.is_empty())
+    Ok(repaired.series.is_empty() && repaired.unkept.is_empty())
 }
 
-/// Whether every damaged segment finds room where copies are kept: without it, opening the log
-/// would let it go.
+/// Whether all that is damaged finds room where copies are kept: without it, opening the log would
+/// let segments go.
 fn room(dir: &Path) -> Result<(), CommandError> {
+    let mut needed = Copies::new();
     let view = View::open(dir)?;
     for log in &view.logs {
-        let whole = log.recovery.damage.iter();
-        let whole = whole.filter(|damage| damage.offset == 0);
-        let (files, bytes) = whole.fold((0, 0), |(files, bytes), damage| {
-            (files + 1, bytes + damage.bytes)
-        });
-        let quarantine = dir.join(log.which.folder()).join("quarantine");
-        let kept = std::fs::read_dir(&quarantine).into_iter().flatten();
-        let kept = kept.filter_map(|entry| entry.ok()?.metadata().ok());
-        let (kept_files, kept_bytes) = kept.fold((0, 0), |(files, bytes), file| {
-            (files + 1, bytes + file.len())
-        });
-        let fits = files + kept_files <= QUARANTINE_FILES_MAX
-            && bytes + kept_bytes <= QUARANTINE_BYTES_MAX;
-        if files > 0 && !fits {
-            return Err(CommandError::NoRoom {
-                dir: quarantine,
-                bytes,
-            });
+        let folder = dir.join(log.which.folder());
+        for damage in &log.recovery.damage {
+            needed.add(&folder, &damage.segment, (damage.offset, damage.bytes));
         }
     }
-    Ok(())
+    // Frames that only reading finds.
+    for fault in verify(dir)?.faults {
+        if let Some(offset) = fault.offset {
+            needed.add(&dir.join(&fault.log), &fault.file, (offset, fault.bytes));
+        }
+    }
+    needed.fit()
+}
+
+/// Copies that a repair makes, by the folder of their log: of what, and of how many bytes.
+struct Copies(BTreeMap<PathBuf, BTreeMap<PathBuf, u64>>);
+
+impl Copies {
+    fn new() -> Self {
+        Self(BTreeMap::new())
+    }
+
+    /// A frame is copied once; a whole segment is moved, and lies there already where an open before
+    /// this one did that.
+    fn add(&mut self, folder: &Path, segment: &str, (offset, bytes): (u64, u64)) {
+        let copy = copy_path(folder, segment, offset);
+        let is_there = match offset {
+            0 => !folder.join(segment).exists(),
+            _ => copy.exists(),
+        };
+        if !is_there {
+            let of_log = self.0.entry(folder.to_owned()).or_default();
+            of_log.insert(copy, bytes);
+        }
+    }
+
+    fn fit(&self) -> Result<(), CommandError> {
+        for (folder, copies) in &self.0 {
+            let dir = folder.join("quarantine");
+            let kept = std::fs::read_dir(&dir).into_iter().flatten();
+            let kept = kept.filter_map(|entry| entry.ok()?.metadata().ok());
+            let (files, held) = kept.fold((0, 0), |(files, bytes), file| {
+                (files + 1, bytes + file.len())
+            });
+            let bytes: u64 = copies.values().sum();
+            let fits = files + copies.len() <= QUARANTINE_FILES_MAX
+                && bytes + held <= QUARANTINE_BYTES_MAX;
+            if !fits {
+                return Err(CommandError::NoRoom { dir, bytes });
+            }
+        }
+        Ok(())
+    }
 }
 
 fn tell(repaired: &Repaired, out: &mut dyn Write) -> Result<(), CommandError> {
@@ -102,7 +139,15 @@ fn tell(repaired: &Repaired, out: &mut dyn Write) -> Result<(), CommandError> {
             named(series)
         )?;
     }
-    if repaired.declared.is_empty() && repaired.series.is_empty() {
+    for unkept in &repaired.unkept {
+        writeln!(
+            out,
+            "{}: can't be read, and could not be copied into quarantine/: not declared; see that \
+             the disk has room and takes it, and repair again",
+            named(unkept)
+        )?;
+    }
+    if *repaired == Repaired::default() {
         writeln!(out, "every batch that is still to be sent can be read")?;
     }
     Ok(())
