@@ -7,6 +7,7 @@
 
 mod documents;
 mod masked;
+mod measured;
 mod planted;
 mod proofs;
 mod rust;
@@ -183,6 +184,7 @@ pub fn run(root: &Path) -> Result<bool> {
     violations.extend(statements::check(&files));
     violations.extend(proofs::check(&files));
     violations.extend(planted::check(&files));
+    violations.extend(measured::check(&files));
     violations.sort();
     violations
         .iter()

@@ -72,8 +72,8 @@ pub enum CommandError {
     /// What is damaged would have to go without a copy.
     #[error(
         "{} has no room for {bytes} bytes more, and nothing was changed: copy the agent's whole \
-         folder, then take some of the files there away whose names end in -<offset>.bad (copies of \
-         frames; the others are read again at each start), and repair again",
+         folder, then take some of the files there away whose names end in -<offset>.bad (copies \
+         of frames; the others are read again at each start), and repair again",
         dir.display()
     )]
     NoRoom {

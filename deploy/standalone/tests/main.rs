@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod chaos;
+mod measured;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;

@@ -90,8 +90,8 @@ impl Copies {
         Self(BTreeMap::new())
     }
 
-    /// A frame is copied once; a whole segment is moved, and lies there already where an open before
-    /// this one did that.
+    /// A frame is copied once; a whole segment is moved, and lies there already where an earlier
+    /// open did that.
     fn add(&mut self, folder: &Path, segment: &str, (offset, bytes): (u64, u64)) {
         let copy = copy_path(folder, segment, offset);
         let is_there = match offset {
