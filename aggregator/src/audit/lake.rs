@@ -9,7 +9,7 @@ use super::report::{Finding, Findings, GapReport};
 use super::{AuditError, LaneId, Numbers, Tally};
 use crate::lake::Table;
 use crate::lake::file::{Footer, LaneSum, footer_of};
-use crate::lake::markers::{Done, Intent, MarkerName, folder, intent_path, parse, progress};
+use crate::lake::markers::{Done, Intent, MarkerName, Told, folder, intent_path, parse, progress};
 use crate::limits::{AUDIT_GAPS_LISTED_MAX, AUDIT_LIST_BYTES_MAX, MARKER_BYTES_MAX};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -239,19 +239,22 @@ impl Lake {
             text => text.map_err(|error| error.to_string()),
         };
         let shown = path.display().to_string();
-        let intent = text.and_then(|text| {
-            parse::<Intent>(&shown, &text, self.log).map_err(|error| error.to_string())
+        let told = text.and_then(|text| {
+            let told = Intent::read(&shown, &text, (self.log, first));
+            told.map_err(|error| error.to_string())
         });
-        Ok(intent
-            .map_err(|why| {
-                let what = format!("the intent {shown}: {why}");
-                let todo = "put it back from a copy: without it the aggregator does not start";
-                let finding = Finding::general(what, todo);
-                if !self.now_findings.has(&finding) {
-                    self.now_findings.push(finding);
-                }
-            })
-            .ok())
+        let why = match told {
+            Ok(Told::Surely(intent) | Told::Perhaps(intent)) => return Ok(Some(intent)),
+            Ok(Told::Damaged(why)) | Err(why) => why,
+        };
+        let what = format!("the intent {shown}: {why}");
+        let todo = "look at the disk; where it is only damaged, the aggregator redoes that flush at \
+                    its next start, by the files that it had put";
+        let finding = Finding::general(what, todo);
+        if !self.now_findings.has(&finding) {
+            self.now_findings.push(finding);
+        }
+        Ok(None)
     }
 
     fn see(&mut self, file: &OfFlush) {

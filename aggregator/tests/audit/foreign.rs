@@ -94,7 +94,7 @@ async fn a_file_beyond_the_position_is_found_unless_the_flush_under_way_names_it
     for report in both(dir.path()) {
         assert!(report.findings.is_empty(), "{}", said(&report));
     }
-    // It is damaged: the aggregator does not start, and an audit says why.
+    // It is damaged.
     std::fs::write(&path, &intent.to_string()[..40]).unwrap();
     for report in both(dir.path()) {
         assert_eq!(report.findings.len(), 1, "{}", said(&report));
