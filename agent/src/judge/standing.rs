@@ -165,8 +165,8 @@ impl Standings {
         }
     }
 
-    /// Takes them off the front of `input`; `None` when the bytes are none. All that stood stand: in
-    /// this order, which is not that in which they were raised, the bound would leave out others.
+    /// Takes them off the front of `input`; `None` when the bytes are none. All that stood stand:
+    /// in this order, not that in which they were raised, the bound would leave out others.
     pub fn read(input: &mut &[u8]) -> Option<Self> {
         let mut standings = Self::default();
         let count = input.try_get_u32_le().ok()?;

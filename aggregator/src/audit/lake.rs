@@ -248,8 +248,8 @@ impl Lake {
             Ok(Told::Damaged(why)) | Err(why) => why,
         };
         let what = format!("the intent {shown}: {why}");
-        let todo = "look at the disk; where it is only damaged, the aggregator redoes that flush at \
-                    its next start, by the files that it had put";
+        let todo = "look at the disk; where it is only damaged, the aggregator redoes that flush \
+                    at its next start, by the files that it had put";
         let finding = Finding::general(what, todo);
         if !self.now_findings.has(&finding) {
             self.now_findings.push(finding);
