@@ -17,9 +17,12 @@ use tributary_planted::planted;
 
 mod checkpoint;
 mod elsewhere;
+mod folded;
 
 pub use checkpoint::CheckpointError;
 use elsewhere::Covered;
+use folded::Folded;
+pub use folded::OlderLanes;
 
 /// The right to append one batch. Whoever has it must [commit](Ledger::commit) or
 /// [abort](Ledger::abort) it; nobody but the ledger makes one.
@@ -74,6 +77,18 @@ pub enum Verdict {
     },
     /// Refused for a bound; nothing is held of it.
     Refused(Refusal),
+}
+
+impl Verdict {
+    /// Of a batch whose number is held, with a hash of which this is known.
+    fn of_held(known: Option<u64>, hash: BatchHash) -> Self {
+        match known {
+            Some(short) if short != hash.short() => Self::Conflict,
+            known => Self::Replay {
+                verified: known.is_some(),
+            },
+        }
+    }
 }
 
 /// The bound for which a batch is refused.
@@ -212,6 +227,8 @@ struct AgentLedger {
     lanes: BTreeMap<LaneKey, LaneLedger>,
     /// Buffers that the agent still announces or that it has begun since.
     unfolded: Vec<BufferId>,
+    /// Lanes of the others, each one run.
+    folded: Folded,
     pending: usize,
 }
 
@@ -257,11 +274,15 @@ impl AgentLedger {
 
     /// Counts a buffer among those that are not drained; the oldest gives way to it.
     fn unfold(&mut self, buffer: BufferId) {
-        if self.unfolded.contains(&buffer) {
+        // Mostly it is the newest.
+        if self.unfolded.iter().rev().any(|known| *known == buffer) {
             return;
         }
+        self.open(buffer);
         if self.unfolded.len() >= AGENT_BUFFERS_MAX {
-            self.unfolded.remove(0);
+            let oldest = self.unfolded.remove(0);
+            self.fold(oldest);
+            self.bound_folded(buffer);
         }
         self.unfolded.push(buffer);
     }
@@ -277,7 +298,9 @@ impl AgentLedger {
             return Err(Refusal::Buffers);
         }
         let Some(lane) = self.lanes.get(&key.lane_key()) else {
+            // What is folded is opened again; with one run it has room for more.
             let room = self.lanes.len() < AGENT_LANES_MAX;
+            let room = room || self.folded.get(key.lane_key()).is_some();
             return if room { Ok(()) } else { Err(Refusal::Buffers) };
         };
         if lane.opens_too_many_holes(numbers) {
@@ -336,11 +359,8 @@ impl Ledger {
         let entry = self.agents.entry(agent.clone()).or_default();
         entry.session += 1;
         entry.unfolded.retain(|buffer| announced.contains(buffer));
-        for (key, lane) in &mut entry.lanes {
-            if !entry.unfolded.contains(&key.buffer) && lane.pending.is_empty() {
-                lane.recent = VecDeque::new();
-            }
-        }
+        let newest = announced.iter().max().copied();
+        entry.fold_drained(newest.unwrap_or(BufferId([0xff; 16])));
         Session(entry.session)
     }
 
@@ -366,18 +386,13 @@ impl Ledger {
                 current: Session(entry.session),
             };
         }
-        let lane = entry.lanes.get(&key.lane_key());
-        let absent = lane.map_or_else(|| vec![numbers.clone()], |lane| lane.absent(&numbers));
+        let (absent, covered) = entry.absent(key.lane_key(), &numbers);
         let absent = match planted!(GapOverData) {
-            true => vec![numbers.clone()],
+            true => vec![numbers],
             false => absent,
         };
         if absent.is_empty() {
-            let all_held = lane.is_none_or(|lane| {
-                let missing = lane.covered().first_missing(numbers.start, numbers.end);
-                missing.is_none()
-            });
-            return match all_held {
+            return match covered {
                 true => Verdict::Replay { verified: false },
                 false => Verdict::Pending,
             };
@@ -399,14 +414,12 @@ impl Ledger {
                 current: Session(entry.session),
             };
         }
+        if let Some(held) = entry.judge_folded(key, hash) {
+            return held;
+        }
         if let Some(lane) = entry.lanes.get(&key.lane_key()) {
             if lane.held.contains(key.number) {
-                return match lane.held_hash(key.number) {
-                    Some(short) if short != hash.short() => Verdict::Conflict,
-                    known => Verdict::Replay {
-                        verified: known.is_some(),
-                    },
-                };
+                return Verdict::of_held(lane.held_hash(key.number), hash);
             }
             let pending = lane.pending_at(key.number);
             if let Some(pending) = pending.filter(|_| !planted!(NoPending)) {
@@ -451,10 +464,8 @@ impl Ledger {
             return;
         };
         entry.drop_if_blank(key.lane_key());
-        let of_buffer = |(lane, ledger): (&LaneKey, &LaneLedger)| {
-            lane.buffer == key.buffer && !(ledger.held.is_empty() && ledger.pending.is_empty())
-        };
-        if !entry.lanes.iter().any(of_buffer) {
+        let begun = |lane: &LaneLedger| !(lane.held.is_empty() && lane.pending.is_empty());
+        if !entry.of_buffer(key.buffer).any(begun) {
             entry.unfolded.retain(|buffer| *buffer != key.buffer);
         }
     }
@@ -515,10 +526,13 @@ impl Ledger {
 
     /// What is committed of one lane of `agent`; empty when nothing is.
     pub fn held(&self, agent: &AgentId, key: LaneKey) -> Vec<Held> {
-        let lane = self
-            .agents
-            .get(agent)
-            .and_then(|entry| entry.lanes.get(&key));
+        let Some(entry) = self.agents.get(agent) else {
+            return Vec::new();
+        };
+        if let Some(run) = entry.folded.get(key) {
+            return vec![*run];
+        }
+        let lane = entry.lanes.get(&key);
         let mut held = lane.map(|lane| lane.held.clone()).unwrap_or_default();
         for (first, pending) in lane.into_iter().flat_map(|lane| &lane.pending) {
             if planted!(WelcomeSaysPending) {
@@ -533,32 +547,44 @@ impl Ledger {
         self.agents.keys()
     }
 
-    /// What is committed of every lane of `agent`, ordered by buffer and lane.
+    /// What is committed of every lane of `agent`, ordered by buffer and lane; of those that are
+    /// [older](Self::older) not.
     pub fn lanes(&self, agent: &AgentId) -> Vec<LaneSummary> {
-        let lanes = self
-            .agents
-            .get(agent)
-            .into_iter()
-            .flat_map(|entry| &entry.lanes);
-        lanes
-            .map(|(key, lane)| LaneSummary {
-                key: *key,
-                held: lane.held.clone(),
-                elsewhere: lane.elsewhere.by_log().to_vec(),
-                floor: lane.elsewhere.floor(),
-            })
-            .collect()
+        let Some(entry) = self.agents.get(agent) else {
+            return Vec::new();
+        };
+        let open = entry.lanes.iter().map(|(key, lane)| LaneSummary {
+            key: *key,
+            held: lane.held.clone(),
+            elsewhere: lane.elsewhere.by_log().to_vec(),
+            floor: lane.elsewhere.floor(),
+        });
+        let folded = entry.folded.lanes().map(|(key, run)| LaneSummary {
+            key: *key,
+            held: (*run).into(),
+            elsewhere: Vec::new(),
+            floor: 0,
+        });
+        let mut all: Vec<_> = open.chain(folded).collect();
+        all.sort_by_key(|lane| lane.key);
+        all
+    }
+
+    /// Lanes of `agent` that are so many and so old that only their sum is known.
+    pub fn older(&self, agent: &AgentId) -> OlderLanes {
+        let entry = self.agents.get(agent);
+        entry.map(|entry| entry.folded.older()).unwrap_or_default()
     }
 
     /// Count and hash sum of everything committed of `agent`.
     pub fn total(&self, agent: &AgentId) -> (u64, HashSum) {
-        let lanes = self
-            .agents
-            .get(agent)
-            .into_iter()
-            .flat_map(|entry| entry.lanes.values());
-        lanes.fold((0, HashSum::default()), |(count, sum), lane| {
-            (count + lane.held.count(), sum.and(lane.held.sum()))
+        let older = self.older(agent);
+        let lanes = self.lanes(agent).into_iter();
+        lanes.fold((older.count, older.sum), |(count, sum), lane| {
+            (
+                count.saturating_add(lane.held.count()),
+                sum.and(lane.held.sum()),
+            )
         })
     }
 }

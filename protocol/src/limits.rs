@@ -64,8 +64,15 @@ pub const LEDGER_LANE_RUNS_MAX: usize = 256;
 pub const LEDGER_ELSEWHERE_RUNS_MAX: usize = 4_096;
 /// Buffers of one agent that are not yet folded, at most.
 pub const AGENT_BUFFERS_MAX: usize = 256;
-/// Lanes of all buffers that a ledger keeps of one agent: years of restarts.
+/// Lanes of one agent of which a ledger keeps more than a row: those of buffers that are not yet
+/// folded, and those with holes that nobody fills any more.
 pub const AGENT_LANES_MAX: usize = 65_536;
+/// Folded lanes of one agent of which a ledger keeps a row of about 49 bytes each: a restart each
+/// five minutes for half a year, or each day for 140 years. Of older ones it keeps the sum.
+pub const AGENT_FOLDED_MAX: usize = 262_144;
+/// Hashes that a ledger keeps of all lanes of an agent whose buffers are not announced any more:
+/// those of the newest lanes.
+pub const LEDGER_FOLDED_HASHES_MAX: usize = 4_096;
 /// Batches of one session between judgement and commit, at most.
 pub const LEDGER_PENDING_MAX: usize = 4_096;
 
@@ -147,6 +154,9 @@ const _: () = assert!(3 * GAP_NUMBERS_MAX + 8 * 1024 < BATCH_BYTES_MAX);
 // A head tells the rows of a batch in 16 bits.
 const _: () = assert!(BATCH_READINGS_MAX <= u16::MAX as usize);
 const _: () = assert!(HELLO_LANES_MAX <= AGENT_LANES_MAX);
+const _: () = assert!(HELLO_LANES_MAX <= AGENT_FOLDED_MAX);
+// All lanes of the newest buffer keep theirs.
+const _: () = assert!(5 * LEDGER_HASHES_MAX <= LEDGER_FOLDED_HASHES_MAX);
 const _: () = assert!(BATCH_TEXT_TARGET_BYTES <= BATCH_TEXT_BYTES_MAX);
 // 4,096 readings of the worst kind take about 40 bytes each beside their texts.
 const _: () = assert!(BATCH_TEXT_BYTES_MAX + 40 * BATCH_READINGS_TARGET < BATCH_BYTES_MAX);

@@ -39,6 +39,12 @@ fn behind(run: &Held, first: u64) -> Option<Held> {
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct HeldRanges(Vec<Held>);
 
+impl From<Held> for HeldRanges {
+    fn from(run: Held) -> Self {
+        Self(vec![run])
+    }
+}
+
 impl HeldRanges {
     /// Nothing held.
     pub fn new() -> Self {

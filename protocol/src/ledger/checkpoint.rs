@@ -1,14 +1,15 @@
 //! The ledger as bytes: what a new journal segment begins after. Versioned, little endian, total
 //! on arbitrary bytes. Pending batches and sessions are not in it: neither outlives the process.
 
-use super::{AgentLedger, Covered, LaneLedger, Ledger};
+use super::{AgentLedger, Covered, LaneLedger, Ledger, OlderLanes};
 use crate::ids::{AgentId, AgentUuid, BufferId, HashSum, Lane, LaneKey, LogId};
 use crate::limits::{NAME_BYTES_MAX, NUMBER_MAX};
 use crate::ranges::{Held, HeldRanges};
 use bytes::{Buf, BufMut, TryGetError};
 
-/// Version 1 knew of no other journal.
-const VERSION: u16 = 2;
+/// Version 1 knew of no other journal, version 2 of no lanes without rows. What needs none of it is
+/// written as version 1, so that an older build reads it.
+const VERSION: u16 = 3;
 
 /// Why bytes are no checkpoint of a ledger.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -36,7 +37,8 @@ impl From<TryGetError> for CheckpointError {
 impl Ledger {
     /// Appends the ledger to `out`, the same bytes for the same content.
     pub fn write_checkpoint(&self, out: &mut Vec<u8>) {
-        out.put_u16_le(VERSION);
+        let version = self.version();
+        out.put_u16_le(version);
         let mut agents: Vec<_> = self.agents.iter().collect();
         agents.sort_by_key(|(id, _)| *id);
         out.put_u32_le(agents.len() as u32);
@@ -49,10 +51,26 @@ impl Ledger {
                 .unfolded
                 .iter()
                 .for_each(|buffer| out.put_slice(&buffer.0));
-            out.put_u32_le(agent.lanes.len() as u32);
-            for (key, lane) in &agent.lanes {
-                write_lane(out, *key, lane);
+            if version >= 3 {
+                let older = agent.folded.older();
+                out.put_u64_le(older.lanes);
+                out.put_u64_le(older.count);
+                out.put_u128_le(older.sum.0);
             }
+            write_lanes(out, version, agent);
+        }
+    }
+
+    /// The oldest version that can say all of it.
+    fn version(&self) -> u16 {
+        let agents = || self.agents.values();
+        let mut lanes = agents().flat_map(|agent| agent.lanes.values());
+        if agents().any(|agent| agent.folded.older() != OlderLanes::default()) {
+            3
+        } else if lanes.any(|lane| !lane.elsewhere.is_empty()) {
+            2
+        } else {
+            1
         }
     }
 
@@ -80,18 +98,51 @@ impl Ledger {
     }
 }
 
-fn write_lane(out: &mut Vec<u8>, key: LaneKey, lane: &LaneLedger) {
+/// Lanes that are folded are written like the others: whose buffer is drained and which is one run
+/// is folded when it is read.
+fn write_lanes(out: &mut Vec<u8>, version: u16, agent: &AgentLedger) {
+    let folded = agent.folded.lanes();
+    let mut folded = folded.peekable();
+    out.put_u32_le((agent.lanes.len() + agent.folded.lanes().len()) as u32);
+    let nowhere = Covered::default();
+    let write_folded = |out: &mut Vec<u8>, key: &LaneKey, run: &Held| {
+        let recent = agent.folded.recent(*key);
+        write_lane(out, *key, &(*run).into(), recent);
+        write_elsewhere(out, version, &nowhere);
+    };
+    for (key, lane) in &agent.lanes {
+        while let Some((before, run)) = folded.next_if(|(before, _)| *before < key) {
+            write_folded(out, before, run);
+        }
+        write_lane(out, *key, &lane.held, lane.recent.iter());
+        write_elsewhere(out, version, &lane.elsewhere);
+    }
+    folded.for_each(|(key, run)| write_folded(out, key, run));
+}
+
+fn write_lane<'a>(
+    out: &mut Vec<u8>,
+    key: LaneKey,
+    held: &HeldRanges,
+    recent: impl ExactSizeIterator<Item = &'a (u64, u64)>,
+) {
     out.put_slice(&key.buffer.0);
     out.put_u8(key.lane.code());
-    write_runs(out, &lane.held);
-    out.put_u32_le(lane.recent.len() as u32);
-    for (number, short) in &lane.recent {
+    write_runs(out, held);
+    out.put_u32_le(recent.len() as u32);
+    for (number, short) in recent {
         out.put_u64_le(*number);
         out.put_u64_le(*short);
     }
-    out.put_u64_le(lane.elsewhere.floor());
-    out.put_u32_le(lane.elsewhere.by_log().len() as u32);
-    for (log, runs) in lane.elsewhere.by_log() {
+}
+
+fn write_elsewhere(out: &mut Vec<u8>, version: u16, elsewhere: &Covered) {
+    if version < 2 {
+        return;
+    }
+    out.put_u64_le(elsewhere.floor());
+    out.put_u32_le(elsewhere.by_log().len() as u32);
+    for (log, runs) in elsewhere.by_log() {
         out.put_slice(&log.0);
         write_runs(out, runs);
     }
@@ -123,12 +174,20 @@ fn read_agent(version: u16, input: &mut &[u8]) -> Result<(AgentId, AgentLedger),
     for _ in 0..input.try_get_u32_le()? {
         agent.unfolded.push(BufferId(read_16(input)?));
     }
+    if version >= 3 {
+        agent.folded.set_older(OlderLanes {
+            lanes: input.try_get_u64_le()?,
+            count: input.try_get_u64_le()?,
+            sum: HashSum(input.try_get_u128_le()?),
+        });
+    }
     for _ in 0..input.try_get_u32_le()? {
         let (key, lane) = read_lane(version, input)?;
         if agent.lanes.insert(key, lane).is_some() {
             return Err(CheckpointError::Field("lane, which is there twice"));
         }
     }
+    agent.fold_drained(BufferId([0xff; 16]));
     Ok((id, agent))
 }
 

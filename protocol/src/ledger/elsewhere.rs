@@ -139,6 +139,7 @@ impl Ledger {
         let announced: BTreeSet<LaneKey> = hello.lanes.iter().map(|state| state.key).collect();
         entry.forget_unannounced(&announced);
         for state in hello.lanes.iter().filter(|state| state.first > 0) {
+            entry.open(state.key.buffer);
             if let Some(covered) = entry.covered_mut(state.key) {
                 covered.floor = covered.floor.max(state.first);
             }
@@ -147,6 +148,7 @@ impl Ledger {
         let mut left_out = 0;
         let mut room = entry.room_elsewhere(hello, &announced);
         for Elsewhere { key, log, ranges } in others {
+            entry.open(key.buffer);
             let held = entry.lanes.get(key).map(|lane| lane.held.clone());
             let Some(covered) = entry.covered_mut(*key) else {
                 left_out += ranges.iter().map(|run| run.end - run.first).sum::<u64>();

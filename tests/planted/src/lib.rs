@@ -35,6 +35,8 @@ bugs! {
     AbortKeepsPending,
     /// The hash of a gap is summed once, however many numbers it holds.
     GapSummedOnce,
+    /// A lane that is folded loses the hashes of its batches.
+    FoldForgetsHashes,
     /// A gap takes numbers that are held as data.
     GapOverData,
     /// An acknowledgement runs over what lies between two batches.
@@ -47,6 +49,10 @@ bugs! {
     TrimOverHoles,
     /// What was under way when the connection was lost counts as under way in the next session.
     FlightKept,
+    /// What a journal acknowledged and does not name any more is not taken back.
+    TakenBackByNobody,
+    /// What was lost is not looked for among what was trimmed.
+    ReclaimNothing,
     /// What is under way counts as acknowledged in the cursor.
     CursorCountsInFlight,
 }
