@@ -339,10 +339,7 @@ impl<S: Spool> Uplink<S> {
         let spool = &mut self.spool;
         let hash_of = |key| spool.read(key).ok().map(|batch| batch.hash());
         let taken = self.sender.on_welcome(page, hash_of);
-        self.sender
-            .poll_notices()
-            .iter()
-            .for_each(|it| self.tell(it));
+        self.tell_all();
         taken.map_err(|e| e.to_string())?;
         if more {
             return Ok(());
@@ -360,6 +357,11 @@ impl<S: Spool> Uplink<S> {
         });
         self.phase = Phase::Open;
         Ok(())
+    }
+
+    fn tell_all(&mut self) {
+        let notices = self.sender.poll_notices();
+        notices.iter().for_each(|notice| self.tell(notice));
     }
 
     /// What the aggregator acknowledged once and does not hold.
@@ -454,6 +456,7 @@ impl<S: Spool> Uplink<S> {
                 Err(error) => {
                     warn!(%error, "passed over");
                     self.sender.skip(key);
+                    self.tell_all();
                     self.status.send_modify(|status| status.unreadable += 1);
                     continue;
                 }

@@ -58,7 +58,9 @@ impl RouteState {
             (Self::Dialling(at), Failed) => Ok(Self::Dialling(at)),
             (Self::Dialling(at), FailoverDue) => Ok(Self::Dialling((at + 1) % endpoints.max(1))),
             (Self::Home, Lost) => Ok(Self::Dialling(0)),
-            (Self::Away(at) | Self::Probing(at), Lost) => Ok(Self::Dialling(at)),
+            (Self::Away(at), Lost) => Ok(Self::Dialling(at)),
+            // The first is being dialled already.
+            (Self::Probing(_), Lost) => Ok(Self::Dialling(0)),
             (Self::Away(at), ReturnDue) => Ok(Self::Probing(at)),
             // The session was not left for it.
             (Self::Probing(at), Failed) => Ok(Self::Away(at)),
@@ -109,6 +111,9 @@ pub enum RouteStep {
     /// Dial the first beside the session that stands. When the connection stands, stop sending,
     /// wait for what is in flight for as long as suits, leave the session, and greet the first.
     Probe,
+    /// End the session that stands, and say that it is [lost](Route::on_lost): that aggregator takes
+    /// nothing.
+    Leave,
     /// Nothing before [`Route::poll_timeout`].
     Wait,
 }
@@ -116,7 +121,8 @@ pub enum RouteStep {
 /// How long an agent puts up with what is not its home.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RouteTimes {
-    /// Microseconds without a session after which the next of the list is tried.
+    /// Microseconds without a session that takes something after which the next of the list is
+    /// tried.
     pub failover_after_us: i64,
     /// Microseconds after which the first is looked for again.
     pub return_after_us: i64,
@@ -140,8 +146,11 @@ pub struct Route {
     return_after_us: i64,
     /// Whether the one that is meant is being dialled.
     under_way: bool,
-    /// Since when there is no session.
+    /// Since when nothing is taken, and when the session that stands began.
     silent_since: i64,
+    welcomed_at: i64,
+    /// Whether anything was taken in it.
+    took: bool,
     /// Not dialled, or not looked for, before this.
     not_before: i64,
     /// Tries in a row that failed, and how many of the list they were since it was time to go to
@@ -161,6 +170,8 @@ impl Route {
             return_after_us: times.return_after_us,
             under_way: false,
             silent_since: now,
+            welcomed_at: now,
+            took: false,
             not_before: now,
             failures: 0,
             in_round: 0,
@@ -179,6 +190,9 @@ impl Route {
 
     /// What to do now. Each thing is said once, until something is told of it.
     pub fn poll(&mut self, now: i64) -> RouteStep {
+        if self.leaves_at().is_some_and(|at| at <= now) {
+            return RouteStep::Leave;
+        }
         if self.under_way || now < self.not_before {
             return RouteStep::Wait;
         }
@@ -200,7 +214,24 @@ impl Route {
     /// When [`poll`](Self::poll) has something to say, if nothing is told before.
     pub fn poll_timeout(&self) -> Option<i64> {
         let waits = matches!(self.state, RouteState::Dialling(_) | RouteState::Away(_));
-        (waits && !self.under_way).then_some(self.not_before)
+        let waits = (waits && !self.under_way).then_some(self.not_before);
+        waits.into_iter().chain(self.leaves_at()).min()
+    }
+
+    /// When a session is left in which nothing was taken: never, if there is no other to go to.
+    fn leaves_at(&self) -> Option<i64> {
+        let session = !matches!(self.state, RouteState::Dialling(_));
+        let since = self.silent_since.max(self.welcomed_at);
+        (session && self.endpoints > 1).then(|| since.saturating_add(self.failover_after_us))
+    }
+
+    /// Something was acknowledged, or nothing is left to send: told at each acknowledgement, and
+    /// before [`poll`](Self::poll) as long as there is nothing to send.
+    pub fn on_progress(&mut self, now: i64) {
+        self.silent_since = self.silent_since.max(now);
+        self.took = true;
+        self.failures = 0;
+        self.in_round = 0;
     }
 
     /// A session stands with the one that was dialled.
@@ -210,8 +241,8 @@ impl Route {
     pub fn on_welcomed(&mut self, now: i64) -> Result<(), Illegal> {
         self.advance(RouteEvent::Welcomed)?;
         self.under_way = false;
-        self.failures = 0;
-        self.in_round = 0;
+        self.welcomed_at = now;
+        self.took = false;
         self.not_before = now.saturating_add(self.return_after_us);
         Ok(())
     }
@@ -229,6 +260,11 @@ impl Route {
             self.not_before = now.saturating_add(self.return_after_us);
             return Ok(());
         }
+        self.try_failed(now, pause_us)
+    }
+
+    /// Counts a try that came to nothing, and goes to the next if it is time.
+    fn try_failed(&mut self, now: i64, pause_us: i64) -> Result<(), Illegal> {
         self.failures = self.failures.saturating_add(1);
         let due = now >= self.silent_since.saturating_add(self.failover_after_us);
         let mut pauses = true;
@@ -247,14 +283,26 @@ impl Route {
         Ok(())
     }
 
-    /// The session is over. `pause_us`: how long to let that aggregator be; nothing as a rule.
+    /// The session is over. `pause_us`: how long to let that aggregator be; nothing as a rule. One
+    /// in which nothing was taken is a try that failed.
     ///
     /// # Errors
     /// When there was none.
     pub fn on_lost(&mut self, now: i64, pause_us: i64) -> Result<(), Illegal> {
+        let probing = matches!(self.state, RouteState::Probing(_));
         self.advance(RouteEvent::Lost)?;
+        if self.took {
+            self.silent_since = now;
+        }
+        // The first is being dialled as it is; if it does not answer, another is.
+        if probing {
+            self.silent_since = now.saturating_sub(self.failover_after_us);
+            return Ok(());
+        }
         self.under_way = false;
-        self.silent_since = now;
+        if !self.took {
+            return self.try_failed(now, pause_us);
+        }
         self.not_before = now.saturating_add(pause_us);
         Ok(())
     }

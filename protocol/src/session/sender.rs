@@ -16,14 +16,18 @@ use std::ops::Range;
 use tributary_planted::planted;
 
 mod acked;
+mod choice;
 mod doubt;
 mod failover;
+pub(crate) mod index;
 mod lane;
 mod state;
 mod terms;
 
 pub use acked::{AckedTo, Journal, Place};
+use choice::overlap;
 use doubt::Doubts;
+use index::Index;
 use lane::LaneOut;
 pub use state::{SenderEvent, SenderState};
 pub use terms::{LaneCursor, LaneStart, Notice, Outgoing, SenderCursor, Trim, Urgency};
@@ -36,6 +40,8 @@ struct InFlight {
     series_needed: u32,
     series_after: u32,
     in_doubt: bool,
+    /// Whether definitions before it were under way as well when it was sent: it may overtake them.
+    ahead: bool,
 }
 
 /// Bounds of what may be under way, as agreed with the aggregator.
@@ -57,11 +63,15 @@ pub struct Sender {
     /// What was sent and never acknowledged, and to whom; and the time, as it was last told.
     doubts: Doubts,
     now: i64,
+    /// Whether the time was told, and whether what a cursor kept waits for that.
+    timed: bool,
+    recalled: bool,
     /// The journal of the newest session, and those that the cursor is known to name.
     last: Option<Journal>,
     saved: Vec<Journal>,
     present: BufferId,
     lanes: BTreeMap<LaneKey, LaneOut>,
+    index: Index,
     /// Buffers that this session's `Hello` named; others wait for the next one.
     announced: BTreeSet<BufferId>,
     /// Series that this session's ledger knows, by buffer.
@@ -105,7 +115,7 @@ impl Sender {
         let lanes = spooled
             .into_iter()
             .map(|start| (start.key, LaneOut::new(&start)));
-        Self {
+        let mut sender = Self {
             state: SenderState::Idle,
             session: None,
             place: Place::default(),
@@ -113,10 +123,13 @@ impl Sender {
             takes_in_doubt: false,
             doubts: Doubts::new(FAILOVER_HOLD_US),
             now: 0,
+            timed: false,
+            recalled: false,
             last: None,
             saved: Vec::new(),
             present,
             lanes: lanes.collect(),
+            index: Index::default(),
             announced: BTreeSet::new(),
             series_known: BTreeMap::new(),
             pages: Vec::new(),
@@ -128,7 +141,9 @@ impl Sender {
                 batches: IN_FLIGHT_BATCHES,
             },
             contended: Contended::default(),
-        }
+        };
+        sender.touch_all();
+        sender
     }
 
     /// Where it stands.
@@ -153,6 +168,7 @@ impl Sender {
         if key.buffer == self.present && self.state == SenderState::Sending {
             self.announced.insert(key.buffer);
         }
+        self.touch(lane_key);
     }
 
     /// The spool gave up what it held of these numbers: a gap stands for them, durably, and
@@ -162,6 +178,7 @@ impl Sender {
         let lane = self.lanes.entry(key).or_insert_with(empty);
         lane.shed(&numbers);
         lane.bytes = lane.bytes.saturating_sub(bytes);
+        self.touch(key);
     }
 
     /// A connection to `place` stands: what to say first.
@@ -209,7 +226,8 @@ impl Sender {
     }
 
     /// A page of the answer. `hash_of` looks a batch up in its spool, and is asked about batches
-    /// that the aggregator holds and that were not acknowledged here.
+    /// that the aggregator holds and that were not acknowledged here; and about those that it lost
+    /// and that were trimmed: a spool often has them for a while.
     ///
     /// # Errors
     /// When no answer was expected.
@@ -237,6 +255,7 @@ impl Sender {
         let mut held = std::mem::take(&mut self.pages);
         held.extend(welcome.lanes);
         self.series_known.clear();
+        self.index.wanted.clear();
         for lane in self.lanes.values_mut() {
             lane.begin_session();
         }
@@ -244,15 +263,18 @@ impl Sender {
             let Some(lane) = self.lanes.get_mut(&held.key) else {
                 continue;
             };
-            if held.key.lane == Lane::Series {
-                self.series_known.insert(held.key.buffer, held.series_known);
-            }
             let says = (journal, held.ranges.as_slice());
-            let equal = lane.compare(held.key, says, &mut hash_of);
+            let (equal, differs) = lane.compare(held.key, says, &mut hash_of);
+            if held.key.lane == Lane::Series {
+                // Numbers of series mean what was defined: it is not known what others defined.
+                let known = if differs { 0 } else { held.series_known };
+                self.series_known.insert(held.key.buffer, known);
+            }
             for run in equal.iter() {
                 self.doubts.settled(held.key, &(run.first..run.end));
             }
             for lost in lane.confirm(says, equal) {
+                lane.reclaim(held.key, &lost, &mut hash_of);
                 // Also what is gone from here: a cursor says that it was held once.
                 for (first, end) in &lost.numbers {
                     self.doubts.taken_back(held.key, *first..*end);
@@ -263,6 +285,7 @@ impl Sender {
         for (key, lane) in &mut self.lanes {
             lane.split_backlog(key.buffer == self.present);
         }
+        self.touch_all();
         Ok(())
     }
 
@@ -306,11 +329,18 @@ impl Sender {
         if let Some(lane) = self.lanes.get_mut(&key.lane_key()) {
             let numbers = key.number..key.number + flight.count;
             self.doubts.settled(key.lane_key(), &numbers);
+            lane.early.remove(&key.number);
             lane.settle_all(journal, numbers, flight.hash);
         }
         if key.lane == Lane::Series {
             let known = self.series_known.entry(key.buffer).or_default();
             *known = (*known).max(flight.series_after);
+            if self.awaited(key.buffer) <= self.series_known(key.buffer) {
+                self.index.wanted.remove(&key.buffer);
+            }
+            self.touch_buffer(key.buffer);
+        } else {
+            self.touch(key.lane_key());
         }
     }
 
@@ -332,18 +362,34 @@ impl Sender {
             // A frame that could not be written may be found after a restart.
             self.is_in_doubt_at(journal, key, flight.count);
         }
-        let believed = self.series_known.get(&key.buffer).copied().unwrap_or(0);
-        if reason == AgainReason::SeriesUnknown && believed >= flight.series_needed {
-            // The ledger knows less than we thought: all definitions of the buffer once more.
-            self.series_known.remove(&key.buffer);
-            let series = LaneKey {
-                buffer: key.buffer,
-                lane: Lane::Series,
-            };
-            if let Some(lane) = self.lanes.get_mut(&series) {
-                lane.settled = HeldRanges::new();
+        if reason == AgainReason::SeriesUnknown {
+            self.index.wanted.insert(key.buffer);
+            match self.lanes.get_mut(&key.lane_key()) {
+                Some(lane) if flight.ahead && key.lane == Lane::Series => {
+                    lane.early.insert(key.number);
+                }
+                _ if flight.ahead => {}
+                _ => self.define_again(key.buffer),
             }
         }
+        self.touch(key.lane_key());
+    }
+
+    /// The ledger lacks definitions that it was thought to have: all of the buffer once more. What
+    /// is under way was sent before them.
+    fn define_again(&mut self, buffer: BufferId) {
+        self.series_known.remove(&buffer);
+        let series = LaneKey {
+            buffer,
+            lane: Lane::Series,
+        };
+        if let Some(lane) = self.lanes.get_mut(&series) {
+            lane.settled = HeldRanges::new();
+        }
+        let of_buffer = self.in_flight.iter_mut();
+        let of_buffer = of_buffer.filter(|(key, _)| key.buffer == buffer);
+        of_buffer.for_each(|(_, flight)| flight.ahead = true);
+        self.touch_buffer(buffer);
     }
 
     /// The connection is gone. What was in flight is sent again in the next session.
@@ -365,67 +411,6 @@ impl Sender {
         self.in_flight_bytes = 0;
     }
 
-    /// The batch to read from its spool and [offer](Self::offer) next, if one may be sent.
-    pub fn poll_send(&mut self) -> Option<(BatchKey, Urgency)> {
-        if self.state != SenderState::Sending
-            || self.in_flight.len() >= self.window.batches
-            || self.in_flight_bytes >= self.window.bytes
-        {
-            return None;
-        }
-        if let Some(key) = self.next(|key, _| key.lane == Lane::Series, None) {
-            return Some((key, Urgency::Series));
-        }
-        if let Some(key) = self.next(|key, _| key.lane == Lane::Alerts, None) {
-            return Some((key, Urgency::Alert));
-        }
-        if let Some(key) = self.next(|key, _| key.lane == Lane::Events, None) {
-            return Some((key, Urgency::Event));
-        }
-        // Few beside the readings, and worth more on a line that carries not all of them.
-        let live = self.next(|key, _| key.lane == Lane::Aggregates, Some(true));
-        let live = live.or_else(|| self.next(|key, _| is_bulk(key), Some(true)));
-        let backlog = self.next(|key, _| is_bulk(key), Some(false));
-        match (live, backlog) {
-            (Some(_), Some(key)) if self.contended.backlog_is_due() => {
-                Some((key, Urgency::Backlog))
-            }
-            (Some(key), _) => Some((key, Urgency::Live)),
-            (None, backlog) => backlog.map(|key| (key, Urgency::Backlog)),
-        }
-    }
-
-    /// The lowest batch, oldest buffer first, of the lanes that `take` names.
-    fn next(
-        &self,
-        take: impl Fn(&LaneKey, &LaneOut) -> bool,
-        live: Option<bool>,
-    ) -> Option<BatchKey> {
-        let lanes = self.lanes.iter().filter(|(key, lane)| {
-            take(key, lane) && self.announced.contains(&key.buffer) && self.has_series(key, lane)
-        });
-        lanes.into_iter().find_map(|(key, lane)| {
-            let waiting = self.waiting(*key);
-            let blocked = |numbers: &Range<u64>| {
-                self.is_under_way(*key, numbers) || overlap(&waiting, numbers)
-            };
-            let live = live.map(|live| (live, key.buffer == self.present));
-            lane.next(live, &waiting, blocked)
-                .map(|number| key_of(*key, number))
-        })
-    }
-
-    fn is_under_way(&self, lane: LaneKey, numbers: &Range<u64>) -> bool {
-        let keys = key_of(lane, numbers.start)..key_of(lane, numbers.end);
-        self.in_flight.range(keys).next().is_some()
-    }
-
-    fn has_series(&self, key: &LaneKey, lane: &LaneOut) -> bool {
-        // Definitions overtake each other on the way; their own lane never waits.
-        key.lane == Lane::Series
-            || lane.series_awaited <= self.series_known.get(&key.buffer).copied().unwrap_or(0)
-    }
-
     /// Whether a batch that was [asked for](Self::poll_send) is to be sent now; if so, it counts
     /// as under way. Otherwise it waits for series that the aggregator does not know yet, or is a
     /// gap that was not known here, and waits for what it stands for and is under way.
@@ -435,22 +420,23 @@ impl Sender {
         let blocked =
             self.is_under_way(lane_key, &numbers) || overlap(&self.waiting(lane_key), &numbers);
         let in_doubt = self.is_in_doubt(lane_key, &numbers);
+        let ahead =
+            lane_key.lane == Lane::Series && self.is_under_way(lane_key, &(0..numbers.start));
+        let known = self.series_known(batch.key.buffer);
         let Some(lane) = self.lanes.get_mut(&lane_key) else {
             return false;
         };
         if batch.count > 1 {
             lane.shed(&numbers);
             if blocked {
+                self.touch(lane_key);
                 return false;
             }
         }
-        let known = self
-            .series_known
-            .get(&batch.key.buffer)
-            .copied()
-            .unwrap_or(0);
         if batch.key.lane != Lane::Series && batch.series_needed > known {
             lane.series_awaited = batch.series_needed;
+            self.index.wanted.insert(lane_key.buffer);
+            self.touch(lane_key);
             return false;
         }
         let Outgoing {
@@ -470,6 +456,7 @@ impl Sender {
                 series_needed,
                 series_after,
                 in_doubt,
+                ahead,
             },
         );
         self.in_flight_bytes += bytes;
@@ -482,40 +469,54 @@ impl Sender {
         if matches!(urgency, Urgency::Live | Urgency::Backlog) {
             self.contended.count(urgency, bytes);
         }
+        if batch.count > 1 || planted!(CursorCountsInFlight) {
+            self.touch(lane_key);
+        }
         true
     }
 
-    /// A batch cannot be read from its spool: it is passed over until the agent starts again.
+    /// A batch cannot be read from its spool: it is passed over until the agent starts again. What
+    /// a journal lost after it was trimmed is told to be gone.
     pub fn skip(&mut self, key: BatchKey) {
-        if let Some(lane) = self.lanes.get_mut(&key.lane_key()) {
-            lane.skipped.insert(key.number);
+        let Some(lane) = self.lanes.get_mut(&key.lane_key()) else {
+            return;
+        };
+        if let (true, Some(journal)) = (lane.skip(key.number), self.journal) {
+            self.notices.push(Notice::WentBack {
+                log: journal.log,
+                lane: key.lane_key(),
+                ranges: vec![key.number..key.number.saturating_add(1)],
+                again: 0,
+            });
         }
+        self.touch(key.lane_key());
     }
 
     /// What may leave the spools since the last call. The definitions of a buffer's series go
     /// when nothing else of the buffer is left.
     pub fn poll_trims(&mut self) -> Vec<Trim> {
         let mut trims = Vec::new();
-        let mut left: BTreeSet<BufferId> = BTreeSet::from([self.present]);
-        for (key, lane) in &mut self.lanes {
-            if key.lane != Lane::Series {
-                trims.extend(lane.trim().map(|below| Trim { key: *key, below }));
-            }
-            if lane.unacknowledged().0 > 0 {
-                left.insert(key.buffer);
-            }
+        let changed = self.index.take_changed();
+        for key in changed.iter().filter(|key| key.lane != Lane::Series) {
+            let below = self.lanes.get_mut(key).and_then(LaneOut::trim);
+            trims.extend(below.map(|below| Trim { key: *key, below }));
         }
-        let series = self
-            .lanes
-            .iter()
-            .filter(|(key, _)| key.lane == Lane::Series);
-        let gone = series.filter(|(key, _)| !left.contains(&key.buffer));
-        trims.extend(gone.map(|(key, lane)| Trim {
-            key: *key,
-            below: lane.end,
-        }));
-        self.lanes.retain(|key, _| left.contains(&key.buffer));
-        self.doubts.retain(|key| left.contains(&key.buffer));
+        let mut buffers: Vec<BufferId> = changed.iter().map(|key| key.buffer).collect();
+        buffers.dedup();
+        buffers.retain(|buffer| *buffer != self.present);
+        for buffer in buffers {
+            let of = |lane| LaneKey { buffer, lane };
+            let mut lanes = Lane::ALL
+                .into_iter()
+                .filter_map(|lane| self.lanes.get(&of(lane)));
+            if lanes.any(|lane| lane.unacknowledged().0 > 0) {
+                continue;
+            }
+            let key = of(Lane::Series);
+            let series = self.lanes.get(&key).map(|lane| lane.end);
+            trims.extend(series.map(|below| Trim { key, below }));
+            self.drop_buffer(buffer);
+        }
         trims
     }
 
@@ -531,14 +532,7 @@ impl Sender {
 
     /// Batches not yet acknowledged, and about how many bytes they are.
     pub fn backlog(&self) -> (u64, u64) {
-        let lanes = self
-            .lanes
-            .iter()
-            .filter(|(key, _)| key.lane != Lane::Series);
-        lanes.fold((0, 0), |(batches, bytes), (_, lane)| {
-            let (more, more_bytes) = lane.unacknowledged();
-            (batches + more, bytes + more_bytes)
-        })
+        self.index.total()
     }
 
     /// Whether everything that is durable here is acknowledged.
@@ -556,17 +550,8 @@ impl Sender {
                 .lanes
                 .keys()
                 .any(|key| !self.announced.contains(&key.buffer))
-            && self.next(|_, _| true, None).is_none()
+            && self.has_nothing_to_send()
     }
-}
-
-fn overlap(runs: &[&HeldRanges], numbers: &Range<u64>) -> bool {
-    let within = |runs: &&HeldRanges| !runs.within(numbers.start, numbers.end).is_empty();
-    runs.iter().any(within)
-}
-
-fn is_bulk(key: &LaneKey) -> bool {
-    !matches!(key.lane, Lane::Series | Lane::Alerts | Lane::Events)
 }
 
 fn key_of(lane: LaneKey, number: u64) -> BatchKey {

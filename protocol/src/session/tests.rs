@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 mod failover;
 mod logs;
+mod series;
 
 fn grid<S: Copy + std::fmt::Debug, E: Copy + std::fmt::Debug>(
     states: &[S],
@@ -193,14 +194,17 @@ impl World {
 
     /// What stands under this number: the batch, or the gap that replaces it.
     fn stored(&self, key: BatchKey) -> (BatchKey, Spooled) {
+        self.find(key)
+            .unwrap_or_else(|| panic!("{key} is neither held nor shed"))
+    }
+
+    fn find(&self, key: BatchKey) -> Option<(BatchKey, Spooled)> {
         if let Some(spooled) = self.spool.get(&key) {
-            return (key, *spooled);
+            return Some((key, *spooled));
         }
-        let gap = self.gaps.range(..=key).next_back();
-        let (first, gap) = gap.unwrap_or_else(|| panic!("{key} is neither held nor shed"));
-        assert_eq!(first.lane_key(), key.lane_key());
-        assert!(key.number < first.number + gap.count);
-        (*first, *gap)
+        let (first, gap) = self.gaps.range(..=key).next_back()?;
+        let stands = first.lane_key() == key.lane_key() && key.number < first.number + gap.count;
+        stands.then_some((*first, *gap))
     }
 
     fn connect(&mut self) {
@@ -233,7 +237,7 @@ impl World {
             let mut sender =
                 std::mem::replace(&mut self.sender, Sender::new(BufferId([0; 16]), Vec::new()));
             sender
-                .on_welcome(page, |key| Some(self.stored(key).1.hash))
+                .on_welcome(page, |key| Some(self.find(key)?.1.hash))
                 .unwrap();
             self.sender = sender;
         }
@@ -705,21 +709,20 @@ fn nothing_else_is_sent_while_its_series_are_unknown() {
     sender.on_welcome(welcome_of_nothing(), |_| None).unwrap();
     sender.on_sealed(key(Lane::Telemetry, 0), 10);
     sender.on_sealed(key(Lane::Series, 0), 10);
-    let (series, urgency) = sender.poll_send().unwrap();
-    assert_eq!((series.lane, urgency), (Lane::Series, Urgency::Series));
-    assert!(sender.offer(
-        &Outgoing {
-            series_after: 3,
-            ..outgoing(series, 10)
-        },
-        urgency
-    ));
     let (reading, urgency) = sender.poll_send().unwrap();
+    assert_eq!((reading.lane, urgency), (Lane::Telemetry, Urgency::Live));
     let batch = Outgoing {
         series_needed: 3,
         ..outgoing(reading, 10)
     };
     assert!(!sender.offer(&batch, urgency));
+    let (series, urgency) = sender.poll_send().unwrap();
+    assert_eq!((series.lane, urgency), (Lane::Series, Urgency::Series));
+    let definitions = Outgoing {
+        series_after: 3,
+        ..outgoing(series, 10)
+    };
+    assert!(sender.offer(&definitions, urgency));
     assert_eq!(sender.poll_send(), None);
     let range = crate::message::AckRange {
         key: series.lane_key(),

@@ -30,7 +30,10 @@ fn one_that_is_alone_is_dialled_for_ever() {
     assert_eq!(route.failures(), 200);
     route.poll(200 * SECOND);
     route.on_welcomed(200 * SECOND).unwrap();
-    assert_eq!((route.state(), route.failures()), (RouteState::Home, 0));
+    assert_eq!((route.state(), route.failures()), (RouteState::Home, 200));
+    // Only what is taken shows that it is of use.
+    route.on_progress(200 * SECOND);
+    assert_eq!(route.failures(), 0);
     assert_eq!(
         (route.poll(i64::MAX), route.poll_timeout()),
         (RouteStep::Wait, None)
@@ -42,6 +45,7 @@ fn another_is_tried_after_a_minute_of_silence_and_each_once_before_a_pause() {
     let mut route = route(3);
     route.poll(0);
     route.on_welcomed(0).unwrap();
+    route.on_progress(1);
     // An hour later, and a minute of silence counts from here.
     let lost = 3_600 * SECOND;
     route.on_lost(lost, 0).unwrap();
@@ -55,6 +59,7 @@ fn another_is_tried_after_a_minute_of_silence_and_each_once_before_a_pause() {
     assert_eq!(route.poll(due + SECOND), RouteStep::Dial(1));
     route.on_welcomed(due + SECOND).unwrap();
     assert_eq!(route.state(), RouteState::Away(1));
+    route.on_progress(due + 2 * SECOND);
     // Lost there, it is tried there again first.
     route.on_lost(due + 9 * SECOND, SECOND).unwrap();
     assert_eq!(route.poll(due + 9 * SECOND), RouteStep::Wait);
@@ -64,18 +69,13 @@ fn another_is_tried_after_a_minute_of_silence_and_each_once_before_a_pause() {
 
 #[test]
 fn home_is_looked_for_beside_the_session_that_stands() {
-    let mut route = Route::new(
-        2,
-        RouteTimes {
-            failover_after_us: 0,
-            ..RouteTimes::default()
-        },
-        0,
-    );
-    assert_eq!(fail(&mut route, 0), 0);
-    assert_eq!(route.poll(0), RouteStep::Dial(1));
-    route.on_welcomed(0).unwrap();
-    let back = 600 * SECOND;
+    let mut route = route(2);
+    let minute = 60 * SECOND;
+    assert_eq!(fail(&mut route, minute), 0);
+    assert_eq!(route.poll(minute), RouteStep::Dial(1));
+    route.on_welcomed(minute).unwrap();
+    let [back, later, at_last] = [1, 2, 3].map(|n| minute + n * 600 * SECOND);
+    route.on_progress(back - 1);
     assert_eq!(
         (route.poll(back - 1), route.poll_timeout()),
         (RouteStep::Wait, Some(back))
@@ -86,17 +86,76 @@ fn home_is_looked_for_beside_the_session_that_stands() {
     );
     route.on_failed(back, SECOND).unwrap();
     assert_eq!(route.state(), RouteState::Away(1));
+    route.on_progress(later);
     assert_eq!(
-        (route.poll(2 * back - 1), route.poll(2 * back)),
+        (route.poll(later - 1), route.poll(later)),
         (RouteStep::Wait, RouteStep::Probe)
     );
-    // The session breaks meanwhile: back to where it was.
-    route.on_lost(2 * back, 0).unwrap();
-    assert_eq!(route.poll(2 * back), RouteStep::Dial(1));
-    route.on_welcomed(2 * back).unwrap();
-    assert_eq!(route.poll(3 * back), RouteStep::Probe);
-    route.on_welcomed(3 * back).unwrap();
+    // The session breaks meanwhile: the first is being dialled as it is, and nobody else is.
+    route.on_lost(later, 0).unwrap();
+    assert_eq!(route.state(), RouteState::Dialling(0));
+    assert_eq!(
+        (route.poll(later), route.poll_timeout()),
+        (RouteStep::Wait, None)
+    );
+    let mut back_home = route.clone();
+    back_home.on_welcomed(later).unwrap();
+    assert_eq!(back_home.state(), RouteState::Home);
+    // It does not answer: back to where it was, at once.
+    route.on_failed(later, SECOND).unwrap();
+    assert_eq!(route.poll(later), RouteStep::Dial(1));
+    route.on_welcomed(later).unwrap();
+    route.on_progress(at_last);
+    assert_eq!(route.poll(at_last), RouteStep::Probe);
+    route.on_welcomed(at_last).unwrap();
     assert_eq!(route.state(), RouteState::Home);
+}
+
+/// The first welcomes, and takes nothing: it has no room.
+#[test]
+fn one_that_takes_nothing_is_left_after_a_minute() {
+    let mut route = route(2);
+    route.poll(0);
+    route.on_welcomed(0).unwrap();
+    let minute = 60 * SECOND;
+    assert_eq!(
+        (route.poll(minute - 1), route.poll_timeout()),
+        (RouteStep::Wait, Some(minute))
+    );
+    let mut takes = route.clone();
+    takes.on_progress(minute - 1);
+    assert_eq!(takes.poll(minute), RouteStep::Wait);
+    assert_eq!(route.poll(minute), RouteStep::Leave);
+    route.on_lost(minute, SECOND).unwrap();
+    assert_eq!(route.poll(minute), RouteStep::Dial(1));
+    // The other has its minute, too, and then there is a pause.
+    route.on_welcomed(minute).unwrap();
+    assert_eq!(route.poll(2 * minute - 1), RouteStep::Wait);
+    assert_eq!(route.poll(2 * minute), RouteStep::Leave);
+    route.on_lost(2 * minute, SECOND).unwrap();
+    assert_eq!(route.poll(2 * minute), RouteStep::Wait);
+    assert_eq!(route.poll(2 * minute + SECOND), RouteStep::Dial(0));
+    // Who has only one stays with it.
+    let mut alone = Route::new(1, RouteTimes::default(), 0);
+    alone.poll(0);
+    alone.on_welcomed(0).unwrap();
+    assert_eq!(
+        (alone.poll(9 * minute), alone.poll_timeout()),
+        (RouteStep::Wait, None)
+    );
+}
+
+/// The first dies twenty seconds after each Welcome, and acknowledges nothing.
+#[test]
+fn one_that_dies_before_it_takes_anything_is_left_after_a_minute() {
+    let mut route = route(2);
+    for at in [0, 20, 40] {
+        assert_eq!(route.poll(at * SECOND), RouteStep::Dial(0));
+        route.on_welcomed(at * SECOND).unwrap();
+        route.on_lost((at + 20) * SECOND, 0).unwrap();
+    }
+    assert_eq!(route.failures(), 3);
+    assert_eq!(route.poll(60 * SECOND), RouteStep::Dial(1));
 }
 
 #[test]
@@ -128,6 +187,9 @@ proptest! {
         for second in 0..3_000 {
             let now = second * SECOND;
             let session = !matches!(route.state(), RouteState::Dialling(_));
+            if session {
+                route.on_progress(now);
+            }
             if session && loss.is_some_and(|at| at <= second) {
                 route.on_lost(now, 0).unwrap();
                 loss = losses.next().map(|after| second + after);
@@ -136,6 +198,7 @@ proptest! {
                 RouteStep::Dial(at) => at,
                 RouteStep::Probe => 0,
                 RouteStep::Wait => continue,
+                RouteStep::Leave => panic!("all that is sent is taken"),
             };
             match is_up(dialled) {
                 true => route.on_welcomed(now).unwrap(),

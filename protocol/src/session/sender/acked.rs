@@ -4,6 +4,7 @@
 use super::{BatchHash, Held, HeldRanges};
 use crate::ids::LogId;
 use crate::limits::SENDER_LOGS_MAX;
+use crate::ranges::UNKNOWN;
 
 /// Where an aggregator is reached, told apart by the shell: of two journals that were met at one
 /// place the later has replaced the earlier.
@@ -74,6 +75,12 @@ impl Acked {
         }
     }
 
+    /// This one is gone, whoever acknowledged it.
+    pub(super) fn let_go(&mut self, number: u64) {
+        self.all.insert_missing(number, number + 1, UNKNOWN);
+        self.somebody.insert_missing(number, number + 1, UNKNOWN);
+    }
+
     /// By anybody.
     pub(super) fn all(&self) -> &HeldRanges {
         &self.all
@@ -88,10 +95,18 @@ impl Acked {
             .filter(|(_, held)| !held.is_empty())
     }
 
-    /// These numbers are acknowledged, by this batch or by others.
+    /// These numbers are acknowledged, by this batch or by others. A gap is acknowledged by a ledger
+    /// that holds its numbers or knows who does: those that somebody has are not the acker's.
     pub(super) fn insert(&mut self, journal: Journal, (first, end): (u64, u64), hash: BatchHash) {
+        let new = match end - first > 1 {
+            true => self.all.missing(first, end),
+            false => vec![(first, end)],
+        };
         self.all.insert_missing(first, end, hash);
-        self.journal(journal).insert_missing(first, end, hash);
+        let of = self.journal(journal);
+        for (first, end) in new {
+            of.insert_missing(first, end, hash);
+        }
     }
 
     /// Whether any of these is acknowledged, and not by `log`.

@@ -66,6 +66,12 @@ impl Doubts {
         add(&mut doubt.lanes, lane, numbers);
     }
 
+    /// The agent began now.
+    pub(super) fn begin(&mut self, now: i64) {
+        let of = self.of.iter_mut();
+        of.for_each(|of| of.since = of.since.max(now));
+    }
+
     /// The two oldest become one whose name is forgotten: whatever is met, it is another.
     fn join_oldest(&mut self) {
         let oldest = self.of.remove(0);
@@ -87,14 +93,15 @@ impl Doubts {
         }
     }
 
-    /// Somebody acknowledged these: what others hold of them matters no more.
+    /// Somebody acknowledged these: what others hold of them matters no more. It may leave more runs
+    /// than are told apart when something is added, as many as a ledger keeps holes: closing them
+    /// would bring back what was settled.
     pub(super) fn settled(&mut self, lane: LaneKey, numbers: &Range<u64>) {
         for lanes in self.every() {
             let Some(runs) = lanes.get_mut(&lane) else {
                 continue;
             };
             runs.remove(numbers.start, numbers.end);
-            bound(runs);
             if runs.is_empty() {
                 lanes.remove(&lane);
             }

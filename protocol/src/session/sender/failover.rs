@@ -11,9 +11,9 @@ use crate::message::{Elsewhere, Hello};
 use std::ops::Range;
 
 impl Sender {
-    /// Takes in what a cursor kept before a restart, right after [`new`](Self::new) and once the
-    /// [time](Self::on_time) is told. Of lanes that are not held any more nothing is. What nobody
-    /// acknowledged may be held by each journal that the cursor names.
+    /// Takes in what a cursor kept before a restart, right after [`new`](Self::new). Of lanes that
+    /// are not held any more nothing is. What nobody acknowledged may be held by each journal that
+    /// the cursor names, and waits for it from when the [time](Self::on_time) is told first.
     pub fn recall(&mut self, cursor: &SenderCursor) {
         for known in &cursor.lanes {
             let Some(lane) = self.lanes.get_mut(&known.key) else {
@@ -38,6 +38,8 @@ impl Sender {
         }
         self.saved = cursor.sent_to.clone();
         self.last = cursor.sent_to.last().copied();
+        self.recalled = !self.timed;
+        self.touch_all();
     }
 
     /// How long a batch in doubt waits for the aggregator that it was sent to, in microseconds, if
@@ -54,13 +56,18 @@ impl Sender {
     /// What time it is: microseconds on a clock that nobody sets. Who has one aggregator need not
     /// say.
     pub fn on_time(&mut self, now: i64) {
+        // What was recalled before anybody told the time waits from now on.
+        self.timed = true;
+        if std::mem::take(&mut self.recalled) {
+            self.doubts.begin(now);
+        }
         self.now = now;
     }
 
     /// As [`on_lost`](Self::on_lost), with the time: from now on what was in flight waits for that
     /// aggregator.
     pub fn on_lost_at(&mut self, now: i64) {
-        self.now = now;
+        self.on_time(now);
         self.on_lost();
     }
 

@@ -12,6 +12,7 @@ use crate::limits::{
     ISLAND_SKIP_BYTES_MIN, SENDER_HOLES_MAX, SENDER_HOLES_SMALLEST_FIRST, WELCOME_HASHES_MAX,
     WELCOME_RANGES_MAX,
 };
+use crate::ranges::UNKNOWN;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use tributary_planted::planted;
@@ -21,6 +22,8 @@ pub(super) struct LaneOut {
     /// The lowest number held, and one past the greatest.
     pub(super) first: u64,
     pub(super) end: u64,
+    /// Everything below was trimmed once: it may be gone.
+    trimmed: u64,
     /// Bytes held in all, about.
     pub(super) bytes: u64,
     /// Acknowledged, and by whom.
@@ -31,6 +34,8 @@ pub(super) struct LaneOut {
     pub(super) live_from: u64,
     /// Series that must be known before the next batch makes sense.
     pub(super) series_awaited: u32,
+    /// Definitions that came before others that they build on: they go once those are there.
+    pub(super) early: BTreeSet<u64>,
     /// Unreadable in the spool.
     pub(super) skipped: BTreeSet<u64>,
     /// Numbers that a gap stands for, by the first: it is sent under that one for all of them.
@@ -51,11 +56,13 @@ impl LaneOut {
         Self {
             first,
             end: first,
+            trimmed: first,
             bytes: 0,
             acked: Acked::default(),
             settled: HeldRanges::new(),
             live_from: 0,
             series_awaited: 0,
+            early: BTreeSet::new(),
             skipped: BTreeSet::new(),
             gaps: BTreeMap::new(),
             series: key.lane == Lane::Series,
@@ -70,17 +77,18 @@ impl LaneOut {
             self.acked.all().clone()
         };
         self.series_awaited = 0;
+        self.early.clear();
     }
 
-    /// Settles those of the ledger's runs whose sums equal our own, and says which; the rest is
-    /// sent again, and the verdict decides.
+    /// Settles those of the ledger's runs whose sums equal our own, and says which, and whether one
+    /// is known to be another; the rest is sent again, and the verdict decides.
     pub(super) fn compare(
         &mut self,
         key: LaneKey,
         (journal, held): (Journal, &[Held]),
         hash_of: &mut impl FnMut(BatchKey) -> Option<BatchHash>,
-    ) -> HeldRanges {
-        let mut equal = HeldRanges::new();
+    ) -> (HeldRanges, bool) {
+        let (mut equal, mut differs) = (HeldRanges::new(), false);
         for run in held {
             let Some(ours) = self.unsettled_hashes(key, run, hash_of) else {
                 continue;
@@ -94,9 +102,11 @@ impl LaneOut {
                     self.settle_all(journal, number..number + 1, hash);
                 }
                 equal.insert_run(*run);
+            } else {
+                differs = true;
             }
         }
-        equal
+        (equal, differs)
     }
 
     /// Takes back what the ledger does not hold although it, or the one that it replaced,
@@ -123,11 +133,43 @@ impl LaneOut {
         // A ledger that names so many runs may have more.
         let cut = held.last().filter(|_| held.len() >= WELCOME_RANGES_MAX);
         let listed_to = cut.map_or(u64::MAX, |last| last.end);
+        if planted!(TakenBackByNobody) {
+            return Vec::new();
+        }
         let lost = self.acked.confirm(journal, (&named, &sure), listed_to);
         for (first, end) in lost.iter().flat_map(|lost| &lost.numbers) {
             self.settled.remove(*first, *end);
         }
         lost
+    }
+
+    /// What was taken back and is trimmed may still be there: it is held once more, as far back as
+    /// everything can be read.
+    pub(super) fn reclaim(
+        &mut self,
+        key: LaneKey,
+        lost: &WentBack,
+        hash_of: &mut impl FnMut(BatchKey) -> Option<BatchHash>,
+    ) {
+        let lowest = lost.numbers.iter().map(|(first, _)| *first).min();
+        let lowest = lowest.unwrap_or(self.first);
+        let lowest = lowest.max(self.first.saturating_sub(WELCOME_HASHES_MAX));
+        let there = (lowest..self.first).rev();
+        let there = there.take_while(|number| hash_of(key_of(key, *number)).is_some());
+        let lowest = there.last().filter(|_| !planted!(ReclaimNothing));
+        self.first = lowest.unwrap_or(self.first);
+    }
+
+    /// A batch can't be read. What was trimmed once is gone then, and nothing waits for it; whether
+    /// that is so.
+    pub(super) fn skip(&mut self, number: u64) -> bool {
+        if number >= self.trimmed {
+            self.skipped.insert(number);
+            return false;
+        }
+        self.settled.insert_missing(number, number + 1, UNKNOWN);
+        self.acked.let_go(number);
+        true
     }
 
     /// The hashes of the run's batches that are not settled; `None` when they cannot be had.
@@ -296,6 +338,7 @@ impl LaneOut {
         self.bytes = self.share(self.batches_in(below, self.end));
         self.gaps.retain(|_, end| *end > below);
         self.first = below;
+        self.trimmed = self.trimmed.max(below);
         Some(below)
     }
 

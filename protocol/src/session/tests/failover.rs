@@ -545,6 +545,29 @@ fn a_restart_while_in_doubt_waits_as_long_from_then_on() {
     assert_eq!(numbers(&pair), [(0, doubt), (1, doubt), (2, doubt)]);
 }
 
+/// Whoever opens a spool does not know the time yet.
+#[test]
+fn what_a_cursor_kept_waits_from_when_the_time_is_told() {
+    let mut pair = died_with_two_in_flight();
+    pair.lose();
+    let start = LaneStart {
+        key: pair.spool.keys().next().unwrap().lane_key(),
+        first: 0,
+        end: 3,
+        bytes: 30,
+        acked: Vec::new(),
+    };
+    pair.save();
+    pair.sender = Sender::new(BufferId::new(2, 0), vec![start]);
+    pair.sender.hold_for(HOLD);
+    pair.sender.recall(&pair.cursor);
+    pair.now = 9 * HOLD;
+    pair.connect(1);
+    pair.send();
+    assert_eq!(numbers(&pair), [], "all of it may be at the first");
+    assert_eq!(pair.sender.poll_timeout(), Some(10 * HOLD));
+}
+
 /// A ledger without room for what is elsewhere asks for the lowest number that it lacks; it gets
 /// what others hold as well, as long as it is here.
 #[test]

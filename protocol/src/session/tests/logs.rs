@@ -44,9 +44,15 @@ fn welcome(log: LogId, ranges: Vec<Held>) -> Welcome {
 }
 
 fn meet(sender: &mut Sender, log: LogId, ranges: Vec<Held>) {
+    meet_with(sender, log, ranges, 4);
+}
+
+/// As [`meet`], with a spool that has what is not below this number.
+fn meet_with(sender: &mut Sender, log: LogId, ranges: Vec<Held>, first: u64) {
     sender.on_connected("a", "b").unwrap();
     let welcome = welcome(log, ranges);
-    sender.on_welcome(welcome, |key| Some(hash(key))).unwrap();
+    let hash_of = |key: BatchKey| (key.number >= first).then(|| hash(key));
+    sender.on_welcome(welcome, hash_of).unwrap();
 }
 
 /// Sends whatever may be sent, and has all of it acknowledged; the numbers, as they went.
@@ -162,6 +168,37 @@ fn a_journal_that_went_back_gets_again_what_it_lacks() {
     assert!(send_all(&mut sender).contains(&14));
 }
 
+/// What was trimmed is often still there: a spool gives it up by segments.
+#[test]
+fn what_a_journal_lost_is_sent_again_as_far_as_the_spool_has_it() {
+    for (log, held) in [(OLD, vec![range(0, 2)]), (NEW, Vec::new())] {
+        let mut sender = with_a_past(OLD);
+        meet_with(&mut sender, log, held, 3);
+        let gone = if log == OLD { 2..3 } else { 0..3 };
+        assert_eq!(sender.poll_notices(), [went_back(OLD, gone, 2)]);
+        let mut sent = send_all(&mut sender);
+        sent.sort_unstable();
+        assert_eq!(sent, (3..15).collect::<Vec<_>>());
+        assert_eq!(sender.poll_trims().len(), 1);
+    }
+    // It goes with its segment before it is sent: that is told, and nothing waits for it.
+    let mut sender = with_a_past(OLD);
+    meet_with(&mut sender, OLD, vec![range(0, 2)], 2);
+    assert_eq!(sender.poll_notices().len(), 1);
+    sender.skip(key(2));
+    assert_eq!(sender.poll_notices(), [went_back(OLD, 2..3, 0)]);
+    let sent = send_all(&mut sender);
+    assert!(sent.contains(&3) && !sent.contains(&2));
+    assert!(sender.is_drained());
+    assert_eq!(sender.poll_trims().len(), 1);
+    // What lies between and is not lost is not sent.
+    let mut sender = with_a_past(OLD);
+    meet_with(&mut sender, OLD, vec![range(0, 1), range(2, 3)], 0);
+    assert_eq!(sender.poll_notices().len(), 1);
+    let sent = send_all(&mut sender);
+    assert!(sent.contains(&1) && sent.contains(&3) && !sent.contains(&2));
+}
+
 #[test]
 fn a_journal_that_was_restored_gets_nothing_again() {
     let mut sender = with_a_past(OLD);
@@ -250,7 +287,7 @@ fn the_oldest_of_many_journals_becomes_somebody() {
     // Somebody's are nobody's to take back.
     sender.on_connected_to(Place(0), "a", "b").unwrap();
     let welcome = welcome(LogId([99; 16]), Vec::new());
-    sender.on_welcome(welcome, |key| Some(hash(key))).unwrap();
+    sender.on_welcome(welcome, |_| None).unwrap();
     assert_eq!(sender.poll_notices(), []);
 }
 
@@ -266,10 +303,43 @@ fn what_a_welcome_has_no_room_for_is_not_lost() {
     sender.poll_trims();
     sender.on_lost();
     let ranges = (0..runs).map(|run| range(2 * run, 2 * run + 1)).collect();
-    meet(&mut sender, OLD, ranges);
+    meet_with(&mut sender, OLD, ranges, u64::MAX);
     let notices = sender.poll_notices();
     let [Notice::WentBack { ranges, again, .. }] = notices.as_slice() else {
         panic!("{notices:?}");
     };
     assert_eq!((ranges.len() as u64, *again), (runs - 1, 0));
+}
+
+/// A gap stands for what another journal holds, too. Who acknowledged it does not hold that.
+#[test]
+fn a_gap_that_is_acknowledged_credits_nobody_with_what_another_has() {
+    let mut sender = with_an_island(OLD);
+    sender.on_shed(key(0).lane_key(), 0..12, 0);
+    sender.on_time(FAILOVER_HOLD_US);
+    sender.on_connected_to(Place(9), "a", "b").unwrap();
+    let elsewhere = welcome(LogId([9; 16]), Vec::new());
+    sender.on_welcome(elsewhere, |_| None).unwrap();
+    let gap = Outgoing {
+        count: 12,
+        ..outgoing(key(0), 150)
+    };
+    let (next, urgency) = sender.poll_send().unwrap();
+    assert_eq!(next, key(0));
+    assert!(sender.offer(&gap, urgency));
+    sender.on_ack(&acked(0, 1)).unwrap();
+    assert!(sender.is_drained());
+    sender.on_lost();
+    // The first lost its journal: nobody has the island any more.
+    sender.on_connected_to(Place::default(), "a", "b").unwrap();
+    let replaced = welcome(NEW, Vec::new());
+    sender.on_welcome(replaced, |_| None).unwrap();
+    let lost = Notice::WentBack {
+        log: OLD,
+        lane: key(0).lane_key(),
+        ranges: Vec::new(),
+        again: 2,
+    };
+    assert_eq!(sender.poll_notices(), [lost]);
+    assert!(!sender.is_drained());
 }

@@ -105,9 +105,12 @@ fn runs_and_journals_are_bounded_and_none_is_forgotten() {
         let held = |(first, end): &(u64, u64)| *first <= 10 * n && 10 * n + 1 + n % 7 <= *end;
         assert!(runs.iter().any(held), "{n}");
     }
-    // What is taken out of the middle leaves no more runs than there may be.
+    // What is taken out of the middle is in doubt no more, though it leaves a run more.
     doubts.settled(telemetry(), &(5..6));
-    assert!(waiting(&doubts, 2, 0).len() <= DOUBT_RUNS_MAX);
+    let left = waiting(&doubts, 2, 0);
+    assert!(left.len() == DOUBT_RUNS_MAX + 1 && !is_elsewhere(&doubts, 2, 5..6));
+    let left = |runs: Vec<(u64, u64)>| runs.iter().map(|(first, end)| end - first).sum::<u64>();
+    assert_eq!(left(waiting(&doubts, 2, 0)), left(runs) - 1);
     let mut doubts = Doubts::new(HOLD);
     let logs = SENDER_LOGS_MAX as u8 + 2;
     for n in 0..logs {
