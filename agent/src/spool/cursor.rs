@@ -11,7 +11,8 @@ use tributary_protocol::limits::{HELLO_LANES_MAX, NUMBER_MAX, SENDER_LOGS_MAX, S
 use tributary_protocol::ranges::Held;
 use tributary_protocol::session::{AckedTo, Journal, LaneCursor, Place, SenderCursor};
 
-/// Version 1 knew one lane of data, and one place that was covered; version 2 not who acknowledged.
+/// Version 1 knew one lane of data, and one place that was covered; version 2 not who acknowledged:
+/// it is written while nobody is known, so that an older build reads it.
 const VERSION: u16 = 3;
 /// Bytes that are left to the slot's own header.
 const SLOT_HEADER_BYTES: usize = 64;
@@ -83,16 +84,19 @@ impl CursorBody {
     /// it is sent again.
     pub fn write(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        out.put_u16_le(VERSION);
+        let version = self.version();
+        out.put_u16_le(version);
         out.put_u8(self.covered.len() as u8);
         for (lane, origin) in &self.covered {
             out.put_u8(lane.code());
             out.put_slice(&origin.buffer.0);
             out.put_u64_le(origin.number);
         }
-        let sent_to = self.sender.sent_to.iter().take(SENT_TO_MAX);
-        out.put_u8(sent_to.len() as u8);
-        sent_to.for_each(|journal| write_journal(&mut out, *journal));
+        if version >= 3 {
+            let sent_to = self.sender.sent_to.iter().take(SENT_TO_MAX);
+            out.put_u8(sent_to.len() as u8);
+            sent_to.for_each(|journal| write_journal(&mut out, *journal));
+        }
         let mut room = CURSOR_SLOT_BYTES as usize - SLOT_HEADER_BYTES - out.len() - 2;
         let fits = self.sender.lanes.iter().take_while(|lane| {
             let bytes = LANE_BYTES + RUN_BYTES * lane.acked.len();
@@ -106,7 +110,9 @@ impl CursorBody {
         for lane in fits {
             out.put_slice(&lane.key.buffer.0);
             out.put_u8(lane.key.lane.code());
-            write_by(&mut out, lane.by);
+            if version >= 3 {
+                write_by(&mut out, lane.by);
+            }
             out.put_u16_le(lane.acked.len() as u16);
             for run in &lane.acked {
                 out.put_u64_le(run.first);
@@ -126,11 +132,24 @@ impl CursorBody {
         let room = CURSOR_SLOT_BYTES as usize - SLOT_HEADER_BYTES - out.len();
         let most = LANES_MAX.min(room.saturating_sub(2) / END_BYTES);
         let ends = self.ends.iter().take(most);
+        if ends.len() == 0 {
+            return;
+        }
         out.put_u16_le(ends.len() as u16);
         for (key, end) in ends {
             out.put_slice(&key.buffer.0);
             out.put_u8(key.lane.code());
             out.put_u64_le(*end);
+        }
+    }
+
+    /// The oldest version, from 2 on, that can say all of it.
+    fn version(&self) -> u16 {
+        let mut lanes = self.sender.lanes.iter();
+        let nobody_is_known = lanes.all(|lane| lane.by == AckedTo::Somebody);
+        match self.sender.sent_to.is_empty() && nobody_is_known {
+            true => 2,
+            false => VERSION,
         }
     }
 
@@ -333,7 +352,7 @@ mod tests {
 
     /// Bytes that version 2 wrote: a place for each lane, and runs that somebody acknowledged.
     #[test]
-    fn version_2_is_read() {
+    fn version_2_is_read_and_written_while_nobody_is_known() {
         let mut bytes = vec![2, 0, 1, Lane::Telemetry.code()];
         bytes.extend(origin(5).buffer.0);
         bytes.extend(5u64.to_le_bytes());
@@ -349,6 +368,11 @@ mod tests {
         let body = CursorBody::read(&bytes).unwrap();
         assert_eq!(body.covered, [(Lane::Telemetry, origin(5))].into());
         assert_eq!(body.sender.lanes, [known]);
+        // And written as it was, until there is more to say.
+        assert_eq!(body.write(), bytes);
+        let mut named = body;
+        named.sender.sent_to.push(journal(1));
+        assert_eq!(named.write()[..2], [3, 0]);
     }
 
     #[test]
