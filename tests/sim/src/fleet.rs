@@ -50,6 +50,27 @@ pub struct Swept {
 }
 
 impl Swept {
+    /// What was excused more often than its causes in the plans can explain.
+    pub fn excess(&self) -> Option<String> {
+        let Stats {
+            stored,
+            excused,
+            trusted,
+            confused,
+            ..
+        } = self.stats;
+        let bounds = [
+            (excused, 50, "lost by a disk that lied"),
+            (trusted, 10_000, "taken on trust of twins"),
+            (confused, 1_000, "acknowledged for another batch"),
+        ];
+        let mut bounds = bounds.into_iter();
+        let over = bounds.find(|(times, share, _)| times * share > stored);
+        over.map(|(times, share, what)| {
+            format!("{times} of {stored} numbers were {what}, more than one of {share}")
+        })
+    }
+
     fn and(self, other: Self) -> Self {
         let mut found: Vec<Found> = self.found.into_iter().chain(other.found).collect();
         found.sort_by_key(|found| found.plan.seed);

@@ -29,13 +29,15 @@ pub enum Profile {
     Unfaithful,
     /// An agent goes on twice.
     Clone,
-    /// Everything at once, but clones.
+    /// Everything at once, but clones and journals that go back.
     Mixed,
+    /// The aggregator's journal goes back: its disk lied, or an older copy took its place.
+    Tails,
 }
 
 impl Profile {
     /// Every profile.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Plain,
         Self::Links,
         Self::Islands,
@@ -45,6 +47,7 @@ impl Profile {
         Self::Unfaithful,
         Self::Clone,
         Self::Mixed,
+        Self::Tails,
     ];
 }
 
@@ -132,6 +135,9 @@ pub enum Fault {
     FailAppends {
         /// How many.
         times: u32,
+        /// Whether such a frame stands on the disk all the same, and is found after a loss of power
+        /// if nothing was written behind it.
+        kept: bool,
     },
     /// The journal takes long for each frame.
     SlowSite {
@@ -139,7 +145,7 @@ pub enum Fault {
         us: i64,
     },
     /// The aggregator's disk lied: with the next loss of power the last frames are gone, though
-    /// they were acknowledged. Never drawn: nothing keeps its promise then.
+    /// they were acknowledged. What an agent has still, it sends again; the rest it tells.
     LoseTail {
         /// How many frames.
         frames: u32,

@@ -24,12 +24,12 @@ use machine::Machine;
 use oracle::Oracle;
 use site::Site;
 use spool::Item;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tributary_protocol::frame::RawFrame;
 use tributary_protocol::message::{Message, RejectCode};
 
-/// Microseconds that twins go on with each other once all is mended: they never drain.
+/// Microseconds that what is left of twins goes on once all is mended.
 const TWINS_US: i64 = 150 * 1_000_000;
 /// Microseconds between two looks at the cursor.
 const SAVE_US: i64 = 1_000_000;
@@ -119,6 +119,8 @@ struct World<'a> {
     flaps: BTreeMap<usize, (u32, i64)>,
     draws: u64,
     healed: bool,
+    /// Machines that were told of a conflict since.
+    told: BTreeSet<usize>,
 }
 
 impl<'a> World<'a> {
@@ -136,6 +138,7 @@ impl<'a> World<'a> {
             flaps: BTreeMap::new(),
             draws: 0,
             healed: false,
+            told: BTreeSet::new(),
         }
     }
 
@@ -174,8 +177,11 @@ impl<'a> World<'a> {
         let twins = !self.oracle.twins.is_empty();
         let twin = |machine: &Machine| self.oracle.twins.contains(&machine.agent);
         let sealed = |machine: &Machine| machine.seals >= self.plan.shape.batches;
-        let mut honest = self.machines.iter().filter(|machine| !twin(machine));
-        let drained = honest.all(|machine| sealed(machine) && machine.is_drained());
+        // Of twins one is left: it drains, too, or hears why not.
+        let left = self.machines.iter().take(self.plan.shape.agents);
+        let told = |machine: &Machine| twin(machine) && self.told.contains(&machine.place);
+        let mut left = left.filter(|machine| !told(machine));
+        let drained = left.all(|machine| sealed(machine) && machine.is_drained());
         let quiet = drained && self.site.is_idle();
         if !quiet && (since > DRAIN_US_MAX || self.oracle.stats.events > EVENTS_MAX) {
             let left: Vec<_> = self.machines.iter().map(Machine::left).collect();

@@ -108,7 +108,7 @@ fn shorter(plan: &Plan, place: usize) -> Option<Plan> {
         {
             *us /= 2;
         }
-        Fault::Flap { times, .. } | Fault::FailAppends { times } if *times > 1 => *times -= 1,
+        Fault::Flap { times, .. } | Fault::FailAppends { times, .. } if *times > 1 => *times -= 1,
         Fault::Shed { numbers, .. } if *numbers > 1 => *numbers -= 1,
         Fault::Double { batches, .. } if *batches > 1 => *batches -= 1,
         Fault::LoseTail { frames } if *frames > 1 => *frames -= 1,

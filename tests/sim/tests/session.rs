@@ -45,7 +45,36 @@ fn whatever_breaks_every_batch_is_stored_once_and_all_drains() {
         declared * 50 < stats.stored,
         "more than 2 % are excused: {stats:?}"
     );
-    assert_eq!(stats.excused, 0, "nothing that is drawn makes a disk lie");
+    assert_eq!((stats.trusted, stats.confused), (0, 0), "{stats:?}");
+}
+
+/// A disk lied to the aggregator. What is lost of that is what no spool has any more.
+#[test]
+fn a_tail_that_a_journal_lost_is_sent_again_as_far_as_it_is_there() {
+    let mut stats = Stats::default();
+    for seed in 0..60 {
+        stats = stats.and(run(&Plan::draw_as(seed, Profile::Tails)).stats);
+    }
+    let Stats {
+        excused,
+        stored,
+        came_back,
+        ..
+    } = stats;
+    assert!(excused > 0 && came_back > 0, "{stats:?}");
+    assert!(excused * 50 < stored, "more than 2 % are gone: {stats:?}");
+}
+
+/// Definitions overtake each other wherever many are on their way. When one that did had all of its
+/// buffer sent again, ten of these seeds had 19,621 replays.
+#[test]
+fn definitions_that_overtake_each_other_are_not_all_sent_again() {
+    let mut stats = Stats::default();
+    for seed in 1..=5 {
+        stats = stats.and(run(&Plan::draw_as(seed, Profile::Islands)).stats);
+    }
+    assert!(stats.unknown > 100, "{stats:?}");
+    assert!(stats.replays * 100 < stats.stored, "{stats:?}");
 }
 
 #[test]
@@ -69,14 +98,13 @@ fn the_same_plan_is_the_same_run() {
     assert_eq!(traces.len(), Profile::ALL.len(), "each run is another");
 }
 
-/// A ledger forgets the hashes of a buffer that its agent announces no more. When a twin sends
-/// other batches under those numbers, they are taken for repeats. The oracle lets that pass as long
-/// as this happens; the day it does not any more, this test says so, and the allowance has to go.
+/// A ledger folds a buffer that its agent announces no more. When a twin sends other batches under
+/// those numbers, they are no repeats.
 #[test]
-fn twins_are_still_trusted_once_their_buffer_is_folded() {
+fn twins_are_told_apart_once_their_buffer_is_folded() {
     let text = include_str!("../found/a_twin_after_its_buffer_was_folded.plan");
-    let outcome = run(&text.parse().unwrap());
-    assert!(outcome.stats.trusted > 0, "{:?}", outcome.stats);
+    let stats = run(&text.parse().unwrap()).stats;
+    assert_eq!((stats.trusted, stats.conflicts > 0), (0, true), "{stats:?}");
 }
 
 /// An acknowledgement names numbers, no hashes. Over QUIC each batch arrives once in a connection,

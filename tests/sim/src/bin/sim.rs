@@ -173,6 +173,10 @@ fn run_seeds(sweep_of: &Sweep) -> Option<Stats> {
             println!("only {} of {seeds} seeds were run", done.runs);
             return None;
         }
+        if let Some(excess) = done.excess() {
+            println!("{excess}");
+            return false;
+        }
         println!("all holds");
         return Some(done.stats);
     };

@@ -7,7 +7,7 @@ use crate::net::Side;
 use tributary_protocol::limits::IN_FLIGHT_BATCHES;
 
 /// How often each profile is drawn, in their order; islands and clones take ten times as long.
-const WEIGHTS: [u64; 9] = [3, 4, 1, 4, 4, 4, 2, 1, 6];
+const WEIGHTS: [u64; 10] = [3, 4, 1, 4, 4, 4, 2, 1, 6, 2];
 
 /// Kinds of faults, as a profile weighs them.
 #[derive(Clone, Copy)]
@@ -25,6 +25,7 @@ enum Kind {
     CrashSite,
     FailAppends,
     SlowSite,
+    LoseTail,
 }
 
 impl Profile {
@@ -93,6 +94,15 @@ impl Profile {
                 (CrashSite, 3),
                 (FailAppends, 3),
                 (SlowSite, 2),
+            ],
+            Self::Tails => &[
+                (LoseTail, 5),
+                (CrashSite, 5),
+                (CrashAgent, 3),
+                (Cut, 2),
+                (HalfOpen, 1),
+                (Stall, 2),
+                (Shed, 1),
             ],
         }
     }
@@ -233,8 +243,12 @@ fn fault(dice: &mut Dice, (profile, shape): (Profile, &Shape), span: i64) -> (i6
         },
         Kind::FailAppends => Fault::FailAppends {
             times: 1 + dice.below(4) as u32,
+            kept: dice.one_in(2),
         },
         Kind::SlowSite => Fault::SlowSite { us },
+        Kind::LoseTail => Fault::LoseTail {
+            frames: 1 + dice.below(20) as u32,
+        },
     };
     (dice.us(0, span), fault)
 }

@@ -100,7 +100,10 @@ impl fmt::Display for Fault {
                 let kept = if *kept { "kept" } else { "lost" };
                 write!(f, "crashsite frame {kept} down {down_us}")
             }
-            Self::FailAppends { times } => write!(f, "failappends times {times}"),
+            Self::FailAppends { times, kept } => {
+                let frame = if *kept { "kept" } else { "lost" };
+                write!(f, "failappends times {times} frame {frame}")
+            }
             Self::SlowSite { us } => write!(f, "slowsite for {us}"),
             Self::LoseTail { frames } => write!(f, "losetail frames {frames}"),
         }
@@ -218,6 +221,7 @@ fn fault(words: &mut Words<'_>) -> Result<Fault, String> {
         },
         "failappends" => Fault::FailAppends {
             times: words.number("times", (1, BATCHES_MAX))?,
+            kept: words.one_of("frame", [("kept", true), ("lost", false)])?,
         },
         "slowsite" => Fault::SlowSite {
             us: words.us("for")?,

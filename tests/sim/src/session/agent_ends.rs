@@ -5,15 +5,15 @@ use super::site::Talk;
 use super::{Event, Invariant, SAVE_US, World, parse};
 use crate::limits::HANDSHAKE_TIMEOUT_US;
 use crate::net::{ConnectionId, Side};
-use crate::plan::Fault;
-use tributary_protocol::message::Message;
+use tributary_protocol::message::{Message, RejectCode};
 use tributary_protocol::session::Receiver;
 
 impl World<'_> {
     pub(super) fn agent_starts(&mut self, place: usize) {
         let now = self.agenda.now();
+        let off = self.healed && place >= self.plan.shape.agents;
         let machine = &mut self.machines[place];
-        if machine.process.is_some() {
+        if machine.process.is_some() || off {
             return;
         }
         machine.start();
@@ -121,6 +121,9 @@ impl World<'_> {
         let done = match parse(bytes) {
             Ok(Message::Welcome(page)) => {
                 process.greeted |= !page.more;
+                if process.greeted {
+                    self.oracle.greeted(*agent, id);
+                }
                 let flaps = self.flaps.get_mut(&place).filter(|(left, _)| *left > 0);
                 if let Some((left, us)) = flaps.filter(|_| process.greeted) {
                     *left -= 1;
@@ -130,13 +133,14 @@ impl World<'_> {
                 process.sender.on_welcome(page, hash_of)
             }
             Ok(Message::Ack(ack)) => {
-                let doubles = |fault: &Fault| matches!(fault, Fault::Double { .. });
-                let doubles = self.plan.has(doubles);
-                self.oracle.heard((*agent, id), &ack, doubles);
+                self.oracle.heard((*agent, id), &ack);
                 process.note(&ack, now);
                 process.sender.on_ack(&ack)
             }
-            Ok(Message::Reject(_)) => {
+            Ok(Message::Reject(reject)) => {
+                if self.healed && reject.code == RejectCode::Conflict {
+                    self.told.insert(place);
+                }
                 self.agent_loses(place);
                 return;
             }
@@ -156,7 +160,11 @@ impl World<'_> {
     pub(super) fn trim(&mut self, place: usize) {
         let machine = &mut self.machines[place];
         for item in machine.trim() {
-            self.oracle.trimmed(machine.agent, &item);
+            let remains = machine.spool.remains(item.key);
+            self.oracle.trimmed(machine.agent, &item, remains);
+        }
+        for key in machine.spool.take_gone() {
+            self.oracle.gone(machine.agent, key);
         }
     }
 
@@ -164,6 +172,7 @@ impl World<'_> {
     pub(super) fn fill(&mut self, place: usize) {
         let now = self.agenda.now();
         let Machine {
+            agent,
             process,
             spool,
             life,
@@ -177,16 +186,22 @@ impl World<'_> {
         }
         while let Some((key, urgency)) = process.sender.poll_send() {
             let Some(item) = spool.stored(key) else {
-                self.oracle
-                    .violate(Invariant::I1, || format!("{key} is asked for and gone"));
-                return;
+                self.oracle.asked_for(*agent, key);
+                process.sender.skip(key);
+                continue;
             };
+            if spool.reclaim(&item) {
+                self.oracle.came_back(*agent, &item);
+            }
             if !process.sender.offer(&item.outgoing(), urgency) {
                 continue;
             }
             self.oracle.sent(id, &item);
             let arrival = self.net.batch(id, item.bytes, now);
             let again = arrival.again.map(|at| (at, false));
+            if again.is_some() {
+                self.oracle.doubled(id, item.key);
+            }
             for (at, damaged) in std::iter::once((arrival.at, arrival.damaged)).chain(again) {
                 self.agenda.at(at, Event::Batch(id, item, damaged));
             }

@@ -37,7 +37,10 @@ impl World<'_> {
             } => self.crash_agent(agent, back, down_us),
             Fault::Clone { agent } => self.clone_agent(agent),
             Fault::CrashSite { kept, down_us } => self.crash_site(kept, down_us),
-            Fault::FailAppends { times } => self.site.failing += times,
+            Fault::FailAppends { times, kept } => {
+                self.site.failing += times;
+                self.site.keeps_failed = kept;
+            }
             Fault::SlowSite { us } => self.slow_until = now + us,
             Fault::LoseTail { frames } => self.site.lied = frames,
         }
@@ -95,6 +98,9 @@ impl World<'_> {
         if let Some(gap) = machine.shed(numbers, told) {
             self.oracle.given_up(machine.agent, &gap);
         }
+        for key in machine.spool.take_gone() {
+            self.oracle.gone(machine.agent, key);
+        }
         self.fill(place);
     }
 
@@ -106,8 +112,9 @@ impl World<'_> {
         if machine.process.take().is_none() {
             return;
         }
-        let came_back = machine.spool.after_power_cut(back);
-        self.oracle.stats.came_back += came_back;
+        for item in machine.spool.after_power_cut(back) {
+            self.oracle.came_back(machine.agent, &item);
+        }
         if let Some(id) = id {
             self.net.close(id, Side::Agent);
             self.agenda
@@ -141,7 +148,12 @@ impl World<'_> {
         if self.site.running.is_none() {
             return;
         }
-        for id in self.site.crash(kept, &mut self.oracle) {
+        let machines = &self.machines;
+        let remains = |agent, key| {
+            let mut of_agent = machines.iter().filter(|machine| machine.agent == agent);
+            of_agent.any(|machine| machine.spool.remains(key))
+        };
+        for id in self.site.crash(kept, remains, &mut self.oracle) {
             self.net.close(id, Side::Site);
             let mut dice = self.dice("reset");
             // The next process says that it knows of no such connection; or nobody says anything.
@@ -160,6 +172,10 @@ impl World<'_> {
         self.site.failing = 0;
         self.slow_until = 0;
         self.site_starts();
+        // Of two that are one somebody turns one off.
+        for place in self.plan.shape.agents..self.machines.len() {
+            self.crash_agent(place, false, 0);
+        }
         for place in 0..self.machines.len() {
             self.agent_starts(place);
             self.fill(place);

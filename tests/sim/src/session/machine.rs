@@ -253,11 +253,14 @@ impl Machine {
 
     /// Gives up what was acknowledged; what that was.
     pub fn trim(&mut self) -> Vec<Item> {
+        let present = self.present();
         let Some(process) = &mut self.process else {
             return Vec::new();
         };
         let trims = process.sender.poll_trims().into_iter();
-        trims.flat_map(|trim| self.spool.trim(trim)).collect()
+        trims
+            .flat_map(|trim| self.spool.trim(trim, present))
+            .collect()
     }
 
     /// Whether everything that it ever sealed left its spool.

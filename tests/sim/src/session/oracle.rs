@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use tributary_protocol::ids::{AgentId, BatchHash, BatchKey, HashSum, LaneKey};
 use tributary_protocol::ledger::Ledger;
-use tributary_protocol::limits::{IN_FLIGHT_BATCHES, LEDGER_HOLES_MAX, SENDER_HOLES_MAX};
+use tributary_protocol::limits::{
+    IN_FLIGHT_BATCHES, LEDGER_HASHES_MAX, LEDGER_HOLES_MAX, SENDER_HOLES_MAX,
+};
 use tributary_protocol::message::Ack;
 use tributary_protocol::ranges::Held;
 
@@ -136,6 +138,8 @@ fn keys_of(ack: &Ack) -> impl Iterator<Item = BatchKey> {
 struct Stored {
     hash: BatchHash,
     gap: bool,
+    /// Which of its lane's batches it was.
+    nth: u64,
 }
 
 /// A lane of an agent, by the agent's place.
@@ -151,13 +155,22 @@ pub struct Oracle {
     /// Every number that was given up.
     shed: BTreeSet<(usize, BatchKey)>,
     durable: BTreeMap<LaneOf, BTreeMap<u64, Stored>>,
+    /// How many batches of each lane were stored.
+    batches: BTreeMap<LaneOf, u64>,
     /// What left a spool.
     trimmed: BTreeSet<(usize, BatchKey)>,
     /// What a lying disk lost after it had left the spool, what a ledger took on trust of twins,
     /// and gaps that a doubled batch was acknowledged for.
     excused: BTreeSet<(usize, BatchKey)>,
+    /// What a lying disk lost and an agent may not know of yet: an acknowledgement can be under way.
+    lost: BTreeSet<(usize, BatchKey)>,
+    /// How often a disk lost something, and how often it had when each connection was welcomed.
+    losses: u64,
+    welcomes: BTreeMap<ConnectionId, u64>,
     /// What was found durable on each connection: it may be acknowledged there.
     answered: BTreeMap<ConnectionId, BTreeMap<BatchKey, Vec<BatchHash>>>,
+    /// Batches that came twice on a connection.
+    doubled: BTreeSet<(ConnectionId, BatchKey)>,
     /// What was sent last under each number of a connection.
     sent: BTreeMap<(ConnectionId, BatchKey), Item>,
     /// Agents that go on twice.
@@ -201,6 +214,12 @@ impl Oracle {
 
     /// The journal holds this from now on, under these numbers.
     pub fn appended(&mut self, agent: usize, item: &Item, runs: &[std::ops::Range<u64>]) {
+        let batches = self
+            .batches
+            .entry((agent, item.key.lane_key()))
+            .or_default();
+        *batches += u64::from(!item.gap);
+        let nth = *batches;
         for number in runs.iter().cloned().flatten() {
             let key = BatchKey { number, ..item.key };
             if item.gap {
@@ -228,6 +247,7 @@ impl Oracle {
             let stored = Stored {
                 hash: item.hash,
                 gap: item.gap,
+                nth,
             };
             let lane = self.durable.entry((agent, key.lane_key())).or_default();
             if lane.insert(number, stored).is_some() {
@@ -236,27 +256,85 @@ impl Oracle {
         }
     }
 
-    /// A disk that had lied lost these with the power.
-    pub fn tail_lost(&mut self, agent: usize, key: BatchKey) {
+    /// A disk that had lied lost this with the power. `remains`: its agent trimmed it, and can have
+    /// it again.
+    pub fn tail_lost(&mut self, agent: usize, key: BatchKey, remains: bool) {
         if let Some(lane) = self.durable.get_mut(&(agent, key.lane_key())) {
             lane.remove(&key.number);
         }
-        if self.trimmed.contains(&(agent, key)) {
-            self.stats.excused += 1;
-            self.excused.insert((agent, key));
+        self.losses += 1;
+        if self.trimmed.contains(&(agent, key)) && !remains {
+            self.excuse(agent, key);
+        } else {
+            self.lost.insert((agent, key));
+        }
+    }
+
+    /// What was trimmed is gone for good.
+    pub fn gone(&mut self, agent: usize, key: BatchKey) {
+        if self.lost.remove(&(agent, key)) {
+            self.excuse(agent, key);
+        }
+    }
+
+    /// A sender asks for what its spool has not. That may be only what was trimmed, and what a disk
+    /// lost since.
+    pub fn asked_for(&mut self, agent: usize, key: BatchKey) {
+        match self.trimmed.contains(&(agent, key)) && self.stored(agent, key).is_none() {
+            true => self.excuse(agent, key),
+            false => self.violate(Invariant::I1, || format!("{key} is asked for and gone")),
+        }
+    }
+
+    fn excuse(&mut self, agent: usize, key: BatchKey) {
+        self.stats.excused += 1;
+        self.excused.insert((agent, key));
+    }
+
+    /// An aggregator answers a `Hello` on this connection.
+    pub fn greets(&mut self, id: ConnectionId) {
+        self.welcomes.insert(id, self.losses);
+    }
+
+    /// An agent heard the last page of `Welcome`: it knows what was lost before, and what it still
+    /// has of that it is to send again.
+    pub fn greeted(&mut self, agent: usize, id: ConnectionId) {
+        if self.welcomes.get(&id) == Some(&self.losses) {
+            self.lost.retain(|(of, _)| *of != agent);
+        }
+    }
+
+    /// What an agent had trimmed is in its spool again.
+    pub fn came_back(&mut self, agent: usize, item: &Item) {
+        self.stats.came_back += 1;
+        for number in item.key.number..item.end() {
+            let key = BatchKey { number, ..item.key };
+            self.trimmed.remove(&(agent, key));
+            self.excused.remove(&(agent, key));
         }
     }
 
     /// A batch was judged as held, and the ledger did not know its hash any more. Of an honest
-    /// agent it is the same; of twins one loses what the other had under that number.
+    /// agent it is the same; of twins one loses what the other had under that number, which may be
+    /// only where so many batches of the lane came behind it that no ledger keeps its hash.
     pub fn trusted(&mut self, agent: usize, item: &Item) {
-        let other = self.stored(agent, item.key).is_some_and(|stored| {
-            !stored.gap && stored.hash != item.hash && self.twins.contains(&agent)
-        });
-        if other {
-            self.stats.trusted += 1;
-            self.excused.insert((agent, item.key));
+        let Some(stored) = self.stored(agent, item.key).copied() else {
+            return;
+        };
+        // A gap is held to nothing: what it stands for may have arrived.
+        if item.gap || stored.gap || stored.hash == item.hash {
+            return;
         }
+        let batches = self.batches.get(&(agent, item.key.lane_key()));
+        let behind = batches.map_or(0, |batches| batches - stored.nth);
+        if !self.twins.contains(&agent) || behind < LEDGER_HASHES_MAX as u64 {
+            let key = item.key;
+            self.violate(Invariant::I1, || {
+                format!("{key} is taken for another, with {behind} batches behind that one")
+            });
+        }
+        self.stats.trusted += 1;
+        self.excused.insert((agent, item.key));
     }
 
     fn stored(&self, agent: usize, key: BatchKey) -> Option<&Stored> {
@@ -322,10 +400,15 @@ impl Oracle {
         self.sent.insert((id, item.key), *item);
     }
 
+    /// A link that is no QUIC brings a batch twice.
+    pub fn doubled(&mut self, id: ConnectionId, key: BatchKey) {
+        self.doubled.insert((id, key));
+    }
+
     /// An agent hears an acknowledgement, of which it knows only the numbers. It must be of what
     /// the agent sent last under each; a link that doubles batches can bring one of a batch behind
     /// which a gap was sent under the same number.
-    pub fn heard(&mut self, (agent, id): (usize, ConnectionId), ack: &Ack, doubles: bool) {
+    pub fn heard(&mut self, (agent, id): (usize, ConnectionId), ack: &Ack) {
         let sent = keys_of(ack).filter_map(|key| self.sent.get(&(id, key)));
         let answered = self.answered.get(&id);
         let meant = |item: &Item| {
@@ -334,7 +417,7 @@ impl Oracle {
         };
         let confused: Vec<Item> = sent.filter(|item| !meant(item)).copied().collect();
         for item in confused {
-            if !doubles {
+            if !self.doubled.contains(&(id, item.key)) {
                 let key = item.key;
                 self.violate(Invariant::I6, || {
                     format!("{key} is acknowledged for another batch")
@@ -347,15 +430,20 @@ impl Oracle {
         }
     }
 
-    /// Something left a spool.
-    pub fn trimmed(&mut self, agent: usize, item: &Item) {
+    /// Something left a spool. `remains`: it can be had again for a while.
+    pub fn trimmed(&mut self, agent: usize, item: &Item, remains: bool) {
         for number in item.key.number..item.end() {
             let key = BatchKey { number, ..item.key };
             self.trimmed.insert((agent, key));
             let kept = self.stored(agent, key).copied();
             // Data may stand where a gap was declared, and a gap where data came late.
             let well = kept.is_some_and(|kept| kept.gap || item.gap || kept.hash == item.hash);
-            if !well && !self.excused.contains(&(agent, key)) {
+            if !well && self.lost.contains(&(agent, key)) {
+                // An acknowledgement from before the loss.
+                if !remains {
+                    self.gone(agent, key);
+                }
+            } else if !well && !self.excused.contains(&(agent, key)) {
                 self.violate(Invariant::I1, || {
                     format!("{key} left the spool, and the journal does not hold it ({kept:?})")
                 });

@@ -87,6 +87,9 @@ pub struct Site {
     window: u32,
     /// Appends that will fail.
     pub failing: u32,
+    /// Whether frames whose append fails stand on the disk, and the last of them.
+    pub keeps_failed: bool,
+    failed: Vec<Entry>,
     /// Frames that the disk did not keep, though it said so.
     pub lied: u32,
 }
@@ -113,6 +116,8 @@ impl Site {
             life: 0,
             window,
             failing: 0,
+            keeps_failed: false,
+            failed: Vec::new(),
             lied: 0,
         }
     }
@@ -155,21 +160,32 @@ impl Site {
     }
 
     /// The power goes. `kept`: the frame that was being written is durable all the same.
-    pub fn crash(&mut self, kept: bool, oracle: &mut Oracle) -> Vec<ConnectionId> {
+    /// `remains`: whether an agent can have again what it trimmed.
+    pub fn crash(
+        &mut self,
+        kept: bool,
+        remains: impl Fn(usize, BatchKey) -> bool,
+        oracle: &mut Oracle,
+    ) -> Vec<ConnectionId> {
         let Some(running) = self.running.take() else {
             return Vec::new();
         };
         for _ in 0..std::mem::take(&mut self.lied) {
             for Entry { agent, item, runs } in self.journal.pop().unwrap_or_default() {
                 for number in runs.into_iter().flatten() {
-                    oracle.tail_lost(agent, BatchKey { number, ..item.key });
+                    let key = BatchKey { number, ..item.key };
+                    oracle.tail_lost(agent, key, remains(agent, key));
                 }
             }
         }
         let frames = self.journal.len();
         self.checkpoint = self.checkpoint.take().filter(|(_, known)| *known <= frames);
+        // A frame has the place of the one before it that failed.
+        let mut entries = std::mem::take(&mut self.failed);
         if kept && !running.staged.is_empty() {
-            let entries: Vec<Entry> = running.staged.iter().map(Staged::entry).collect();
+            entries = running.staged.iter().map(Staged::entry).collect();
+        }
+        if !entries.is_empty() {
             for Entry { agent, item, runs } in &entries {
                 oracle.appended(*agent, item, runs);
             }
@@ -347,8 +363,11 @@ impl Site {
         }
         let fails = self.failing > 0;
         self.failing = self.failing.saturating_sub(1);
-        if !fails {
-            let entries: Vec<Entry> = staged.iter().map(Staged::entry).collect();
+        let entries: Vec<Entry> = staged.iter().map(Staged::entry).collect();
+        self.failed.clear();
+        if fails && self.keeps_failed {
+            self.failed = entries;
+        } else if !fails {
             for Entry { agent, item, runs } in &entries {
                 oracle.appended(*agent, item, runs);
             }

@@ -44,6 +44,7 @@ impl World<'_> {
         let Some((welcome, fenced)) = welcomed else {
             return;
         };
+        self.oracle.greets(id);
         let session = welcome.session;
         for page in welcome.pages() {
             self.say(id, Side::Agent, Message::Welcome(page));

@@ -1,7 +1,7 @@
 //! What an agent's disk holds in the session world: sealed batches, and gaps that stand for some.
 
 use std::collections::BTreeMap;
-use tributary_protocol::ids::{BatchHash, BatchKey, Lane, LaneKey};
+use tributary_protocol::ids::{BatchHash, BatchKey, BufferId, Lane, LaneKey};
 use tributary_protocol::session::{LaneStart, Outgoing, SenderCursor, Trim};
 
 /// A batch, or a gap, as both ends have to know it.
@@ -42,6 +42,9 @@ impl Item {
     }
 }
 
+/// Numbers of a segment: it goes when all of it is trimmed.
+const SEGMENT_BATCHES: u64 = 16;
+
 /// What is on the disk.
 #[derive(Clone, Debug, Default)]
 pub struct Spool {
@@ -50,6 +53,9 @@ pub struct Spool {
     gaps: BTreeMap<BatchKey, Item>,
     /// Trimmed since the cursor was kept: a loss of power may bring them back.
     trimmed: Vec<Item>,
+    /// Batches that were trimmed and stand in a segment of which not all is.
+    remains: BTreeMap<BatchKey, Item>,
+    gone: Vec<BatchKey>,
     cursor: SenderCursor,
 }
 
@@ -69,9 +75,31 @@ impl Spool {
         if let Some(item) = self.batches.get(&key) {
             return Some(*item);
         }
-        let (_, gap) = self.gaps.range(..=key).next_back()?;
-        let stands = gap.key.lane_key() == key.lane_key() && key.number < gap.end();
-        stands.then_some(*gap)
+        let gap = self.gaps.range(..=key).next_back().map(|(_, gap)| gap);
+        let stands = |gap: &&Item| gap.key.lane_key() == key.lane_key() && key.number < gap.end();
+        gap.filter(stands)
+            .or_else(|| self.remains.get(&key))
+            .copied()
+    }
+
+    /// What was trimmed is asked for once more: it is held as before. Whether it was trimmed.
+    pub fn reclaim(&mut self, item: &Item) -> bool {
+        let there = self.remains.remove(&item.key).is_some();
+        if there {
+            self.put(*item);
+        }
+        there
+    }
+
+    /// Whether this was trimmed and can be had again: it is there, and so is what follows it.
+    pub fn remains(&self, key: BatchKey) -> bool {
+        let behind = (key.number..).map(|number| BatchKey { number, ..key });
+        let mut behind = behind.skip_while(|key| self.remains.contains_key(key));
+        let of_lane = |other: &BatchKey| other.lane_key() == key.lane_key();
+        let next = behind.next().unwrap_or(key);
+        let goes_on = self.remains.range(next..).next();
+        let is_end = !goes_on.is_some_and(|(other, _)| of_lane(other));
+        next != key && is_end
     }
 
     /// The oldest readings: where they begin, and how many follow each other.
@@ -95,11 +123,13 @@ impl Spool {
         let gone = keys.filter_map(|key| self.batches.remove(&key));
         let bytes = gone.map(|item| item.bytes).sum();
         self.put(gap);
+        self.drop_remains(gap.key.lane_key(), gap.end());
         bytes
     }
 
-    /// Gives up what is acknowledged; what that was.
-    pub fn trim(&mut self, trim: Trim) -> Vec<Item> {
+    /// Gives up what is acknowledged; what that was. Of the present buffer the last of it stays
+    /// until its segment is full.
+    pub fn trim(&mut self, trim: Trim, present: BufferId) -> Vec<Item> {
         let of_lane = |item: &Item| item.key.lane_key() == trim.key && item.end() <= trim.below;
         let all = self.batches.values().chain(self.gaps.values());
         let gone: Vec<Item> = all.filter(|item| of_lane(item)).copied().collect();
@@ -110,9 +140,28 @@ impl Spool {
                 &mut self.batches
             };
             place.remove(&item.key);
+            if !item.gap && item.key.lane != Lane::Series && item.key.buffer == present {
+                self.remains.insert(item.key, *item);
+            }
         }
+        self.drop_remains(trim.key, trim.below - trim.below % SEGMENT_BATCHES);
         self.trimmed.extend(&gone);
         gone
+    }
+
+    /// The segments below this number go.
+    fn drop_remains(&mut self, lane: LaneKey, below: u64) {
+        let goes = |key: &BatchKey| key.lane_key() == lane && key.number < below;
+        let gone: Vec<BatchKey> = self.remains.keys().copied().filter(goes).collect();
+        for key in gone {
+            self.remains.remove(&key);
+            self.gone.push(key);
+        }
+    }
+
+    /// What went with its segment since the last call.
+    pub fn take_gone(&mut self) -> Vec<BatchKey> {
+        std::mem::take(&mut self.gone)
     }
 
     /// Keeps the cursor: what was trimmed before is gone for good.
@@ -121,11 +170,15 @@ impl Spool {
         self.trimmed.clear();
     }
 
-    /// The power went: what was trimmed last may be back; how much is.
-    pub fn after_power_cut(&mut self, back: bool) -> u64 {
-        let trimmed = std::mem::take(&mut self.trimmed).into_iter();
-        let returned = trimmed.filter(|_| back).map(|item| self.put(item));
-        returned.count() as u64
+    /// The power went: what was trimmed last may be back; what is.
+    pub fn after_power_cut(&mut self, back: bool) -> Vec<Item> {
+        let mut trimmed = std::mem::take(&mut self.trimmed);
+        trimmed.retain(|item| back || self.remains.contains_key(&item.key));
+        trimmed.extend(std::mem::take(&mut self.remains).into_values());
+        trimmed.sort_by_key(|item| item.key);
+        trimmed.dedup();
+        trimmed.iter().for_each(|item| self.put(*item));
+        trimmed
     }
 
     /// What it holds of each lane, as an agent finds it that starts.
