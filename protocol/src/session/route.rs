@@ -111,8 +111,8 @@ pub enum RouteStep {
     /// Dial the first beside the session that stands. When the connection stands, stop sending,
     /// wait for what is in flight for as long as suits, leave the session, and greet the first.
     Probe,
-    /// End the session that stands, and say that it is [lost](Route::on_lost): that aggregator takes
-    /// nothing.
+    /// End the session that stands, and say that it is [lost](Route::on_lost): that aggregator
+    /// takes nothing.
     Leave,
     /// Nothing before [`Route::poll_timeout`].
     Wait,

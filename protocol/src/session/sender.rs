@@ -482,10 +482,11 @@ impl Sender {
             return;
         };
         if let (true, Some(journal)) = (lane.skip(key.number), self.journal) {
+            let gone = key.number..key.number.saturating_add(1);
             self.notices.push(Notice::WentBack {
                 log: journal.log,
                 lane: key.lane_key(),
-                ranges: vec![key.number..key.number.saturating_add(1)],
+                ranges: Vec::from([gone]),
                 again: 0,
             });
         }

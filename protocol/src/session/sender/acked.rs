@@ -95,8 +95,9 @@ impl Acked {
             .filter(|(_, held)| !held.is_empty())
     }
 
-    /// These numbers are acknowledged, by this batch or by others. A gap is acknowledged by a ledger
-    /// that holds its numbers or knows who does: those that somebody has are not the acker's.
+    /// These numbers are acknowledged, by this batch or by others. A gap is acknowledged by a
+    /// ledger that holds its numbers or knows who does: those that somebody has are not the
+    /// acker's.
     pub(super) fn insert(&mut self, journal: Journal, (first, end): (u64, u64), hash: BatchHash) {
         let new = match end - first > 1 {
             true => self.all.missing(first, end),

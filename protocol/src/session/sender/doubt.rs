@@ -93,9 +93,9 @@ impl Doubts {
         }
     }
 
-    /// Somebody acknowledged these: what others hold of them matters no more. It may leave more runs
-    /// than are told apart when something is added, as many as a ledger keeps holes: closing them
-    /// would bring back what was settled.
+    /// Somebody acknowledged these: what others hold of them matters no more. It may leave more
+    /// runs than are told apart when something is added, as many as a ledger keeps holes: closing
+    /// them would bring back what was settled.
     pub(super) fn settled(&mut self, lane: LaneKey, numbers: &Range<u64>) {
         for lanes in self.every() {
             let Some(runs) = lanes.get_mut(&lane) else {

@@ -162,7 +162,8 @@ pub struct Oracle {
     /// What a lying disk lost after it had left the spool, what a ledger took on trust of twins,
     /// and gaps that a doubled batch was acknowledged for.
     excused: BTreeSet<(usize, BatchKey)>,
-    /// What a lying disk lost and an agent may not know of yet: an acknowledgement can be under way.
+    /// What a lying disk lost and an agent may not know of yet: an acknowledgement may be under
+    /// way.
     lost: BTreeSet<(usize, BatchKey)>,
     /// How often a disk lost something, and how often it had when each connection was welcomed.
     losses: u64,
