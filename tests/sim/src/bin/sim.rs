@@ -175,7 +175,7 @@ fn run_seeds(sweep_of: &Sweep) -> Option<Stats> {
         }
         if let Some(excess) = done.excess() {
             println!("{excess}");
-            return false;
+            return None;
         }
         println!("all holds");
         return Some(done.stats);
