@@ -359,6 +359,11 @@ impl Ledger {
         let entry = self.agents.entry(agent.clone()).or_default();
         entry.session += 1;
         entry.unfolded.retain(|buffer| announced.contains(buffer));
+        if planted!(Blind4) {
+            let busy = |lane: &LaneLedger| !lane.pending.is_empty();
+            let lanes = &mut entry.lanes;
+            lanes.retain(|key, lane| announced.contains(&key.buffer) || busy(lane));
+        }
         let newest = announced.iter().max().copied();
         entry.fold_drained(newest.unwrap_or(BufferId([0xff; 16])));
         Session(entry.session)

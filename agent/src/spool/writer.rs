@@ -11,6 +11,7 @@ use metrics::counter;
 use std::collections::BTreeMap;
 use std::fmt;
 use tributary_journal::{Frame, LogError, LogReader, LogWriter, SegmentInfo};
+use tributary_planted::planted;
 use tributary_protocol::batch::{GapReason, Kind, SealedBatch, Sealer};
 use tributary_protocol::ids::{BatchKey, Lane, LaneKey};
 use tributary_uplink::Shed;
@@ -156,6 +157,9 @@ impl SpoolWriter {
                 readings = readings.zip(piece.readings()).map(|(all, more)| all + more);
                 let gap = piece.gap((GapReason::Shed, why.to_owned()), sealer);
                 let gap = gap.expect("what sealed batches say, a gap may say");
+                if planted!(Blind10) {
+                    log.reader.trim(segment.life, segment.end)?;
+                }
                 gaps.append(&gap)?;
                 bytes += piece.bytes().saturating_sub(gap.bytes().len() as u64);
             }

@@ -17,6 +17,7 @@ use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use tributary_planted::planted;
 use tributary_protocol::ids::{HashSum, LogId};
 
 /// A file of a flush, with its path below the lake.
@@ -256,6 +257,9 @@ impl LakeStore {
         };
         let path = done_path(self.log, span.first, span.end);
         let bytes = marker_bytes(&done);
+        if planted!(Blind9) {
+            self.delete(&intent_path(self.log, span.first)).await?;
+        }
         if !self.create(&path, bytes.clone()).await? && self.read(&path).await? != bytes {
             return Err(LakeError::Fenced { path });
         }

@@ -11,7 +11,7 @@ use std::ops::{Bound, Range};
 use tributary_planted::planted;
 
 /// Lanes that are over.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(super) struct Folded {
     lanes: BTreeMap<LaneKey, Held>,
     /// Short hashes of the newest of them, as [`LaneLedger`] keeps them.
@@ -23,7 +23,7 @@ pub(super) struct Folded {
 }
 
 /// Lanes of one agent that are so old that a ledger only knows what they are together.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct OlderLanes {
     /// How many they are.
     pub lanes: u64,

@@ -122,6 +122,16 @@ pub const TWO: Scope = Scope {
     ..ONE
 };
 
+/// The same with a connection more.
+pub const TWO_AGAIN: Scope = Scope {
+    name: "two ledgers, three connections",
+    left: Left {
+        dials: 3,
+        ..TWO.left
+    },
+    ..TWO
+};
+
 /// What `.ci/run` checks.
 pub const CHECKED: [Scope; 5] = [ONE, THREE, ISLANDS, TWIN, TWO];
 

@@ -55,6 +55,30 @@ bugs! {
     ReclaimNothing,
     /// What is under way counts as acknowledged in the cursor.
     CursorCountsInFlight,
+    /// What an earlier session settled of the lane `series` counts for the next ledger, too.
+    Blind1,
+    /// After a restart only the journal that was met last may hold what was not acknowledged.
+    Blind2,
+    /// What a journal is recalled to have acknowledged counts as somebody's beside it.
+    Blind3,
+    /// The ledger forgets the lanes of a buffer that a new session does not announce.
+    Blind4,
+    /// An fdatasync that failed is tried once more on the same file.
+    Blind5,
+    /// The last frame that recovery found is believed without being made durable.
+    Blind6,
+    /// A second copy is acknowledged while the first one is being written.
+    Blind7,
+    /// The aggregator's journal is trimmed to the newest checkpoint instead of the older one.
+    Blind8,
+    /// The intent of a flush goes before its done marker is there.
+    Blind9,
+    /// A segment that is shed goes before the gap for it is durable.
+    Blind10,
+    /// A replayed message that is covered leaves no mark.
+    Blind11,
+    /// Behind a damaged place of the write-ahead log the replay goes on with the next life.
+    Blind12,
 }
 
 /// Whether the code around is to make this mistake.

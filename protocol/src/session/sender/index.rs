@@ -6,7 +6,7 @@ use crate::ids::{BufferId, Lane};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Lanes that are looked through together, the oldest buffer first.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub(super) enum Class {
     Series,
     Alerts,
@@ -26,7 +26,7 @@ impl Class {
 }
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(super) struct Index {
     /// Lanes with something that this session's ledger lacks, and with their series known.
     ready: BTreeMap<Class, BTreeSet<LaneKey>>,

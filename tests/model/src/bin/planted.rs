@@ -5,7 +5,7 @@
 
 use std::process::ExitCode;
 use tributary_model::check::check;
-use tributary_model::scope::{ISLANDS, ONE, Scope, THREE, TWIN};
+use tributary_model::scope::{ISLANDS, ONE, Scope, THREE, TWIN, TWO_AGAIN};
 use tributary_model::{Protocol, Rule};
 use tributary_planted::Bug;
 
@@ -25,8 +25,10 @@ fn expected(bug: Bug) -> Option<(Rule, Scope)> {
         Bug::TrimWithoutHash => Some((I1, TWIN)),
         // Only bytes are kept.
         Bug::FlightKept => Some((I8, ISLANDS)),
-        // Forty holes.
-        Bug::Island41 => None,
+        // Of one who had not seen the rules: the agent comes to the second ledger twice.
+        Bug::Blind2 => Some((I13, TWO_AGAIN)),
+        // Forty holes take more than a scope has; so do the others.
+        _ => None,
     }
 }
 
