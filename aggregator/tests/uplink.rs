@@ -174,8 +174,8 @@ async fn what_an_aggregator_lost_with_its_journal_is_counted_and_what_is_here_go
     };
     let (all, running) = tokio::join!(sending, feeding);
     assert!(all, "something was not acknowledged");
-    // The definitions, which are kept until nothing of the buffer is left, what was still there, and
-    // the new batch.
+    // The definitions, which are kept until nothing of the buffer is left, what was still there,
+    // and the new batch.
     assert_eq!(running.keeper().batches(), 6);
     running.shut_down().await.unwrap();
     let status = seen.borrow_and_update();

@@ -19,6 +19,17 @@ pub(super) enum How {
     PutBack,
 }
 
+impl How {
+    /// The lane that its readings go to.
+    fn lane_of(self, message: &Message<'_>) -> Lane {
+        // What a client leaves behind tells of the client, not of what it measured.
+        match (message.will, self) {
+            (true, Self::Published | Self::PutBack) => Lane::Events,
+            _ => Lane::Telemetry,
+        }
+    }
+}
+
 impl SealStage {
     /// Every message passes through the marks; only one that no lane covers gives readings.
     pub(super) fn message(
@@ -28,11 +39,7 @@ impl SealStage {
         how: How,
         now: Now,
     ) -> Result<(), StageError> {
-        // What a client leaves behind tells of the client, not of what it measured.
-        let lane = match (message.will, how) {
-            (true, How::Published | How::PutBack) => Lane::Events,
-            _ => Lane::Telemetry,
-        };
+        let lane = how.lane_of(message);
         let covered = self.is_covered(lane, origin);
         if covered && planted!(Blind11) {
             return Ok(());
