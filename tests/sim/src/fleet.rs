@@ -94,36 +94,81 @@ pub fn sweep_until(
     begin: &(impl Fn() + Sync),
     enough: &(impl Fn() -> bool + Sync),
 ) -> Swept {
-    let next = AtomicU64::new(0);
-    let over = AtomicBool::new(false);
-    let work = || {
-        begin();
-        let mut swept = Swept::default();
-        while !over.load(Ordering::Relaxed) && !enough() {
-            let place = next.fetch_add(1, Ordering::Relaxed);
-            if place >= sweep.seeds {
-                break;
-            }
-            let plan = sweep.plan(sweep.from.wrapping_add(place));
-            let outcome = session::run(&plan, false);
-            swept.runs += 1;
-            swept.stats = swept.stats.and(outcome.stats);
-            if let Some(violation) = outcome.violation {
-                over.store(true, Ordering::Relaxed);
-                swept.found = Some(Found { plan, violation });
-            }
+    let run = |seed| {
+        let plan = sweep.plan(seed);
+        let outcome = session::run(&plan, false);
+        let found = outcome.violation;
+        let found = found.map(|violation| Found { plan, violation });
+        Swept {
+            runs: 1,
+            stats: outcome.stats,
+            found,
         }
-        swept
     };
-    thread::scope(|scope| {
-        let threads: Vec<_> = (0..sweep.threads.max(1))
-            .map(|_| scope.spawn(work))
-            .collect();
-        // A panic outside of a run is nobody's finding: it must not count as seeds that hold.
-        let done = threads.into_iter().map(|thread| {
-            let joined = thread.join();
-            joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        });
-        done.fold(Swept::default(), Swept::and)
-    })
+    let seeds = Seeds {
+        from: sweep.from,
+        count: sweep.seeds,
+        threads: sweep.threads,
+    };
+    seeds.run(
+        run,
+        Swept::and,
+        |swept| swept.found.is_some(),
+        begin,
+        enough,
+    )
+}
+
+/// Seeds to run, whatever a run is.
+#[derive(Clone, Copy, Debug)]
+pub struct Seeds {
+    /// The first.
+    pub from: u64,
+    /// How many.
+    pub count: u64,
+    /// On how many threads.
+    pub threads: usize,
+}
+
+impl Seeds {
+    /// Runs them until one is found, or it is enough, and takes together what came of all; panics
+    /// with whatever a thread did outside of a run. `begin` is called on each thread.
+    pub fn run<T: Default + Send>(
+        self,
+        run: impl Fn(u64) -> T + Sync,
+        and: impl Fn(T, T) -> T + Sync,
+        found: impl Fn(&T) -> bool + Sync,
+        begin: &(impl Fn() + Sync),
+        enough: &(impl Fn() -> bool + Sync),
+    ) -> T {
+        let next = AtomicU64::new(0);
+        let over = AtomicBool::new(false);
+        let work = || {
+            begin();
+            let mut all = T::default();
+            while !over.load(Ordering::Relaxed) && !enough() {
+                let place = next.fetch_add(1, Ordering::Relaxed);
+                if place >= self.count {
+                    break;
+                }
+                let one = run(self.from.wrapping_add(place));
+                if found(&one) {
+                    over.store(true, Ordering::Relaxed);
+                }
+                all = and(all, one);
+            }
+            all
+        };
+        thread::scope(|scope| {
+            let threads: Vec<_> = (0..self.threads.max(1))
+                .map(|_| scope.spawn(work))
+                .collect();
+            // A panic outside of a run is nobody's finding: it must not count as seeds that hold.
+            let done = threads.into_iter().map(|thread| {
+                let joined = thread.join();
+                joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            });
+            done.fold(T::default(), &and)
+        })
+    }
 }

@@ -17,6 +17,7 @@ pub mod net;
 pub mod plan;
 pub mod shrink;
 pub mod trace;
+pub mod words;
 
 pub mod fleet;
 pub mod session;

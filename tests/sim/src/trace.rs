@@ -41,7 +41,7 @@ impl Trace {
     }
 
     /// Something happened at `now`: what `code` it has, to which entities, with which bytes. The
-    /// line is made only if somebody looks.
+    /// line is made only if somebody looks, and kept if it says anything.
     pub fn note(
         &mut self,
         now: i64,
@@ -59,10 +59,14 @@ impl Trace {
         self.hasher.update(&(bytes.len() as u64).to_le_bytes());
         self.hasher.update(bytes);
         if let Some(lines) = &mut self.lines {
+            let line = line();
+            if line.is_empty() {
+                return;
+            }
             if lines.len() == TRACE_LINES_MAX {
                 lines.pop_front();
             }
-            lines.push_back(format!("{:>13} {}", micros(now), line()));
+            lines.push_back(format!("{:>13} {}", micros(now), line));
         }
     }
 

@@ -8,7 +8,11 @@ use super::{Rule, Violation};
 /// Where they are named.
 const LIST: &str = "tests/planted/src/lib.rs";
 /// The manifests that may switch them on.
-const SIMULATIONS: [&str; 2] = ["tests/sim/Cargo.toml", "tests/model/Cargo.toml"];
+const SIMULATIONS: [&str; 3] = [
+    "tests/sim/Cargo.toml",
+    "tests/model/Cargo.toml",
+    "tests/whole/Cargo.toml",
+];
 const PACKAGE: &str = "tributary-planted";
 /// Crates of which a planted bug is a bug.
 const PRODUCT: [&str; 5] = ["protocol/", "journal/", "uplink/", "agent/", "aggregator/"];
@@ -19,7 +23,7 @@ const PLANTED: Rule = Rule {
 };
 const SWITCH: Rule = Rule {
     name: "planted-switch",
-    why: "only tests/sim and tests/model switch planted bugs on, behind a feature, not by default",
+    why: "only what simulates switches planted bugs on, behind a feature, not by default",
 };
 
 /// Every violation of these rules.

@@ -10,8 +10,9 @@ use crate::limits::{
     AGENTS_MAX, BATCHES_MAX, BATCHES_MIN, FAULTS_MAX, FLAPS_MAX, PLAN_US_MAX, RATE_MAX, RATE_MIN,
 };
 use crate::net::Side;
+use crate::words::Words;
 use std::fmt;
-use std::str::{FromStr, SplitWhitespace};
+use std::str::FromStr;
 use tributary_protocol::limits::{BATCH_BYTES_MAX, IN_FLIGHT_BATCHES};
 
 /// Why a text is no plan.
@@ -110,121 +111,73 @@ impl fmt::Display for Fault {
     }
 }
 
-/// The words of a line, of which each is asked for in turn.
-struct Words<'a>(SplitWhitespace<'a>);
+fn us(words: &mut Words<'_>, name: &str) -> Result<i64, String> {
+    words.number(name, (0, PLAN_US_MAX))
+}
 
-impl<'a> Words<'a> {
-    fn next(&mut self, what: &str) -> Result<&'a str, String> {
-        self.0.next().ok_or_else(|| format!("{what} is missing"))
-    }
+fn agent(words: &mut Words<'_>) -> Result<usize, String> {
+    let word = words.next("agentN")?;
+    let agent = word.strip_prefix("agent").and_then(|n| n.parse().ok());
+    agent.ok_or_else(|| format!("`{word}` where `agentN` is expected"))
+}
 
-    fn word(&mut self, wanted: &str) -> Result<(), String> {
-        let word = self.next(wanted)?;
-        match word == wanted {
-            true => Ok(()),
-            false => Err(format!("`{word}` where `{wanted}` is expected")),
-        }
-    }
-
-    /// `name NUMBER`, the number within these bounds.
-    fn number<T: FromStr + PartialOrd + fmt::Display>(
-        &mut self,
-        name: &str,
-        (least, most): (T, T),
-    ) -> Result<T, String> {
-        self.word(name)?;
-        let text = self.next(name)?.replace('_', "");
-        let number = text.parse::<T>().ok();
-        let number = number.filter(|number| (&least..=&most).contains(&number));
-        number.ok_or_else(|| format!("{name} {text}: expected {least} to {most}"))
-    }
-
-    fn us(&mut self, name: &str) -> Result<i64, String> {
-        self.number(name, (0, PLAN_US_MAX))
-    }
-
-    fn agent(&mut self) -> Result<usize, String> {
-        let word = self.next("agentN")?;
-        let agent = word.strip_prefix("agent").and_then(|n| n.parse().ok());
-        agent.ok_or_else(|| format!("`{word}` where `agentN` is expected"))
-    }
-
-    fn one_of<T: Copy>(&mut self, name: &str, choices: [(&str, T); 2]) -> Result<T, String> {
-        self.word(name)?;
-        let word = self.next(name)?;
-        let chosen = choices.iter().find(|(name, _)| *name == word);
-        chosen.map(|(_, choice)| *choice).ok_or_else(|| {
-            format!(
-                "{name} {word}: expected {} or {}",
-                choices[0].0, choices[1].0
-            )
-        })
-    }
-
-    fn side(&mut self, name: &str) -> Result<Side, String> {
-        self.one_of(name, [("agent", Side::Agent), ("site", Side::Site)])
-    }
-
-    fn end(&mut self) -> Result<(), String> {
-        self.0
-            .next()
-            .map_or(Ok(()), |word| Err(format!("`{word}` is too much")))
-    }
+fn side_of(words: &mut Words<'_>, name: &str) -> Result<Side, String> {
+    words.one_of(name, &[("agent", Side::Agent), ("site", Side::Site)])
 }
 
 fn fault(words: &mut Words<'_>) -> Result<Fault, String> {
     let kind = words.next("the fault")?;
     Ok(match kind {
         "cut" => Fault::Cut {
-            agent: words.agent()?,
+            agent: agent(words)?,
         },
         "halfopen" => Fault::HalfOpen {
-            agent: words.agent()?,
-            knows: words.side("knows")?,
+            agent: agent(words)?,
+            knows: side_of(words, "knows")?,
         },
         "stall" => Fault::Stall {
-            agent: words.agent()?,
-            to: words.side("to")?,
-            us: words.us("for")?,
+            agent: agent(words)?,
+            to: side_of(words, "to")?,
+            us: us(words, "for")?,
         },
         "refuse" => Fault::Refuse {
-            agent: words.agent()?,
-            us: words.us("for")?,
+            agent: agent(words)?,
+            us: us(words, "for")?,
         },
         "flap" => Fault::Flap {
-            agent: words.agent()?,
+            agent: agent(words)?,
             times: words.number("times", (1, FLAPS_MAX))?,
-            every_us: words.us("every")?,
+            every_us: us(words, "every")?,
         },
         "double" => Fault::Double {
-            agent: words.agent()?,
+            agent: agent(words)?,
             batches: words.number("batches", (1, BATCHES_MAX))?,
         },
         "damage" => Fault::Damage {
-            agent: words.agent()?,
+            agent: agent(words)?,
         },
         "shed" => Fault::Shed {
-            agent: words.agent()?,
+            agent: agent(words)?,
             numbers: words.number("numbers", (1, u64::from(BATCHES_MAX)))?,
         },
         "crash" => Fault::CrashAgent {
-            agent: words.agent()?,
-            back: words.one_of("trimmed", [("back", true), ("gone", false)])?,
-            down_us: words.us("down")?,
+            agent: agent(words)?,
+            back: words.one_of("trimmed", &[("back", true), ("gone", false)])?,
+            down_us: us(words, "down")?,
         },
         "clone" => Fault::Clone {
-            agent: words.agent()?,
+            agent: agent(words)?,
         },
         "crashsite" => Fault::CrashSite {
-            kept: words.one_of("frame", [("kept", true), ("lost", false)])?,
-            down_us: words.us("down")?,
+            kept: words.one_of("frame", &[("kept", true), ("lost", false)])?,
+            down_us: us(words, "down")?,
         },
         "failappends" => Fault::FailAppends {
             times: words.number("times", (1, BATCHES_MAX))?,
-            kept: words.one_of("frame", [("kept", true), ("lost", false)])?,
+            kept: words.one_of("frame", &[("kept", true), ("lost", false)])?,
         },
         "slowsite" => Fault::SlowSite {
-            us: words.us("for")?,
+            us: us(words, "for")?,
         },
         "losetail" => Fault::LoseTail {
             frames: words.number("frames", (1, BATCHES_MAX))?,
@@ -245,12 +198,12 @@ fn head(words: &mut Words<'_>) -> Result<Plan, String> {
         shape: Shape {
             agents: words.number("agents", (1, AGENTS_MAX))?,
             batches: words.number("batches", (BATCHES_MIN, BATCHES_MAX))?,
-            every_us: words.us("every")?,
+            every_us: us(words, "every")?,
             batch_bytes: words.number("bytes", (1, BATCH_BYTES_MAX as u64))?,
             rate: words.number("rate", (RATE_MIN, RATE_MAX))?,
             window: words.number("window", (1, IN_FLIGHT_BATCHES as u32))?,
         },
-        heal_at: words.us("heal")?,
+        heal_at: us(words, "heal")?,
         faults: Vec::new(),
     };
     Ok(plan)
@@ -266,7 +219,7 @@ impl FromStr for Plan {
             if text.is_empty() {
                 continue;
             }
-            let mut words = Words(text.split_whitespace());
+            let mut words = Words::from(text);
             let mut read = || match &mut plan {
                 None => {
                     plan = Some(head(&mut words)?);
@@ -276,7 +229,7 @@ impl FromStr for Plan {
                     Err(format!("more than {FAULTS_MAX} faults"))
                 }
                 Some(plan) => {
-                    let at = words.us("at")?;
+                    let at = us(&mut words, "at")?;
                     plan.faults.push((at, fault(&mut words)?));
                     words.end()
                 }

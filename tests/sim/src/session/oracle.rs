@@ -37,6 +37,8 @@ pub enum Invariant {
     I10,
     /// An honest agent is never refused on its newest connection.
     I11,
+    /// An answer is durable at the instant at which it is given.
+    I14,
     /// No panic.
     I15,
 }

@@ -1,0 +1,234 @@
+//! An agent in one thread: the product's gateway over a disk that breaks, with its devices, as a
+//! machine that loses power and is started again.
+
+use crate::device::Device;
+use crate::limits::SEGMENT_BYTES;
+use crate::oracle::Oracle;
+use crate::site::EPOCH_US;
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use tributary_agent::config::Config;
+use tributary_agent::decode::Rules;
+use tributary_agent::gateway::{Gateway, Outside, Part, Sizes};
+use tributary_agent::judge::KernelClock;
+use tributary_agent::pipeline::{PipelineError, Settings};
+use tributary_agent::seal::{Never, Now};
+use tributary_journal::sim_disk::Salts;
+use tributary_journal::{Disk, LifeId, Log, LogConfig, LogKind, Open, SimDisk, Survival};
+use tributary_world::dice::Dice;
+
+/// How large its files are.
+const SIZES: Sizes = Sizes {
+    wal_segment_bytes: SEGMENT_BYTES,
+    spool_segment_bytes: SEGMENT_BYTES,
+    letter_segment_bytes: SEGMENT_BYTES,
+    checkpoint_bytes_max: 4 * 1024,
+};
+/// Bytes that its write-ahead log may take.
+const WAL_BYTES: u64 = 64 * SEGMENT_BYTES;
+/// Of so many acknowledgements, the disk as it is at one of them is kept.
+const SHADOW_EACH: u32 = 8;
+
+/// Disks as they were while something was acknowledged.
+type Shadows = Arc<Mutex<Vec<SimDisk>>>;
+
+/// An agent: its disk, and its process.
+pub struct Agent {
+    place: usize,
+    seed: u64,
+    /// Its disk.
+    pub disk: SimDisk,
+    /// Its process, while it runs.
+    pub gateway: Option<Gateway>,
+    /// Its devices.
+    pub devices: Vec<Device>,
+    /// Grows at every start.
+    pub life: u64,
+    /// What its clock is wrong by.
+    pub clock_us: i64,
+    /// Which rules it reads messages by, from the next start on.
+    pub revision: u32,
+    settings: Settings,
+    shadows: Shadows,
+    doors: u64,
+    draws: u64,
+}
+
+/// The rules of a revision: each puts its own name before a device's.
+fn rules(revision: u32) -> Arc<Rules> {
+    let text = format!(
+        "[[decode]]\ntopic = \"{{device}}/{{metric}}\"\ndevice = \"r{revision}/{{device}}\"\n"
+    );
+    Rules::parse(&text).unwrap_or_else(|wrong| panic!("{wrong:?}"))
+}
+
+fn settings() -> Settings {
+    let config = Config::parse("[agent]\ndata_dir = \"/data\"\n", []);
+    let config = config.unwrap_or_else(|wrong| panic!("{wrong:?}"));
+    let settings = Settings::from_config(&config);
+    let mut settings = settings.unwrap_or_else(|wrong| panic!("{wrong}"));
+    settings.wal_quota_bytes = WAL_BYTES;
+    settings.spool.reserve_bytes = 0;
+    settings
+}
+
+impl Agent {
+    /// An agent with these devices, without power.
+    pub fn new(seed: u64, place: usize, devices: Vec<Device>) -> Self {
+        Self {
+            place,
+            seed,
+            disk: SimDisk::new(seed ^ (place as u64 + 1)),
+            gateway: None,
+            devices,
+            life: 0,
+            clock_us: 0,
+            revision: 1,
+            settings: settings(),
+            shadows: Shadows::default(),
+            doors: 0,
+            draws: 0,
+        }
+    }
+
+    fn dice(&mut self, purpose: &str) -> Dice {
+        self.draws += 1;
+        Dice::of(self.seed, purpose, self.place as u64, self.draws)
+    }
+
+    fn told(&self, now: i64) -> Now {
+        Now {
+            monotonic: now,
+            wall: EPOCH_US + now + self.clock_us,
+        }
+    }
+
+    /// Starts its process.
+    ///
+    /// # Errors
+    /// Why it does not start.
+    pub fn start(&mut self, now: i64, oracle: &mut Oracle) -> Result<(), String> {
+        self.life += 1;
+        self.settings.rules = rules(self.revision);
+        oracle.revised(self.place, self.revision);
+        let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
+        let (shadowed, shadows) = (self.disk.clone(), Arc::clone(&self.shadows));
+        let count = AtomicU32::new(0);
+        let outside = Outside {
+            pause: Arc::new(Never),
+            heard: Arc::new(move |_, _| {
+                let times = count.fetch_add(1, Ordering::Relaxed);
+                if times.is_multiple_of(SHADOW_EACH) {
+                    let mut shadows = shadows.lock().unwrap_or_else(PoisonError::into_inner);
+                    shadows.push(shadowed.fork(Salts::Other(7)));
+                }
+            }),
+            kernel: KernelClock::default(),
+        };
+        let opened = Gateway::open(&disk, &self.settings, SIZES, outside, self.told(now));
+        self.gateway = Some(opened.map_err(|error| error.to_string())?);
+        Ok(())
+    }
+
+    /// Its process is gone, however.
+    pub fn bury(&mut self, now: i64, oracle: &mut Oracle) {
+        self.gateway = None;
+        self.shadows
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+        for device in &mut self.devices {
+            device.agent_gone(now, oracle);
+        }
+    }
+
+    /// When a part of it or a device wants a turn.
+    pub fn due(&mut self, now: i64) -> Option<i64> {
+        let told = self.told(now);
+        let is_up = self.gateway.is_some();
+        let devices = self.devices.iter().filter_map(|it| it.due(is_up));
+        let mut at = devices.min();
+        if let Some(gateway) = &mut self.gateway {
+            let parts = gateway.due(told).into_iter().map(|(_, at)| at).min();
+            at = at.into_iter().chain(parts).min();
+        }
+        at
+    }
+
+    /// Gives the devices theirs, and then one part of the process that is due a turn.
+    ///
+    /// # Errors
+    /// What ends the process.
+    pub fn turn(&mut self, now: i64, oracle: &mut Oracle) -> Result<Option<Part>, PipelineError> {
+        let told = self.told(now);
+        for place in 0..self.devices.len() {
+            let is_up = self.gateway.is_some();
+            if self.devices[place].due(is_up).is_some_and(|at| at <= now) {
+                let gateway = self.gateway.as_mut();
+                self.devices[place].turn(gateway, (now, told, &mut self.doors), oracle);
+            }
+        }
+        let mut dice = self.dice("part");
+        let Some(gateway) = &mut self.gateway else {
+            return Ok(None);
+        };
+        let mut due = gateway.due(told);
+        due.retain(|(_, at)| *at <= now);
+        if due.is_empty() {
+            return Ok(None);
+        }
+        let (part, _) = due[dice.below(due.len() as u64) as usize];
+        let turned = gateway.turn(part, told);
+        let seen = gateway.tap();
+        self.look_at_shadows(&seen.committed, oracle);
+        turned?;
+        let Some(gateway) = self.gateway.as_mut().filter(|_| !self.disk.is_off()) else {
+            return Ok(Some(part));
+        };
+        for device in &mut self.devices {
+            device.listen(gateway, now);
+        }
+        oracle.stats.commits += u64::from(part == Part::Commit);
+        Ok(Some(part))
+    }
+
+    /// Whatever was acknowledged is in the log of a machine that lost power at that instant.
+    fn look_at_shadows(
+        &mut self,
+        committed: &[tributary_agent::gateway::Committed],
+        oracle: &mut Oracle,
+    ) {
+        let shadows =
+            std::mem::take(&mut *self.shadows.lock().unwrap_or_else(PoisonError::into_inner));
+        for shadow in shadows {
+            oracle.stats.shadows += 1;
+            let Some(last) = committed.last().map(|it| it.origin) else {
+                oracle.early("an answer was given in a turn that made nothing durable");
+                continue;
+            };
+            let disk: Arc<dyn Disk> = Arc::new(shadow.crash(Survival::Nothing));
+            let config = LogConfig {
+                segment_bytes: SEGMENT_BYTES,
+                quota_bytes: 2 * WAL_BYTES,
+                reserve_bytes: 0,
+                kind: LogKind::Wal,
+            };
+            let life = Open::NewLife(LifeId([0xff; 16]));
+            let log = Log::open(disk, Path::new("/data/wal"), config, life);
+            let lives = log.map(|log| log.reader.lives()).unwrap_or_default();
+            let held = lives.iter().find(|span| span.life.0 == last.buffer.0);
+            if held.is_none_or(|span| span.end <= last.number) {
+                oracle.early(&format!(
+                    "{last:?} was acknowledged, and the log of a machine that loses power then \
+                     has {held:?}"
+                ));
+            }
+        }
+    }
+
+    /// Whether its devices have said everything and heard of it.
+    pub fn is_done(&self) -> bool {
+        self.devices.iter().all(Device::is_done)
+    }
+}

@@ -1,0 +1,91 @@
+//! Seeds, and plans.
+
+use tributary_whole::oracle::Stats;
+use tributary_whole::plan::{Plan, Profile};
+use tributary_whole::world::{self, Outcome};
+
+/// Seeds of each profile: `.ci/run` runs many more.
+const SEEDS: u64 = 2;
+
+fn run(plan: &Plan) -> Outcome {
+    let outcome = world::run(plan, false);
+    if let Some(violation) = &outcome.violation {
+        panic!("{violation}\n{plan}");
+    }
+    outcome
+}
+
+fn run_all(profiles: &[Profile]) -> Stats {
+    let mut stats = Stats::default();
+    for profile in profiles {
+        for seed in 0..SEEDS {
+            stats = stats.and(run(&Plan::draw_as(seed, *profile)).stats);
+        }
+    }
+    stats
+}
+
+#[test]
+fn whatever_breaks_at_the_aggregator_what_was_acknowledged_is_in_the_lake_once() {
+    let stats = run_all(&Profile::ALL[..5]);
+    // It shows nothing unless all of this happened.
+    let happened = [stats.rows, stats.entries, stats.fenced, stats.lake_errors];
+    assert!(happened.iter().all(|times| *times > 0), "{stats:?}");
+}
+
+#[test]
+fn whatever_breaks_at_agents_what_was_acknowledged_is_in_the_lake_once() {
+    let stats = run_all(&Profile::ALL[5..]);
+    let happened = [stats.told, stats.rows, stats.shadows, stats.doors_cut];
+    assert!(happened.iter().all(|times| *times > 0), "{stats:?}");
+    assert!(stats.agent_starts > 12, "{stats:?}");
+}
+
+#[test]
+fn the_same_plan_is_the_same_run() {
+    let mut traces = Vec::new();
+    for profile in [Profile::Mixed, Profile::Stores, Profile::Rules] {
+        let plan = Plan::draw_as(77, profile);
+        // On another thread, where hash maps have other seeds; and watched, which changes nothing.
+        let again = std::thread::scope(|scope| {
+            let other = scope.spawn(|| world::run(&plan, true));
+            other.join().unwrap()
+        });
+        let first = run(&plan);
+        assert_eq!(first.trace, again.trace, "{plan}");
+        assert_eq!(first.stats, again.stats, "{plan}");
+        assert!(!again.lines.is_empty() && first.lines.is_empty());
+        traces.push(first.trace.to_string());
+    }
+    traces.sort();
+    traces.dedup();
+    assert_eq!(traces.len(), 3, "each run is another");
+}
+
+/// Faults that a plan does not have do not happen.
+#[test]
+fn without_a_fault_nothing_is_lost_fenced_or_started_twice() {
+    for (seed, profile) in [
+        (1, Profile::Plain),
+        (2, Profile::Links),
+        (3, Profile::Sites),
+    ] {
+        let mut plan = Plan::draw_as(seed, profile);
+        plan.faults.clear();
+        let stats = run(&plan).stats;
+        let odd = [
+            stats.declared,
+            stats.unsaid,
+            stats.lake_errors,
+            stats.fenced,
+            stats.failed_starts,
+            stats.escaped,
+            stats.doors_cut,
+        ];
+        assert_eq!(odd, [0; 7], "{stats:?}");
+        assert_eq!(stats.rows, stats.readings, "also what QoS 0 may lose");
+        assert_eq!(stats.site_starts, 1);
+        assert_eq!(stats.agent_starts, plan.shape.agents as u64);
+        assert_eq!(stats.sessions, plan.shape.agents as u64);
+    }
+}
