@@ -33,6 +33,7 @@ pub use checkpoint::MarksError;
 use ring::{Keyed, Ring};
 use sessions::Sessions;
 use std::sync::Arc;
+use tributary_planted::planted;
 use tributary_protocol::reading::Flags;
 
 /// What a message is judged by.
@@ -284,6 +285,9 @@ impl Client {
                 true => Judged::MaybeRepeat,
                 false => Judged::New,
             };
+        }
+        if planted!(ReleasedWhenReceived) {
+            return Judged::New;
         }
         if self.unreleased.len() >= most {
             self.unreleased.remove(0);

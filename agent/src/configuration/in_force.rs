@@ -8,6 +8,7 @@ use metrics::counter;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use tracing::error;
+use tributary_planted::planted;
 
 /// What the log has said about the rules so far.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -109,6 +110,7 @@ impl Configurations {
 
     fn find(&self, in_force: InForce) -> Option<Arc<Rules>> {
         let found = match in_force {
+            InForce::Named(_) if planted!(NewRulesOnReplay) => Ok(Arc::clone(&self.present)),
             InForce::Unsaid => Ok(Rules::builtin()),
             InForce::Named(hash) if hash == self.present.hash() => Ok(Arc::clone(&self.present)),
             InForce::Named(hash) => self.texts.load(hash).map_err(|error| error.to_string()),

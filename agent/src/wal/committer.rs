@@ -16,6 +16,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tributary_journal::limits::COMMIT_COST_BYTES;
 use tributary_journal::{CommitPolicy, Frame, GroupCommit, LogError, Meter, Wear};
+use tributary_planted::planted;
 
 /// What is to be done next.
 #[derive(Debug)]
@@ -165,6 +166,10 @@ impl<W: Append> Committer<W> {
 
     /// Makes the frame durable, and tells everybody in it; or says when to try again.
     fn commit(&mut self, wait: Duration, now_us: i64) -> Polled {
+        if planted!(HeardBeforeSync) {
+            let held = self.filling.held.iter();
+            held.for_each(|(batch, _)| batch.acknowledge());
+        }
         let outcome = self.writer.append(&self.frame);
         self.spend(now_us);
         let appended = match outcome {

@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
+use tributary_planted::planted;
 use tributary_protocol::ids::{Lane, LaneKey};
 
 /// One journal entry, decoded.
@@ -279,6 +280,11 @@ impl Lake {
 
     /// Redoes exactly the entries of an intent.
     async fn redo(&mut self, intent: &Intent) -> Result<(), LakeError> {
+        let mut intent = intent.clone();
+        if planted!(RedoneToAnotherEnd) {
+            intent.end = self.feed.end();
+        }
+        let intent = &intent;
         let mut load = Load::new(intent.first);
         while load.end() < intent.end {
             let item = self.next_item(load.end(), intent.end)?;
@@ -374,8 +380,11 @@ impl Lake {
         };
         let span = commit.span;
         let count = commit.files.len() as u64;
-        if !redo {
+        if !redo && !planted!(NoIntent) {
             self.store.begin(span, &commit.files).await?;
+        }
+        if planted!(DoneBeforeFiles) {
+            self.store.finish(span, &commit.sums, count).await?;
         }
         self.store.put(commit.files.clone()).await?;
         self.store.finish(span, &commit.sums, count).await?;

@@ -171,6 +171,7 @@ impl LogWriter {
             .write_at(&self.scratch, active.at)
             .and_then(|()| match planted!(Blind5) {
                 true => active.file.sync_data().or_else(|_| active.file.sync_data()),
+                false if planted!(SyncSkipped) && self.next.is_multiple_of(3) => Ok(()),
                 false => active.file.sync_data(),
             });
         let Err(error) = written else { return Ok(()) };

@@ -79,6 +79,45 @@ bugs! {
     Blind11,
     /// Behind a damaged place of the write-ahead log the replay goes on with the next life.
     Blind12,
+    /// The agent acknowledges messages, and then makes them durable.
+    HeardBeforeSync,
+    /// The keeper answers, and then makes batches durable.
+    AnsweredBeforeSync,
+    /// A second copy of what is being written is acknowledged at once.
+    SharedAtOnce,
+    /// Every third frame of a log is not synced.
+    SyncSkipped,
+    /// What is replayed is read by the rules of now.
+    NewRulesOnReplay,
+    /// What is sealed already leaves no mark when it is replayed.
+    MarksNotReplayed,
+    /// The id of a QoS 2 message is forgotten as soon as the message is received.
+    ReleasedWhenReceived,
+    /// A checkpoint says that one message more is sealed.
+    CheckpointAhead,
+    /// A flush of the lake begins without an intent.
+    NoIntent,
+    /// A flush is done before its files are there.
+    DoneBeforeFiles,
+    /// An interrupted flush is redone up to what is durable now.
+    RedoneToAnotherEnd,
+}
+
+impl Bug {
+    /// Those that only a world of whole agents and aggregators can show.
+    pub const OF_THE_WHOLE: &[Self] = &[
+        Self::HeardBeforeSync,
+        Self::AnsweredBeforeSync,
+        Self::SharedAtOnce,
+        Self::SyncSkipped,
+        Self::NewRulesOnReplay,
+        Self::MarksNotReplayed,
+        Self::ReleasedWhenReceived,
+        Self::CheckpointAhead,
+        Self::NoIntent,
+        Self::DoneBeforeFiles,
+        Self::RedoneToAnotherEnd,
+    ];
 }
 
 /// Whether the code around is to make this mistake.

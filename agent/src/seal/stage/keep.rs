@@ -4,6 +4,7 @@ use super::{Ask, Captures, Checkpoint, LifeId, LogError, Now, Origin, SealStage,
 use crate::limits::{CHECKPOINT_ROOM_BYTES, CHECKPOINT_SHARE, CHECKPOINT_WAL_BYTES};
 use tracing::warn;
 use tributary_journal::Checkpoints;
+use tributary_planted::planted;
 
 /// What the newest good checkpoint knows, and whether there is none that is newer, good or not.
 pub(super) fn last_known(checkpoints: &Checkpoints) -> (Option<Checkpoint>, bool) {
@@ -52,9 +53,12 @@ impl SealStage {
     pub(super) fn checkpoint(&mut self, now: Now) -> Result<(), StageError> {
         self.seal(now)?;
         self.until_stored(|stage| stage.dead.flush())?;
-        let Some(position) = self.position else {
+        let Some(mut position) = self.position else {
             return Ok(());
         };
+        if planted!(CheckpointAhead) {
+            position.number += 1;
+        }
         let held = self.dead.reader().lives();
         self.put_back.with(|done| done.keep_only(&held));
         let unneeded = self.older.and_then(|older| self.unneeded(older));

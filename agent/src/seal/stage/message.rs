@@ -48,6 +48,7 @@ impl SealStage {
         let judged = match how {
             // Its marks are from when it came first: they are no evidence against it.
             How::PutBack => Judged::New,
+            _ if covered && planted!(MarksNotReplayed) => Judged::New,
             How::Published | How::Refused => self.judge(message, decoded.as_ref().ok()),
         };
         let kept = self.kept((lane, how), (origin, message.received_time), &judged);

@@ -44,8 +44,14 @@ fn expected(bug: Bug) -> &'static [Invariant] {
 fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|_| {}));
     let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let ours = |bug: &&Bug| !expected(**bug).is_empty();
     let chosen = |bug: &&Bug| wanted.is_empty() || wanted.contains(&format!("{bug:?}"));
-    let bugs: Vec<Bug> = Bug::ALL.iter().filter(chosen).copied().collect();
+    let bugs: Vec<Bug> = Bug::ALL
+        .iter()
+        .filter(ours)
+        .filter(chosen)
+        .copied()
+        .collect();
     if bugs.is_empty() {
         eprintln!("no bug is called like that: {:?}", Bug::ALL);
         return ExitCode::from(2);
