@@ -13,12 +13,13 @@ const DOCUMENT: &str = "docs/crash-matrix.md";
 /// Between these lines of it stand the rows; all else is written by people.
 const BEGIN: &str = "<!-- what follows is written by cargo xtask prove -->";
 const END: &str = "<!-- up to here -->";
-const COLUMNS: [&str; 9] = [
+const COLUMNS: [&str; 10] = [
     "kind",
     "fault",
     "runs",
     "acknowledged",
     "declared",
+    "set apart",
     "lost",
     "doubled",
     "manual repairs",
@@ -75,8 +76,10 @@ pub struct Row {
     pub runs: u64,
     /// Acknowledged, over all runs.
     pub acknowledged: u64,
-    /// Declared lost.
-    pub declared: u64,
+    /// Declared lost, where the proof tells that apart from lost.
+    pub declared: Option<u64>,
+    /// Whole, but beside the lake's tables: for a person to put back. Where it can be.
+    pub set_apart: Option<u64>,
     /// Nowhere, and not declared.
     pub lost: u64,
     /// There more than once.
@@ -92,12 +95,20 @@ pub fn kills(runs: &[Value]) -> Result<Vec<Row>> {
         let each = points.map(|point| number_of(run, &format!("kills_{point}")));
         let kills: Result<u64> = each.into_iter().sum();
         let (synced, qos) = (number_of(run, "kills_synced")?, number_of(run, "qos")?);
-        row(
-            Kind::Kill,
-            format!("the agent, {synced} of them between fdatasync and acknowledgement, QoS {qos}"),
-            kills?,
-            run,
-        )
+        Ok(Row {
+            kind: Kind::Kill,
+            fault: format!(
+                "the agent, {synced} of them between fdatasync and acknowledgement, QoS {qos}"
+            ),
+            runs: kills?,
+            acknowledged: number_of(run, "acknowledged")?,
+            declared: None,
+            set_apart: None,
+            lost: number_of(run, "lost")?,
+            doubled: number_of(run, "duplicates")?,
+            // Whoever does not start by itself ends the proof.
+            repairs: 0,
+        })
     };
     runs.iter().map(row).collect()
 }
@@ -118,8 +129,10 @@ pub fn chaos(runs: &[Value], qos: u8) -> Result<Vec<Row>> {
             sum("link_cuts")?
         ),
         runs: agent + aggregator,
+        // All of it, in the end: a device sends again what nobody answered.
         acknowledged: sum("published")?,
-        declared: 0,
+        declared: None,
+        set_apart: None,
         lost: sum("lost")?,
         doubled: sum("duplicates")?,
         repairs: 0,
@@ -136,7 +149,8 @@ pub fn power_cuts(rows: &[Value]) -> Result<Vec<Row>> {
             _ if fault.starts_with("one bit: ") => Kind::Bit,
             _ => Kind::Call,
         };
-        row(kind, fault.to_owned(), number_of(figures, "runs")?, figures)
+        let set_apart = Some(number_of(figures, "set_apart")?);
+        row((kind, fault.to_owned()), set_apart, figures)
     };
     rows.iter().map(row).collect()
 }
@@ -147,26 +161,23 @@ pub fn simulated(runs: &[Value]) -> Result<Vec<Row>> {
         let profile = run.get("profile").and_then(Value::as_str);
         let profile = profile.context("a sweep without a profile")?;
         let fault = format!("both ends of a session, profile `{profile}`");
-        row(Kind::Simulated, fault, number_of(run, "runs")?, run)
+        row((Kind::Simulated, fault), None, run)
     };
     runs.iter().map(row).collect()
 }
 
-/// A figure that is not there is none of its kind: what a proof cannot have, it does not print.
-fn row(kind: Kind, fault: String, runs: u64, figures: &Value) -> Result<Row> {
-    let either = |keys: &[&str]| {
-        let found = keys.iter().find(|key| figures.get(**key).is_some());
-        found.map_or(Ok(0), |key| number_of(figures, key))
-    };
+/// A figure that is not there is an error.
+fn row((kind, fault): (Kind, String), set_apart: Option<u64>, figures: &Value) -> Result<Row> {
     Ok(Row {
         kind,
         fault,
-        runs,
+        runs: number_of(figures, "runs")?,
         acknowledged: number_of(figures, "acknowledged")?,
-        declared: either(&["declared"])?,
+        declared: Some(number_of(figures, "declared")?),
+        set_apart,
         lost: number_of(figures, "lost")?,
-        doubled: either(&["doubled", "duplicates"])?,
-        repairs: either(&["repairs"])?,
+        doubled: number_of(figures, "doubled")?,
+        repairs: number_of(figures, "repairs")?,
     })
 }
 
@@ -201,14 +212,19 @@ fn page(before: &str, proof: &str, when: &str, rows: &[Row]) -> Result<String> {
             runs,
             acknowledged,
             declared,
+            set_apart,
             lost,
             doubled,
             repairs,
         } = row;
         let kind = kind.name();
+        let [declared, set_apart] = [declared, set_apart].map(|figure| match figure {
+            Some(figure) => figure.to_string(),
+            None => "–".to_owned(),
+        });
         lines.push(format!(
-            "| {kind} | {fault} | {runs} | {acknowledged} | {declared} | {lost} | {doubled} | \
-             {repairs} | {proof}; {when} |"
+            "| {kind} | {fault} | {runs} | {acknowledged} | {declared} | {set_apart} | {lost} | \
+             {doubled} | {repairs} | {proof}; {when} |"
         ));
     }
     // Kinds in their order; within one, as the proofs said them.
@@ -281,7 +297,7 @@ mod tests {
 
     fn cut(runs: u64) -> Row {
         let figures = json!({"fault": "the agent's power: all of it survives", "runs": runs,
-            "acknowledged": 9, "declared": 0, "lost": 0, "doubled": 0, "repairs": 0});
+            "acknowledged": 9, "declared": 0, "set_apart": 0, "lost": 0, "doubled": 0, "repairs": 0});
         power_cuts(&[figures]).unwrap().remove(0)
     }
 
@@ -291,7 +307,7 @@ mod tests {
         let first = page(&empty, "cuts", "abc, 2026-01-01", &[cut(3), cut(4)]).unwrap();
         assert!(first.contains("In all 0 simulated schedules, 7 power cuts, 0 kills"));
         let run = json!({"profile": "links", "runs": 10, "acknowledged": 100, "declared": 1,
-            "lost": 0});
+            "lost": 0, "doubled": 0, "repairs": 0});
         let simulated = simulated(&[run]).unwrap();
         let both = page(&first, "sim", "abd, 2026-01-02", &simulated).unwrap();
         assert!(both.contains("In all 10 simulated schedules, 7 power cuts"));
@@ -305,9 +321,9 @@ mod tests {
         assert_eq!(
             rows,
             [
-                "| simulated | both ends of a session, profile `links` | 10 | 100 | 1 | 0 | 0 | 0 \
+                "| simulated | both ends of a session, profile `links` | 10 | 100 | 1 | – | 0 | 0 | 0 \
                  | sim; abd, 2026-01-02 |",
-                "| power cut | the agent's power: all of it survives | 5 | 9 | 0 | 0 | 0 | 0 \
+                "| power cut | the agent's power: all of it survives | 5 | 9 | 0 | 0 | 0 | 0 | 0 \
                  | cuts; abe, 2026-01-03 |",
             ]
         );
