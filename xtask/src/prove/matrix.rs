@@ -297,7 +297,8 @@ mod tests {
 
     fn cut(runs: u64) -> Row {
         let figures = json!({"fault": "the agent's power: all of it survives", "runs": runs,
-            "acknowledged": 9, "declared": 0, "set_apart": 0, "lost": 0, "doubled": 0, "repairs": 0});
+            "acknowledged": 9, "declared": 0, "set_apart": 0, "lost": 0, "doubled": 0,
+            "repairs": 0});
         power_cuts(&[figures]).unwrap().remove(0)
     }
 
@@ -321,8 +322,8 @@ mod tests {
         assert_eq!(
             rows,
             [
-                "| simulated | both ends of a session, profile `links` | 10 | 100 | 1 | – | 0 | 0 | 0 \
-                 | sim; abd, 2026-01-02 |",
+                "| simulated | both ends of a session, profile `links` | 10 | 100 | 1 | – | 0 | 0 \
+                 | 0 | sim; abd, 2026-01-02 |",
                 "| power cut | the agent's power: all of it survives | 5 | 9 | 0 | 0 | 0 | 0 | 0 \
                  | cuts; abe, 2026-01-03 |",
             ]
