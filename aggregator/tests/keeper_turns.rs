@@ -2,23 +2,26 @@
 //! collects, over a disk that fails.
 
 use crate::keeper::{SMALL, agent, config};
-use crate::sealed::{BUFFER, gap, readings, series};
+use crate::sealed::{BUFFER, alerts, bulky, gap, readings, series};
 use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::TryRecvError;
 use tokio_util::sync::CancellationToken;
 use tributary_aggregator::clock::Now;
 use tributary_aggregator::keeper::record::{self, RecordKind};
 use tributary_aggregator::keeper::{Checked, Keeper, KeeperParts, Offer, Outcome};
 use tributary_aggregator::lake::LakeStatus;
 use tributary_aggregator::limits::{
-    APPEND_RETRY_MS, COMMIT_BATCHES_MAX, KEEPER_QUEUE_MAX, KEEPER_TIDY_MS,
+    APPEND_RETRY_MS, COMMIT_BATCHES_MAX, COMMIT_BYTES_MAX, KEEPER_QUEUE_MAX, KEEPER_TIDY_MS,
+    RECORD_HEADER_BYTES_MAX,
 };
 use tributary_journal::sim_disk::After;
 use tributary_journal::{Disk, LifeId, SimDisk, Survival};
 use tributary_protocol::batch::{Content, Decoder, SealedBatch};
 use tributary_protocol::ids::*;
 use tributary_protocol::message::*;
+use tributary_protocol::reading::Value;
 
 pub const DIR: &str = "/aggregator";
 const WALL_US: i64 = 1_800_000_000_000_000;
@@ -235,6 +238,69 @@ fn a_frame_that_fails_in_the_middle_of_a_turn_keeps_what_came_behind_it() {
         Outcome::Durable
     );
     assert_eq!(world.entries(), 2);
+}
+
+/// Batches that fill a frame so far that more is taken, and [`bulky`] definitions find no room.
+fn nearly_full() -> Vec<SealedBatch> {
+    let text = |n: u64| -> String {
+        let mut state = n;
+        let letters = (0..48 * 1024).map(|_| {
+            state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+            char::from(b'!' + ((state >> 33) % 94) as u8)
+        });
+        letters.collect()
+    };
+    let (mut batches, mut bytes) = (Vec::new(), 0);
+    loop {
+        let batch = alerts(
+            batches.len() as u64,
+            &[Value::Str(&text(batches.len() as u64))],
+        );
+        bytes += batch.bytes().len() + RECORD_HEADER_BYTES_MAX;
+        if bytes >= COMMIT_BYTES_MAX {
+            return batches;
+        }
+        batches.push(batch);
+    }
+}
+
+#[test]
+fn appends_that_fail_within_one_turn_leave_nothing_pending_and_nobody_without_an_answer() {
+    let (filling, definitions) = (nearly_full(), bulky(0));
+    let (mut failed, mut taken) = (0, 0);
+    // So many syncs fail that the first append does, and the second with it or not.
+    for syncs in 1..=8 {
+        let disk = SimDisk::new(1);
+        let mut world = World::of(&disk, 64 * SMALL);
+        let session = world.hello(0).0.session;
+        disk.fail_syncs(syncs);
+        let all: Vec<_> = filling.iter().chain([&definitions]).collect();
+        let mut answers: Vec<_> = all.iter().map(|it| world.hand_in(session, it)).collect();
+        let until = world.keeper.turn(at(0));
+        if world.entries() > 0 {
+            taken += 1;
+            assert_eq!(world.entries(), all.len() as u64, "{syncs}");
+            continue;
+        }
+        failed += 1;
+        assert_eq!(until, us(APPEND_RETRY_MS), "{syncs}");
+        for answer in &mut answers {
+            let early = answer.try_recv();
+            assert_eq!(early, Err(TryRecvError::Empty), "{syncs}");
+        }
+        disk.fail_syncs(0);
+        world.keeper.turn(at(until));
+        for answer in &mut answers {
+            let busy = Outcome::Again(AgainReason::Busy);
+            assert_eq!(answer.try_recv(), Ok(busy), "{syncs}");
+        }
+        for batch in &all {
+            let outcome = world.offer(session, batch, until);
+            assert_eq!(outcome, Outcome::Durable, "{syncs}");
+        }
+        assert_eq!(world.entries(), all.len() as u64, "each once, {syncs}");
+    }
+    assert!(failed > 2 && taken > 0, "{failed} {taken}");
 }
 
 #[test]

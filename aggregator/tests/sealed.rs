@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use tributary_protocol::batch::*;
 use tributary_protocol::ids::*;
+use tributary_protocol::limits::{NAME_BYTES_MAX, SERIES_PER_BATCH_MAX};
 use tributary_protocol::reading::*;
 use tributary_protocol::series::SeriesDef;
 
@@ -200,4 +201,23 @@ pub fn dense(number: u64) -> SealedBatch {
     Sealer::new()
         .readings(&spec(key(Lane::Telemetry, number), 1), &mut block)
         .unwrap()
+}
+
+/// As many definitions as a batch may have, from 0 on, with names that hardly shrink.
+pub fn bulky(number: u64) -> SealedBatch {
+    let mut state = 1_u64;
+    let mut name = || -> String {
+        let letters = (0..NAME_BYTES_MAX).map(|_| {
+            state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+            char::from(b'!' + ((state >> 33) % 94) as u8)
+        });
+        letters.collect()
+    };
+    let defs = (0..SERIES_PER_BATCH_MAX).map(|_| {
+        let (device, metric, unit) = (name(), name(), name());
+        SeriesDef::new(&device, &metric, Some(&unit), ValueType::F64).unwrap()
+    });
+    let defs: Vec<SeriesDef> = defs.collect();
+    let spec = spec(key(Lane::Series, number), 0);
+    Sealer::new().series(&spec, 0, &defs).unwrap()
 }

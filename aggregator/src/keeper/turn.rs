@@ -130,11 +130,11 @@ impl Keeper {
                         && it.offer.batch.key().lane_key() == key.lane_key()
                         && it.admission.runs().iter().any(taken)
                 };
-                let first = self.staged.iter_mut().find(same);
-                first
-                    .expect("what is pending stands in this frame")
-                    .replies
-                    .push(reply);
+                match self.staged.iter_mut().find(same) {
+                    Some(first) => first.replies.push(reply),
+                    // It shares nothing, so it comes again.
+                    None => drop(reply.send(Outcome::Again(AgainReason::Busy))),
+                }
                 return;
             }
         };
@@ -146,16 +146,22 @@ impl Keeper {
         if !self.frame.fits(header.len() + sealed.len()) {
             self.append(now);
         }
-        self.frame
-            .push_parts(kind.code(), &[&header, &sealed])
-            .expect("a record fits an empty frame, see limits");
         let series = matches!(offer.content, Checked::Series { .. });
-        self.staged.push(Staged {
+        let staged = Staged {
             admission,
             kind,
             offer,
             replies: vec![reply],
-        });
+        };
+        if let Some(hold) = &mut self.hold {
+            // The frame before it was not written: nor is this one, and it shares the wait.
+            hold.refused.push(staged);
+            return;
+        }
+        self.frame
+            .push_parts(kind.code(), &[&header, &sealed])
+            .expect("a record fits an empty frame, see limits");
+        self.staged.push(staged);
         if series {
             // Whatever uses these definitions may be waiting right behind them.
             self.append(now);
@@ -240,10 +246,16 @@ impl Keeper {
         metrics::counter!("tributary_aggregator_append_errors_total").increment(1);
         self.status.set_trouble(Some(error.to_string()));
         self.tidy();
-        self.hold = Some(Hold {
-            until: now.at.saturating_add(us(APPEND_RETRY_MS)),
-            refused: std::mem::take(&mut self.staged),
-        });
+        let until = now.at.saturating_add(us(APPEND_RETRY_MS));
+        let refused = std::mem::take(&mut self.staged);
+        // Whatever is refused already stays so until it is told.
+        match &mut self.hold {
+            Some(hold) => {
+                hold.until = until;
+                hold.refused.extend(refused);
+            }
+            None => self.hold = Some(Hold { until, refused }),
+        }
     }
 
     /// Whoever sent what was not written is asked again.
