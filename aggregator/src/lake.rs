@@ -120,13 +120,30 @@ pub enum LakeError {
     #[error(
         "entries of the journal cannot be read, and `{path}`, which may hold what was in them, is \
          not what it was written as: {reason}; put it back from a copy of the lake; or, to do \
-         without its rows, move it away: what agents still have of them is taken again"
+         without its rows, move it away: what agents still have of them is taken again, and the \
+         next start names the files that go with it, if a batch has rows there, too"
     )]
     Unknown {
         /// The object.
         path: String,
         /// What is wrong.
         reason: String,
+    },
+    /// What the journal lost is in the lake in part.
+    #[error(
+        "entries of the journal cannot be read, and batches of the lane {lane} that may have been \
+         in them are in the lake with some of their rows only: a file named {name} is missing \
+         beside `{there}`; put it back from a copy of the lake; or, to do without their rows, move \
+         all of these away together: what agents still have of those entries is taken again, and \
+         of the rest the lake has no rows then"
+    )]
+    Torn {
+        /// The lane.
+        lane: &'static str,
+        /// How all files of the flush are called, whatever their folder.
+        name: String,
+        /// Those that are there.
+        there: String,
     },
     /// Parquet refused the rows.
     #[error("Parquet could not be written: {0}")]

@@ -2,7 +2,7 @@
 //! what the lake has already is not taken a second time.
 
 use crate::keeper_turns::World;
-use crate::sealed::{alerts, gap, readings, series, shed, spoiled};
+use crate::sealed::{alerts, gap, readings, series, shed, spoiled, two_hours};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int32Type, Int64Type};
 use futures_util::{FutureExt, TryStreamExt};
@@ -265,4 +265,95 @@ fn a_lake_that_cannot_tell_is_named_and_without_its_file_it_is_taken_again() {
     let entries = site.world.entries();
     site.send(session, &spooled());
     assert_eq!(site.world.entries() - entries, 1);
+}
+
+/// Paths of the lake's files below a folder, in their order.
+fn paths(store: &Arc<dyn ObjectStore>, folder: &str) -> Vec<Path> {
+    let listed = store.list(Some(&Path::from(folder)));
+    let listed: Vec<_> = listed.try_collect().now_or_never().unwrap().unwrap();
+    let mut paths: Vec<Path> = listed.into_iter().map(|object| object.location).collect();
+    paths.sort();
+    paths
+}
+
+/// A flip that makes an entry between these unreadable, and nothing else.
+fn flip_within(disk: &SimDisk, wanted: std::ops::Range<u64>) {
+    let seed = (0..500).find(|seed| {
+        let flipped = disk.fork(Salts::Same);
+        flipped.flip(FileClass::FramePayload, *seed).unwrap();
+        let unread = World::open(&flipped).parts.unread;
+        unread
+            .first()
+            .is_some_and(|entries| wanted.contains(&entries.start))
+    });
+    disk.flip(FileClass::FramePayload, seed.unwrap()).unwrap();
+}
+
+/// Whichever hour of a batch is missing, the other hour does not make it held.
+#[test]
+fn a_batch_of_which_the_lake_misses_an_hour_is_not_taken_for_whole() {
+    // In the first hour and the second, and in the second and the third.
+    let batches = [
+        series(0, 0, 2),
+        two_hours(0, 30),
+        two_hours(90, 30),
+        readings(1, 2, 30, 0),
+    ];
+    for missing in 0..2 {
+        let disk = SimDisk::new(5);
+        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let mut site = Site::open(&disk, &store);
+        let session = site.world.hello(0).0.session;
+        site.send(session, &batches);
+        site.flush();
+        site.send(session, &[readings(40, 2, 30, 0)]);
+        let files = paths(&store, "readings");
+        let hours = files.len();
+        assert!(hours > 2, "{files:?}");
+        drop(site);
+        flip_within(&disk, 1..3);
+        let gone = &files[missing * (hours - 1)];
+        let bytes = store.get(gone).now_or_never().unwrap().unwrap();
+        let bytes = bytes.bytes().now_or_never().unwrap().unwrap();
+        store.delete(gone).now_or_never().unwrap().unwrap();
+
+        let Err(error) = Site::try_open(&disk, &store) else {
+            panic!("half a batch is held, {gone}")
+        };
+        assert!(matches!(error, LakeError::Torn { .. }), "{error}");
+        let text = error.to_string();
+        for path in files.iter().filter(|path| *path != gone) {
+            assert!(text.contains(path.as_ref()), "{path} is not named: {text}");
+        }
+        assert!(
+            text.contains(gone.filename().unwrap()) && text.contains("away together"),
+            "{text}"
+        );
+
+        // Put back, all of it is held as before.
+        store
+            .put(gone, bytes.into())
+            .now_or_never()
+            .unwrap()
+            .unwrap();
+        let mut site = Site::open(&disk, &store);
+        let session = site.world.hello(0).0.session;
+        let entries = site.world.entries();
+        site.send(session, &batches);
+        assert_eq!(site.world.entries(), entries);
+        drop(site);
+
+        // Moved away together, what the journal lost comes again, whole and once.
+        for path in &files {
+            store.delete(path).now_or_never().unwrap().unwrap();
+        }
+        let mut site = Site::open(&disk, &store);
+        let session = site.world.hello(0).0.session;
+        site.send(session, &batches);
+        assert_eq!(site.world.entries(), entries + 1);
+        site.flush();
+        let after = counted(&store);
+        assert!(after.values().all(|times| *times == 1));
+        assert_eq!(after.keys().filter(|id| !id.0.is_empty()).count(), 60);
+    }
 }

@@ -67,6 +67,24 @@ pub fn readings(number: u64, series: u32, rows: u32, salt: u64) -> SealedBatch {
         .unwrap()
 }
 
+/// `rows` readings of two series, by turns in this hour and the next.
+pub fn two_hours(number: u64, rows: u32) -> SealedBatch {
+    let mut block = Readings::new();
+    for row in 0..rows {
+        let second = (number as i64 * 60 + i64::from(row)) * 1_000_000;
+        let meta = Meta {
+            event_time: EPOCH_US + i64::from(row % 2) * 3_600_000_000 + second,
+            received_time: EPOCH_US + second,
+            ..Meta::default()
+        };
+        let value = Value::F64(f64::from(row));
+        block.push(SeriesId(row % 2), meta, value).unwrap();
+    }
+    Sealer::new()
+        .readings(&spec(key(Lane::Telemetry, number), 2), &mut block)
+        .unwrap()
+}
+
 pub fn gap(number: u64) -> SealedBatch {
     let gap = Gap {
         first: number,

@@ -3,7 +3,7 @@
 //! else does, so that what stands in the lake is not taken as new.
 //!
 //! A file that is not what it was written as is an error: a number read wrongly would be held, and
-//! its agent would forget a batch that nobody has.
+//! its agent would forget a batch that nobody has. So is a batch of which a file is missing.
 
 use super::columns::digest;
 use super::commit::LakeStore;
@@ -11,8 +11,8 @@ use super::file::{Footer, LaneSum, footer};
 use super::{LakeError, Table};
 use crate::limits::AUDIT_FILE_ROWS_MAX;
 use arrow_array::cast::AsArray;
-use arrow_array::types::Int64Type;
-use arrow_array::{Int64Array, RecordBatch, StringArray};
+use arrow_array::types::{ArrowPrimitiveType, Int32Type, Int64Type};
+use arrow_array::{PrimitiveArray, RecordBatch, StringArray};
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde::Deserialize;
@@ -38,6 +38,21 @@ pub struct Found {
     pub entries: Range<u64>,
     /// By agent and lane.
     pub lanes: BTreeMap<(AgentId, LaneKey), FoundLane>,
+    /// What tells whether batches of readings are there with all their rows.
+    rows: BTreeMap<(AgentId, LaneKey), LaneRows>,
+}
+
+/// Rows of the readings of one lane.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct LaneRows {
+    /// So many are there.
+    found: u64,
+    /// So many belong to the batches whose first row is there, as the footers say.
+    told: u64,
+    /// Batches of which any row is there.
+    any: HeldRanges,
+    /// Batches whose first row is there.
+    begun: HeldRanges,
 }
 
 impl Found {
@@ -58,24 +73,67 @@ impl Found {
             return Ok(());
         };
         self.read_rows(&whole, table)?;
+        if table != Table::Gaps {
+            self.count_rows(&whole)?;
+        }
         for sum in &footer.lanes {
             let lane = lane_of_sum(sum).ok_or("its footer names a lane that can't be")?;
+            if table != Table::Gaps {
+                let rows = self.rows.entry(lane.clone()).or_default();
+                rows.told = rows.told.saturating_add(sum.rows);
+            }
             let of_lane = u128::from_str_radix(&sum.hash_sum, 16);
             self.add(lane, HashSum(of_lane.map_err(|error| error.to_string())?));
         }
         Ok(())
     }
 
+    fn count_rows(&mut self, rows: &RecordBatch) -> Result<(), String> {
+        let [tenant, agent, buffer, lane] = names_of(rows)?;
+        let (batch, row) = (
+            whole::<Int64Type>(rows, "batch")?,
+            whole::<Int32Type>(rows, "row")?,
+        );
+        let mut at = 0;
+        while at < rows.num_rows() {
+            let of = |i: usize| [tenant, agent, buffer, lane].map(|column| column.value(i));
+            let same = |i: &usize| of(*i) == of(at);
+            let end = (at..rows.num_rows()).take_while(same).count() + at;
+            let [tenant, agent, buffer, lane] = of(at);
+            let lane = lane_of(tenant, agent, buffer, lane);
+            let lane = lane.ok_or("a row names a lane that can't be")?;
+            let counted = self.rows.entry(lane).or_default();
+            counted.found += (end - at) as u64;
+            for i in at..end {
+                let number = batch.value(i).cast_unsigned();
+                let after = number.saturating_add(1);
+                counted.any.insert_missing(number, after, UNKNOWN);
+                if row.value(i) == 0 {
+                    counted.begun.insert_missing(number, after, UNKNOWN);
+                }
+            }
+            at = end;
+        }
+        Ok(())
+    }
+
+    /// A lane of which batches are there with some of their rows: each begins, and all together
+    /// have as many as those that begin.
+    fn torn(&self) -> Option<LaneKey> {
+        let torn =
+            |rows: &LaneRows| rows.any.count() != rows.begun.count() || rows.found != rows.told;
+        let lane = self.rows.iter().find(|(_, rows)| torn(rows));
+        lane.map(|((_, key), _)| *key)
+    }
+
     fn read_rows(&mut self, rows: &RecordBatch, table: Table) -> Result<(), String> {
-        let names = [
-            text(rows, "tenant")?,
-            text(rows, "agent")?,
-            text(rows, "buffer")?,
-            text(rows, "lane")?,
-        ];
-        let batch = whole(rows, "batch")?;
+        let names = names_of(rows)?;
+        let batch = whole::<Int64Type>(rows, "batch")?;
         let parts = match table {
-            Table::Gaps => Some((whole(rows, "first")?, whole(rows, "count")?)),
+            Table::Gaps => Some((
+                whole::<Int64Type>(rows, "first")?,
+                whole::<Int64Type>(rows, "count")?,
+            )),
             _ => None,
         };
         let mut last = None;
@@ -181,9 +239,21 @@ fn text<'a>(rows: &'a RecordBatch, name: &str) -> Result<&'a StringArray, String
     column.ok_or_else(|| format!("it has no column `{name}`"))
 }
 
-fn whole<'a>(rows: &'a RecordBatch, name: &str) -> Result<&'a Int64Array, String> {
+fn names_of(rows: &RecordBatch) -> Result<[&StringArray; 4], String> {
+    Ok([
+        text(rows, "tenant")?,
+        text(rows, "agent")?,
+        text(rows, "buffer")?,
+        text(rows, "lane")?,
+    ])
+}
+
+fn whole<'a, T: ArrowPrimitiveType>(
+    rows: &'a RecordBatch,
+    name: &str,
+) -> Result<&'a PrimitiveArray<T>, String> {
     let column = rows.column_by_name(name);
-    let column = column.and_then(|column| column.as_primitive_opt::<Int64Type>());
+    let column = column.and_then(|column| column.as_primitive_opt::<T>());
     column.ok_or_else(|| format!("it has no column `{name}`"))
 }
 
@@ -210,7 +280,7 @@ impl LakeStore {
     /// What the lake has of all flushes that any of these entries were in, as far as they are done.
     ///
     /// # Errors
-    /// When the store fails, or such a file cannot be relied on.
+    /// When the store fails, such a file cannot be relied on, or one that belongs to them is gone.
     pub async fn find(&self, entries: &[Range<u64>]) -> Result<Vec<Found>, LakeError> {
         if entries.is_empty() {
             return Ok(Vec::new());
@@ -222,11 +292,20 @@ impl LakeStore {
         };
         let mut found: BTreeMap<u64, Found> = BTreeMap::new();
         for table in Table::ALL {
+            let mut files: BTreeMap<u64, Vec<String>> = BTreeMap::new();
             for (path, flush) in self.named(table.name(), ".parquet").await? {
                 if wanted(&flush) {
                     let bytes = self.read_file(&path).await?;
+                    files.entry(flush.start).or_default().push(path.clone());
                     let here = of_flush(&mut found, flush);
                     guarded(&path, || here.read_table(&path, &bytes, table))?;
+                }
+            }
+            // Each lane has one table, so those that were read before are whole.
+            for (flush, files) in files {
+                let torn = found.get(&flush).and_then(Found::torn);
+                if let Some(lane) = torn {
+                    return Err(torn_error(lane, &files));
                 }
             }
         }
@@ -254,6 +333,21 @@ impl LakeStore {
             Some((path, entries))
         });
         Ok(named.collect())
+    }
+}
+
+/// Batches are there with some of their rows. Held, the others would be gone; taken again, these
+/// would be there twice.
+fn torn_error(lane: LaneKey, files: &[String]) -> LakeError {
+    let there = files.join("`, `");
+    LakeError::Torn {
+        lane: lane.lane.name(),
+        name: files
+            .first()
+            .and_then(|path| path.rsplit('/').next())
+            .unwrap_or_default()
+            .to_owned(),
+        there,
     }
 }
 
