@@ -357,3 +357,25 @@ fn a_batch_of_which_the_lake_misses_an_hour_is_not_taken_for_whole() {
         assert_eq!(after.keys().filter(|id| !id.0.is_empty()).count(), 60);
     }
 }
+
+#[test]
+fn what_was_set_apart_and_is_gone_is_named_with_its_list() {
+    let disk = SimDisk::new(5);
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    filled(&disk, &store, spooled().len());
+    flip_within(&disk, 11..15);
+    let [batches, list] = &paths(&store, "rejected")[..] else {
+        panic!("two files are kept")
+    };
+    store.delete(batches).now_or_never().unwrap().unwrap();
+    let Err(error) = Site::try_open(&disk, &store) else {
+        panic!("it took what it could not read")
+    };
+    assert!(matches!(error, LakeError::Unknown { .. }), "{error}");
+    for path in [batches, list] {
+        assert!(error.to_string().contains(path.as_ref()), "{error}");
+    }
+    // Moved away, the way that the error names.
+    store.delete(list).now_or_never().unwrap().unwrap();
+    Site::open(&disk, &store);
+}

@@ -312,12 +312,27 @@ impl LakeStore {
         for (path, flush) in self.named("rejected", ".json").await? {
             if wanted(&flush) {
                 let list = self.read_file(&path).await?;
-                let batches = self.read_file(&path.replace(".json", ".batches")).await?;
+                let batches = self.read_beside(&path).await?;
                 let here = of_flush(&mut found, flush);
                 guarded(&path, || here.read_rejected(&list, &batches))?;
             }
         }
         Ok(found.into_values().collect())
+    }
+
+    /// The batches that the list at `path` is of.
+    async fn read_beside(&self, path: &str) -> Result<Bytes, LakeError> {
+        let batches = path.replace(".json", ".batches");
+        match self.read_file(&batches).await {
+            Err(LakeError::Store {
+                source: object_store::Error::NotFound { .. },
+                ..
+            }) => Err(LakeError::Unknown {
+                path: path.to_owned(),
+                reason: format!("`{batches}`, which lies beside it, is missing"),
+            }),
+            read => read,
+        }
     }
 
     /// The files of this journal below `folder` that end so, and whose entries they are of.
