@@ -4,7 +4,7 @@
 //! [`Ledger::commit`] makes it held, and [`Ledger::abort`] makes it absent again. It stores no
 //! batch, sends no acknowledgement, and knows no clock.
 
-use crate::ids::{AgentId, BatchHash, BatchKey, BufferId, HashSum, LaneKey, LogId, Session};
+use crate::ids::{AgentId, BatchHash, BatchKey, BufferId, HashSum, LaneKey, Session};
 use crate::limits::{
     AGENT_BUFFERS_MAX, AGENT_LANES_MAX, LEDGER_HASHES_MAX, LEDGER_HOLES_MAX, LEDGER_PENDING_MAX,
     NUMBER_MAX,
@@ -18,11 +18,13 @@ use tributary_planted::planted;
 mod checkpoint;
 mod elsewhere;
 mod folded;
+mod lanes;
 
 pub use checkpoint::CheckpointError;
 use elsewhere::Covered;
 use folded::Folded;
 pub use folded::OlderLanes;
+pub use lanes::LaneSummary;
 
 /// The right to append one batch. Whoever has it must [commit](Ledger::commit) or
 /// [abort](Ledger::abort) it; nobody but the ledger makes one.
@@ -334,19 +336,6 @@ impl Hash for Ledger {
     }
 }
 
-/// What a ledger holds of one lane, for audit and status.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct LaneSummary {
-    /// Which lane.
-    pub key: LaneKey,
-    /// What is committed.
-    pub held: HeldRanges,
-    /// What others hold, by journal, and is not held here.
-    pub elsewhere: Vec<(LogId, HeldRanges)>,
-    /// Everything below was acknowledged by somebody.
-    pub floor: u64,
-}
-
 impl Ledger {
     /// A ledger that holds nothing.
     pub fn new() -> Self {
@@ -550,47 +539,6 @@ impl Ledger {
     /// The agents of which anything is known.
     pub fn agents(&self) -> impl Iterator<Item = &AgentId> {
         self.agents.keys()
-    }
-
-    /// What is committed of every lane of `agent`, ordered by buffer and lane; of those that are
-    /// [older](Self::older) not.
-    pub fn lanes(&self, agent: &AgentId) -> Vec<LaneSummary> {
-        let Some(entry) = self.agents.get(agent) else {
-            return Vec::new();
-        };
-        let open = entry.lanes.iter().map(|(key, lane)| LaneSummary {
-            key: *key,
-            held: lane.held.clone(),
-            elsewhere: lane.elsewhere.by_log().to_vec(),
-            floor: lane.elsewhere.floor(),
-        });
-        let folded = entry.folded.lanes().map(|(key, run)| LaneSummary {
-            key: *key,
-            held: (*run).into(),
-            elsewhere: Vec::new(),
-            floor: 0,
-        });
-        let mut all: Vec<_> = open.chain(folded).collect();
-        all.sort_by_key(|lane| lane.key);
-        all
-    }
-
-    /// Lanes of `agent` that are so many and so old that only their sum is known.
-    pub fn older(&self, agent: &AgentId) -> OlderLanes {
-        let entry = self.agents.get(agent);
-        entry.map(|entry| entry.folded.older()).unwrap_or_default()
-    }
-
-    /// Count and hash sum of everything committed of `agent`.
-    pub fn total(&self, agent: &AgentId) -> (u64, HashSum) {
-        let older = self.older(agent);
-        let lanes = self.lanes(agent).into_iter();
-        lanes.fold((older.count, older.sum), |(count, sum), lane| {
-            (
-                count.saturating_add(lane.held.count()),
-                sum.and(lane.held.sum()),
-            )
-        })
     }
 }
 

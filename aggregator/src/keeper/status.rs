@@ -157,19 +157,14 @@ pub(super) fn report(
 }
 
 fn agent_status(ledger: &Ledger, seen: &Seen, agent: &AgentId) -> AgentStatus {
-    let all = ledger.lanes(agent);
-    let lanes_total = all.len();
-    let newest = all
-        .iter()
-        .rev()
-        .take(STATUS_LANES_MAX)
-        .map(|lane| LaneStatus {
-            buffer: lane.key.buffer.to_string(),
-            lane: lane.key.lane.name().to_owned(),
-            ranges: lane.held.iter().map(|run| (run.first, run.end)).collect(),
-            batches: lane.held.count(),
-            hash_sum: format!("{:032x}", lane.held.sum().0),
-        });
+    let newest = ledger.newest_lanes(agent, STATUS_LANES_MAX);
+    let newest = newest.iter().map(|lane| LaneStatus {
+        buffer: lane.key.buffer.to_string(),
+        lane: lane.key.lane.name().to_owned(),
+        ranges: lane.held.iter().map(|run| (run.first, run.end)).collect(),
+        batches: lane.held.count(),
+        hash_sum: format!("{:032x}", lane.held.sum().0),
+    });
     let lanes = newest.collect();
     let said = seen.0.get(agent);
     let (name, software) = said.map_or_else(Default::default, |(name, software, _)| {
@@ -180,7 +175,53 @@ fn agent_status(ledger: &Ledger, seen: &Seen, agent: &AgentId) -> AgentStatus {
         name,
         software,
         last_hello_us: said.map(|(_, _, at)| *at),
-        lanes_total,
+        lanes_total: ledger.lanes_count(agent),
         lanes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tributary_protocol::ids::{AgentUuid, BatchHash, BatchKey, BufferId, Lane};
+    use tributary_protocol::ledger::Verdict;
+
+    #[test]
+    fn of_an_agent_with_many_lives_the_newest_lanes_are_said_and_all_counted() {
+        let agent = AgentId::new("acme", AgentUuid([1; 16])).unwrap();
+        let (mut ledger, lives) = (Ledger::new(), STATUS_LANES_MAX as u64);
+        for life in 1..=lives {
+            // Every other one stays announced, and so is not folded.
+            let announced = (1..=life).filter(|life| life % 2 == 1 && *life > lives / 2);
+            let announced: Vec<_> = announced.map(|life| BufferId::new(life, 7)).collect();
+            let session = ledger.open_session(&agent, &announced);
+            for lane in [Lane::Alerts, Lane::Telemetry] {
+                let (buffer, number) = (BufferId::new(life, 7), 0);
+                let key = BatchKey {
+                    buffer,
+                    lane,
+                    number,
+                };
+                let hash = BatchHash::of(b"a batch");
+                let Verdict::Fresh(admission) = ledger.judge(session, &agent, key, hash) else {
+                    panic!("{key} is new")
+                };
+                ledger.commit(admission);
+            }
+        }
+        let status = agent_status(&ledger, &Seen::default(), &agent);
+        assert_eq!(status.lanes_total as u64, 2 * lives);
+        let said = status
+            .lanes
+            .iter()
+            .map(|lane| (lane.buffer.clone(), lane.lane.clone()));
+        let all = ledger
+            .lanes(&agent)
+            .into_iter()
+            .rev()
+            .take(STATUS_LANES_MAX);
+        let all = all.map(|lane| (lane.key.buffer.to_string(), lane.key.lane.name().to_owned()));
+        assert!(said.eq(all));
+        assert_eq!(status.lanes[0].buffer, BufferId::new(lives, 7).to_string());
     }
 }

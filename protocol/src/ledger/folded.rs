@@ -51,7 +51,9 @@ fn oldest<T>(lanes: &BTreeMap<LaneKey, T>, newest: BufferId) -> Option<LaneKey> 
 }
 
 impl Folded {
-    pub(super) fn lanes(&self) -> impl ExactSizeIterator<Item = (&LaneKey, &Held)> {
+    pub(super) fn lanes(
+        &self,
+    ) -> impl ExactSizeIterator<Item = (&LaneKey, &Held)> + DoubleEndedIterator {
         self.lanes.iter()
     }
 

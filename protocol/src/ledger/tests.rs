@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 use super::*;
-use crate::ids::{AgentUuid, Lane};
+use crate::ids::{AgentUuid, Lane, LogId};
 use crate::limits::{LEDGER_ELSEWHERE_RUNS_MAX, LEDGER_LANE_RUNS_MAX, LEDGER_LOGS_MAX};
 use crate::message::{Elsewhere, Hello, LaneState};
 use proptest::prelude::*;
