@@ -10,6 +10,7 @@ use tributary_planted::{Bug, plant};
 use tributary_whole::fleet::sweep;
 use tributary_whole::limits::THREADS_MAX;
 use tributary_whole::oracle::Invariant;
+use tributary_whole::plan::Profile;
 use tributary_whole::world;
 use tributary_world::fleet::Seeds;
 
@@ -30,6 +31,17 @@ fn expected(bug: Bug) -> &'static [Invariant] {
         Bug::NoIntent | Bug::DoneBeforeFiles | Bug::RedoneToAnotherEnd => &[I1, I15],
         // Those of the session have their own world: here, whatever shows them.
         _ => &[],
+    }
+}
+
+/// What the plans are about that look for it, where the mix of all comes to it late.
+fn about(bug: Bug) -> Option<Profile> {
+    match bug {
+        Bug::SharedAtOnce | Bug::Blind7 => Some(Profile::SiteDisk),
+        Bug::Blind6 => Some(Profile::Sites),
+        Bug::Blind9 => Some(Profile::Stores),
+        Bug::Blind11 => Some(Profile::Agents),
+        _ => None,
     }
 }
 
@@ -62,7 +74,7 @@ fn is_found(bug: Bug) -> bool {
     };
     let began = Instant::now();
     let enough = || began.elapsed() >= LIMIT;
-    let swept = sweep(all, None, &|| plant(Some(bug)), &enough);
+    let swept = sweep(all, about(bug), &|| plant(Some(bug)), &enough);
     let seconds = began.elapsed().as_secs_f64();
     let Some(found) = swept.found else {
         println!("{bug:?}: not found in {} seeds, {seconds:.1} s", swept.runs);
