@@ -117,6 +117,11 @@ impl Bug {
         Self::NoIntent,
         Self::DoneBeforeFiles,
         Self::RedoneToAnotherEnd,
+        Self::Blind5,
+        Self::Blind6,
+        Self::Blind7,
+        Self::Blind9,
+        Self::Blind11,
     ];
 }
 
