@@ -94,7 +94,8 @@ pub const ACK_COALESCE_US: i64 = 5_000;
 pub const IN_FLIGHT_BYTES: u64 = 256 * 1024;
 /// Batches that may be sent and not yet acknowledged: the peer's limit of open streams.
 pub const IN_FLIGHT_BATCHES: usize = 16;
-/// Batches whose hashes an agent looks up to compare one run of a `Welcome`.
+/// Batches whose hashes an agent looks up to compare one run of a `Welcome`; and how many numbers
+/// back of a lane it looks for what it trimmed and an aggregator lost.
 pub const WELCOME_HASHES_MAX: u64 = 4_096;
 /// Percent of the bytes sent that belong to the backlog while live data is there as well.
 pub const BACKLOG_SHARE_PERCENT: u64 = 30;

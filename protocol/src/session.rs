@@ -8,7 +8,7 @@ mod sender;
 pub use receiver::{Receiver, ReceiverEvent, ReceiverState};
 pub use route::{Route, RouteEvent, RouteState, RouteStep, RouteTimes};
 pub use sender::{
-    AckedTo, Journal, LaneCursor, LaneStart, Notice, Outgoing, Place, Sender, SenderCursor,
+    AckedTo, Journal, LaneCursor, LaneStart, Lookup, Notice, Outgoing, Place, Sender, SenderCursor,
     SenderEvent, SenderState, Trim, Urgency,
 };
 

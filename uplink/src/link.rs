@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 use tributary_protocol::batch::SealedBatch;
 use tributary_protocol::message::{Ack, AgainReason, Message, Reject, RejectCode, Welcome};
-use tributary_protocol::session::{Notice, Outgoing, Place, Sender, Urgency};
+use tributary_protocol::session::{Lookup, Notice, Outgoing, Place, Sender, Urgency};
 
 /// What software we are, as the other end sees it.
 const SOFTWARE: &str = concat!("tributary ", env!("CARGO_PKG_VERSION"));
@@ -337,8 +337,12 @@ impl<S: Spool> Uplink<S> {
     fn welcome(&mut self, page: Welcome, now: i64) -> Result<(), String> {
         let more = page.more;
         let spool = &mut self.spool;
-        let hash_of = |key| spool.read(key).ok().map(|batch| batch.hash());
-        let taken = self.sender.on_welcome(page, hash_of);
+        let look_up = |key| match spool.read(key) {
+            Ok(batch) => Lookup::There(batch.hash()),
+            Err(error) if error.passing => Lookup::Unread,
+            Err(_) => Lookup::Gone,
+        };
+        let taken = self.sender.on_welcome(page, look_up);
         self.tell_all();
         taken.map_err(|e| e.to_string())?;
         if more {

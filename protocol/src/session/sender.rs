@@ -30,7 +30,7 @@ use doubt::Doubts;
 use index::Index;
 use lane::LaneOut;
 pub use state::{SenderEvent, SenderState};
-pub use terms::{LaneCursor, LaneStart, Notice, Outgoing, SenderCursor, Trim, Urgency};
+pub use terms::{LaneCursor, LaneStart, Lookup, Notice, Outgoing, SenderCursor, Trim, Urgency};
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct InFlight {
@@ -225,17 +225,18 @@ impl Sender {
         self.on_connected_to(self.place, name, software)
     }
 
-    /// A page of the answer. `hash_of` looks a batch up in its spool, and is asked about batches
+    /// A page of the answer. `look_up` looks a batch up in its spool, and is asked about batches
     /// that the aggregator holds and that were not acknowledged here; and about those that it lost
     /// and that were trimmed: a spool often has them for a while.
     ///
     /// # Errors
     /// When no answer was expected.
-    pub fn on_welcome(
+    pub fn on_welcome<L: Into<Lookup>>(
         &mut self,
         welcome: Welcome,
-        mut hash_of: impl FnMut(BatchKey) -> Option<BatchHash>,
+        mut look_up: impl FnMut(BatchKey) -> L,
     ) -> Result<(), Illegal> {
+        let mut look_up = |key| look_up(key).into();
         if welcome.more {
             self.state = self.state.on(SenderEvent::WelcomePage)?;
             self.pages.extend(welcome.lanes);
@@ -264,7 +265,7 @@ impl Sender {
                 continue;
             };
             let says = (journal, held.ranges.as_slice());
-            let (equal, differs) = lane.compare(held.key, says, &mut hash_of);
+            let (equal, differs) = lane.compare(held.key, says, &mut look_up);
             if held.key.lane == Lane::Series {
                 // Numbers of series mean what was defined: it is not known what others defined.
                 let known = if differs { 0 } else { held.series_known };
@@ -274,7 +275,7 @@ impl Sender {
                 self.doubts.settled(held.key, &(run.first..run.end));
             }
             for lost in lane.confirm(says, equal) {
-                lane.reclaim(held.key, &lost, &mut hash_of);
+                lane.reclaim(held.key, &lost, &mut look_up);
                 // Also what is gone from here: a cursor says that it was held once.
                 for (first, end) in &lost.numbers {
                     self.doubts.taken_back(held.key, *first..*end);

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use tributary_protocol::batch::{Sealer, Spec};
 use tributary_protocol::ids::{BatchKey, BufferId, Lane, LogId, SeriesId, Session};
-use tributary_protocol::message::{AckRange, Again};
+use tributary_protocol::message::{AckRange, Again, LaneHeld};
 use tributary_protocol::reading::{Meta, Readings, Value, ValueType};
 use tributary_protocol::series::SeriesDef;
 use tributary_protocol::session::{SenderCursor, Trim};
@@ -76,6 +76,21 @@ impl Spool for Held {
     }
 }
 
+/// Of an aggregator that holds nothing.
+fn welcome() -> Welcome {
+    Welcome {
+        session: Session(1),
+        log: LogId([1; 16]),
+        lanes: Vec::new(),
+        batch_bytes_max: 1 << 20,
+        in_flight_bytes: 1 << 20,
+        in_flight_batches: 16,
+        software: String::new(),
+        more: false,
+        takes_in_doubt: true,
+    }
+}
+
 struct Link {
     core: Uplink<Held>,
     now: i64,
@@ -138,18 +153,7 @@ impl Link {
         assert_eq!(self.core.phase, Phase::Dialling);
         self.core.dialled();
         assert!(matches!(self.poll(), Do::Say(Message::Hello(_))));
-        let welcome = Welcome {
-            session: Session(1),
-            log: LogId([1; 16]),
-            lanes: Vec::new(),
-            batch_bytes_max: 1 << 20,
-            in_flight_bytes: 1 << 20,
-            in_flight_batches: 16,
-            software: String::new(),
-            more: false,
-            takes_in_doubt: true,
-        };
-        self.core.message(Message::Welcome(welcome), self.now);
+        self.core.message(Message::Welcome(welcome()), self.now);
         assert!(self.core.status().borrow().connected);
     }
 
@@ -293,6 +297,42 @@ fn a_spool_that_can_not_be_read_is_tried_again_soon() {
     assert_eq!(link.all().0, [""; 0], "not at once");
     link.now += us(BACKOFF_MIN);
     assert_eq!(link.all().0, ["send 0"]);
+}
+
+/// What was trimmed, and lost by the aggregator, while the disk gives nothing.
+#[test]
+fn what_can_not_be_read_just_now_is_not_gone() {
+    let mut link = Link::new();
+    (0..2).for_each(|_| link.seal());
+    link.open();
+    assert_eq!(link.all().0, ["send 0", "send 1"]);
+    link.ack(0, 2);
+    assert!(link.core.sender().is_drained());
+    link.core.lost("gone".into());
+    link.core.spool().failing = true;
+    link.all();
+    link.now += us(BACKOFF_MAX);
+    link.all();
+    link.core.dialled();
+    link.all();
+    let lane = LaneHeld {
+        key: key(0).lane_key(),
+        ranges: Vec::new(),
+        series_known: 0,
+    };
+    let welcome = Welcome {
+        lanes: vec![lane],
+        ..welcome()
+    };
+    link.core.message(Message::Welcome(welcome), link.now);
+    let told = link.core.status().borrow().clone();
+    assert_eq!((told.went_back_again, told.went_back_gone), (2, 0));
+    assert_eq!(link.all().0, [""; 0]);
+    link.core.spool().failing = false;
+    link.now += us(BACKOFF_MIN);
+    let done = link.all().0;
+    let sent = done.iter().filter(|it| it.starts_with("send"));
+    assert_eq!(sent.collect::<Vec<_>>(), ["send 0", "send 1"]);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use super::acked::{Acked, WentBack};
 use super::doubt::reach;
 use super::{
     AckedTo, BatchHash, BatchKey, HashSum, Held, HeldRanges, Journal, Lane, LaneKey, LaneStart,
-    Notice, Place, key_of,
+    Lookup, Notice, Place, key_of,
 };
 use crate::ids::LogId;
 use crate::limits::{
@@ -90,11 +90,11 @@ impl LaneOut {
         &mut self,
         key: LaneKey,
         (journal, held): (Journal, &[Held]),
-        hash_of: &mut impl FnMut(BatchKey) -> Option<BatchHash>,
+        look_up: &mut impl FnMut(BatchKey) -> Lookup,
     ) -> (HeldRanges, bool) {
         let (mut equal, mut differs) = (HeldRanges::new(), false);
         for run in held {
-            let Some(ours) = self.unsettled_hashes(key, run, hash_of) else {
+            let Some(ours) = self.unsettled_hashes(key, run, look_up) else {
                 continue;
             };
             let known = self.settled.sum_within(run.first, run.end);
@@ -147,20 +147,20 @@ impl LaneOut {
         lost
     }
 
-    /// What was taken back and is trimmed may still be there: it is held once more, as far back as
-    /// everything can be read.
+    /// What was taken back and is trimmed may still be there: it is held once more, from the lowest
+    /// number on that is there, at most [`WELCOME_HASHES_MAX`] numbers back. What is missing above
+    /// it is [skipped](Self::skip) when its turn comes.
     pub(super) fn reclaim(
         &mut self,
         key: LaneKey,
         lost: &WentBack,
-        hash_of: &mut impl FnMut(BatchKey) -> Option<BatchHash>,
+        look_up: &mut impl FnMut(BatchKey) -> Lookup,
     ) {
-        let lowest = lost.numbers.iter().map(|(first, _)| *first).min();
-        let lowest = lowest.unwrap_or(self.first);
-        let lowest = lowest.max(self.first.saturating_sub(WELCOME_HASHES_MAX));
-        let there = (lowest..self.first).rev();
-        let there = there.take_while(|number| hash_of(key_of(key, *number)).is_some());
-        let lowest = there.last().filter(|_| !planted!(ReclaimNothing));
+        let from = self.first.saturating_sub(WELCOME_HASHES_MAX);
+        let lost = lost.numbers.iter();
+        let mut trimmed = lost.flat_map(|(first, end)| *first.max(&from)..*end.min(&self.first));
+        let lowest = trimmed.find(|number| look_up(key_of(key, *number)) != Lookup::Gone);
+        let lowest = lowest.filter(|_| !planted!(ReclaimNothing));
         self.first = lowest.unwrap_or(self.first);
     }
 
@@ -181,7 +181,7 @@ impl LaneOut {
         &self,
         key: LaneKey,
         run: &Held,
-        hash_of: &mut impl FnMut(BatchKey) -> Option<BatchHash>,
+        look_up: &mut impl FnMut(BatchKey) -> Lookup,
     ) -> Option<Vec<(u64, BatchHash)>> {
         let missing = self.settled.missing(run.first, run.end);
         let count: u64 = missing.iter().map(|(first, end)| end - first).sum();
@@ -193,7 +193,7 @@ impl LaneOut {
         }
         let numbers = missing.into_iter().flat_map(|(first, end)| first..end);
         numbers
-            .map(|number| Some((number, hash_of(key_of(key, number))?)))
+            .map(|number| Some((number, look_up(key_of(key, number)).hash()?)))
             .collect()
     }
 

@@ -71,6 +71,32 @@ pub enum Notice {
     },
 }
 
+/// What a spool says of a batch that is named to it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lookup {
+    /// It is there, and this is its hash.
+    There(BatchHash),
+    /// It can't be read now, and may be another time: the disk or the system failed.
+    Unread,
+    /// It is not there, or not any more.
+    Gone,
+}
+
+impl Lookup {
+    pub(super) fn hash(self) -> Option<BatchHash> {
+        match self {
+            Self::There(hash) => Some(hash),
+            Self::Unread | Self::Gone => None,
+        }
+    }
+}
+
+impl From<Option<BatchHash>> for Lookup {
+    fn from(hash: Option<BatchHash>) -> Self {
+        hash.map_or(Self::Gone, Self::There)
+    }
+}
+
 /// A batch of the spool, as the sender has to know it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Outgoing {

@@ -199,6 +199,43 @@ fn what_a_journal_lost_is_sent_again_as_far_as_the_spool_has_it() {
     assert!(sent.contains(&1) && sent.contains(&3) && !sent.contains(&2));
 }
 
+/// One that is unreadable, for good or for now, costs none of those before it.
+#[test]
+fn what_can_not_be_read_hides_nothing_that_a_journal_lost() {
+    for unread in [Lookup::Gone, Lookup::Unread] {
+        let mut sender = with_a_past(OLD);
+        sender.on_connected("a", "b").unwrap();
+        let look_up = |key: BatchKey| match key.number {
+            2 => unread,
+            _ => Lookup::There(hash(key)),
+        };
+        let welcome = welcome(NEW, Vec::new());
+        sender.on_welcome(welcome, look_up).unwrap();
+        let told = Notice::WentBack {
+            log: OLD,
+            lane: key(0).lane_key(),
+            ranges: Vec::new(),
+            again: 5,
+        };
+        assert_eq!(sender.poll_notices(), [told]);
+        if unread == Lookup::Gone {
+            sender.skip(key(2));
+            assert_eq!(sender.poll_notices(), [went_back(NEW, 2..3, 0)]);
+        }
+        let mut sent = send_all(&mut sender);
+        sent.sort_unstable();
+        let there = |number: &u64| *number != 2 || unread == Lookup::Unread;
+        assert_eq!(sent, (0..15).filter(there).collect::<Vec<_>>());
+        assert!(sender.is_drained());
+    }
+    // Also where nothing can be read at the moment.
+    let mut sender = with_a_past(OLD);
+    sender.on_connected("a", "b").unwrap();
+    let welcome = welcome(NEW, Vec::new());
+    sender.on_welcome(welcome, |_| Lookup::Unread).unwrap();
+    assert!(send_all(&mut sender).contains(&0));
+}
+
 #[test]
 fn a_journal_that_was_restored_gets_nothing_again() {
     let mut sender = with_a_past(OLD);
