@@ -10,7 +10,7 @@ use crate::limits::{
     NUMBER_MAX,
 };
 use crate::ranges::{Held, HeldRanges};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::hash::{Hash, Hasher};
 use std::ops::Range;
 use tributary_planted::planted;
@@ -194,14 +194,6 @@ impl LaneLedger {
         self.recent.push_back((number, hash.short()));
     }
 
-    fn held_hash(&self, number: u64) -> Option<u64> {
-        self.recent
-            .iter()
-            .rev()
-            .find(|(held, _)| *held == number)
-            .map(|(_, short)| *short)
-    }
-
     /// Whether these numbers would open one more hole than is allowed, if everything pending were
     /// committed too. What is pending is little, and each of it can open one hole at most.
     fn opens_too_many_holes(&self, numbers: &Range<u64>) -> bool {
@@ -229,7 +221,9 @@ struct AgentLedger {
     lanes: BTreeMap<LaneKey, LaneLedger>,
     /// Buffers that the agent still announces or that it has begun since.
     unfolded: Vec<BufferId>,
-    /// Lanes of the others, each one run.
+    /// Drained buffers that changed since the last session opened: they may be folded.
+    changed: BTreeSet<BufferId>,
+    /// Lanes of drained buffers, each one run.
     folded: Folded,
     pending: usize,
 }
@@ -283,9 +277,9 @@ impl AgentLedger {
         self.open(buffer);
         if self.unfolded.len() >= AGENT_BUFFERS_MAX {
             let oldest = self.unfolded.remove(0);
-            self.fold(oldest);
-            self.bound_folded(buffer);
+            self.fold_in_replay(oldest);
         }
+        self.changed.remove(&buffer);
         self.unfolded.push(buffer);
     }
 
@@ -347,7 +341,11 @@ impl Ledger {
     pub fn open_session(&mut self, agent: &AgentId, announced: &[BufferId]) -> Session {
         let entry = self.agents.entry(agent.clone()).or_default();
         entry.session += 1;
-        entry.unfolded.retain(|buffer| announced.contains(buffer));
+        let unfolded = std::mem::take(&mut entry.unfolded).into_iter();
+        let (kept, drained): (Vec<_>, Vec<_>) =
+            unfolded.partition(|buffer| announced.contains(buffer));
+        entry.unfolded = kept;
+        entry.changed.extend(drained);
         if planted!(Blind4) {
             let busy = |lane: &LaneLedger| !lane.pending.is_empty();
             let lanes = &mut entry.lanes;
@@ -413,7 +411,7 @@ impl Ledger {
         }
         if let Some(lane) = entry.lanes.get(&key.lane_key()) {
             if lane.held.contains(key.number) {
-                return Verdict::of_held(lane.held_hash(key.number), hash);
+                return Verdict::of_held(entry.held_hash(key), hash);
             }
             let pending = lane.pending_at(key.number);
             if let Some(pending) = pending.filter(|_| !planted!(NoPending)) {
@@ -461,11 +459,15 @@ impl Ledger {
         let begun = |lane: &LaneLedger| !(lane.held.is_empty() && lane.pending.is_empty());
         if !entry.of_buffer(key.buffer).any(begun) {
             entry.unfolded.retain(|buffer| *buffer != key.buffer);
+            if entry.of_buffer(key.buffer).next().is_some() {
+                entry.changed(key.buffer);
+            }
         }
     }
 
     fn end_pending(&mut self, admission: &Admission) -> Option<&mut LaneLedger> {
         let entry = self.agents.get_mut(&admission.agent)?;
+        entry.changed(admission.key.buffer);
         let lane = entry.lanes.get_mut(&admission.key.lane_key())?;
         for run in &admission.runs {
             if lane.pending.remove(&run.start).is_some() {

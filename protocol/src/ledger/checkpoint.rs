@@ -3,9 +3,10 @@
 
 use super::{AgentLedger, Covered, LaneLedger, Ledger, OlderLanes};
 use crate::ids::{AgentId, AgentUuid, BufferId, HashSum, Lane, LaneKey, LogId};
-use crate::limits::{NAME_BYTES_MAX, NUMBER_MAX};
+use crate::limits::{LEDGER_HASHES_MAX, NAME_BYTES_MAX, NUMBER_MAX};
 use crate::ranges::{Held, HeldRanges};
 use bytes::{Buf, BufMut, TryGetError};
+use std::collections::BTreeSet;
 
 /// Version 1 knew of no other journal, version 2 of no lanes without rows. What needs none of it is
 /// written as version 1, so that an older build reads it.
@@ -106,15 +107,14 @@ fn write_lanes(out: &mut Vec<u8>, version: u16, agent: &AgentLedger) {
     out.put_u32_le((agent.lanes.len() + agent.folded.lanes().len()) as u32);
     let nowhere = Covered::default();
     let write_folded = |out: &mut Vec<u8>, key: &LaneKey, run: &Held| {
-        let recent = agent.folded.recent(*key);
-        write_lane(out, *key, &(*run).into(), recent);
+        write_lane(out, *key, &(*run).into(), agent.recent(*key));
         write_elsewhere(out, version, &nowhere);
     };
     for (key, lane) in &agent.lanes {
         while let Some((before, run)) = folded.next_if(|(before, _)| *before < key) {
             write_folded(out, before, run);
         }
-        write_lane(out, *key, &lane.held, lane.recent.iter());
+        write_lane(out, *key, &lane.held, agent.recent(*key));
         write_elsewhere(out, version, &lane.elsewhere);
     }
     folded.for_each(|(key, run)| write_folded(out, key, run));
@@ -124,11 +124,14 @@ fn write_lane<'a>(
     out: &mut Vec<u8>,
     key: LaneKey,
     held: &HeldRanges,
-    recent: impl ExactSizeIterator<Item = &'a (u64, u64)>,
+    recent: impl Iterator<Item = &'a (u64, u64)>,
 ) {
     out.put_slice(&key.buffer.0);
     out.put_u8(key.lane.code());
     write_runs(out, held);
+    let recent: Vec<_> = recent.collect();
+    let recent = recent.get(recent.len().saturating_sub(LEDGER_HASHES_MAX)..);
+    let recent = recent.unwrap_or_default();
     out.put_u32_le(recent.len() as u32);
     for (number, short) in recent {
         out.put_u64_le(*number);
@@ -187,6 +190,10 @@ fn read_agent(version: u16, input: &mut &[u8]) -> Result<(AgentId, AgentLedger),
             return Err(CheckpointError::Field("lane, which is there twice"));
         }
     }
+    let unfolded: BTreeSet<_> = agent.unfolded.iter().collect();
+    let drained = agent.lanes.keys().map(|key| key.buffer);
+    let drained = drained.filter(|buffer| !unfolded.contains(buffer));
+    agent.changed = drained.collect();
     agent.fold_drained(BufferId([0xff; 16]));
     Ok((id, agent))
 }

@@ -140,6 +140,7 @@ impl Ledger {
         entry.forget_unannounced(&announced);
         for state in hello.lanes.iter().filter(|state| state.first > 0) {
             entry.open(state.key.buffer);
+            entry.changed(state.key.buffer);
             if let Some(covered) = entry.covered_mut(state.key) {
                 covered.floor = covered.floor.max(state.first);
             }
@@ -149,6 +150,7 @@ impl Ledger {
         let mut room = entry.room_elsewhere(hello, &announced);
         for Elsewhere { key, log, ranges } in others {
             entry.open(key.buffer);
+            entry.changed(key.buffer);
             let held = entry.lanes.get(key).map(|lane| lane.held.clone());
             let Some(covered) = entry.covered_mut(*key) else {
                 left_out += ranges.iter().map(|run| run.end - run.first).sum::<u64>();
@@ -189,8 +191,12 @@ impl AgentLedger {
         };
         if runs(self) + said > LEDGER_ELSEWHERE_RUNS_MAX {
             let drained = self.lanes.iter_mut();
-            let drained = drained.filter(|(key, _)| !announced.contains(key));
-            drained.for_each(|(_, lane)| lane.elsewhere.by_log.clear());
+            for (key, lane) in drained.filter(|(key, _)| !announced.contains(key)) {
+                if !lane.elsewhere.by_log.is_empty() {
+                    lane.elsewhere.by_log.clear();
+                    self.changed.insert(key.buffer);
+                }
+            }
         }
         LEDGER_ELSEWHERE_RUNS_MAX.saturating_sub(runs(self))
     }

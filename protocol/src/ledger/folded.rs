@@ -4,7 +4,9 @@
 
 use super::{AgentLedger, LaneLedger, Verdict};
 use crate::ids::{BatchHash, BatchKey, BufferId, HashSum, Lane, LaneKey};
-use crate::limits::{AGENT_FOLDED_MAX, LEDGER_FOLDED_HASHES_MAX};
+use crate::limits::{
+    AGENT_FOLDED_MAX, HELLO_LANES_MAX, LEDGER_FOLDED_HASHES_MAX, LEDGER_HASHES_MAX,
+};
 use crate::ranges::{Held, HeldRanges};
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::{Bound, Range};
@@ -14,7 +16,8 @@ use tributary_planted::planted;
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(super) struct Folded {
     lanes: BTreeMap<LaneKey, Held>,
-    /// Short hashes of the newest of them, as [`LaneLedger`] keeps them.
+    /// Short hashes of the newest of them, as [`LaneLedger`] keeps them; and of lanes that are over
+    /// and can't be folded.
     recent: BTreeMap<LaneKey, VecDeque<(u64, u64)>>,
     /// How many hashes that is.
     hashes: usize,
@@ -33,13 +36,8 @@ pub struct OlderLanes {
     pub sum: HashSum,
 }
 
-/// Where a lane stands among all of its agent, the oldest first. Lives that are greater than the
-/// newest are from before the agent's storage was replaced.
-fn age(key: LaneKey, newest: BufferId) -> (bool, LaneKey) {
-    (key.buffer <= newest, key)
-}
-
-/// The first of these lanes by [`age`].
+/// The oldest of these lanes. Lives that are greater than the newest are from before the agent's
+/// storage was replaced.
 fn oldest<T>(lanes: &BTreeMap<LaneKey, T>, newest: BufferId) -> Option<LaneKey> {
     let lane = Lane::Events;
     let buffer = newest;
@@ -61,9 +59,8 @@ impl Folded {
         self.lanes.get(&key)
     }
 
-    pub(super) fn recent(&self, key: LaneKey) -> impl ExactSizeIterator<Item = &(u64, u64)> {
-        static NONE: VecDeque<(u64, u64)> = VecDeque::new();
-        self.recent.get(&key).unwrap_or(&NONE).iter()
+    fn recent(&self, key: LaneKey) -> impl DoubleEndedIterator<Item = &(u64, u64)> {
+        self.recent.get(&key).into_iter().flatten()
     }
 
     pub(super) fn older(&self) -> OlderLanes {
@@ -74,22 +71,15 @@ impl Folded {
         self.older = older;
     }
 
-    /// Opens a lane again.
-    fn take(&mut self, key: LaneKey) -> Option<LaneLedger> {
-        let run = self.lanes.remove(&key)?;
-        Some(LaneLedger {
-            held: run.into(),
-            recent: self.forget(key),
-            ..LaneLedger::default()
-        })
-    }
-
-    fn put(&mut self, key: LaneKey, run: Held, recent: VecDeque<(u64, u64)>) {
-        self.lanes.insert(key, run);
-        if !recent.is_empty() {
-            self.hashes += recent.len();
-            self.recent.insert(key, recent);
+    /// Takes in hashes of a lane, newer than those that are known of it.
+    fn remember(&mut self, key: LaneKey, newer: VecDeque<(u64, u64)>) {
+        if newer.is_empty() {
+            return;
         }
+        let mut recent = self.forget(key);
+        append(&mut recent, newer);
+        self.hashes += recent.len();
+        self.recent.insert(key, recent);
     }
 
     /// Takes out the hashes of a lane.
@@ -99,7 +89,13 @@ impl Folded {
         recent
     }
 
-    /// Gives up the rows of the oldest, if they are more than are kept.
+    /// Whether it is so much more than is kept that it can't wait for the next session.
+    fn is_far_too_much(&self) -> bool {
+        self.lanes.len() > AGENT_FOLDED_MAX + HELLO_LANES_MAX
+            || self.hashes > 2 * LEDGER_FOLDED_HASHES_MAX
+    }
+
+    /// Gives up the rows of the oldest, and the hashes, if they are more than are kept.
     fn bound(&mut self, newest: BufferId) {
         while self.lanes.len() > AGENT_FOLDED_MAX {
             let Some(key) = oldest(&self.lanes, newest) else {
@@ -112,7 +108,18 @@ impl Folded {
             self.older.count = self.older.count.saturating_add(run.end - run.first);
             self.older.sum = self.older.sum.and(run.sum);
         }
+        while self.hashes > LEDGER_FOLDED_HASHES_MAX {
+            let Some(key) = oldest(&self.recent, newest) else {
+                return;
+            };
+            self.forget(key);
+        }
     }
+}
+
+fn append(recent: &mut VecDeque<(u64, u64)>, newer: VecDeque<(u64, u64)>) {
+    recent.extend(newer);
+    recent.drain(..recent.len().saturating_sub(LEDGER_HASHES_MAX));
 }
 
 impl LaneLedger {
@@ -133,85 +140,97 @@ impl AgentLedger {
         lanes.map(|(_, lane)| lane).inspect(|_| visited(1))
     }
 
-    /// Folds what of a buffer is one run each.
+    /// A buffer is drained, or it changed since: folds what of it is one run each.
     pub(super) fn fold(&mut self, buffer: BufferId) {
         for lane in Lane::ALL {
+            visited(1);
             let key = LaneKey { buffer, lane };
-            let Some(run) = self.lanes.get(&key).and_then(LaneLedger::as_one_run) else {
+            let Some(lane) = self.lanes.get_mut(&key) else {
                 continue;
             };
-            let recent = self.lanes.remove(&key).map(|lane| lane.recent);
-            let recent = recent.filter(|_| !planted!(FoldForgetsHashes));
-            self.folded.put(key, run, recent.unwrap_or_default());
+            let run = lane.as_one_run();
+            let recent = std::mem::take(&mut lane.recent);
+            if run.is_none() || !planted!(FoldForgetsHashes) {
+                self.folded.remember(key, recent);
+            }
+            if let Some(run) = run {
+                self.lanes.remove(&key);
+                self.folded.lanes.insert(key, run);
+            }
         }
     }
 
-    /// Folds all buffers that the agent has no more. `newest`: the one that it is filling.
+    /// Folds the buffers that the agent has no more, as far as they changed since the last look.
+    /// `newest`: the one that it is filling.
     pub(super) fn fold_drained(&mut self, newest: BufferId) {
-        visited(self.lanes.len());
-        let mut drained: Vec<BufferId> = self.lanes.keys().map(|key| key.buffer).collect();
-        drained.dedup();
-        drained.retain(|buffer| !self.unfolded.contains(buffer));
-        for buffer in &drained {
-            self.fold(*buffer);
+        for buffer in std::mem::take(&mut self.changed) {
+            self.fold(buffer);
         }
-        self.bound_folded(newest);
-    }
-
-    /// Keeps rows and hashes of what is folded within their bounds.
-    pub(super) fn bound_folded(&mut self, newest: BufferId) {
         self.folded.bound(newest);
-        self.bound_recent(newest);
     }
 
-    /// Forgets the hashes of the oldest lanes that the agent has no more, if they are more than
-    /// are kept.
-    fn bound_recent(&mut self, newest: BufferId) {
-        let lanes = self
-            .lanes
-            .iter()
-            .filter(|(_, lane)| !lane.recent.is_empty());
-        let drained = lanes.filter(|(key, _)| !self.unfolded.contains(&key.buffer));
-        let mut open: Vec<LaneKey> = drained.map(|(key, _)| *key).collect();
-        open.sort_by_key(|key| std::cmp::Reverse(age(*key, newest)));
-        let of = |key| self.lanes.get(key).map_or(0, |lane| lane.recent.len());
-        let mut kept = self.folded.hashes + open.iter().map(of).sum::<usize>();
-        while kept > LEDGER_FOLDED_HASHES_MAX {
-            let folded = oldest(&self.folded.recent, newest);
-            let of_open = open.last().copied();
-            let is_older =
-                |key: &LaneKey| folded.is_none_or(|it| age(*key, newest) < age(it, newest));
-            let gone = match of_open.filter(is_older) {
-                Some(key) => {
-                    open.pop();
-                    let lane = self.lanes.get_mut(&key);
-                    lane.map(|lane| std::mem::take(&mut lane.recent))
-                }
-                None => folded.map(|key| self.folded.forget(key)),
-            };
-            kept -= gone.map_or(kept, |gone| gone.len());
+    /// The buffer that gave way to another in a replay is folded. Who is the newest is known when
+    /// the next session opens: until then a little more is kept, and else the greatest counts.
+    pub(super) fn fold_in_replay(&mut self, buffer: BufferId) {
+        self.fold(buffer);
+        if self.folded.is_far_too_much() {
+            let lanes = [
+                self.lanes.last_key_value().map(|(key, _)| key.buffer),
+                self.folded
+                    .lanes
+                    .last_key_value()
+                    .map(|(key, _)| key.buffer),
+            ];
+            let greatest = lanes.into_iter().flatten().max().unwrap_or(buffer);
+            self.folded.bound(greatest);
+        }
+    }
+
+    /// A lane changed: it is looked at when the next session opens, if its buffer is drained.
+    pub(super) fn changed(&mut self, buffer: BufferId) {
+        if !self.unfolded.iter().rev().any(|known| *known == buffer) {
+            self.changed.insert(buffer);
         }
     }
 
     /// Opens what is folded of a buffer: something is about to change there.
     pub(super) fn open(&mut self, buffer: BufferId) {
         for lane in Lane::ALL {
+            visited(1);
             let key = LaneKey { buffer, lane };
-            if let Some(lane) = self.folded.take(key) {
+            if let Some(run) = self.folded.lanes.remove(&key) {
+                let lane = LaneLedger {
+                    held: run.into(),
+                    ..LaneLedger::default()
+                };
                 self.lanes.insert(key, lane);
             }
+            if let Some(lane) = self.lanes.get_mut(&key) {
+                let newer = std::mem::replace(&mut lane.recent, self.folded.forget(key));
+                append(&mut lane.recent, newer);
+            }
         }
+    }
+
+    /// Short hashes that are known of a lane, oldest first.
+    pub(super) fn recent(&self, key: LaneKey) -> impl DoubleEndedIterator<Item = &(u64, u64)> {
+        let open = self.lanes.get(&key).into_iter();
+        let open = open.flat_map(|lane| lane.recent.iter());
+        self.folded.recent(key).chain(open)
+    }
+
+    /// The short hash under which a number is held, if it is still known.
+    pub(super) fn held_hash(&self, key: BatchKey) -> Option<u64> {
+        let mut recent = self.recent(key.lane_key()).rev();
+        let found = recent.find(|(number, _)| *number == key.number);
+        found.map(|(_, short)| *short)
     }
 
     /// What to make of a batch whose lane is folded and holds its number.
     pub(super) fn judge_folded(&self, key: BatchKey, hash: BatchHash) -> Option<Verdict> {
         let run = self.folded.get(key.lane_key())?;
         let held = (run.first..run.end).contains(&key.number);
-        let known = || {
-            let mut recent = self.folded.recent.get(&key.lane_key())?.iter().rev();
-            recent.find(|(number, _)| *number == key.number)
-        };
-        held.then(|| Verdict::of_held(known().map(|(_, short)| *short), hash))
+        held.then(|| Verdict::of_held(self.held_hash(key), hash))
     }
 
     /// What of these numbers is absent, and whether all of them are covered.

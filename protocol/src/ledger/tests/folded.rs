@@ -130,7 +130,8 @@ fn twins_of_the_newest_lanes_are_told_apart_and_older_ones_counted() {
     assert_eq!(told(lives), Verdict::Conflict);
     assert_eq!(told(1), Verdict::Replay { verified: false });
     let entry = &ledger.agents[&agent(1)].folded;
-    let kept: usize = entry.lanes().map(|(key, _)| entry.recent(*key).len()).sum();
+    let kept = |key| ledger.agents[&agent(1)].recent(key).count();
+    let kept: usize = entry.lanes().map(|(key, _)| kept(*key)).sum();
     assert_eq!(kept, LEDGER_FOLDED_HASHES_MAX);
 }
 
@@ -224,4 +225,68 @@ fn a_batch_looks_at_no_lane_of_another_life() {
     };
     ledger.abort(admission);
     assert!(VISITED.get() <= 11 * 5, "{} lanes", VISITED.get());
+}
+
+/// Lanes that nobody can fold cost nothing when a session opens, and little in a replay.
+#[test]
+fn a_session_looks_at_no_lane_that_did_not_change() {
+    let lives = 2_000;
+    let mut ledger = Ledger::new();
+    VISITED.set(0);
+    for at in 1..=lives {
+        for (lane, number) in Lane::ALL
+            .into_iter()
+            .flat_map(|lane| [(lane, 3), (lane, 5)])
+        {
+            let key = of(at, lane, number);
+            assert!(ledger.recover(&agent(1), key, content(key)));
+        }
+    }
+    let replay = VISITED.get() as u64;
+    assert!(replay <= lives * 10, "{replay} lanes");
+    ledger.open_session(&agent(1), &[life(lives)]);
+    assert_eq!(open_lanes(&ledger) as u64, 5 * lives, "each has a hole");
+    VISITED.set(0);
+    ledger.open_session(&agent(1), &[life(lives)]);
+    assert_eq!(VISITED.get(), 0);
+    // A batch after all, of one of them.
+    let late = of(7, Lane::Alerts, 4);
+    let session = Session(2);
+    let Verdict::Fresh(admission) = ledger.judge(session, &agent(1), late, content(late)) else {
+        panic!("it fills the hole");
+    };
+    ledger.commit(admission);
+    VISITED.set(0);
+    ledger.open_session(&agent(1), &[life(lives)]);
+    assert_eq!(VISITED.get(), 5);
+    assert_eq!(open_lanes(&ledger) as u64, 5 * lives - 1);
+    let mut bytes = Vec::new();
+    ledger.write_checkpoint(&mut bytes);
+    let mut back = Ledger::read_checkpoint(&bytes).unwrap();
+    VISITED.set(0);
+    back.open_session(&agent(1), &[life(lives)]);
+    assert_eq!(VISITED.get(), 0);
+}
+
+#[test]
+fn the_hash_of_a_lane_with_a_hole_is_known_once_it_is_drained() {
+    let mut ledger = Ledger::new();
+    let of = |number| of(1, Lane::Telemetry, number);
+    for number in [0, 2] {
+        assert!(ledger.recover(&agent(1), of(number), content(of(number))));
+    }
+    let session = ledger.open_session(&agent(1), &[life(2)]);
+    let twin = |ledger: &mut Ledger| ledger.judge(session, &agent(1), of(2), hash(9));
+    assert_eq!(twin(&mut ledger), Verdict::Conflict);
+    // It goes on, and knows what it knew.
+    match ledger.judge(session, &agent(1), of(4), content(of(4))) {
+        Verdict::Fresh(admission) => ledger.commit(admission),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(twin(&mut ledger), Verdict::Conflict);
+    let known = ledger.agents[&agent(1)].recent(of(0).lane_key());
+    assert_eq!(
+        known.map(|(number, _)| *number).collect::<Vec<_>>(),
+        [0, 2, 4]
+    );
 }
