@@ -277,7 +277,8 @@ impl AgentLedger {
         self.open(buffer);
         if self.unfolded.len() >= AGENT_BUFFERS_MAX {
             let oldest = self.unfolded.remove(0);
-            self.fold_in_replay(oldest);
+            self.fold(oldest);
+            self.bound_in_replay();
         }
         self.changed.remove(&buffer);
         self.unfolded.push(buffer);
@@ -306,9 +307,7 @@ impl AgentLedger {
         }
         Ok(())
     }
-}
 
-impl AgentLedger {
     fn drop_if_blank(&mut self, key: LaneKey) {
         if self.lanes.get(&key).is_some_and(LaneLedger::is_blank) {
             self.lanes.remove(&key);
@@ -352,7 +351,8 @@ impl Ledger {
             lanes.retain(|key, lane| announced.contains(&key.buffer) || busy(lane));
         }
         let newest = announced.iter().max().copied();
-        entry.fold_drained(newest.unwrap_or(BufferId([0xff; 16])));
+        entry.fold_drained();
+        entry.bound_folded(newest.unwrap_or(BufferId([0xff; 16])));
         Session(entry.session)
     }
 

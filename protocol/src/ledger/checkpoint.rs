@@ -194,7 +194,8 @@ fn read_agent(version: u16, input: &mut &[u8]) -> Result<(AgentId, AgentLedger),
     let drained = agent.lanes.keys().map(|key| key.buffer);
     let drained = drained.filter(|buffer| !unfolded.contains(buffer));
     agent.changed = drained.collect();
-    agent.fold_drained(BufferId([0xff; 16]));
+    agent.fold_drained();
+    agent.bound_in_replay();
     Ok((id, agent))
 }
 

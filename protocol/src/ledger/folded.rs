@@ -161,28 +161,28 @@ impl AgentLedger {
     }
 
     /// Folds the buffers that the agent has no more, as far as they changed since the last look.
-    /// `newest`: the one that it is filling.
-    pub(super) fn fold_drained(&mut self, newest: BufferId) {
+    pub(super) fn fold_drained(&mut self) {
         for buffer in std::mem::take(&mut self.changed) {
             self.fold(buffer);
         }
+    }
+
+    /// Keeps rows and hashes of what is folded within their bounds. `newest`: the buffer that the
+    /// agent is filling.
+    pub(super) fn bound_folded(&mut self, newest: BufferId) {
         self.folded.bound(newest);
     }
 
-    /// The buffer that gave way to another in a replay is folded. Who is the newest is known when
-    /// the next session opens: until then a little more is kept, and else the greatest counts.
-    pub(super) fn fold_in_replay(&mut self, buffer: BufferId) {
-        self.fold(buffer);
-        if self.folded.is_far_too_much() {
-            let lanes = [
-                self.lanes.last_key_value().map(|(key, _)| key.buffer),
-                self.folded
-                    .lanes
-                    .last_key_value()
-                    .map(|(key, _)| key.buffer),
-            ];
-            let greatest = lanes.into_iter().flatten().max().unwrap_or(buffer);
-            self.folded.bound(greatest);
+    /// The same while nobody knows the newest: a session tells. Until then a little more is kept,
+    /// and of far too much the greatest counts as the newest.
+    pub(super) fn bound_in_replay(&mut self) {
+        if !self.folded.is_far_too_much() {
+            return;
+        }
+        let open = self.lanes.last_key_value().map(|(key, _)| key);
+        let folded = self.folded.lanes.last_key_value().map(|(key, _)| key);
+        if let Some(greatest) = open.max(folded) {
+            self.folded.bound(greatest.buffer);
         }
     }
 

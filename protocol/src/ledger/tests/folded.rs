@@ -290,3 +290,84 @@ fn the_hash_of_a_lane_with_a_hole_is_known_once_it_is_drained() {
         [0, 2, 4]
     );
 }
+
+/// Every life delivers some of its batches itself and leaves the rest, with holes, to the next
+/// ones; one of long ago comes last of all.
+fn many_lives(ledger: &mut Ledger, seed: u64, lives: u64) -> (Vec<BatchKey>, Vec<BufferId>) {
+    let mut random = seed * 2 + 1;
+    let mut below = move |n: u64| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random % n
+    };
+    let mut journal = Vec::new();
+    let mut announced = Vec::new();
+    for at in 1..=lives {
+        announced = (at.saturating_sub(3).max(1)..=at).map(life).collect();
+        announced.extend((at > 9 && at < lives).then_some(life(lives / 2)));
+        let session = ledger.open_session(&agent(1), &announced);
+        let of_one = lives / 2;
+        let late = (at + 1 == lives).then_some(of_one);
+        let own = (at != of_one).then_some(at);
+        for from in own.into_iter().chain([at.saturating_sub(2)]).chain(late) {
+            if from == 0 || (from == of_one && late.is_none()) {
+                continue;
+            }
+            for lane in Lane::ALL {
+                for number in 0..below(60) {
+                    let key = of(from, lane, number + below(3) * u64::from(from % 3 == 0));
+                    match ledger.judge(session, &agent(1), key, content(key)) {
+                        Verdict::Fresh(admission) => {
+                            ledger.commit(admission);
+                            journal.push(key);
+                        }
+                        Verdict::Replay { .. } => {}
+                        other => panic!("{key}: {other:?}"),
+                    }
+                }
+            }
+        }
+    }
+    (journal, announced)
+}
+
+/// Who reads the journal back, from its beginning or from any checkpoint, knows what the live one
+/// knew, to the byte, once the agent is back.
+#[test]
+fn a_replay_ends_with_what_the_live_ledger_knows() {
+    for (seed, lives) in [(1, 20), (2, 60), (3, 90), (4, 400)] {
+        let mut live = Ledger::new();
+        let (journal, announced) = many_lives(&mut live, seed, lives);
+        let at_end = |ledger: &mut Ledger| {
+            ledger.open_session(&agent(1), &announced);
+            let mut bytes = Vec::new();
+            ledger.write_checkpoint(&mut bytes);
+            bytes
+        };
+        let expected = at_end(&mut live);
+        for checkpoint_at in [0, journal.len() / 3, journal.len() - 1] {
+            let (before, after) = journal.split_at(checkpoint_at);
+            let mut back = Ledger::new();
+            for key in before {
+                assert!(back.recover(&agent(1), *key, content(*key)));
+            }
+            back = round_trip(&back);
+            for key in after {
+                assert!(back.recover(&agent(1), *key, content(*key)));
+            }
+            assert_eq!(live.lanes(&agent(1)), back.lanes(&agent(1)), "{seed}");
+            let recent = |ledger: &Ledger| {
+                let entry = &ledger.agents[&agent(1)];
+                let keys = ledger.lanes(&agent(1)).into_iter().map(|lane| lane.key);
+                let recent = keys.map(|key| (key, entry.recent(key).copied().collect::<Vec<_>>()));
+                recent
+                    .filter(|(_, recent)| !recent.is_empty())
+                    .collect::<Vec<_>>()
+            };
+            let bytes = at_end(&mut back);
+            assert_eq!(recent(&live), recent(&back), "{seed}");
+            assert!(bytes == expected, "{seed}: the checkpoint is another");
+        }
+    }
+}
