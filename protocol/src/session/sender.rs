@@ -434,6 +434,11 @@ impl Sender {
                 return false;
             }
         }
+        let builds_on_skipped = lane.skipped.range(..numbers.start).next().is_some();
+        if lane_key.lane == Lane::Series && builds_on_skipped && batch.series_needed > known {
+            lane.stuck.insert(numbers.start, batch.series_needed);
+            return false;
+        }
         if batch.key.lane != Lane::Series && batch.series_needed > known {
             lane.series_awaited = batch.series_needed;
             self.index.wanted.insert(lane_key.buffer);

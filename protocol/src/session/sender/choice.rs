@@ -88,8 +88,17 @@ impl Sender {
         let lane = self.lanes.get(&key)?;
         let waiting = self.waiting(key);
         let early = |number| lane.early.contains(&number) && self.is_under_way(key, &(0..number));
+        let known = self.series_known(key.buffer);
+        let stuck = |number| {
+            lane.stuck
+                .get(&number)
+                .is_some_and(|needed| *needed > known)
+        };
         let blocked = |numbers: &Range<u64>| {
-            self.is_under_way(key, numbers) || overlap(&waiting, numbers) || early(numbers.start)
+            self.is_under_way(key, numbers)
+                || overlap(&waiting, numbers)
+                || early(numbers.start)
+                || stuck(numbers.start)
         };
         let live = live.map(|live| (live, key.buffer == self.present));
         let next = lane.next(live, &waiting, blocked);

@@ -36,6 +36,9 @@ pub(super) struct LaneOut {
     pub(super) series_awaited: u32,
     /// Definitions that came before others that they build on: they go once those are there.
     pub(super) early: BTreeSet<u64>,
+    /// Definitions that build on one that can't be read, and how many series they need: they go
+    /// when the ledger knows so many.
+    pub(super) stuck: BTreeMap<u64, u32>,
     /// Unreadable in the spool.
     pub(super) skipped: BTreeSet<u64>,
     /// Numbers that a gap stands for, by the first: it is sent under that one for all of them.
@@ -63,6 +66,7 @@ impl LaneOut {
             live_from: 0,
             series_awaited: 0,
             early: BTreeSet::new(),
+            stuck: BTreeMap::new(),
             skipped: BTreeSet::new(),
             gaps: BTreeMap::new(),
             series: key.lane == Lane::Series,
@@ -82,6 +86,7 @@ impl LaneOut {
         };
         self.series_awaited = 0;
         self.early.clear();
+        self.stuck.clear();
     }
 
     /// Settles those of the ledger's runs whose sums equal our own, and says which, and whether one

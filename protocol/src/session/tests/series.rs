@@ -245,3 +245,43 @@ fn a_batch_looks_at_few_lanes_however_many_there_are() {
         assert!(VISITED.get() < 40, "{} lanes", VISITED.get());
     }
 }
+
+/// The lowest of the definitions can't be read: those that build on it are not sent for nothing.
+#[test]
+fn definitions_behind_one_that_can_not_be_read_wait_until_it_is_known() {
+    for known in [0, 3] {
+        let mut sender = meet(0, known, 3);
+        (0..2).for_each(|number| sender.on_sealed(key(Lane::Telemetry, number), 10));
+        sender.on_sealed(key(Lane::Events, 0), 10);
+        let (first, urgency) = sender.poll_send().unwrap();
+        assert!(sender.offer(&outgoing(first, 10), urgency), "it needs none");
+        sender.skip(key(Lane::Series, 0));
+        let (definitions, others) = send(&mut sender, 3);
+        if known == 0 {
+            assert_eq!((definitions, others), (vec![], vec![]));
+            assert_eq!(sender.poll_send(), None);
+            continue;
+        }
+        // The ledger was believed, and lost them all the same.
+        assert_eq!((definitions, others), (vec![1, 2], vec![0, 1]));
+        let of = |number| key(Lane::Series, number);
+        for unknown in [&[of(1), of(2)][..], &[key(Lane::Telemetry, 0)]] {
+            sender.on_ack(&ack(&[], unknown)).unwrap();
+            assert_eq!(send(&mut sender, 3), (vec![], vec![]));
+        }
+        // Another session, whose ledger knows them.
+        sender.on_ack(&ack(&[first], &[])).unwrap();
+        sender.on_lost();
+        sender.on_connected("a", "b").unwrap();
+        let welcome = Welcome {
+            lanes: vec![LaneHeld {
+                key: of(0).lane_key(),
+                ranges: Vec::new(),
+                series_known: 3,
+            }],
+            ..welcome_of_nothing()
+        };
+        sender.on_welcome(welcome, |_| None).unwrap();
+        assert_eq!(send(&mut sender, 3), (vec![1, 2], vec![0, 1]));
+    }
+}
