@@ -15,7 +15,7 @@ pub const UDP_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often a quiet connection is kept open.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// How long connecting and greeting may take.
+/// How long connecting may take, and from then on all of the greeting.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the first retry waits, at most.
 pub const BACKOFF_MIN: Duration = Duration::from_millis(500);

@@ -67,8 +67,8 @@ enum Phase {
     Waiting(i64),
     /// It was told to dial.
     Dialling,
-    /// A connection stands: it is to be greeted.
-    Connected,
+    /// A connection stands: it is to be greeted, and to answer until this time.
+    Connected(i64),
     /// The answer is awaited until this time.
     Greeting(i64),
     /// A session is open.
@@ -173,10 +173,10 @@ impl<S: Spool> Uplink<S> {
         }
     }
 
-    /// The connection that was asked for stands.
-    pub fn dialled(&mut self) {
+    /// The connection that was asked for stands, since then: its greeting is to be over in time.
+    pub fn dialled(&mut self, since: i64) {
         if self.phase == Phase::Dialling {
-            self.phase = Phase::Connected;
+            self.phase = Phase::Connected(since.saturating_add(us(HANDSHAKE_TIMEOUT)));
         }
     }
 
@@ -184,7 +184,7 @@ impl<S: Spool> Uplink<S> {
     pub fn lost(&mut self, problem: String) {
         if matches!(
             self.phase,
-            Phase::Dialling | Phase::Connected | Phase::Greeting(_) | Phase::Open
+            Phase::Dialling | Phase::Connected(_) | Phase::Greeting(_) | Phase::Open
         ) {
             self.disconnected(problem);
             self.part(Phase::Apart);
@@ -231,12 +231,12 @@ impl<S: Spool> Uplink<S> {
             }
             Phase::Waiting(until) => self.pause(Some(until), now),
             Phase::Dialling => self.pause(None, now),
-            Phase::Connected => self.greet(now),
-            Phase::Greeting(until) if until <= now => {
+            Phase::Connected(until) | Phase::Greeting(until) if until <= now => {
                 self.disconnected("no Welcome in time".to_owned());
                 self.part(Phase::Apart);
                 Do::Hang
             }
+            Phase::Connected(until) => self.greet(until),
             Phase::Greeting(until) => self.pause(Some(until), now),
             Phase::Open => self.session(now),
             Phase::Hanging => {
@@ -319,11 +319,11 @@ impl<S: Spool> Uplink<S> {
         self.look();
     }
 
-    fn greet(&mut self, now: i64) -> Do {
+    fn greet(&mut self, until: i64) -> Do {
         let place = Place::of(&self.address);
         match self.sender.on_connected_to(place, &self.name, SOFTWARE) {
             Ok(hello) => {
-                self.phase = Phase::Greeting(now.saturating_add(us(HANDSHAKE_TIMEOUT)));
+                self.phase = Phase::Greeting(until);
                 Do::Say(Message::Hello(hello))
             }
             Err(illegal) => {

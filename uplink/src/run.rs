@@ -72,6 +72,8 @@ struct Link {
     connection: Connection,
     read: FramedRead<RecvStream, LengthDelimitedCodec>,
     write: SendStream,
+    /// When the other end has to have answered our greeting.
+    greeted_by: Instant,
     /// One task for each batch on its way into the connection; bounded by the sender's window.
     sending: JoinSet<Result<(), String>>,
     /// What the connection's own count was when it was last added to the status.
@@ -194,14 +196,15 @@ impl<S: Spool> Shell<S> {
     /// Connects, taking in what is sealed meanwhile.
     async fn dial(&mut self) {
         let connected = self.reach().await;
+        let since = self.now();
         let linked = match connected {
-            Ok(connection) => Link::open(connection).await,
+            Ok(connection) => Link::open(connection, Instant::now() + HANDSHAKE_TIMEOUT).await,
             Err(problem) => Err(problem),
         };
         match linked {
             Ok(link) => {
                 self.link = Some(link);
-                self.core.dialled();
+                self.core.dialled(since);
             }
             Err(problem) => self.core.lost(problem),
         }
@@ -236,7 +239,7 @@ impl<S: Spool> Shell<S> {
 
     async fn say(&mut self, message: &Message) {
         let Some(link) = &mut self.link else { return };
-        let said = tokio::time::timeout(HANDSHAKE_TIMEOUT, say(&mut link.write, message));
+        let said = tokio::time::timeout_at(link.greeted_by, say(&mut link.write, message));
         let said = said.await;
         if let Err(problem) = said.unwrap_or_else(|_| Err("no Welcome in time".to_owned())) {
             self.lose(problem);
@@ -295,14 +298,15 @@ impl<S: Spool> Shell<S> {
 }
 
 impl Link {
-    async fn open(connection: Connection) -> Result<Self, String> {
-        let opened = tokio::time::timeout(HANDSHAKE_TIMEOUT, connection.open_bi()).await;
+    async fn open(connection: Connection, greeted_by: Instant) -> Result<Self, String> {
+        let opened = tokio::time::timeout_at(greeted_by, connection.open_bi()).await;
         let opened = opened.map_err(|_| "no stream in time".to_owned())?;
         let (write, receive) = opened.map_err(|e| e.to_string())?;
         Ok(Self {
             connection,
             read: FramedRead::new(receive, control::codec()),
             write,
+            greeted_by,
             sending: JoinSet::new(),
             udp_counted: 0,
             silence: Silence {

@@ -151,7 +151,7 @@ impl Link {
             self.core.saved();
         }
         assert_eq!(self.core.phase, Phase::Dialling);
-        self.core.dialled();
+        self.core.dialled(self.now);
         assert!(matches!(self.poll(), Do::Say(Message::Hello(_))));
         self.core.message(Message::Welcome(welcome()), self.now);
         assert!(self.core.status().borrow().connected);
@@ -206,7 +206,7 @@ fn it_dials_ever_less_often_until_something_is_acknowledged() {
 fn who_greets_and_gets_no_answer_hangs_up() {
     let mut link = Link::new();
     assert!(matches!(link.poll(), Do::Dial));
-    link.core.dialled();
+    link.core.dialled(link.now);
     assert_eq!(link.all().0, ["hello"]);
     link.now += us(HANDSHAKE_TIMEOUT) - 1;
     assert_eq!(link.all().0, [""; 0]);
@@ -214,6 +214,24 @@ fn who_greets_and_gets_no_answer_hangs_up() {
     assert_eq!(link.all().0, ["hang"]);
     let problem = link.core.status().borrow().problem.clone();
     assert_eq!(problem.as_deref(), Some("no Welcome in time"));
+}
+
+/// A stream that opens late leaves less time for the answer.
+#[test]
+fn all_of_a_greeting_has_one_deadline() {
+    let mut link = Link::new();
+    assert!(matches!(link.poll(), Do::Dial));
+    let since = link.now;
+    link.now += us(HANDSHAKE_TIMEOUT) - 1;
+    link.core.dialled(since);
+    assert_eq!(link.all(), (vec!["hello".to_owned()], 1));
+    link.now += 1;
+    assert_eq!(link.all().0, ["hang"]);
+    // And none where it is over before there is anything to say.
+    link.now += us(BACKOFF_MAX);
+    assert_eq!(link.all().0, ["dial"]);
+    link.core.dialled(link.now - us(HANDSHAKE_TIMEOUT));
+    assert_eq!(link.all().0, ["hang"]);
 }
 
 #[test]
@@ -313,7 +331,7 @@ fn what_can_not_be_read_just_now_is_not_gone() {
     link.all();
     link.now += us(BACKOFF_MAX);
     link.all();
-    link.core.dialled();
+    link.core.dialled(link.now);
     link.all();
     let lane = LaneHeld {
         key: key(0).lane_key(),

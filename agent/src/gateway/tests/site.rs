@@ -100,18 +100,23 @@ impl Site {
             _ => {
                 let next = uplink.poll(now, random.below(u64::MAX));
                 let told = format!("{next:?}");
-                self.take(next, uplink, random);
+                self.take(next, (uplink, now), random);
                 told
             }
         }
     }
 
-    fn take(&mut self, next: Do, uplink: &mut Uplink<AgentSpool>, random: &mut Random) {
+    fn take(
+        &mut self,
+        next: Do,
+        (uplink, now): (&mut Uplink<AgentSpool>, i64),
+        random: &mut Random,
+    ) {
         match next {
             Do::Dial if random.below(4) == 0 => uplink.lost("nobody there".to_owned()),
             Do::Dial => {
                 self.hang();
-                uplink.dialled();
+                uplink.dialled(now);
             }
             Do::Say(Message::Hello(hello)) => self.greet(hello),
             Do::Say(other) => panic!("{other:?}"),

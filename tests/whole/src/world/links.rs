@@ -130,7 +130,7 @@ impl World<'_> {
         let sending = &mut self.agents[place];
         sending.ask_at = now;
         if let Some(uplink) = sending.uplink() {
-            uplink.dialled();
+            uplink.dialled(now);
         }
     }
 
