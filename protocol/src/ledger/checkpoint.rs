@@ -8,8 +8,8 @@ use crate::ranges::{Held, HeldRanges};
 use bytes::{Buf, BufMut, TryGetError};
 use std::collections::BTreeSet;
 
-/// Version 1 knew of no other journal, version 2 of no lanes without rows. What needs none of it is
-/// written as version 1, so that an older build reads it.
+/// Version 1 knew of no other journal, version 2 of no lanes without rows. The oldest version that
+/// can say all is written; what an older build makes of that is in `docs/wire.md`.
 const VERSION: u16 = 3;
 
 /// Why bytes are no checkpoint of a ledger.

@@ -135,16 +135,22 @@ fn twins_of_the_newest_lanes_are_told_apart_and_older_ones_counted() {
     assert_eq!(kept, LEDGER_FOLDED_HASHES_MAX);
 }
 
+/// Of the ledger's checkpoint.
+fn version(ledger: &Ledger) -> u8 {
+    let mut bytes = Vec::new();
+    ledger.write_checkpoint(&mut bytes);
+    assert_eq!(bytes[1], 0);
+    bytes[0]
+}
+
 #[test]
-fn folded_lanes_survive_a_checkpoint_that_older_builds_read() {
+fn folded_lanes_survive_a_checkpoint_and_need_no_newer_version() {
     let mut ledger = Ledger::new();
     for at in 1..=9 {
         live(&mut ledger, at, at);
     }
     ledger.open_session(&agent(1), &[life(9)]);
-    let mut bytes = Vec::new();
-    ledger.write_checkpoint(&mut bytes);
-    assert_eq!(&bytes[..2], &[1, 0], "nothing in it is new");
+    assert_eq!(version(&ledger), 1, "nothing in it is new");
     let back = round_trip(&ledger);
     assert_eq!(back.lanes(&agent(1)), ledger.lanes(&agent(1)));
     assert_eq!(
@@ -152,6 +158,16 @@ fn folded_lanes_survive_a_checkpoint_that_older_builds_read() {
         ledger.agents[&agent(1)].folded
     );
     assert_eq!((back.lanes(&agent(1)).len(), open_lanes(&back)), (45, 5));
+    // What is elsewhere does, and what became a sum.
+    let mut told = ledger.clone();
+    told.declare_elsewhere(&agent(1), &elsewhere(0, &[(LogId([7; 16]), 5, 9)]), OWN);
+    assert_eq!(version(&told), 2);
+    let entry = told.agents.get_mut(&agent(1)).unwrap();
+    entry.folded.set_older(OlderLanes {
+        lanes: 1,
+        ..OlderLanes::default()
+    });
+    assert_eq!(version(&told), 3);
 }
 
 #[test]
