@@ -33,9 +33,7 @@ fn expected(bug: Bug) -> &'static [Invariant] {
         Bug::TrimOverHoles => &[I1],
         Bug::CursorCountsInFlight => &[I1, I4],
         // Whose author did not know what is looked at.
-        Bug::Blind1 | Bug::Blind2 | Bug::Blind3 | Bug::Blind4 => {
-            &[I1, I2, I3, I4, I5, I6, I7, I8, I10, I11, I15]
-        }
+        Bug::Blind1 | Bug::Blind3 | Bug::Blind4 => &[I1, I2, I3, I4, I5, I6, I7, I8, I10, I11, I15],
         // Those of the whole are not this world's to find.
         _ => &[],
     }
