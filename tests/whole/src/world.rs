@@ -103,7 +103,7 @@ struct Sending {
 /// An uplink, whatever its spool.
 trait Linked {
     fn next(&mut self, now: i64, random: u64) -> Do;
-    fn dialled(&mut self);
+    fn dialled(&mut self, since: i64);
     fn lost(&mut self, problem: &str);
     fn message(&mut self, message: Message, now: i64);
     fn saved(&mut self);
@@ -115,8 +115,8 @@ impl<S: Spool> Linked for Uplink<S> {
         self.poll(now, random)
     }
 
-    fn dialled(&mut self) {
-        Self::dialled(self);
+    fn dialled(&mut self, since: i64) {
+        Self::dialled(self, since);
     }
 
     fn lost(&mut self, problem: &str) {
