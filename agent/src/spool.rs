@@ -18,6 +18,8 @@ use tributary_protocol::session::{LaneStart, Sender};
 mod cursor;
 mod declare;
 mod gaps;
+mod keeper;
+mod owed;
 mod policy;
 mod reader;
 pub mod repair;
@@ -30,8 +32,10 @@ pub use reader::AgentSpool;
 pub use writer::SpoolWriter;
 
 pub(crate) use declare::missing;
-use declare::{declare_missing, declare_unmet};
+use declare::{declare_missing, declare_unmet, unaccounted};
 use gaps::{Book, Gaps};
+use keeper::{Keeper, SharedKeeper};
+use owed::Owed;
 use writer::LaneLog;
 
 /// The lanes that this agent fills.
@@ -69,8 +73,9 @@ pub enum OpenError {
     CursorBody(#[from] CursorBodyError),
 }
 
-/// What the cursor of the spool in `dir` says, before the spool is opened. A damaged one says
-/// nothing, which only means that more is sent again.
+/// What the cursor of the spool in `dir` says, before the spool is opened. Where no slot can be
+/// read it says nothing: what is still here is sent again, and what is gone is not declared, since
+/// it may have been acknowledged.
 fn read_cursor(disk: &Arc<dyn Disk>, dir: &Path) -> Result<(Cursor, CursorBody), OpenError> {
     disk.create_dir_all(dir).map_err(|source| CursorError::Io {
         doing: "making the folder of",
@@ -79,13 +84,17 @@ fn read_cursor(disk: &Arc<dyn Disk>, dir: &Path) -> Result<(Cursor, CursorBody),
     })?;
     let path = dir.join("cursor");
     let (cursor, bytes) = Cursor::open_sized(Arc::clone(disk), &path, CURSOR_SLOT_BYTES)?;
+    let lost = || CursorBody {
+        is_lost: true,
+        ..CursorBody::default()
+    };
     let body = match bytes.as_deref().map(CursorBody::read) {
-        None => CursorBody::default(),
+        None => lost(),
         Some(Ok(body)) => body,
         Some(Err(newer @ CursorBodyError::Version(_))) => return Err(newer.into()),
         Some(Err(error)) => {
-            tracing::warn!(%error, "what was acknowledged is sent again");
-            CursorBody::default()
+            tracing::warn!(%error, "what is still here is sent again, what is gone not declared");
+            lost()
         }
     };
     Ok((cursor, body))
@@ -205,7 +214,8 @@ pub(crate) fn open_sized(
     (present, segment_bytes): (BufferId, u64),
     config: &SpoolConfig,
 ) -> Result<Opened, OpenError> {
-    let (cursor, body) = read_cursor(disk, dir)?;
+    let (cursor, mut body) = read_cursor(disk, dir)?;
+    let mut owed = Owed::default();
     let mut gaps = Gaps::open(disk, &dir.join("gaps"), LifeId(present.0))?;
     let mut logs = BTreeMap::new();
     let mut readers = BTreeMap::new();
@@ -222,8 +232,8 @@ pub(crate) fn open_sized(
         let life = Open::NewLife(LifeId(present.0));
         let opened = Log::open(Arc::clone(disk), &dir.join(lane.name()), config, life)?;
         if lane != Lane::Series {
-            declare_unmet(lane, &opened.recovery, &body, &mut gaps)?;
-            declare_missing(lane, &opened.reader, &body, &mut gaps)?;
+            declare_unmet(lane, &opened.recovery, &body, &mut gaps, &mut owed)?;
+            declare_missing(lane, &opened.reader, &body, &mut gaps, &mut owed)?;
             finish_shedding(lane, &opened.reader, &gaps.book)?;
         }
         readers.insert(lane, opened.reader.clone());
@@ -239,25 +249,65 @@ pub(crate) fn open_sized(
     for (lane, origin) in &body.covered {
         covered.advance(*lane, *origin);
     }
-    let book = gaps.book.clone();
-    let mut sender = Sender::new(present, lane_starts(&readers, &book, &body));
-    sender.recall(&body.sender);
-    for (key, numbers) in book.all() {
-        sender.on_shed(key, numbers, 0);
+    let was_lost = body.is_lost;
+    pass_over(&readers, &gaps.book, &mut body);
+    let sender = recalled(present, &readers, &gaps.book, &body);
+    let (life, book) = (LifeId(present.0), gaps.book.clone());
+    let keeper = Keeper::new(life, readers.clone(), book, (cursor, body.clone()), owed);
+    let keeper = SharedKeeper::new(keeper);
+    let mut reader = AgentSpool::new(readers, keeper.clone(), covered.clone(), gaps.book.clone());
+    if was_lost {
+        keeper.lock().begin(body, reader.ends());
     }
-    let mut reader = AgentSpool::new(readers, cursor, covered.clone(), book);
     for lane in DATA_LANES.into_iter().chain(JUDGED_LANES) {
         if let Some(origin) = reader.newest_cover(lane) {
             covered.advance(lane, origin);
         }
     }
     Ok(Opened {
-        writer: SpoolWriter::new(logs, gaps),
+        writer: SpoolWriter::new(logs, gaps, keeper),
         reader,
         sender,
         covered,
         damage,
     })
+}
+
+/// Where the cursor does not tell all that was acknowledged, what is gone without a word is taken
+/// for acknowledged, also from the next start on: nobody knows better.
+fn pass_over(readers: &BTreeMap<Lane, LogReader>, book: &Book, body: &mut CursorBody) {
+    if body.tells_all() {
+        return;
+    }
+    let spans = readers.iter().flat_map(|(lane, reader)| {
+        let spans = reader.lives().into_iter();
+        spans.map(|span| (shed::lane_key(span.life, *lane), span.first..span.end))
+    });
+    let mut held: BTreeMap<LaneKey, std::ops::Range<u64>> = spans.collect();
+    for (key, numbers) in book.all() {
+        held.entry(key).or_insert(numbers.start..numbers.start);
+    }
+    for (key, numbers) in unaccounted(body, &held, |key| book.of(key)) {
+        tracing::warn!(buffer = %key.buffer, lane = key.lane.name(), ?numbers,
+            "gone, and no cursor says whether acknowledged: not declared");
+        body.knows_acked(key, numbers);
+    }
+    body.is_lost = false;
+}
+
+/// Who decides what to send, as it was before the restart.
+fn recalled(
+    present: BufferId,
+    readers: &BTreeMap<Lane, LogReader>,
+    book: &Book,
+    body: &CursorBody,
+) -> Sender {
+    let mut sender = Sender::new(present, lane_starts(readers, book, body));
+    sender.recall(&body.sender);
+    for (key, numbers) in book.all() {
+        sender.on_shed(key, numbers, 0);
+    }
+    sender
 }
 
 /// What was declared, and still there when the process before ended. Only what stands under gaps

@@ -6,9 +6,10 @@ use crate::limits::CURSOR_SLOT_BYTES;
 use crate::seal::Origin;
 use bytes::{Buf, BufMut, TryGetError};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use tributary_protocol::ids::{BufferId, HashSum, Lane, LaneKey, LogId};
 use tributary_protocol::limits::{HELLO_LANES_MAX, NUMBER_MAX, SENDER_LOGS_MAX, SENT_TO_MAX};
-use tributary_protocol::ranges::Held;
+use tributary_protocol::ranges::{Held, HeldRanges};
 use tributary_protocol::session::{AckedTo, Journal, LaneCursor, Place, SenderCursor};
 
 /// Version 1 knew one lane of data, and one place that was covered; version 2 not who acknowledged:
@@ -57,31 +58,72 @@ pub struct CursorBody {
     pub sender: SenderCursor,
     /// How far each lane went: everything below was durable.
     pub ends: BTreeMap<LaneKey, u64>,
+    /// There is none that can be read: what was acknowledged is not known.
+    pub is_lost: bool,
 }
 
 impl CursorBody {
-    /// Notes that everything of the lane below this number is acknowledged, whether or not the
-    /// sender still says so.
-    pub(super) fn knows_acked(&mut self, key: LaneKey, below: u64) {
-        let is_known = self.sender.acked(key).first_missing(0, below).is_none();
-        if key.lane == Lane::Series || is_known {
+    /// Whether it names all that was acknowledged: it could be read, and nothing was left out.
+    /// An earlier program's did not say how far lanes went, and is not told from one that is cut.
+    pub(super) fn tells_all(&self) -> bool {
+        !self.is_lost && (self.sender.lanes.is_empty() || !self.ends.is_empty())
+    }
+
+    /// Numbers of a lane of which it says what became of them. What a journal took back was told to
+    /// people when it did.
+    pub(super) fn accounted(&self, key: LaneKey) -> HeldRanges {
+        let mut accounted = self.sender.acked(key);
+        for run in self.runs(key, |by| by == AckedTo::Nobody) {
+            accounted.insert_known(*run);
+        }
+        accounted
+    }
+
+    /// The first of these that a journal took back, and that nobody else acknowledged: it is sent
+    /// again.
+    pub(super) fn taken_back(&self, key: LaneKey, numbers: &Range<u64>) -> Option<u64> {
+        let acked = self.sender.acked(key);
+        let back = self.runs(key, |by| by == AckedTo::Nobody);
+        let first = back.filter_map(|run| {
+            acked.first_missing(run.first.max(numbers.start), run.end.min(numbers.end))
+        });
+        first.min()
+    }
+
+    fn runs(&self, key: LaneKey, whose: impl Fn(AckedTo) -> bool) -> impl Iterator<Item = &Held> {
+        let lanes = self.sender.lanes.iter();
+        let of_lane = lanes.filter(move |known| known.key == key && whose(known.by));
+        of_lane.flat_map(|known| &known.acked)
+    }
+
+    /// Notes that these numbers of the lane are acknowledged, whether or not the sender still says
+    /// so; not those that a journal took back.
+    pub(super) fn knows_acked(&mut self, key: LaneKey, numbers: Range<u64>) {
+        let unknown = self.accounted(key).missing(numbers.start, numbers.end);
+        if key.lane == Lane::Series || unknown.is_empty() {
             return;
         }
         let sum = HashSum::default();
-        let all = Held {
-            first: 0,
-            end: below,
-            sum,
-        };
-        self.sender.lanes.push(LaneCursor {
-            key,
-            by: AckedTo::Somebody,
-            acked: vec![all],
-        });
+        let runs = unknown.into_iter();
+        let acked = runs.map(|(first, end)| Held { first, end, sum }).collect();
+        let by = AckedTo::Somebody;
+        self.sender.lanes.push(LaneCursor { key, by, acked });
     }
 
-    /// The cursor as bytes that fit a slot. What does not fit is left out, which only means that
-    /// it is sent again.
+    /// Forgets that anybody acknowledged these numbers.
+    pub(super) fn takes_out(&mut self, key: LaneKey, numbers: Range<u64>) {
+        let of_lane = self.sender.lanes.iter_mut();
+        for known in of_lane.filter(|known| known.key == key) {
+            let mut left = HeldRanges::new();
+            known.acked.iter().for_each(|run| left.insert_known(*run));
+            left.remove(numbers.start, numbers.end);
+            known.acked = left.iter().copied().collect();
+        }
+        self.sender.lanes.retain(|known| !known.acked.is_empty());
+    }
+
+    /// The cursor as bytes that fit a slot. What does not fit is left out, and so is how far lanes
+    /// went: it is sent again, and what is gone is not taken for lost.
     pub fn write(&self) -> Vec<u8> {
         let mut out = Vec::new();
         let version = self.version();
@@ -209,6 +251,7 @@ impl CursorBody {
             covered,
             sender,
             ends,
+            is_lost: false,
         })
     }
 }
@@ -387,6 +430,7 @@ mod tests {
                     sent_to: vec![journal(3); 2],
                 },
                 ends: (0..lanes).map(|life| (lane(life, 0).key, life)).collect(),
+                is_lost: false,
             };
             let bytes = body.write();
             assert!(bytes.len() + SLOT_HEADER_BYTES <= CURSOR_SLOT_BYTES as usize);

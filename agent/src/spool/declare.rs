@@ -2,6 +2,7 @@
 //! are neither here, nor acknowledged, nor under a gap. It reads no batch.
 
 use super::gaps::Gaps;
+use super::owed::Owed;
 use super::{BATCH_BYTES_LEAST, CursorBody, shed};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -18,6 +19,7 @@ pub(super) fn declare_unmet(
     recovery: &Recovery,
     body: &CursorBody,
     gaps: &mut Gaps,
+    owed: &mut Owed,
 ) -> Result<(), LogError> {
     for damage in recovery.unmet() {
         let key = shed::lane_key(damage.life, lane);
@@ -40,39 +42,51 @@ pub(super) fn declare_unmet(
         }
         let (segment, bytes) = (&damage.segment, damage.bytes);
         let detail = format!("{bytes} bytes of {segment} can't be read back");
-        tracing::error!(buffer = %key.buffer, lane = lane.name(), first, end, detail, "declared");
-        metrics::counter!("tributary_agent_spool_damage_total").increment(1);
-        let sealed = shed::unknown(key, (first, end), &detail, &mut Sealer::new());
-        for gap in sealed.expect("names and numbers from a log make a gap") {
-            gaps.append(&gap)?;
-        }
+        let left = declare(key, first..end, &detail, gaps)?;
+        owed.owe(body, key, left);
     }
     Ok(())
 }
 
-/// Declares what is lost without a word. Numbers go from a lane behind an acknowledgement that the
-/// cursor has, or behind a gap; where neither is there any more, the log of gaps is damaged, or
-/// files are gone. And the cursor knows how far the lane went: a frame behind the end of what is
-/// here was no torn one.
+/// Declares what is lost without a word. Numbers go from a lane behind an acknowledgement that both
+/// slots of the cursor have, or behind a gap; where neither is there any more, the log of gaps is
+/// damaged, or files are gone. And the cursor knows how far the lane went: a frame behind the end
+/// of what is here was no torn one.
 pub(super) fn declare_missing(
     lane: Lane,
     reader: &LogReader,
     body: &CursorBody,
     gaps: &mut Gaps,
+    owed: &mut Owed,
 ) -> Result<(), LogError> {
     let spans = reader.lives().into_iter();
     let held = spans.map(|span| (shed::lane_key(span.life, lane), span.first..span.end));
     let book = gaps.book.clone();
     let missing = missing(body, &held.collect(), |key| book.of(key));
     for (key, numbers) in missing.into_iter().filter(|(key, _)| key.lane == lane) {
-        declare(key, (numbers.start, numbers.end), gaps)?;
+        let detail = "they are gone from the spool, and nothing there says why";
+        let left = declare(key, numbers, detail, gaps)?;
+        owed.owe(body, key, left);
     }
     Ok(())
 }
 
 /// What is lost without a word, of lanes that hold these numbers, or none, and have gaps for
-/// others.
+/// others. Nothing is where the cursor does not tell all that was acknowledged.
 pub(crate) fn missing(
+    body: &CursorBody,
+    held: &BTreeMap<LaneKey, Range<u64>>,
+    gaps: impl Fn(LaneKey) -> Vec<Range<u64>>,
+) -> Vec<(LaneKey, Range<u64>)> {
+    match body.tells_all() {
+        true => unaccounted(body, held, gaps),
+        false => Vec::new(),
+    }
+}
+
+/// Numbers of lanes that are neither held, nor acknowledged as far as the cursor knows, nor under
+/// gaps.
+pub(super) fn unaccounted(
     body: &CursorBody,
     held: &BTreeMap<LaneKey, Range<u64>>,
     gaps: impl Fn(LaneKey) -> Vec<Range<u64>>,
@@ -93,27 +107,27 @@ pub(crate) fn missing(
     missing
 }
 
-/// Numbers of which is known what became of them, wherever they are. What a journal took back was
-/// told to people when it did.
+/// Numbers of which is known what became of them, wherever they are.
 fn accounted(key: LaneKey, body: &CursorBody, gaps: Vec<Range<u64>>) -> HeldRanges {
     let nothing = BatchHash([0; 32]);
-    let mut accounted = HeldRanges::new();
-    let of_lane = body.sender.lanes.iter().filter(|known| known.key == key);
-    for run in of_lane.flat_map(|known| &known.acked) {
-        accounted.insert_missing(run.first, run.end, nothing);
-    }
+    let mut accounted = body.accounted(key);
     for numbers in gaps {
         accounted.insert_missing(numbers.start, numbers.end, nothing);
     }
     accounted
 }
 
-fn declare(key: LaneKey, (first, end): (u64, u64), gaps: &mut Gaps) -> Result<(), LogError> {
+/// Declares these numbers; what of them found no room.
+fn declare(
+    key: LaneKey,
+    Range { start, end }: Range<u64>,
+    detail: &str,
+    gaps: &mut Gaps,
+) -> Result<Range<u64>, LogError> {
     let (buffer, lane) = (key.buffer, key.lane.name());
-    tracing::error!(%buffer, lane, first, end, "neither here nor declared: declared now");
+    tracing::error!(%buffer, lane, first = start, end, detail, "lost: declared now");
     metrics::counter!("tributary_agent_spool_damage_total").increment(1);
-    let detail = "they are gone from the spool, and nothing there says why";
-    let mut at = first;
+    let mut at = start;
     while at < end {
         let to = end.min(at + GAP_NUMBERS_MAX as u64);
         let sealed = shed::unknown(key, (at, to), detail, &mut Sealer::new());
@@ -122,12 +136,12 @@ fn declare(key: LaneKey, (first, end): (u64, u64), gaps: &mut Gaps) -> Result<()
                 Err(full) if full.is_full() => {
                     tracing::error!(%buffer, lane, first = at, end, %full,
                         "no room to declare what is lost: tried again at the next start");
-                    return Ok(());
+                    return Ok(at..end);
                 }
                 appended => appended?,
             }
         }
         at = to;
     }
-    Ok(())
+    Ok(end..end)
 }

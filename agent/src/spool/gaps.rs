@@ -140,6 +140,20 @@ impl Book {
         self.lock().acked.get(&key).copied().unwrap_or(0)
     }
 
+    /// The number below which everything is acknowledged, of each lane.
+    pub(super) fn all_acked(&self) -> Vec<(LaneKey, u64)> {
+        let state = self.lock();
+        let acked = state.acked.iter();
+        acked.map(|(key, below)| (*key, *below)).collect()
+    }
+
+    /// This number of the lane is acknowledged no more.
+    pub(super) fn take_back(&self, key: LaneKey, number: u64) {
+        let mut state = self.lock();
+        let acked = state.acked.entry(key).or_default();
+        *acked = (*acked).min(number);
+    }
+
     /// Forgets the gaps of the lane below this number, and gives up their room in the log.
     pub(super) fn forget(&self, key: LaneKey, below: u64) -> Result<(), LogError> {
         let mut state = self.lock();

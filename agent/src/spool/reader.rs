@@ -1,13 +1,13 @@
 //! The spool as the uplink sees it: batches by name, and what leaves once it is acknowledged.
 
 use super::gaps::Book;
+use super::keeper::{SharedKeeper, first_held};
 use super::shed::{gap_for, lane_key, unknown_gap};
 use super::{Covered, CursorBody, ONE_ENTRY, lane_starts};
 use crate::limits::{BATCH_READ_TRIES, SUSPECTS_MAX};
 use crate::seal::Origin;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use tributary_journal::{Cursor, LifeId, LogError, LogReader};
+use tributary_journal::{LifeId, LogError, LogReader};
 use tributary_protocol::batch::SealedBatch;
 use tributary_protocol::ids::{BatchKey, BufferId, Lane, LaneKey};
 use tributary_protocol::session::{LaneStart, SenderCursor, Trim};
@@ -17,7 +17,7 @@ use tributary_uplink::{Save, Shed, Spool, SpoolError};
 #[derive(Debug)]
 pub struct AgentSpool {
     pub(super) readers: BTreeMap<Lane, LogReader>,
-    keeper: Arc<Mutex<Keeper>>,
+    keeper: SharedKeeper,
     covered: Covered,
     pub(super) book: Book,
     /// Acknowledged since the cursor was handed on last.
@@ -26,61 +26,16 @@ pub struct AgentSpool {
     suspects: BTreeMap<BatchKey, u32>,
 }
 
-/// Keeps what was acknowledged, and then lets go of it; where a disk may be waited for.
-#[derive(Debug)]
-struct Keeper {
-    readers: BTreeMap<Lane, LogReader>,
-    cursor: Cursor,
-    book: Book,
-    /// Acknowledged, but still here until the cursor says so.
-    trims: BTreeMap<LaneKey, u64>,
-}
-
-impl Keeper {
-    fn keep(&mut self, mut body: CursorBody, trims: BTreeMap<LaneKey, u64>) {
-        self.trims.extend(trims);
-        // The sender may have forgotten them; until they are gone, they are acknowledged.
-        for (key, below) in &self.trims {
-            body.knows_acked(*key, *below);
-        }
-        match self.cursor.write(&body.write()) {
-            Ok(()) => self.unlink(),
-            // Nothing is lost: what stays is sent again, and judged a replay.
-            Err(error) => tracing::warn!(%error, "the spool's cursor can't be written"),
-        }
-    }
-
-    fn unlink(&mut self) {
-        for (key, below) in std::mem::take(&mut self.trims) {
-            let Some(reader) = self.readers.get(&key.lane) else {
-                continue;
-            };
-            let trimmed = reader.trim(LifeId(key.buffer.0), below);
-            let forgotten = trimmed.and_then(|_| self.book.forget(key, below));
-            if let Err(error) = forgotten {
-                tracing::warn!(lane = %key.lane, %error, "acknowledged batches can't be removed");
-                self.trims.insert(key, below);
-            }
-        }
-    }
-}
-
 impl AgentSpool {
     pub(super) fn new(
         readers: BTreeMap<Lane, LogReader>,
-        cursor: Cursor,
+        keeper: SharedKeeper,
         covered: Covered,
         book: Book,
     ) -> Self {
-        let keeper = Keeper {
-            readers: readers.clone(),
-            cursor,
-            book: book.clone(),
-            trims: BTreeMap::new(),
-        };
         Self {
             readers,
-            keeper: Arc::new(Mutex::new(keeper)),
+            keeper,
             covered,
             book,
             trims: BTreeMap::new(),
@@ -132,7 +87,7 @@ impl AgentSpool {
     }
 
     /// How far each lane went, of what is here or under gaps.
-    fn ends(&self) -> BTreeMap<LaneKey, u64> {
+    pub(super) fn ends(&self) -> BTreeMap<LaneKey, u64> {
         let lanes = self.readers.iter();
         let lanes = lanes.filter(|(lane, _)| **lane != Lane::Series);
         let held = lanes.flat_map(|(lane, reader)| {
@@ -250,14 +205,16 @@ impl Spool for AgentSpool {
             covered: self.covered.all(),
             sender: cursor.clone(),
             ends: self.ends(),
+            is_lost: false,
         };
-        let keeper = Arc::clone(&self.keeper);
+        for (key, below) in self.book.all_acked() {
+            let held = first_held(&self.readers, &self.book, key).unwrap_or(below)..below;
+            if let Some(first) = body.taken_back(key, &held) {
+                self.book.take_back(key, first);
+            }
+        }
+        let keeper = self.keeper.clone();
         let trims = std::mem::take(&mut self.trims);
-        Box::new(move || {
-            // Each step leaves it whole, also where the one before it panicked.
-            let keeper = keeper.lock();
-            let mut keeper = keeper.unwrap_or_else(PoisonError::into_inner);
-            keeper.keep(body, trims);
-        })
+        Box::new(move || keeper.lock().keep(body, trims))
     }
 }

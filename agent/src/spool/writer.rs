@@ -2,6 +2,7 @@
 //! says.
 
 use super::gaps::{Book, Gaps};
+use super::keeper::SharedKeeper;
 use super::policy::{LanePolicy, Policy, RefuseNew};
 use super::shed::{contents, gap_for, lane_key};
 use super::{DATA_LANES, ENTRY_BATCH, JUDGED_LANES};
@@ -9,8 +10,8 @@ use crate::limits::{CLOCK_SANE_FROM_US, REFUSE_ROOM_BYTES};
 use crate::seal::Now;
 use metrics::counter;
 use std::collections::BTreeMap;
-use std::fmt;
-use tributary_journal::{Frame, LogError, LogReader, LogWriter, SegmentInfo};
+use std::{fmt, io};
+use tributary_journal::{CursorError, Frame, LogError, LogReader, LogWriter, SegmentInfo};
 use tributary_planted::planted;
 use tributary_protocol::batch::{GapReason, Kind, SealedBatch, Sealer};
 use tributary_protocol::ids::{BatchKey, Lane, LaneKey};
@@ -28,6 +29,7 @@ pub(super) struct LaneLog {
 pub struct SpoolWriter {
     lanes: BTreeMap<Lane, LaneLog>,
     gaps: Gaps,
+    keeper: SharedKeeper,
     frame: Frame,
     sealer: Sealer,
     refuse: RefuseNew,
@@ -44,10 +46,11 @@ impl fmt::Debug for SpoolWriter {
 }
 
 impl SpoolWriter {
-    pub(super) fn new(lanes: BTreeMap<Lane, LaneLog>, gaps: Gaps) -> Self {
+    pub(super) fn new(lanes: BTreeMap<Lane, LaneLog>, gaps: Gaps, keeper: SharedKeeper) -> Self {
         Self {
             lanes,
             gaps,
+            keeper,
             frame: Frame::new(),
             sealer: Sealer::new(),
             refuse: RefuseNew::default(),
@@ -146,12 +149,17 @@ impl SpoolWriter {
         let Self {
             lanes,
             gaps,
+            keeper,
             sealer,
             ..
         } = self;
         let log = lane_of(lanes, lane);
         let key = lane_key(segment.life, lane);
-        if let Some(numbers) = open_numbers(&gaps.book, key, segment) {
+        // The cursor comes later, and no gap stands for these.
+        let acked = gaps.book.acked(key).min(segment.end);
+        let known = keeper.lock().know(key, segment.first..acked);
+        known.map_err(not_kept)?;
+        if let Some(numbers) = open_numbers(&gaps.book, key, (segment, acked)) {
             let (mut readings, mut bytes) = (Some(0), 0_u64);
             for piece in contents(&log.reader, key, numbers)? {
                 readings = readings.zip(piece.readings()).map(|(all, more)| all + more);
@@ -265,7 +273,7 @@ fn closed(log: &LaneLog) -> Vec<SegmentInfo> {
 fn makes_room(log: &LaneLog, book: &Book, lane: Lane) -> bool {
     let is_open = |segment: &SegmentInfo| {
         let key = lane_key(segment.life, lane);
-        open_numbers(book, key, segment).is_some()
+        open_numbers(book, key, (segment, book.acked(key))).is_some()
     };
     is_drained(log, book, lane) || !closed(log).iter().all(is_open)
 }
@@ -276,13 +284,27 @@ fn is_drained(log: &LaneLog, book: &Book, lane: Lane) -> bool {
     next > 0 && book.acked(lane_key(log.writer.life(), lane)) >= next
 }
 
-/// The numbers of a segment, to its end, that are neither acknowledged nor under a gap already.
-fn open_numbers(book: &Book, key: LaneKey, segment: &SegmentInfo) -> Option<(u64, u64)> {
-    let mut from = segment.first.max(book.acked(key));
+/// The numbers of a segment, to its end, that are neither below what is acknowledged nor under a
+/// gap already.
+fn open_numbers(
+    book: &Book,
+    key: LaneKey,
+    (segment, acked): (&SegmentInfo, u64),
+) -> Option<(u64, u64)> {
+    let mut from = segment.first.max(acked);
     while let Some(numbers) = book.numbers(key_of(key, from)) {
         from = numbers.end;
     }
     (from < segment.end).then_some((from, segment.end))
+}
+
+/// Nothing is given up of which no cursor would know that it was acknowledged.
+fn not_kept(error: CursorError) -> LogError {
+    LogError::Io {
+        doing: "keeping what was acknowledged, in",
+        path: "the spool's cursor".into(),
+        source: io::Error::other(error),
+    }
 }
 
 fn key_of(key: LaneKey, number: u64) -> BatchKey {

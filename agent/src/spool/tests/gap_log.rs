@@ -15,13 +15,13 @@ use tributary_protocol::ranges::Held;
 use tributary_protocol::session::{AckedTo, Journal, LaneCursor, Place, SenderCursor, Trim};
 use tributary_uplink::Spool;
 
-const THIRD: BufferId = BufferId([3; 16]);
+pub(super) const THIRD: BufferId = BufferId([3; 16]);
 const SEALED: u64 = 60;
 /// They take long to make.
-static BATCHES: LazyLock<Vec<SealedBatch>> = LazyLock::new(|| batches(FIRST, SEALED));
+pub(super) static BATCHES: LazyLock<Vec<SealedBatch>> = LazyLock::new(|| batches(FIRST, SEALED));
 
 /// An agent that was offline for long: most of its readings were given up, behind gaps.
-fn given_up() -> (SimDisk, Opened) {
+pub(super) fn given_up() -> (SimDisk, Opened) {
     let disk = SimDisk::new(1);
     let mut opened = open(&disk, FIRST, &tight(Policy::DropOldest));
     for batch in &*BATCHES {
@@ -30,7 +30,7 @@ fn given_up() -> (SimDisk, Opened) {
     (disk, opened)
 }
 
-fn files(disk: &SimDisk, folder: &str) -> Vec<PathBuf> {
+pub(super) fn files(disk: &SimDisk, folder: &str) -> Vec<PathBuf> {
     let folder = Path::new(folder);
     let names = disk.list(folder).unwrap().into_iter();
     let segments = names.filter(|name| name.ends_with(".seg"));
@@ -97,7 +97,7 @@ fn what_a_damaged_log_of_gaps_declared_is_declared_again() {
     }
 }
 
-fn by(by: AckedTo, (first, end): (u64, u64)) -> LaneCursor {
+pub(super) fn by(by: AckedTo, (first, end): (u64, u64)) -> LaneCursor {
     let sum = HashSum::default();
     LaneCursor {
         key: key(FIRST, 0).lane_key(),
@@ -107,7 +107,7 @@ fn by(by: AckedTo, (first, end): (u64, u64)) -> LaneCursor {
 }
 
 /// What the sender knows, written as the uplink has it written.
-fn save(opened: &mut Opened, lanes: Vec<LaneCursor>) {
+pub(super) fn save(opened: &mut Opened, lanes: Vec<LaneCursor>) {
     let cursor = SenderCursor {
         lanes,
         ..SenderCursor::default()
@@ -259,8 +259,7 @@ fn a_cursor_without_ends_is_read() {
         },
         ..CursorBody::default()
     };
-    let mut bytes = body.write();
-    bytes.truncate(bytes.len() - 2);
+    let bytes = body.write();
     let (mut cursor, _) = Cursor::open_sized(disk, path, 4096).unwrap();
     cursor.write(&bytes).unwrap();
     assert_eq!(CursorBody::read(&bytes).unwrap(), body);
