@@ -43,7 +43,6 @@ fn in_every_order_of_events_a_gap_takes_what_is_not_held() {
 fn in_every_order_of_events_what_a_twin_holds_is_not_taken_for_ours() {
     let left = Left {
         site_crashes: 0,
-        sheds: 0,
         ..TWIN.left
     };
     whole(Scope { left, ..TWIN });
