@@ -65,6 +65,16 @@ fn a_tail_that_a_journal_lost_is_sent_again_as_far_as_it_is_there() {
     assert!(excused * 50 < stored, "more than 2 % are gone: {stats:?}");
 }
 
+/// The disk lied, the agent knew and had it still; then it lost power and its trimmed segment,
+/// before it had sent it again. Nobody has it any more, which the journal's loss excuses.
+#[test]
+fn a_tail_that_is_lost_at_both_ends_is_excused() {
+    for seed in [900_091_064, 2_000_956] {
+        let stats = run(&Plan::draw_as(seed, Profile::Tails)).stats;
+        assert!(stats.excused > 0, "{seed}: {stats:?}");
+    }
+}
+
 /// Definitions overtake each other wherever many are on their way. When one that did had all of its
 /// buffer sent again, ten of these seeds had 19,621 replays.
 #[test]

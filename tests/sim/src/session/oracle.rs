@@ -167,6 +167,8 @@ pub struct Oracle {
     /// What a lying disk lost and an agent may not know of yet: an acknowledgement may be under
     /// way.
     lost: BTreeSet<(usize, BatchKey)>,
+    /// What an agent knows to be lost, and has to send again.
+    told: BTreeSet<(usize, BatchKey)>,
     /// How often a disk lost something, and how often it had when each connection was welcomed.
     losses: u64,
     welcomes: BTreeMap<ConnectionId, u64>,
@@ -275,7 +277,8 @@ impl Oracle {
 
     /// What was trimmed is gone for good.
     pub fn gone(&mut self, agent: usize, key: BatchKey) {
-        if self.lost.remove(&(agent, key)) {
+        let again = self.told.remove(&(agent, key)) && self.stored(agent, key).is_none();
+        if self.lost.remove(&(agent, key)) || again {
             self.excuse(agent, key);
         }
     }
@@ -303,7 +306,9 @@ impl Oracle {
     /// has of that it is to send again.
     pub fn greeted(&mut self, agent: usize, id: ConnectionId) {
         if self.welcomes.get(&id) == Some(&self.losses) {
-            self.lost.retain(|(of, _)| *of != agent);
+            // It may lose its own copy, too, before it has sent it.
+            let known = self.lost.extract_if(.., |(of, _)| *of == agent);
+            self.told.extend(known);
         }
     }
 
