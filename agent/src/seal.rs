@@ -42,6 +42,16 @@ pub struct Origin {
     pub number: u64,
 }
 
+impl Origin {
+    /// The first message behind those.
+    pub(crate) fn behind(cover: &Cover) -> Self {
+        Self {
+            buffer: cover.buffer,
+            number: cover.first.saturating_add(cover.count),
+        }
+    }
+}
+
 /// Why a message's readings cannot be taken in; it becomes a dead letter.
 #[derive(Debug, thiserror::Error)]
 pub enum TakeError {
@@ -338,10 +348,7 @@ impl Lanes {
 
     /// Everything before this message is covered by what waits, once that is durable.
     pub fn covered_to(&self) -> Option<Origin> {
-        self.covers.last().map(|cover| Origin {
-            buffer: cover.buffer,
-            number: cover.first + cover.count,
-        })
+        self.covers.last().map(Origin::behind)
     }
 
     /// Seals what waits in one lane; nothing when nothing does. Telemetry's

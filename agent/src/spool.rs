@@ -252,17 +252,18 @@ pub(crate) fn open_sized(
     let was_lost = body.is_lost;
     pass_over(&readers, &gaps.book, &mut body);
     let sender = recalled(present, &readers, &gaps.book, &body);
-    let (life, book) = (LifeId(present.0), gaps.book.clone());
-    let keeper = Keeper::new(life, readers.clone(), book, (cursor, body.clone()), owed);
+    let life = LifeId(present.0);
+    let known = (gaps.book.clone(), covered.clone());
+    let keeper = Keeper::new(life, readers.clone(), known, (cursor, body.clone()), owed);
     let keeper = SharedKeeper::new(keeper);
-    let mut reader = AgentSpool::new(readers, keeper.clone(), covered.clone(), gaps.book.clone());
-    if was_lost {
-        keeper.lock().begin(body, reader.ends());
-    }
+    let mut reader = AgentSpool::new(readers, keeper.clone(), gaps.book.clone());
     for lane in DATA_LANES.into_iter().chain(JUDGED_LANES) {
         if let Some(origin) = reader.newest_cover(lane) {
             covered.advance(lane, origin);
         }
+    }
+    if was_lost {
+        keeper.lock().begin(body);
     }
     Ok(Opened {
         writer: SpoolWriter::new(logs, gaps, keeper),

@@ -488,6 +488,13 @@ impl SealStage {
             stored = stage.spool.append(batches.clone())?;
             Ok(())
         })?;
+        // Before anybody can send one and have it acknowledged: what goes then stays covered.
+        for batch in &stored {
+            let ends = batch.covers().iter().map(Origin::behind);
+            if let Some(end) = ends.max().filter(|_| batch.key().lane != Lane::Series) {
+                self.covered.advance(batch.key().lane, end);
+            }
+        }
         for batch in stored {
             let bytes = batch.bytes().len() as u64;
             let lane = batch.key().lane.name();

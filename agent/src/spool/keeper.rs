@@ -2,9 +2,10 @@
 //! for. What leaves on an acknowledgement alone stands in both slots before: one of them may be
 //! damaged, and what no cursor knows would be declared.
 
-use super::CursorBody;
 use super::gaps::Book;
 use super::owed::Owed;
+use super::shed::lane_key;
+use super::{Covered, CursorBody};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,6 +33,7 @@ pub(super) struct Keeper {
     present: LifeId,
     readers: BTreeMap<Lane, LogReader>,
     book: Book,
+    covered: Covered,
     cursor: Cursor,
     /// What the slot says that is not the newest; nothing, as long as it is not known.
     older: CursorBody,
@@ -47,7 +49,7 @@ impl Keeper {
     pub(super) fn new(
         present: LifeId,
         readers: BTreeMap<Lane, LogReader>,
-        book: Book,
+        (book, covered): (Book, Covered),
         (cursor, newest): (Cursor, CursorBody),
         owed: Owed,
     ) -> Self {
@@ -55,6 +57,7 @@ impl Keeper {
             present,
             readers,
             book,
+            covered,
             cursor,
             older: CursorBody::default(),
             newest,
@@ -66,8 +69,7 @@ impl Keeper {
 
     /// Begins a cursor where there was none: from now on one says that nothing else was
     /// acknowledged.
-    pub(super) fn begin(&mut self, mut body: CursorBody, ends: BTreeMap<LaneKey, u64>) {
-        body.ends = ends;
+    pub(super) fn begin(&mut self, body: CursorBody) {
         if let Err(error) = self.write(body) {
             tracing::warn!(%error, "the spool's cursor can't be written");
         }
@@ -129,12 +131,32 @@ impl Keeper {
         Ok(())
     }
 
-    /// Writes a cursor as it is but for what is owed.
+    /// Writes a cursor: what its sender says, but for what is owed; and what is so now, since that
+    /// may be gone from here behind it.
     pub(super) fn write(&mut self, mut body: CursorBody) -> Result<(), CursorError> {
+        // In this order: what is covered lies below the ends.
+        body.covered = self.covered.all();
+        body.ends = self.ends();
         self.owed.stays_in(&mut body);
         self.cursor.write(&body.write())?;
         self.older = std::mem::replace(&mut self.newest, body);
         Ok(())
+    }
+
+    /// How far each lane went, of what is here or under gaps.
+    fn ends(&self) -> BTreeMap<LaneKey, u64> {
+        let lanes = self.readers.iter();
+        let lanes = lanes.filter(|(lane, _)| **lane != Lane::Series);
+        let held = lanes.flat_map(|(lane, reader)| {
+            let spans = reader.lives().into_iter();
+            spans.map(|span| (lane_key(span.life, *lane), span.end))
+        });
+        let mut ends: BTreeMap<LaneKey, u64> = held.collect();
+        for (key, end) in self.book.ends() {
+            let known = ends.entry(key).or_default();
+            *known = end.max(*known);
+        }
+        ends
     }
 
     /// Whether anything goes that takes room: whole segments, or gaps.

@@ -2,8 +2,8 @@
 
 use super::gaps::Book;
 use super::keeper::{SharedKeeper, first_held};
-use super::shed::{gap_for, lane_key, unknown_gap};
-use super::{Covered, CursorBody, ONE_ENTRY, lane_starts};
+use super::shed::{gap_for, unknown_gap};
+use super::{CursorBody, ONE_ENTRY, lane_starts};
 use crate::limits::{BATCH_READ_TRIES, SUSPECTS_MAX};
 use crate::seal::Origin;
 use std::collections::BTreeMap;
@@ -18,7 +18,6 @@ use tributary_uplink::{Save, Shed, Spool, SpoolError};
 pub struct AgentSpool {
     pub(super) readers: BTreeMap<Lane, LogReader>,
     keeper: SharedKeeper,
-    covered: Covered,
     pub(super) book: Book,
     /// Acknowledged since the cursor was handed on last.
     trims: BTreeMap<LaneKey, u64>,
@@ -30,13 +29,11 @@ impl AgentSpool {
     pub(super) fn new(
         readers: BTreeMap<Lane, LogReader>,
         keeper: SharedKeeper,
-        covered: Covered,
         book: Book,
     ) -> Self {
         Self {
             readers,
             keeper,
-            covered,
             book,
             trims: BTreeMap::new(),
             suspects: BTreeMap::new(),
@@ -73,10 +70,7 @@ impl AgentSpool {
                 let Ok(batch) = self.read_stored(key) else {
                     continue;
                 };
-                let ends = batch.covers().iter().map(|cover| Origin {
-                    buffer: cover.buffer,
-                    number: cover.first + cover.count,
-                });
+                let ends = batch.covers().iter().map(Origin::behind);
                 if let Some(end) = ends.max() {
                     return Some(end);
                 }
@@ -84,22 +78,6 @@ impl AgentSpool {
             }
         }
         None
-    }
-
-    /// How far each lane went, of what is here or under gaps.
-    pub(super) fn ends(&self) -> BTreeMap<LaneKey, u64> {
-        let lanes = self.readers.iter();
-        let lanes = lanes.filter(|(lane, _)| **lane != Lane::Series);
-        let held = lanes.flat_map(|(lane, reader)| {
-            let spans = reader.lives().into_iter();
-            spans.map(|span| (lane_key(span.life, *lane), span.end))
-        });
-        let mut ends: BTreeMap<LaneKey, u64> = held.collect();
-        for (key, end) in self.book.ends() {
-            let known = ends.entry(key).or_default();
-            *known = end.max(*known);
-        }
-        ends
     }
 
     fn read_stored(&mut self, key: BatchKey) -> Result<SealedBatch, ReadError> {
@@ -200,12 +178,9 @@ impl Spool for AgentSpool {
     }
 
     fn save(&mut self, cursor: &SenderCursor) -> Save {
-        // In this order: what is covered lies below the ends.
         let body = CursorBody {
-            covered: self.covered.all(),
             sender: cursor.clone(),
-            ends: self.ends(),
-            is_lost: false,
+            ..CursorBody::default()
         };
         for (key, below) in self.book.all_acked() {
             let held = first_held(&self.readers, &self.book, key).unwrap_or(below)..below;

@@ -3,10 +3,12 @@
 
 use super::gap_log::{BATCHES, THIRD, by, files, given_up, save};
 use super::giving_way::{FIRST, Found, SECOND, acknowledge, key, open, tight};
-use crate::limits::CURSOR_SLOT_BYTES;
+use crate::limits::{CLOCK_SANE_FROM_US, CURSOR_SLOT_BYTES};
+use crate::seal::Now;
 use crate::spool::{Opened, Policy, SpoolConfig, acknowledged};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use tributary_journal::limits::SEGMENT_HEADER_BYTES;
 use tributary_journal::{Disk, SimDisk, Survival};
 use tributary_protocol::batch::GapReason;
@@ -69,6 +71,37 @@ fn what_gives_way_as_acknowledged_is_in_the_cursor_before() {
         let first = opened.reader.lane_starts()[0].first;
         assert!(first >= acked, "nothing gave way");
     }
+}
+
+/// Acknowledged by an earlier life's batches, it gives way before anybody saved a cursor: what it
+/// covered is in no batch any more, and is not sealed again.
+#[test]
+fn what_gives_way_as_acknowledged_stays_covered() {
+    let disk = SimDisk::new(1);
+    let mut config = tightest();
+    config.telemetry.max_age = Some(Duration::from_secs(3_600));
+    let now = |hours: i64| Now {
+        monotonic: hours * 3_600_000_000,
+        wall: CLOCK_SANE_FROM_US + hours * 3_600_000_000,
+    };
+    let mut opened = open(&disk, FIRST, &config);
+    opened.writer.tick(now(0)).unwrap();
+    append(&mut opened, 0..3);
+    drop(opened);
+    let mut opened = open(&disk, SECOND, &config);
+    let covered = opened.covered.least();
+    assert_eq!(covered.map(|origin| origin.number), Some(30));
+    trim(&mut opened, 3);
+    opened.writer.tick(now(1)).unwrap();
+    opened.writer.tick(now(3)).unwrap();
+    let starts = opened.reader.lane_starts();
+    assert!(
+        starts.iter().all(|start| start.key.buffer != FIRST),
+        "{starts:?}"
+    );
+    drop(opened);
+    let opened = open(&disk, THIRD, &config);
+    assert_eq!(opened.covered.least(), covered);
 }
 
 /// A cursor that was on its way when it gave way knows less, and comes behind it.
