@@ -230,9 +230,11 @@ pub(crate) fn open_sized(
             kind: LogKind::Spool,
         };
         let life = Open::NewLife(LifeId(present.0));
-        let opened = Log::open(Arc::clone(disk), &dir.join(lane.name()), config, life)?;
+        let log_dir = dir.join(lane.name());
+        let opened = Log::open(Arc::clone(disk), &log_dir, config, life)?;
         if lane != Lane::Series {
-            declare_unmet(lane, &opened.recovery, &body, &mut gaps, &mut owed)?;
+            let place = (&**disk, &*log_dir);
+            declare_unmet(place, lane, &opened.recovery, &body, &mut gaps, &mut owed)?;
             declare_missing(lane, &opened.reader, &body, &mut gaps, &mut owed)?;
             finish_shedding(lane, &opened.reader, &gaps.book)?;
         }
@@ -249,6 +251,7 @@ pub(crate) fn open_sized(
     for (lane, origin) in &body.covered {
         covered.advance(*lane, *origin);
     }
+    acknowledge(&gaps.book, &body);
     let was_lost = body.is_lost;
     pass_over(&readers, &gaps.book, &mut body);
     let sender = recalled(present, &readers, &gaps.book, &body);
@@ -256,9 +259,9 @@ pub(crate) fn open_sized(
     let known = (gaps.book.clone(), covered.clone());
     let keeper = Keeper::new(life, readers.clone(), known, (cursor, body.clone()), owed);
     let keeper = SharedKeeper::new(keeper);
-    let mut reader = AgentSpool::new(readers, keeper.clone(), gaps.book.clone());
+    let reader = AgentSpool::new(readers, keeper.clone(), gaps.book.clone());
     for lane in DATA_LANES.into_iter().chain(JUDGED_LANES) {
-        if let Some(origin) = reader.newest_cover(lane) {
+        if let Some(origin) = reader.newest_cover(lane)? {
             covered.advance(lane, origin);
         }
     }
@@ -272,6 +275,15 @@ pub(crate) fn open_sized(
         covered,
         damage,
     })
+}
+
+/// What earlier lives heard acknowledged.
+fn acknowledge(book: &Book, body: &CursorBody) {
+    for known in &body.sender.lanes {
+        let acked = body.sender.acked(known.key);
+        let below = acked.first_missing(0, u64::MAX).unwrap_or(0);
+        book.acknowledge(known.key, below);
+    }
 }
 
 /// Where the cursor does not tell all that was acknowledged, what is gone without a word is taken

@@ -6,7 +6,7 @@
 //! decides when one is due.
 
 use crate::bytes_at::{Field, put, u16_at, u32_at, u64_at};
-use crate::disk::{Disk, DiskFile};
+use crate::disk::{Disk, DiskFile, read_surely};
 use crate::limits::{CHECKPOINT_BYTES_MAX, CHECKPOINTS_KEPT, READ_BYTES};
 use std::collections::BTreeSet;
 use std::io;
@@ -370,7 +370,7 @@ impl Checkpoints {
 
 fn read_valid(file: &dyn DiskFile, sequence: u64, piece: &mut impl FnMut(&[u8])) -> Option<()> {
     let mut header = vec![0; HEADER_BYTES];
-    if file.read_at(&mut header, 0).ok()? != HEADER_BYTES {
+    if read_surely(file, &mut header, 0).ok()? != HEADER_BYTES {
         return None;
     }
     let (body_bytes, body_crc) = decode_header(&header, sequence)?;
@@ -382,7 +382,7 @@ fn read_valid(file: &dyn DiskFile, sequence: u64, piece: &mut impl FnMut(&[u8]))
     while done < body_bytes {
         let wanted = usize::try_from(body_bytes - done).map_or(READ_BYTES, |n| n.min(READ_BYTES));
         let buffer = buffer.get_mut(..wanted)?;
-        if file.read_at(buffer, HEADER_BYTES as u64 + done).ok()? != wanted {
+        if read_surely(file, buffer, HEADER_BYTES as u64 + done).ok()? != wanted {
             return None;
         }
         crc = crc32c::crc32c_append(crc, buffer);

@@ -1,11 +1,12 @@
 //! A small value that is replaced often and durably, in blocks taken once: two slots, written in
 //! turn.
 //!
-//! Moving it forward needs no new block, so trimming, shedding and starting work on a full disk.
-//! It knows nothing of what the value means.
+//! Moving it forward needs no new block, so trimming, shedding and starting work on a full disk;
+//! also when its file fails, since another one lies ready beside it. It knows nothing of what the
+//! value means.
 
 use crate::bytes_at::{Field, put, u32_at, u64_at};
-use crate::disk::{Disk, DiskFile};
+use crate::disk::{Disk, DiskFile, read_surely};
 use crate::limits::{CURSOR_SLOT_BYTES, CURSOR_SLOT_BYTES_MAX};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -113,6 +114,7 @@ impl Cursor {
                 let found = newest(&*file, slot_bytes);
                 let (sequence, value) = found.value.map_or((0, None), |(s, v)| (s, Some(v)));
                 let path = path.to_owned();
+                prepare(&*disk, &path, slot_bytes);
                 let cursor = Self {
                     disk,
                     path,
@@ -128,6 +130,7 @@ impl Cursor {
                 let made = make(&*disk, path, slot_bytes, None);
                 let file = made.map_err(|error| failed("making", error))?;
                 let path = path.to_owned();
+                prepare(&*disk, &path, slot_bytes);
                 let cursor = Self {
                     disk,
                     path,
@@ -144,8 +147,8 @@ impl Cursor {
     }
 
     /// Replaces the value, durably: one write, one fdatasync. After a crash it is this value or,
-    /// if this did not return, perhaps the one before. When the file fails, a new one takes its
-    /// place.
+    /// if this did not return, perhaps the one before. When the file fails, another takes its
+    /// place, with this value in both slots.
     ///
     /// # Errors
     /// When the value is too long, or neither the file nor a new one can be written.
@@ -183,7 +186,7 @@ impl Cursor {
             &*self.disk,
             &self.path,
             self.slot_bytes,
-            Some((sequence, &slot)),
+            Some((sequence, value)),
         );
         let path = &self.path;
         self.file = made.map_err(|source| CursorError::Io {
@@ -193,6 +196,7 @@ impl Cursor {
         })?;
         self.sequence = sequence;
         self.failed = false;
+        prepare(&*self.disk, &self.path, self.slot_bytes);
         Ok(())
     }
 
@@ -208,30 +212,70 @@ impl Cursor {
     }
 }
 
-/// A file of two slots, complete and durable before it has its name.
+/// The name of the file that takes the place of one that fails.
+fn spare_of(path: &Path) -> Option<PathBuf> {
+    let mut name = path.file_name()?.to_owned();
+    name.push(".new");
+    Some(path.with_file_name(name))
+}
+
+/// Takes the blocks of the next file while there are some; best effort.
+fn prepare(disk: &dyn Disk, path: &Path, slot_bytes: u64) {
+    if let Some(spare) = spare_of(path)
+        && let Err(error) = spare_file(disk, &spare, slot_bytes)
+    {
+        tracing::debug!(cursor = %path.display(), %error, "no file lies ready for a cursor");
+    }
+}
+
+/// The file of that name, empty or not, of two slots.
+fn spare_file(disk: &dyn Disk, spare: &Path, slot_bytes: u64) -> io::Result<Box<dyn DiskFile>> {
+    match disk.open(spare) {
+        Ok(file) if file.len()? == SLOTS * slot_bytes => return Ok(file),
+        Ok(_) => disk.remove(spare)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    disk.create(spare, SLOTS * slot_bytes)
+}
+
+/// A file of two slots, complete and durable before it has its name. Both hold the value: one of
+/// them may be damaged later.
 fn make(
     disk: &dyn Disk,
     path: &Path,
     slot_bytes: u64,
     first: Option<(u64, &[u8])>,
 ) -> io::Result<Box<dyn DiskFile>> {
-    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
+    let (Some(dir), Some(spare)) = (path.parent(), spare_of(path)) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
-    let mut new = name.to_owned();
-    new.push(".new");
-    let new = dir.join(new);
     disk.create_dir_all(dir)?;
-    match disk.remove(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let file = disk.create(&new, SLOTS * slot_bytes)?;
-    if let Some((sequence, slot)) = first {
-        file.write_at(slot, sequence % SLOTS * slot_bytes)?;
-    }
-    file.sync_data()?;
-    disk.rename(&new, path)?;
+    let filled = || {
+        let file = match first {
+            Some(_) => spare_file(disk, &spare, slot_bytes)?,
+            None => {
+                // What an earlier one left there is no value of this one.
+                match disk.remove(&spare) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => disk.create(&spare, SLOTS * slot_bytes)?,
+                }
+            }
+        };
+        if let Some((newest, value)) = first {
+            for sequence in [newest - 1, newest] {
+                let slot = encode(sequence, slot_bytes, value);
+                file.write_at(&slot, sequence % SLOTS * slot_bytes)?;
+            }
+        }
+        file.sync_data()?;
+        Ok(file)
+    };
+    let file = filled().inspect_err(|_| {
+        // A file that failed is not written again.
+        let _ = disk.remove(&spare);
+    })?;
+    disk.rename(&spare, path)?;
     disk.sync_dir(dir)?;
     Ok(file)
 }
@@ -272,7 +316,7 @@ fn newest(file: &dyn DiskFile, slot_bytes: u64) -> Found {
     for place in 0..SLOTS {
         let mut slot = vec![0; slot_bytes as usize];
         // A slot that cannot be read is a damaged one.
-        let Ok(read) = file.read_at(&mut slot, place * slot_bytes) else {
+        let Ok(read) = read_surely(file, &mut slot, place * slot_bytes) else {
             found.damaged = true;
             continue;
         };

@@ -3,6 +3,7 @@
 //! Small, so that a test can break the disk under everything. Names, formats and the order of
 //! operations are decided above. Nothing here retries.
 
+use crate::limits::READ_TRIES;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -78,6 +79,26 @@ pub trait Disk: Send + Sync + 'static {
     /// # Errors
     /// When there is no source of randomness.
     fn stamp(&self) -> io::Result<Stamp>;
+}
+
+/// Reads as [`DiskFile::read_at`], a few times over where that fails: what a disk does not give
+/// back for a moment is not damaged, and what is taken for damaged is declared lost for ever.
+///
+/// # Errors
+/// What the system said last.
+pub(crate) fn read_surely(
+    file: &dyn DiskFile,
+    buffer: &mut [u8],
+    offset: u64,
+) -> io::Result<usize> {
+    let mut read = file.read_at(buffer, offset);
+    for _ in 1..READ_TRIES {
+        if read.is_ok() {
+            break;
+        }
+        read = file.read_at(buffer, offset);
+    }
+    read
 }
 
 /// An open file. All calls take `&self`: one writer, any number of readers.

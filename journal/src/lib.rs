@@ -34,6 +34,7 @@ pub use disk::{DirLock, Disk, DiskFile, LockError, OsDisk, Stamp};
 pub use log::{
     Appended, Damage, Entry, Frame, FrameError, LifeId, LifeSpan, Log, LogConfig, LogError,
     LogKind, LogReader, LogWriter, Open, Opened, Recovery, SegmentInfo, copy_path, is_kept,
+    keep_copy, was_told,
 };
 pub use meter::{Counts, Meter, MeteredDisk};
 pub use read_only::ReadOnlyDisk;

@@ -40,6 +40,8 @@ pub const ENTRY_HEADER_BYTES_MAX: usize = 6;
 /// Bytes that an entry takes in a frame, at least: kind and a length of nothing.
 pub const ENTRY_HEADER_BYTES_MIN: usize = 2;
 
+/// How often what cannot be read is read before it counts as damaged.
+pub const READ_TRIES: u32 = 5;
 /// Bytes that a scan or a read asks the disk for at once.
 pub const READ_BYTES: usize = 256 * 1024;
 /// Bytes between two places that a segment's index in memory remembers.

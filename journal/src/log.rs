@@ -23,7 +23,7 @@ mod state;
 mod writer;
 
 pub use frame::{Frame, FrameError};
-pub use quarantine::{copy_path, is_kept};
+pub use quarantine::{copy_path, is_kept, keep_copy, was_told};
 pub use reader::LogReader;
 pub use writer::{Appended, LogWriter};
 

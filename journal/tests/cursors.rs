@@ -105,6 +105,39 @@ fn a_failed_sync_replaces_the_file_and_the_failed_value_never_wins() {
 }
 
 #[test]
+fn a_sync_that_fails_on_a_full_disk_finds_a_file_ready() {
+    let disk = SimDisk::new(1);
+    let (mut cursor, _) = open(&disk);
+    cursor.write(&value(1)).unwrap();
+    disk.set_full(true);
+    disk.fail_next_sync();
+    cursor.write(&value(2)).unwrap();
+    assert_eq!(open(&disk.crash_copy()).1, Some(value(2)));
+    // The file that lay ready is in use; the next one needs blocks.
+    disk.fail_next_sync();
+    assert!(cursor.write(&value(3)).is_err());
+    disk.set_full(false);
+    cursor.write(&value(4)).unwrap();
+    disk.set_full(true);
+    disk.fail_next_sync();
+    cursor.write(&value(5)).unwrap();
+    assert_eq!(open(&disk.crash(Survival::Nothing)).1, Some(value(5)));
+}
+
+#[test]
+fn a_file_that_took_the_place_of_another_holds_its_value_twice() {
+    for slot in [0, 1] {
+        let disk = SimDisk::new(1);
+        let (mut cursor, _) = open(&disk);
+        cursor.write(&value(1)).unwrap();
+        disk.fail_next_sync();
+        cursor.write(&value(2)).unwrap();
+        disk.flip_bit(Path::new(PATH), slot * 4096 + 30, 2);
+        assert_eq!(open(&disk).1, Some(value(2)));
+    }
+}
+
+#[test]
 fn slots_keep_the_size_they_were_made_with() {
     let disk = SimDisk::new(1);
     let open = |bytes| Cursor::open_sized(Arc::new(disk.clone()), Path::new(PATH), bytes);

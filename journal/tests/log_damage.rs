@@ -2,8 +2,11 @@
 
 use crate::small_log::*;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tributary_journal::sim_disk::Salts;
 use tributary_journal::{
-    Disk, LogConfig, LogError, LogReader, LogWriter, Open, SegmentInfo, SimDisk, Survival,
+    Disk, Log, LogConfig, LogError, LogReader, LogWriter, Open, SegmentInfo, SimDisk, Survival,
+    copy_path, is_kept, keep_copy, was_told,
 };
 
 /// Where the frames of `append_many(_, _, 300)` stand: header, kind, two length bytes, padding.
@@ -110,6 +113,47 @@ fn a_flip_in_any_frame_of_the_newest_segment_is_damage_and_costs_that_frame_alon
             assert_eq!(disk.list(&dir().join("quarantine")).unwrap().len(), 1);
         }
     }
+}
+
+/// The copy of what is damaged is whole wherever the power goes while it is made, or made again.
+#[test]
+fn a_copy_that_was_interrupted_is_made_again() {
+    let (disk, path) = twenty();
+    let hurt = 5;
+    let at = FRAMES_AT + hurt * FRAME;
+    disk.flip_bit(&path, at + 40, 1);
+    let disk = disk.crash(Survival::All);
+    let segment = path.file_name().unwrap().to_str().unwrap();
+    for survival in [Survival::Nothing, Survival::RandomHalf(3), Survival::All] {
+        for operations in 0..30 {
+            let disk = disk.fork(Salts::Same);
+            disk.power_off_after(operations);
+            let new = Open::NewLife(life(2));
+            let _ = Log::open(Arc::new(disk.clone()), dir(), config(), new);
+            let disk = disk.crash(survival);
+            let _ = open(&disk, Open::NewLife(life(3)));
+            let kept = is_kept(&disk, dir(), segment, (at, FRAME)).unwrap();
+            assert!(kept, "after {operations} operations, {survival:?}");
+        }
+    }
+    for bytes in [b"bytes", b"bytes", b"other"] {
+        keep_copy(&disk, dir(), "name", bytes).unwrap();
+        assert_eq!(disk.contents(&copy_path(dir(), "name", 0)).unwrap(), bytes);
+    }
+}
+
+#[test]
+fn damage_that_was_told_is_not_told_again() {
+    let (disk, _) = headless(&[0, 3]);
+    let recovery = open(&disk, Open::NewLife(life(2))).recovery;
+    let told: Vec<_> = recovery.unmet().cloned().collect();
+    assert_eq!(told.len(), 2);
+    for left in [1, 0] {
+        was_told(&disk, dir(), &told[left]).unwrap();
+        let log = open(&disk, Open::NewLife(life(5 - left as u8)));
+        assert_eq!(log.recovery.unmet().count(), left);
+    }
+    assert_eq!(disk.list(&dir().join("quarantine")).unwrap().len(), 2);
 }
 
 #[test]

@@ -417,7 +417,7 @@ mod tests {
         drop(dropped);
         // Neither the slots nor others in their place can be written at the next start.
         let mut dropped = Dropped::open(&disk, dir).unwrap();
-        sim.fail_writes(1);
+        sim.fail_writes(2);
         sim.set_full(true);
         dropped.settle(Some(at(6)));
         assert_eq!(

@@ -434,9 +434,6 @@ impl SealStage {
                 warn!(%error, lane = lane.name(), "sealed message by message");
                 self.seal_each(lane, covered_to, now)?;
             }
-            if lane == Lane::Events {
-                self.covered.advance(lane, covered_to);
-            }
         }
         // What is covered is not looked at again: its dead letters must be kept by then.
         self.until_stored(|stage| stage.dead.flush())?;
@@ -488,7 +485,8 @@ impl SealStage {
             stored = stage.spool.append(batches.clone())?;
             Ok(())
         })?;
-        // Before anybody can send one and have it acknowledged: what goes then stays covered.
+        // Before anybody can send one and have it acknowledged: what goes then stays covered. Dead
+        // letters were made durable before.
         for batch in &stored {
             let ends = batch.covers().iter().map(Origin::behind);
             if let Some(end) = ends.max().filter(|_| batch.key().lane != Lane::Series) {

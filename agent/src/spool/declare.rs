@@ -6,7 +6,8 @@ use super::owed::Owed;
 use super::{BATCH_BYTES_LEAST, CursorBody, shed};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use tributary_journal::{LogError, LogReader, Recovery};
+use std::path::Path;
+use tributary_journal::{Disk, LogError, LogReader, Recovery, was_told};
 use tributary_protocol::batch::Sealer;
 use tributary_protocol::ids::{BatchHash, BatchKey, Lane, LaneKey};
 use tributary_protocol::limits::GAP_NUMBERS_MAX;
@@ -15,6 +16,7 @@ use tributary_protocol::ranges::HeldRanges;
 /// Declares segments that are damaged and that no reader meets. A number that the aggregator holds
 /// after all is judged a replay there.
 pub(super) fn declare_unmet(
+    (disk, dir): (&dyn Disk, &Path),
     lane: Lane,
     recovery: &Recovery,
     body: &CursorBody,
@@ -37,13 +39,19 @@ pub(super) fn declare_unmet(
             lane,
             number: first,
         });
-        if first >= end || declared.is_some() {
-            continue;
+        if first < end && declared.is_none() {
+            let (segment, bytes) = (&damage.segment, damage.bytes);
+            let detail = format!("{bytes} bytes of {segment} can't be read back");
+            let left = declare(key, first..end, &detail, gaps)?;
+            if !left.is_empty() {
+                owed.owe(body, key, left);
+                continue;
+            }
         }
-        let (segment, bytes) = (&damage.segment, damage.bytes);
-        let detail = format!("{bytes} bytes of {segment} can't be read back");
-        let left = declare(key, first..end, &detail, gaps)?;
-        owed.owe(body, key, left);
+        // Once it is acknowledged nobody would know that it was declared.
+        if let Err(error) = was_told(disk, dir, damage) {
+            tracing::warn!(segment = damage.segment, %error, "it will be looked at again");
+        }
     }
     Ok(())
 }

@@ -89,7 +89,9 @@ impl Keeper {
             let is_known = body.accounted(*key).first_missing(0, *below).is_none();
             let reader = self.readers.get(&key.lane);
             let is_here = reader.is_some_and(|it| it.end(LifeId(key.buffer.0)).is_some());
-            !is_known && (is_here || !self.book.of(*key).is_empty())
+            // Where the cursor names the lane and not these, they would be declared.
+            let is_named = body.sender.lanes.iter().any(|known| known.key == *key);
+            !is_known && (is_here || is_named || !self.book.of(*key).is_empty())
         };
         self.gone.retain(unknown);
         for (key, below) in &self.gone {
@@ -138,7 +140,11 @@ impl Keeper {
         body.covered = self.covered.all();
         body.ends = self.ends();
         self.owed.stays_in(&mut body);
-        self.cursor.write(&body.write())?;
+        if let Err(error) = self.cursor.write(&body.write()) {
+            // The slot of the older one was written to.
+            self.older = CursorBody::default();
+            return Err(error);
+        }
         self.older = std::mem::replace(&mut self.newest, body);
         Ok(())
     }

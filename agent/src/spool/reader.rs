@@ -46,10 +46,15 @@ impl AgentSpool {
     }
 
     /// The end of what a lane's newest readable batch covers; of an older life when the newest has
-    /// none.
-    pub(super) fn newest_cover(&mut self, lane: Lane) -> Option<Origin> {
+    /// none. One that can be read another time is not passed over: its messages would be sealed
+    /// again.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub(super) fn newest_cover(&self, lane: Lane) -> Result<Option<Origin>, LogError> {
         let mut lives: BTreeMap<BufferId, (u64, u64)> = BTreeMap::new();
-        let spans = self.readers.get(&lane)?.lives().into_iter();
+        let spans = self.readers.get(&lane).map(LogReader::lives);
+        let spans = spans.into_iter().flatten();
         let spans = spans.map(|span| (BufferId(span.life.0), span.first, span.end));
         let gaps = self.book.all().into_iter();
         let gaps = gaps.filter(|(key, _)| key.lane == lane);
@@ -67,20 +72,36 @@ impl AgentSpool {
                     lane,
                     number: at,
                 };
-                let Ok(batch) = self.read_stored(key) else {
+                let Some(batch) = self.read_surely(key)? else {
                     continue;
                 };
                 let ends = batch.covers().iter().map(Origin::behind);
                 if let Some(end) = ends.max() {
-                    return Some(end);
+                    return Ok(Some(end));
                 }
                 at = batch.numbers().start;
             }
         }
-        None
+        Ok(None)
     }
 
-    fn read_stored(&mut self, key: BatchKey) -> Result<SealedBatch, ReadError> {
+    /// A batch, unless it is not there or looks damaged time after time: a disk that fails for a
+    /// moment gives wrong bytes, too.
+    fn read_surely(&self, key: BatchKey) -> Result<Option<SealedBatch>, LogError> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.read_stored(key) {
+                Ok(batch) => return Ok(Some(batch)),
+                Err(ReadError::Missing) => return Ok(None),
+                Err(_) if tries < BATCH_READ_TRIES => {}
+                Err(ReadError::Damaged(_)) => return Ok(None),
+                Err(ReadError::Disk(error)) => return Err(error),
+            }
+        }
+    }
+
+    fn read_stored(&self, key: BatchKey) -> Result<SealedBatch, ReadError> {
         if let Some(shed) = self.read_gap(key) {
             return shed;
         }

@@ -6,11 +6,10 @@ use super::{LANES, ONE_ENTRY, OpenError, SpoolConfig, open};
 use crate::limits::BATCH_READ_TRIES;
 use bytes::Bytes;
 use std::collections::BTreeMap;
-use std::io;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-use tributary_journal::{Disk, LifeId, LogError, LogReader, copy_path, is_kept};
+use tributary_journal::{Disk, LifeId, LogError, LogReader, is_kept, keep_copy};
 use tributary_protocol::batch::SealedBatch;
 use tributary_protocol::ids::{BatchKey, BufferId, Lane, LaneKey};
 
@@ -138,7 +137,10 @@ fn has_copy(disk: &dyn Disk, log_dir: &Path, key: BatchKey, found: &Found) -> bo
     let kept = match found {
         Found::Whole => Ok(true),
         Found::Frame(segment, place) => is_kept(disk, log_dir, segment, *place),
-        Found::Other(bytes) => keep(disk, log_dir, key, bytes).map(|()| true),
+        Found::Other(bytes) => {
+            let name = copy_name(key);
+            keep_copy(disk, log_dir, &name, bytes).map(|()| true)
+        }
     };
     kept.unwrap_or_else(|error| {
         tracing::error!(%key, %error, "what is damaged could not be copied aside");
@@ -146,13 +148,7 @@ fn has_copy(disk: &dyn Disk, log_dir: &Path, key: BatchKey, found: &Found) -> bo
     })
 }
 
-fn keep(disk: &dyn Disk, log_dir: &Path, key: BatchKey, bytes: &Bytes) -> io::Result<()> {
-    let name = format!("{}-{:020}", key.buffer, key.number);
-    let path = copy_path(log_dir, &name, 0);
-    let folder = log_dir.join("quarantine");
-    disk.create_dir_all(&folder)?;
-    let copy = disk.create(&path, bytes.len() as u64)?;
-    copy.write_at(bytes, 0)?;
-    copy.sync_data()?;
-    disk.sync_dir(&folder)
+/// The name of the copy of what stands in a good frame, and is no batch.
+fn copy_name(key: BatchKey) -> String {
+    format!("{}-{:020}", key.buffer, key.number)
 }

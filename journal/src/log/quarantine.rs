@@ -80,6 +80,44 @@ pub fn is_kept(
     Ok(!differs)
 }
 
+/// Makes a file that is whole and durable once it has its name.
+fn whole(
+    disk: &dyn Disk,
+    path: &Path,
+    bytes: u64,
+    fill: impl FnOnce(&dyn DiskFile) -> io::Result<()>,
+) -> io::Result<()> {
+    let part = path.with_extension("part");
+    match disk.remove(&part) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let file = disk.create(&part, bytes)?;
+    fill(&*file)?;
+    file.sync_data()?;
+    disk.rename(&part, path)?;
+    path.parent().map_or(Ok(()), |dir| disk.sync_dir(dir))
+}
+
+/// Keeps these bytes as the copy of what is damaged, unless they are there.
+///
+/// # Errors
+/// When the disk fails.
+pub fn keep_copy(disk: &dyn Disk, log_dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let path = copy_path(log_dir, name, 0);
+    disk.create_dir_all(&dir_of(log_dir))?;
+    if let Ok(there) = disk.open(&path) {
+        let mut held = vec![0; bytes.len()];
+        let read = there.read_at(&mut held, 0)?;
+        if read == bytes.len() && held == bytes {
+            return Ok(());
+        }
+    }
+    whole(disk, &path, bytes.len() as u64, |file| {
+        file.write_at(bytes, 0)
+    })
+}
+
 /// Copies `bytes` bytes at `at` of a segment to `quarantine/<segment>-<offset>.bad`, once.
 pub(crate) fn copy(
     disk: &dyn Disk,
@@ -102,12 +140,12 @@ pub(crate) fn copy(
             // Nothing was ever written there: what is missing is a whole segment.
             return Ok(());
         }
-        let copy = disk.create(&path, bytes)?;
-        in_pieces(file, at, bytes, |done, piece| {
-            copy.write_at(piece, done).map(|()| false)
-        })?;
-        copy.sync_data()?;
-        disk.sync_dir(&dir)
+        let fill = |copy: &dyn DiskFile| {
+            in_pieces(file, at, bytes, |done, piece| {
+                copy.write_at(piece, done).map(|()| false)
+            })
+        };
+        whole(disk, &path, bytes, |copy| fill(copy).map(|_| ()))
     };
     if let Err(error) = copied() {
         let log = log_dir.display();
@@ -138,6 +176,24 @@ pub(crate) fn take(disk: &dyn Disk, log_dir: &Path, damage: &Damage, met: bool) 
         disk.remove(&from)?;
     }
     disk.sync_dir(log_dir)
+}
+
+/// Makes sure that a segment which no reader meets is not reported again: it was told.
+///
+/// # Errors
+/// When the disk fails; then it is.
+pub fn was_told(disk: &dyn Disk, log_dir: &Path, damage: &Damage) -> io::Result<()> {
+    let dir = dir_of(log_dir);
+    let Damage {
+        segment, numbers, ..
+    } = damage;
+    let from = dir.join(format!("{segment}.{:020}.bad", numbers.end));
+    match disk.rename(&from, &dir.join(format!("{segment}.bad"))) {
+        Ok(()) => disk.sync_dir(&dir),
+        // One that is met, or stays where it is, has no such name.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// The segments moved aside that no reader meets, as they were reported then.

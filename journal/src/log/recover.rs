@@ -4,7 +4,7 @@
 //! the next one's header says it begins. Believes only what is durable. Never refuses for damage;
 //! never appends to what it found. The rules are in `docs/storage.md`, "Recovery".
 
-use crate::disk::{Disk, DiskFile};
+use crate::disk::{Disk, DiskFile, read_surely};
 use crate::limits::{DAMAGES_MAX, SEGMENT_HEADER_BYTES, SPARES_SHORT_MAX};
 use crate::log::format::{HeaderFault, SegmentHeader, parse_segment_name, segment_name};
 use crate::log::quarantine;
@@ -155,7 +155,7 @@ fn read_header(
     let (bytes, file) = opened.map_err(|error| LogError::io("opening", &path, error))?;
     let mut page = vec![0; SEGMENT_HEADER_BYTES as usize];
     // A page that cannot be read is a damaged one.
-    let read = file.read_at(&mut page, 0).unwrap_or(0);
+    let read = read_surely(&*file, &mut page, 0).unwrap_or(0);
     match SegmentHeader::decode(page.get(..read).unwrap_or_default()) {
         Err(HeaderFault::Newer(version)) => Err(LogError::NewerVersion { path, version }),
         Ok(header) if header.kind != config.kind.code() => Err(LogError::Foreign {

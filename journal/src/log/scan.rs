@@ -3,7 +3,7 @@
 //! Reads in windows, so memory does not grow with the segment. Total on any bytes: no panic, and
 //! no allocation by a length that a header claims. Decides nothing about what damage means.
 
-use crate::disk::DiskFile;
+use crate::disk::{DiskFile, read_surely};
 use crate::limits::{FRAME_ALIGN, FRAME_HEADER_BYTES, READ_BYTES};
 use crate::log::format::{FrameHeader, FrameKey, frame_crc};
 use crate::log::frame::Entries;
@@ -165,11 +165,8 @@ impl<'a> Scan<'a> {
             Err(_) => {
                 buffer.fill(0);
                 for (page, place) in buffer.chunks_mut(PAGE_BYTES).zip(0_u64..) {
-                    if self
-                        .file
-                        .read_at(page, at + place * PAGE_BYTES as u64)
-                        .is_err()
-                    {
+                    let at = at + place * PAGE_BYTES as u64;
+                    if read_surely(self.file, page, at).is_err() {
                         page.fill(0);
                         self.unreadable = true;
                     }

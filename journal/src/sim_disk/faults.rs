@@ -76,6 +76,8 @@ pub(super) struct Faults {
     fail_dir_syncs: u32,
     fail_writes: u32,
     fail_reads: u32,
+    /// Reads that go well before those fail.
+    good_reads: u32,
     lie_syncs: u32,
     /// A sync lied, and the power has not gone since.
     pub lied: bool,
@@ -125,7 +127,7 @@ impl Faults {
 
     pub fn read(&mut self) -> io::Result<()> {
         self.powered()?;
-        if taken(&mut self.fail_reads) {
+        if !taken(&mut self.good_reads) && taken(&mut self.fail_reads) {
             return Err(io::Error::other("a planted read error"));
         }
         Ok(())
@@ -219,7 +221,12 @@ impl SimDisk {
 
     /// Lets the next `times` reads fail with an I/O error.
     pub fn fail_reads(&self, times: u32) {
-        self.faults(|faults| faults.fail_reads = times);
+        self.fail_reads_behind(0, times);
+    }
+
+    /// After `good` reads, the next `times` fail.
+    pub fn fail_reads_behind(&self, good: u32, times: u32) {
+        self.faults(|faults| (faults.good_reads, faults.fail_reads) = (good, times));
     }
 
     /// Lets the next `times` syncs, of files or of directories, say that all is well and make

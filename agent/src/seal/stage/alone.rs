@@ -1,6 +1,8 @@
 //! What can't be sealed together is sealed message by message.
 
 use super::{GivenUp, LifeId, Now, Origin, RecordKind, SealStage, StageError, message, put_back};
+use crate::limits::BATCH_READ_TRIES;
+use tributary_journal::LogError;
 use tributary_protocol::ids::Lane;
 
 impl SealStage {
@@ -39,11 +41,18 @@ impl SealStage {
     /// Takes one message out of the log again, and seals its readings alone.
     fn seal_alone(&mut self, lane: Lane, given_up: GivenUp, now: Now) -> Result<(), StageError> {
         let Origin { buffer, number } = given_up.origin;
-        let mut entries = Vec::new();
-        let read = self.wal.read(LifeId(buffer.0), number, 1, &mut entries);
-        let entry = entries.into_iter().find(|entry| entry.number == number);
-        let (Ok(()), Some(entry)) = (read, entry) else {
-            return self.declare_lost(buffer, number, number + 1, now);
+        let (mut entries, mut tries) = (Vec::new(), 0);
+        // A disk that fails for a moment is asked again: a declared loss is for ever.
+        self.until_stored(|stage| {
+            entries.clear();
+            tries += 1;
+            match stage.wal.read(LifeId(buffer.0), number, 1, &mut entries) {
+                Err(error @ LogError::Io { .. }) if tries < BATCH_READ_TRIES => Err(error),
+                _ => Ok(()),
+            }
+        })?;
+        let Some(entry) = entries.into_iter().find(|entry| entry.number == number) else {
+            return self.declare_alone(lane, given_up.origin, now);
         };
         let Some(message) = put_back::message_in(entry.kind, &entry.bytes) else {
             return self.capture_alone(given_up.origin, &entry, now);

@@ -6,7 +6,7 @@ use crate::decode::message_hash;
 use crate::limits::DECLARED_MAX;
 use metrics::counter;
 use tracing::error;
-use tributary_protocol::ids::BufferId;
+use tributary_protocol::ids::{BufferId, Lane};
 
 impl SealStage {
     pub(super) fn declare_lost(
@@ -45,6 +45,27 @@ impl SealStage {
             number: end,
         });
         Ok(())
+    }
+
+    /// Declares one message among those that are sealed alone.
+    pub(super) fn declare_alone(
+        &mut self,
+        lane: Lane,
+        origin: Origin,
+        now: Now,
+    ) -> Result<(), StageError> {
+        let Origin { buffer, number } = origin;
+        let lost = Cover {
+            buffer,
+            first: number,
+            count: 1,
+        };
+        // What comes before it waits in `telemetry` while `events` is sealed: not covered.
+        let covers = (lane == Lane::Telemetry).then_some(&lost);
+        let detail = format!("message {number} of {buffer}");
+        let gap = self.lanes.seal_gap(covers, detail, now.wall)?;
+        self.until_stored(|stage| stage.dead.flush())?;
+        self.store(vec![gap])
     }
 
     /// Declares damage of the log that no replay meets; once.

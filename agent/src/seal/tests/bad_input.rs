@@ -438,3 +438,32 @@ fn readings_in_dead_letters_that_find_no_room_are_declared_once() {
     assert_eq!(held_in_letters(&life), (in_letters, kept));
     assert_eq!(declared_and_held(&mut life), (declared, held + 1));
 }
+
+/// A will that can't be decoded, and the log of dead letters fails: no lane covers it before its
+/// letter is durable, whatever is written meanwhile.
+#[test]
+fn a_letter_that_is_not_durable_is_covered_by_no_lane() {
+    let sim = SimDisk::new(41);
+    let disk: Arc<dyn Disk> = Arc::new(sim.clone());
+    let (mut life, _) = Life::open(&disk);
+    let will = Sent {
+        device: 1,
+        seq: 1,
+        dup: false,
+        will: true,
+        received: 1,
+        topic: "site/d1/m",
+        payload: "{\"value\":",
+    };
+    life.commit(&[will.write()]).unwrap();
+    sim.fail_syncs(u32::MAX);
+    assert!(life.stage.finish(life.now()).is_err());
+    sim.fail_syncs(0);
+    life.spool.save(&SenderCursor::default())();
+    drop(life);
+    let disk: Arc<dyn Disk> = Arc::new(sim.crash(Survival::All));
+    let (mut life, wal) = Life::open(&disk);
+    life.replay(wal).unwrap();
+    life.stage.finish(life.now()).unwrap();
+    assert_eq!(buried(&life).len(), 1);
+}

@@ -2,7 +2,7 @@
 //! was acknowledged, and what is lost stays known until it is declared.
 
 use super::gap_log::{BATCHES, THIRD, by, files, given_up, save};
-use super::giving_way::{FIRST, Found, SECOND, acknowledge, key, open, tight};
+use super::giving_way::{FIRST, Found, SECOND, acknowledge, batches, key, open, tight};
 use crate::limits::{CLOCK_SANE_FROM_US, CURSOR_SLOT_BYTES};
 use crate::seal::Now;
 use crate::spool::{Opened, Policy, SpoolConfig, acknowledged};
@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tributary_journal::limits::SEGMENT_HEADER_BYTES;
+use tributary_journal::sim_disk::Salts;
 use tributary_journal::{Disk, SimDisk, Survival};
 use tributary_protocol::batch::GapReason;
 use tributary_protocol::ids::{BufferId, HashSum, LogId};
@@ -102,6 +103,79 @@ fn what_gives_way_as_acknowledged_stays_covered() {
     drop(opened);
     let opened = open(&disk, THIRD, &config);
     assert_eq!(opened.covered.least(), covered);
+}
+
+/// What the disk fails to read for a moment is neither damaged nor passed over.
+#[test]
+fn a_read_that_fails_at_the_start_takes_no_cover_back() {
+    let disk = SimDisk::new(1);
+    let config = tightest();
+    let mut opened = open(&disk, FIRST, &config);
+    append(&mut opened, 0..3);
+    drop(opened);
+    let covered = open(&disk.fork(Salts::Same), SECOND, &config).covered;
+    let covered = covered.least();
+    for good in 0..80 {
+        let disk = disk.fork(Salts::Same);
+        disk.fail_reads_behind(good, 1);
+        let opened = open(&disk, SECOND, &config);
+        assert_eq!(opened.covered.least(), covered, "read {good}");
+    }
+}
+
+/// The cursor that says so was written by an earlier life, and nobody has acknowledged it since.
+#[test]
+fn what_an_earlier_life_heard_of_gives_way_without_a_gap() {
+    let disk = SimDisk::new(1);
+    let mut opened = open(&disk, FIRST, &tightest());
+    append(&mut opened, 0..8);
+    save(&mut opened, vec![by(AckedTo::Somebody, (0, 8))]);
+    drop(opened);
+    let mut opened = open(&disk, SECOND, &tightest());
+    for batch in batches(SECOND, 22) {
+        opened.writer.append(vec![batch]).unwrap();
+    }
+    let lane = key(FIRST, 0).lane_key();
+    let starts = opened.reader.lane_starts();
+    assert!(
+        starts.iter().all(|start| start.key != lane),
+        "nothing gave way"
+    );
+    assert_eq!(opened.reader.book.of(lane), [], "declared as given up");
+}
+
+/// A cursor with a hole was on its way when the hole was filled and all of the life gave way.
+#[test]
+fn a_late_cursor_does_not_forget_what_filled_a_hole_of_it() {
+    let disk = SimDisk::new(1);
+    let mut opened = open(&disk, FIRST, &tightest());
+    append(&mut opened, 0..6);
+    drop(opened);
+    let mut opened = open(&disk, SECOND, &tightest());
+    let lane = |runs: &[(u64, u64)]| {
+        let sum = HashSum::default();
+        let acked = runs.iter().map(|&(first, end)| Held { first, end, sum });
+        LaneCursor {
+            key: key(FIRST, 0).lane_key(),
+            by: AckedTo::Somebody,
+            acked: acked.collect(),
+        }
+    };
+    let cursor = SenderCursor {
+        lanes: vec![lane(&[(0, 2), (4, 6)])],
+        ..SenderCursor::default()
+    };
+    let under_way = opened.reader.save(&cursor);
+    trim(&mut opened, 6);
+    for batch in batches(SECOND, 22) {
+        opened.writer.append(vec![batch]).unwrap();
+    }
+    let starts = opened.reader.lane_starts();
+    assert_eq!(starts.len(), 1, "FIRST did not give way: {starts:?}");
+    under_way();
+    drop(opened);
+    let opened = open(&disk, THIRD, &tightest());
+    assert_eq!(damaged(&opened), [0; 0]);
 }
 
 /// A cursor that was on its way when it gave way knows less, and comes behind it.

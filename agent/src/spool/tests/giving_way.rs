@@ -450,7 +450,14 @@ fn a_segment_without_a_header_is_declared_until_it_is_acknowledged() {
         assert_eq!(found.end(), if damaged == 0 { 15 } else { most });
         acknowledge(&mut opened.reader);
         drop(opened);
-        let third = open(&disk, BufferId([3; 16]), &config(64));
+        let mut third = open(&disk, BufferId([3; 16]), &config(64));
         assert!(third.sender.is_drained());
+        // By and by nothing names the lane any more.
+        for _ in 0..3 {
+            third.reader.save(&third.sender.cursor())();
+        }
+        drop(third);
+        let fourth = open(&disk, BufferId([4; 16]), &config(64));
+        assert!(fourth.sender.is_drained(), "declared once more");
     }
 }
