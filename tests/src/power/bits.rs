@@ -32,7 +32,7 @@ pub enum Promise {
     /// whose lake knows more than its journal; what is lost or doubled was in it.
     LastFrame,
     /// A batch in the journal that the lake has: its number is learnt from the lake's files, and it
-    /// is not stored again. The audit says so.
+    /// is not stored again. The audit says so as long as the segment is there.
     InLake,
     /// The first frame of a life of the agent's log, with the rules that messages are read by: the
     /// messages that need them are dead letters, for a person to put back.
@@ -199,7 +199,14 @@ impl Outcome {
         match bit.promise {
             Promise::Whole => agrees && self.is_clean_but_for_the_audit(),
             Promise::Declared => is_told && within && self.doubled == 0 && agrees,
-            Promise::InLake => is_told && within && self.doubled == 0 && !self.audit.is_empty(),
+            Promise::InLake => {
+                // Once the ledger's checkpoints are past it, nobody needs the segment any more.
+                let is_gone = bit
+                    .path
+                    .file_name()
+                    .is_none_or(|it| !self.journal.contains(it));
+                is_told && within && self.doubled == 0 && (is_gone || !self.audit.is_empty())
+            }
             Promise::Rules => {
                 self.is_started && self.doubled == 0 && self.lost <= self.letters && agrees
             }

@@ -12,6 +12,8 @@ use super::{Names, Survival};
 use crate::dice::Dice;
 use crate::limits::CUTS_AT_ONCE;
 use crate::site::Site;
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -84,6 +86,8 @@ pub struct Outcome {
     pub is_started: bool,
     /// What the audit found.
     pub audit: Vec<String>,
+    /// Files of the aggregator's journal that were there when the audit looked.
+    pub journal: BTreeSet<OsString>,
     /// What a person would have had to mend, or what else is wrong.
     pub wrong: Option<String>,
 }
@@ -265,6 +269,7 @@ pub fn carry_out(
         letters: 0,
         is_started: false,
         audit: Vec::new(),
+        journal: BTreeSet::new(),
         wrong: None,
     };
     let site = recording::site("cut");
@@ -324,6 +329,9 @@ impl Outcome {
         let findings = report["findings"].as_array().cloned().unwrap_or_default();
         let words = findings.iter().map(|finding| finding["what"].to_string());
         self.audit = words.collect();
+        let journal = site.root(Machine::Aggregator).join("journal");
+        let files = std::fs::read_dir(journal).unwrap();
+        self.journal = files.map(|file| file.unwrap().file_name()).collect();
         assert_eq!(code == Some(0), self.audit.is_empty(), "{report:#}");
         let lanes = report["lanes"].as_array().into_iter().flatten();
         let spans = lanes.flat_map(|lane| lane["set_apart"].as_array().into_iter().flatten());
