@@ -21,6 +21,7 @@ use tributary_aggregator::lake::columns::{digest, narrow};
 use tributary_aggregator::lake::commit::LakeStore;
 use tributary_aggregator::lake::file::{footer, rows};
 use tributary_aggregator::lake::load::Content;
+use tributary_aggregator::lake::markers::done_path;
 use tributary_aggregator::lake::sink::Item;
 use tributary_aggregator::lake::{Lake, LakeConfig, LakeError, LakeHandle};
 use tributary_protocol::ids::*;
@@ -453,8 +454,19 @@ async fn an_unknown_journal_starts_at_its_own_beginning() {
     assert_eq!(other.progress().await.unwrap().0.position, 0);
 }
 
+/// Flips a bit in the middle of an object.
+async fn flip(store: &Arc<dyn ObjectStore>, path: &str) {
+    let path = Path::from(path);
+    let bytes = store.get(&path).await.unwrap().bytes().await.unwrap();
+    let mut bytes = bytes.to_vec();
+    let at = bytes.len() / 2;
+    bytes[at] ^= 1;
+    store.put(&path, bytes.into()).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_request_writes_what_is_durable_and_many_flushes_fold() {
+    let damaged = done_path(LOG, 30, 31);
     let dir = TempDir::new().unwrap();
     let store = local(&dir);
     let feed = Box::new(MadeFeed {
@@ -476,6 +488,9 @@ async fn a_request_writes_what_is_durable_and_many_flushes_fold() {
         for n in 1..=300 {
             end.store(n, Ordering::Release);
             assert_eq!(handle.flush().await, Ok(n));
+            if n == 40 {
+                flip(&store, &damaged).await;
+            }
         }
         stop.cancel();
     };
@@ -487,6 +502,15 @@ async fn a_request_writes_what_is_durable_and_many_flushes_fold() {
         "{} markers are left of 300 flushes",
         listed.len()
     );
+    // What is damaged tells nothing, and goes into nothing.
+    let names: Vec<_> = listed.iter().map(|it| it.location.clone()).collect();
+    let others = [done_path(LOG, 0, 30), damaged, done_path(LOG, 31, 256)];
+    for path in others {
+        assert!(
+            names.contains(&Path::from(path.as_str())),
+            "{path}: {names:?}"
+        );
+    }
     let lake_store = LakeStore::new(store, None, LOG);
     assert_eq!(lake_store.progress().await.unwrap().0.position, 300);
 }

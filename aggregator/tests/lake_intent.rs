@@ -7,7 +7,7 @@ use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use std::sync::Arc;
 use tempfile::TempDir;
 use tributary_aggregator::lake::LakeError;
-use tributary_aggregator::lake::markers::{Intent, Told, intent_path};
+use tributary_aggregator::lake::markers::{Done, Intent, Told, intent_path, to_text};
 use tributary_protocol::ids::LogId;
 
 async fn text(store: &Arc<dyn ObjectStore>, path: &Path) -> Option<Vec<u8>> {
@@ -145,7 +145,7 @@ fn every_flip_of_an_intent_is_noticed_or_changes_nothing() {
         software: "0.1.0".to_owned(),
         files: Vec::new(),
     };
-    let whole = intent.to_text();
+    let whole = to_text(&intent);
     let of = (LOG, 6);
     assert_eq!(
         Intent::read("x", &whole, of).unwrap(),
@@ -165,4 +165,36 @@ fn every_flip_of_an_intent_is_noticed_or_changes_nothing() {
     }
     // Another journal's is no damage.
     assert!(Intent::read("x", &whole, (LogId([1; 16]), 6)).is_err());
+}
+
+#[test]
+fn every_flip_of_a_done_marker_is_noticed_or_changes_nothing() {
+    let done = Done {
+        version: 1,
+        log: LOG.to_string(),
+        first: 6,
+        end: 130,
+        batches: 12,
+        rows: 3_456,
+        hash_sum: format!("{:032x}", 0x1234_5678_9abc_def0_u64),
+        lanes: Vec::new(),
+        files: 3,
+    };
+    let whole = to_text(&done);
+    assert_eq!(Done::read("x", &whole, LOG).unwrap(), done);
+    let mut noticed = 0;
+    for at in 0..whole.len() {
+        for bit in 0..8 {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1 << bit;
+            match Done::read("x", &bytes, LOG) {
+                Ok(read) => assert_eq!(read, done, "{at} {bit}"),
+                Err(_) => noticed += 1,
+            }
+        }
+    }
+    assert!(noticed > whole.len() * 7, "{noticed}");
+    // Those of an earlier version have no checksum.
+    let earlier = serde_json::to_vec(&done).unwrap();
+    assert_eq!(Done::read("x", &earlier, LOG).unwrap(), done);
 }

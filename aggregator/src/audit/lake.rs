@@ -9,7 +9,7 @@ use super::report::{Finding, Findings, GapReport};
 use super::{AuditError, LaneId, Numbers, Tally};
 use crate::lake::Table;
 use crate::lake::file::{Footer, LaneSum, footer_of};
-use crate::lake::markers::{Done, Intent, MarkerName, Told, folder, intent_path, parse, progress};
+use crate::lake::markers::{Done, Intent, MarkerName, Told, folder, intent_path, progress};
 use crate::limits::{AUDIT_GAPS_LISTED_MAX, AUDIT_LIST_BYTES_MAX, MARKER_BYTES_MAX};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -418,7 +418,7 @@ impl Lake {
             };
             let shown = path.display().to_string();
             let done = said.and_then(|text| {
-                parse::<Done>(&shown, &text, self.log).map_err(|error| error.to_string())
+                Done::read(&shown, &text, self.log).map_err(|error| error.to_string())
             });
             match done {
                 Ok(done) => self.check_marker(&done, (*first, *end)),

@@ -6,7 +6,7 @@
 use super::file::{EncodedFile, footer};
 use super::markers::{
     Done, FileEntry, Intent, MARKER_VERSION, MarkerName, Progress, Told, done_path, folder,
-    intent_path, parse, progress,
+    intent_path, progress, to_text,
 };
 use super::{LakeError, Table, file::LaneSum, file::Span, load::Sums};
 use crate::limits::{DONE_MARKERS_MAX, MARKER_BYTES_MAX};
@@ -192,7 +192,7 @@ impl LakeStore {
             files: files.iter().map(entry).collect(),
         };
         let path = intent_path(self.log, span.first);
-        let bytes = Bytes::from(intent.to_text());
+        let bytes = Bytes::from(to_text(&intent));
         if !self.create(&path, bytes.clone()).await? && self.read(&path).await? != bytes {
             return Err(LakeError::Fenced { path });
         }
@@ -256,7 +256,7 @@ impl LakeStore {
             files,
         };
         let path = done_path(self.log, span.first, span.end);
-        let bytes = marker_bytes(&done);
+        let bytes = Bytes::from(to_text(&done));
         if planted!(Blind9) {
             self.delete(&intent_path(self.log, span.first)).await?;
         }
@@ -286,30 +286,63 @@ impl LakeStore {
         if found.chain.len() < DONE_MARKERS_MAX {
             return Ok(());
         }
-        let mut folded: Option<Done> = None;
-        for (first, end) in &found.chain {
-            let path = done_path(self.log, *first, *end);
-            let next: Done = parse(&path, &self.read(&path).await?, self.log)?;
-            folded = Some(match folded {
-                None => next,
-                Some(before) => before.fold(&next).ok_or_else(|| LakeError::Marker {
-                    path,
-                    reason: format!("it does not go on at entry {}", before.end),
-                })?,
-            });
+        let mut folded = Vec::new();
+        let mut run: Option<Done> = None;
+        for step in &found.chain {
+            let next = self.marker(*step).await?;
+            run = match (run.take(), next) {
+                (Some(before), Some(next)) => match before.fold(&next) {
+                    Some(both) => Some(both),
+                    None => {
+                        folded.push(before);
+                        Some(next)
+                    }
+                },
+                (before, next) => {
+                    folded.extend(before);
+                    next
+                }
+            };
         }
-        let Some(folded) = folded else { return Ok(()) };
-        let path = done_path(self.log, folded.first, folded.end);
-        self.create(&path, marker_bytes(&folded)).await?;
-        self.make_folder_durable(&path)?;
-        for (first, end) in found
-            .chain
-            .iter()
-            .filter(|step| **step != (folded.first, folded.end))
-        {
-            self.delete(&done_path(self.log, *first, *end)).await?;
+        folded.extend(run);
+        for all in folded {
+            let path = done_path(self.log, all.first, all.end);
+            let is_of_it = |(first, end): &&(u64, u64)| *first >= all.first && *end <= all.end;
+            let steps = found.chain.iter().filter(is_of_it);
+            let parts: Vec<_> = steps.filter(|it| **it != (all.first, all.end)).collect();
+            if parts.is_empty() {
+                continue;
+            }
+            self.create(&path, Bytes::from(to_text(&all))).await?;
+            self.make_folder_durable(&path)?;
+            for (first, end) in parts {
+                self.delete(&done_path(self.log, *first, *end)).await?;
+            }
         }
         Ok(())
+    }
+
+    /// The done marker of these entries; nothing where it is damaged: it stays as it is, for the
+    /// audit to tell.
+    async fn marker(&self, (first, end): (u64, u64)) -> Result<Option<Done>, LakeError> {
+        let path = done_path(self.log, first, end);
+        let text = self.read(&path).await?;
+        Ok(match Done::read(&path, &text, self.log) {
+            Ok(done) if (done.first, done.end) == (first, end) => Some(done),
+            Ok(done) => {
+                tracing::warn!(
+                    path,
+                    done.first,
+                    done.end,
+                    "a marker tells of other entries"
+                );
+                None
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a marker of the lake is damaged: not folded");
+                None
+            }
+        })
     }
 
     /// Something lies where this file goes. Equal bytes are this file. On this machine anything
@@ -421,11 +454,6 @@ impl LakeStore {
         self.durable_folders.insert(deepest);
         Ok(())
     }
-}
-
-fn marker_bytes(marker: &impl serde::Serialize) -> Bytes {
-    let text = serde_json::to_vec(marker).expect("a marker has only strings and numbers");
-    Bytes::from(text)
 }
 
 fn store_error(path: &str, source: object_store::Error) -> LakeError {

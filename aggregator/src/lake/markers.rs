@@ -37,20 +37,20 @@ pub struct Intent {
     pub files: Vec<FileEntry>,
 }
 
-/// What stands between what an intent says and its checksum, which ends it.
+/// What stands between what a marker says and its checksum, which ends it.
 const CHECK: &str = ",\"check\":\"";
 
-impl Intent {
-    /// As text that ends with its checksum: BLAKE3 over all before it. An earlier version reads it
-    /// as it reads any text with one field more.
-    pub fn to_text(&self) -> Vec<u8> {
-        let mut text = serde_json::to_vec(self).expect("a marker has only strings and numbers");
-        let check = BatchHash::of(text.strip_suffix(b"}").unwrap_or(&text));
-        text.truncate(text.len().saturating_sub(1));
-        text.extend_from_slice(format!("{CHECK}{check}\"}}").as_bytes());
-        text
-    }
+/// A marker as text that ends with its checksum: BLAKE3 over all before it. An earlier version
+/// reads it as it reads any text with one field more.
+pub fn to_text<T: Serialize + Marked>(marker: &T) -> Vec<u8> {
+    let mut text = serde_json::to_vec(marker).expect("a marker has only strings and numbers");
+    let check = BatchHash::of(text.strip_suffix(b"}").unwrap_or(&text));
+    text.truncate(text.len().saturating_sub(1));
+    text.extend_from_slice(format!("{CHECK}{check}\"}}").as_bytes());
+    text
+}
 
+impl Intent {
     /// Reads an intent of the flush that begins at `first`.
     ///
     /// # Errors
@@ -122,6 +122,20 @@ pub struct Done {
 }
 
 impl Done {
+    /// Reads a done marker; those of earlier versions have no checksum.
+    ///
+    /// # Errors
+    /// [`LakeError::Marker`] when it is damaged, another's, or of a later layout.
+    pub fn read(path: &str, text: &[u8], log: LogId) -> Result<Self, LakeError> {
+        if checked(text) == Some(false) {
+            return Err(LakeError::Marker {
+                path: path.to_owned(),
+                reason: "its checksum is wrong".to_owned(),
+            });
+        }
+        parse(path, text, log)
+    }
+
     fn sum(&self) -> HashSum {
         HashSum(u128::from_str_radix(&self.hash_sum, 16).unwrap_or(0))
     }
