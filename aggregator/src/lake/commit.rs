@@ -151,7 +151,7 @@ impl LakeStore {
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn set_aside(&self, begun: &Begun) -> Result<(), LakeError> {
+    pub async fn set_aside(&mut self, begun: &Begun) -> Result<(), LakeError> {
         let Some((path, reason)) = &begun.damaged else {
             return Ok(());
         };
@@ -367,8 +367,20 @@ impl LakeStore {
         })
     }
 
-    /// Puts an object that must not be there; whether it was not.
-    async fn create(&self, path: &str, bytes: Bytes) -> Result<bool, LakeError> {
+    /// Puts an object that must not be there; whether it was not. Only then is its entry durable:
+    /// where the folder's sync failed, the next try finds the object there.
+    async fn create(&mut self, path: &str, bytes: Bytes) -> Result<bool, LakeError> {
+        let created = self.try_create(path, bytes).await;
+        if !matches!(created, Ok(true))
+            && let Some(root) = &self.local
+            && let Some(folder) = root.join(path).parent()
+        {
+            self.durable_folders.remove(folder);
+        }
+        created
+    }
+
+    async fn try_create(&self, path: &str, bytes: Bytes) -> Result<bool, LakeError> {
         let location = Path::from(path);
         let options = PutMode::Create.into();
         match self
@@ -418,6 +430,19 @@ impl LakeStore {
         }
     }
 
+    /// Makes the markers durable that a process put which was killed before their folder was
+    /// synced: from here on the journal may let go of what they name.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn settle(&mut self) -> Result<(), LakeError> {
+        let is_there = |root: &PathBuf| root.join(folder(self.log)).is_dir();
+        match self.local.as_ref().is_some_and(is_there) {
+            true => self.make_folder_durable(&intent_path(self.log, 0)),
+            false => Ok(()),
+        }
+    }
+
     /// The store fsyncs what it writes and the folders that it makes, but not a folder that a
     /// killed process made before, nor the entry of an object that was there already.
     fn make_folder_durable(&mut self, path: &str) -> Result<(), LakeError> {
@@ -427,7 +452,7 @@ impl LakeStore {
         let mut at = root.join(path);
         at.pop();
         if self.durable_folders.contains(&at) {
-            // The way up is durable; the new entry was synced when it was made.
+            // The way up is durable; the new entry was synced when it was made: see `create`.
             return Ok(());
         }
         let deepest = at.clone();
@@ -460,5 +485,50 @@ fn store_error(path: &str, source: object_store::Error) -> LakeError {
     LakeError::Store {
         path: path.to_owned(),
         source,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use object_store::local::LocalFileSystem;
+
+    fn store(dir: &std::path::Path) -> LakeStore {
+        let local = LocalFileSystem::new_with_prefix(dir).unwrap();
+        LakeStore::new(Arc::new(local), Some(dir.to_owned()), LogId([7; 16]))
+    }
+
+    /// As after a put whose folder's sync failed: the object is there, its entry is not durable.
+    #[tokio::test]
+    async fn the_folder_of_an_object_that_was_there_is_synced_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = store(dir.path());
+        let path = intent_path(store.log, 5);
+        assert!(store.create(&path, Bytes::from_static(b"x")).await.unwrap());
+        store.make_folder_durable(&path).unwrap();
+        let markers = dir.path().join(folder(store.log));
+        assert!(store.durable_folders.contains(&markers));
+        assert!(!store.create(&path, Bytes::from_static(b"x")).await.unwrap());
+        assert!(
+            !store.durable_folders.contains(&markers),
+            "taken for durable"
+        );
+    }
+
+    #[tokio::test]
+    async fn markers_of_an_earlier_process_are_made_durable_before_they_count() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut earlier = store(dir.path());
+        earlier.settle().unwrap();
+        let path = done_path(earlier.log, 0, 5);
+        earlier
+            .create(&path, Bytes::from_static(b"x"))
+            .await
+            .unwrap();
+        let mut store = store(dir.path());
+        store.settle().unwrap();
+        let markers = dir.path().join(folder(store.log));
+        assert!(store.durable_folders.contains(&markers));
     }
 }

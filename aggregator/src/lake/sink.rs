@@ -240,12 +240,13 @@ impl Lake {
     /// When the store fails, or lake and journal do not fit together.
     pub async fn open(
         config: LakeConfig,
-        store: LakeStore,
+        mut store: LakeStore,
         feed: Box<dyn Feed>,
         names: Box<dyn Names>,
         handle: &LakeHandle,
     ) -> Result<Self, LakeError> {
         let (progress, begun) = store.progress().await?;
+        store.settle()?;
         let position = progress.position;
         let needed = begun.intent.as_ref().map_or(position, |intent| intent.end);
         if needed > feed.end() {
