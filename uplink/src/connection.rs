@@ -9,6 +9,7 @@ use quinn::{ClientConfig, Endpoint, EndpointConfig, TokioRuntime, TransportConfi
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use std::hash::{BuildHasher, RandomState};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -207,18 +208,41 @@ fn transport(last_rtt: Option<Duration>) -> TransportConfig {
     transport
 }
 
+/// What the uplink has of the machine, beside its clock.
+#[derive(Clone)]
+pub struct Net {
+    /// An endpoint of QUIC from which this address can be reached.
+    pub open: Arc<dyn Fn(SocketAddr) -> std::io::Result<Endpoint> + Send + Sync>,
+    /// Any 64 bits.
+    pub random: Arc<dyn Fn() -> u64 + Send + Sync>,
+    /// Whether the cursor is kept where the connection is driven, and not on a thread that may
+    /// wait: for disks that never wait.
+    pub saves_in_place: bool,
+}
+
+impl Default for Net {
+    fn default() -> Self {
+        Self {
+            open: Arc::new(endpoint),
+            random: Arc::new(|| RandomState::new().hash_one(())),
+            saves_in_place: false,
+        }
+    }
+}
+
 /// What connects, again and again: certificates are read afresh each time.
-#[derive(Debug)]
 pub struct Connector {
     target: Target,
     identity: Identity,
     last_rtt: Option<Duration>,
+    net: Net,
 }
 
 impl Connector {
     /// A connector; nothing is opened or read yet.
-    pub fn new(target: Target, identity: Identity) -> Self {
+    pub fn new(target: Target, identity: Identity, net: Net) -> Self {
         Self {
+            net,
             target,
             identity,
             last_rtt: None,
@@ -228,6 +252,11 @@ impl Connector {
     /// Where it connects to.
     pub fn target(&self) -> &Target {
         &self.target
+    }
+
+    /// Any 64 bits.
+    pub fn random(&self) -> u64 {
+        (self.net.random)()
     }
 
     /// Remembers the link's round trip for the next first flight.
@@ -253,7 +282,7 @@ impl Connector {
                 reason,
             })
         })?;
-        let endpoint = endpoint(address)?;
+        let endpoint = (self.net.open)(address)?;
         let failed = |reason: String| ConnectError::Handshake {
             address: self.target.address.clone(),
             reason,
@@ -280,19 +309,14 @@ async fn resolve(address: &str) -> Result<SocketAddr, ConnectError> {
     found.next().ok_or_else(|| failed("no address".to_owned()))
 }
 
-fn endpoint(peer: SocketAddr) -> Result<Endpoint, ConnectError> {
+fn endpoint(peer: SocketAddr) -> std::io::Result<Endpoint> {
     let local: SocketAddr = match peer {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
     let socket = udp_socket(local)?;
     let runtime = Arc::new(TokioRuntime);
-    Ok(Endpoint::new(
-        EndpointConfig::default(),
-        None,
-        socket,
-        runtime,
-    )?)
+    Endpoint::new(EndpointConfig::default(), None, socket, runtime)
 }
 
 /// A UDP socket with buffers that hold a burst; warns when the system grants less.

@@ -15,7 +15,7 @@ mod saving;
 mod spool;
 mod status;
 
-pub use connection::{ConnectError, Identity, Target};
-pub use run::{UplinkConfig, run};
+pub use connection::{ConnectError, Identity, Net, Target};
+pub use run::{UplinkConfig, run, run_over};
 pub use spool::{Save, Sealed, Shed, Spool, SpoolError};
 pub use status::{Status, keep};

@@ -1,7 +1,7 @@
 //! The uplink's shell: the connection, the clock, and the thread that waits for the disk. What is
 //! dialled, said, sent and kept, and when, [`Uplink`] decides.
 
-use crate::connection::{Connector, Identity, Target};
+use crate::connection::{Connector, Identity, Net, Target};
 use crate::control;
 use crate::limits::{GOODBYE, HANDSHAKE_TIMEOUT, PROBE_AFTER, RECEIVE_WINDOW_BYTES, TICK};
 use crate::link::{Do, Uplink};
@@ -11,7 +11,6 @@ use crate::status::Status;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use quinn::{Connection, RecvStream, SendStream, VarInt};
-use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -44,14 +43,25 @@ pub async fn run<S: Spool>(
     sealed: mpsc::Receiver<Sealed>,
     status: watch::Sender<Status>,
 ) -> bool {
+    run_over(Net::default(), config, sender, spool, (sealed, status)).await
+}
+
+/// As [`run`], over another network than this machine's.
+pub async fn run_over<S: Spool>(
+    net: Net,
+    config: UplinkConfig,
+    sender: Sender,
+    spool: S,
+    (sealed, status): (mpsc::Receiver<Sealed>, watch::Sender<Status>),
+) -> bool {
     let who = (config.target.address.as_str(), config.name.as_str());
     let core = Uplink::new(who, config.drain_deadline, (sender, spool), status);
     let shell = Shell {
         core,
-        connector: Connector::new(config.target, config.identity),
+        saving: Saving::new(net.saves_in_place),
+        connector: Connector::new(config.target, config.identity, net),
         sealed: Some(sealed),
         link: None,
-        saving: Saving::default(),
         begun: Instant::now(),
     };
     shell.run().await
@@ -117,10 +127,10 @@ enum Event {
 
 impl<S: Spool> Shell<S> {
     async fn run(mut self) -> bool {
-        let random = RandomState::new();
         loop {
             let now = self.now();
-            match self.core.poll(now, random.hash_one(now)) {
+            let random = self.connector.random();
+            match self.core.poll(now, random) {
                 Do::Dial => self.dial().await,
                 Do::Say(message) => self.say(&message).await,
                 Do::Send(batch, urgency) => {
@@ -147,7 +157,9 @@ impl<S: Spool> Shell<S> {
     }
 
     /// Waits for whatever comes first. Cancel safe: each branch is a receive that loses nothing
-    /// when it is dropped.
+    /// when it is dropped. In this order: what is heard makes room, and it ends for a while when
+    /// the window is full; so does what was sent. What is sealed is bounded by the spool alone, and
+    /// is no reason to hear later. Time is only for when nothing else is.
     async fn next_event(&mut self, at: i64) -> Event {
         let until = self.begun + Duration::from_micros(at.max(0).unsigned_abs());
         let Self {
@@ -168,6 +180,7 @@ impl<S: Spool> Shell<S> {
             sent = Some(sending);
         }
         tokio::select! {
+            biased;
             message = or_never(message) => Event::Message(message),
             sent = ended(sent) => Event::Sent(sent),
             sealed = or_never(sealed.as_mut().map(mpsc::Receiver::recv)) => Event::Sealed(sealed),
@@ -223,6 +236,7 @@ impl<S: Spool> Shell<S> {
         loop {
             core.look();
             tokio::select! {
+                biased;
                 connected = &mut connecting => return connected.map_err(|e| e.to_string()),
                 next = or_never(sealed.as_mut().map(mpsc::Receiver::recv)) => match next {
                     Some(next) => core.sealed(next),

@@ -11,12 +11,24 @@ use tributary_protocol::session::Sender;
 #[derive(Default)]
 pub(crate) struct Saving {
     under_way: JoinSet<()>,
+    in_place: bool,
 }
 
 impl Saving {
+    /// Nothing is kept so far. `in_place`: no thread waits for the disk, since it never waits.
+    pub(crate) fn new(in_place: bool) -> Self {
+        Self {
+            under_way: JoinSet::new(),
+            in_place,
+        }
+    }
+
     /// Begins to keep what is given.
     pub(crate) fn begin(&mut self, save: Save) {
-        self.under_way.spawn_blocking(save);
+        match self.in_place {
+            true => self.under_way.spawn(async move { save() }),
+            false => self.under_way.spawn_blocking(save),
+        };
     }
 
     /// Waits for the end of one; for ever where none is under way. Cancel safe.
