@@ -61,6 +61,7 @@ impl Ingest {
         loop {
             // Cancel safe: what is not accepted waits in the endpoint.
             let incoming = tokio::select! {
+                biased;
                 () = self.stop.cancelled() => break,
                 incoming = endpoint.accept() => incoming,
             };

@@ -178,9 +178,10 @@ impl Keeper {
         }
     }
 
-    /// The only place where the keeper's thread waits: for a request, or for this time. Cancel
-    /// safe: a request stays in its channel until it is taken.
-    async fn wait(
+    /// The only place where whoever runs the keeper waits: for a request, or for this time, which a
+    /// [turn](Self::turn) said. Breaks when it is over. Cancel safe: a request stays in its channel
+    /// until it is taken.
+    pub async fn wait(
         &mut self,
         clock: Clock,
         until: i64,

@@ -145,13 +145,15 @@ impl Connection {
 
     /// The only place where a connection waits. Cancel safe: framed reads keep partial frames,
     /// `accept_uni` and `join_next` lose nothing, outcomes stay in their set, and times are
-    /// computed anew.
+    /// computed anew. In this order: ends first, then what gives answers, then what brings more;
+    /// everything before the streams is bounded by the window, so that none waits for ever.
     async fn next_event(&mut self) -> Event {
         let busy = self.reading.len() + self.waiting.len() >= UNI_STREAMS_MAX as usize;
         let now = self.clock.told();
         let takes = self.talk.takes_batches(now) && !busy;
         let wake = self.talk.poll_timeout(now);
         tokio::select! {
+            biased;
             () = self.fence.cancelled() => Event::Fenced,
             () = self.ingest.stop.cancelled() => Event::Stopping,
             Some(outcome) = self.waiting.next() => Event::Outcome(outcome),

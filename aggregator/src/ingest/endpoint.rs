@@ -8,7 +8,7 @@ use crate::limits::{
     STREAM_WINDOW_BYTES, UNI_STREAMS_MAX,
 };
 use quinn::crypto::rustls::QuicServerConfig;
-use quinn::{Endpoint, ServerConfig, TokioRuntime, TransportConfig, VarInt};
+use quinn::{Endpoint, EndpointConfig, ServerConfig, TokioRuntime, TransportConfig, VarInt};
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -151,11 +151,11 @@ fn transport() -> TransportConfig {
     transport
 }
 
-/// An endpoint that listens on `addr`.
+/// How an aggregator with these files listens, whatever the socket.
 ///
 /// # Errors
-/// What cannot be used, and what to do.
-pub fn endpoint(addr: SocketAddr, files: &TlsFiles) -> Result<Endpoint, EndpointError> {
+/// Which file cannot be used, and why.
+pub fn configs(files: &TlsFiles) -> Result<(EndpointConfig, ServerConfig), EndpointError> {
     let tls = tls_config(files)?;
     let crypto = QuicServerConfig::try_from(tls).map_err(|error| EndpointError::Tls {
         cert: files.cert.clone(),
@@ -168,18 +168,23 @@ pub fn endpoint(addr: SocketAddr, files: &TlsFiles) -> Result<Endpoint, Endpoint
         .incoming_buffer_size(INCOMING_BUFFER_BYTES)
         .incoming_buffer_size_total(INCOMING_BUFFER_TOTAL_BYTES)
         .migration(true);
+    let key = private_key(files)?;
+    Ok((endpoint_config(key.secret_der()), config))
+}
+
+/// An endpoint that listens on `addr`.
+///
+/// # Errors
+/// What cannot be used, and what to do.
+pub fn endpoint(addr: SocketAddr, files: &TlsFiles) -> Result<Endpoint, EndpointError> {
+    let (endpoint_config, server_config) = configs(files)?;
     let bind = |source: io::Error| match source.kind() {
         io::ErrorKind::AddrInUse => EndpointError::InUse { addr },
         _ => EndpointError::Bind { addr, source },
     };
     let socket = socket(addr).map_err(bind)?;
-    Endpoint::new(
-        endpoint_config(private_key(files)?.secret_der()),
-        Some(config),
-        socket,
-        Arc::new(TokioRuntime),
-    )
-    .map_err(bind)
+    let runtime = Arc::new(TokioRuntime);
+    Endpoint::new(endpoint_config, Some(server_config), socket, runtime).map_err(bind)
 }
 
 fn socket(addr: SocketAddr) -> io::Result<std::net::UdpSocket> {
