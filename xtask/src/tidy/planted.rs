@@ -8,9 +8,10 @@ use super::{Rule, Violation};
 /// Where they are named.
 const LIST: &str = "tests/planted/src/lib.rs";
 /// The manifests that may switch them on.
-const SIMULATIONS: [&str; 3] = [
+const SIMULATIONS: [&str; 4] = [
     "tests/sim/Cargo.toml",
     "tests/model/Cargo.toml",
+    "tests/turmoil/Cargo.toml",
     "tests/whole/Cargo.toml",
 ];
 const PACKAGE: &str = "tributary-planted";
