@@ -52,7 +52,7 @@ use tributary_journal::{
     CheckpointError, CommitPolicy, CursorError, DirLock, Disk, LifeId, LockError, LogError,
     LogReader, OsDisk, Wear,
 };
-use tributary_uplink::{Identity, Status, Target, UplinkConfig};
+use tributary_uplink::{Identity, Others, Status, Target, UplinkConfig};
 
 /// Everything that a running agent has to know.
 #[derive(Clone, Debug)]
@@ -99,6 +99,7 @@ impl Settings {
                     address: endpoint.to_string(),
                     server_name: config.uplink.server_name.clone(),
                 },
+                others: Others::default(),
                 identity: Identity {
                     ca: config.uplink.ca.clone(),
                     certificate: config.uplink.certificate.clone(),

@@ -212,6 +212,7 @@ impl Keeper {
         let mut announced: Vec<BufferId> = hello.lanes.iter().map(|lane| lane.key.buffer).collect();
         announced.dedup();
         let session = self.judge.ledger.open_session(&agent, &announced);
+        self.declare_elsewhere(&agent, hello);
         // An agent that names as many buffers as it may has perhaps more.
         if announced.len() < AGENT_BUFFERS_MAX {
             self.judge.books.announce(&agent, &announced);
@@ -230,14 +231,28 @@ impl Keeper {
             in_flight_batches: IN_FLIGHT_BATCHES as u32,
             software: concat!("tributary-aggregator ", env!("CARGO_PKG_VERSION")).to_owned(),
             more: false,
-            // The journal has no place for it yet.
-            takes_in_doubt: false,
+            takes_in_doubt: true,
         };
         self.seen.note(&agent, hello, now.wall_us);
         if let Some(older) = self.sessions.insert(agent, fence) {
             older.cancel();
         }
         welcome
+    }
+
+    /// Takes in what others hold. It is not in the journal: each session begins with it. An agent
+    /// that knows of no others says nothing here, not even what it has trimmed: whatever is missing
+    /// below that was lost.
+    fn declare_elsewhere(&mut self, agent: &AgentId, hello: &Hello) {
+        if hello.elsewhere.is_empty() {
+            return;
+        }
+        let own = self.store.log();
+        let left_out = self.judge.ledger.declare_elsewhere(agent, hello, own);
+        if left_out > 0 {
+            tracing::warn!(%agent, left_out, "of what other aggregators hold not all is kept: the \
+                rest counts as missing here");
+        }
     }
 
     fn report(&self) -> StatusReport {

@@ -107,6 +107,7 @@ impl Kept {
             agent: agent(1),
             batch,
             content,
+            in_doubt: false,
             permit: None,
         };
         self.parts.handle.offer(offer).await.unwrap()

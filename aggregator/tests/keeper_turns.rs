@@ -94,6 +94,7 @@ impl World {
             agent: agent(1),
             batch: batch.clone(),
             content,
+            in_doubt: false,
             permit: None,
         };
         self.parts.handle.try_offer(offer).unwrap()
@@ -180,6 +181,7 @@ fn the_queue_is_bounded_and_says_so() {
         agent: agent(1),
         batch: gap(9_000),
         content: Checked::Gap,
+        in_doubt: false,
         permit: None,
     };
     assert!(world.parts.handle.try_offer(offer).is_err());

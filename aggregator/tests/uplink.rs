@@ -13,7 +13,9 @@ use tributary_protocol::batch::SealedBatch;
 use tributary_protocol::ids::*;
 use tributary_protocol::session::{Sender, SenderCursor, Trim};
 use tributary_uplink::authority::{TRUST_DOMAIN, open_or_create};
-use tributary_uplink::{Identity, Save, Sealed, Spool, SpoolError, Target, UplinkConfig, run};
+use tributary_uplink::{
+    Identity, Others, Save, Sealed, Spool, SpoolError, Target, UplinkConfig, run,
+};
 
 const BATCHES: u64 = 60;
 
@@ -73,6 +75,7 @@ fn configured(dir: &TempDir) -> (Config, UplinkConfig) {
             address: String::new(),
             server_name: Some("localhost".to_owned()),
         },
+        others: Others::default(),
         identity: Identity {
             ca: pki.ca,
             certificate: pki.agent_certificate,

@@ -82,6 +82,9 @@ pub enum ConnectError {
     /// The socket can't be had.
     #[error("UDP socket for the uplink: {0}")]
     Socket(#[from] std::io::Error),
+    /// The list is shorter.
+    #[error("no aggregator stands at place {0} of the list")]
+    Nobody(usize),
     /// The name can't be resolved.
     #[error("{address} can't be resolved: {reason}")]
     Resolve {
@@ -231,27 +234,24 @@ impl Default for Net {
 }
 
 /// What connects, again and again: certificates are read afresh each time.
+#[derive(Clone)]
 pub struct Connector {
-    target: Target,
+    targets: Vec<Target>,
     identity: Identity,
-    last_rtt: Option<Duration>,
+    /// The round trip to one of them.
+    last_rtt: Option<(usize, Duration)>,
     net: Net,
 }
 
 impl Connector {
     /// A connector; nothing is opened or read yet.
-    pub fn new(target: Target, identity: Identity, net: Net) -> Self {
+    pub fn new(targets: Vec<Target>, identity: Identity, net: Net) -> Self {
         Self {
             net,
-            target,
+            targets,
             identity,
             last_rtt: None,
         }
-    }
-
-    /// Where it connects to.
-    pub fn target(&self) -> &Target {
-        &self.target
     }
 
     /// Any 64 bits.
@@ -259,39 +259,41 @@ impl Connector {
         (self.net.random)()
     }
 
-    /// Remembers the link's round trip for the next first flight.
-    pub fn remember_rtt(&mut self, rtt: Duration) {
-        self.last_rtt = Some(rtt);
+    /// Remembers the round trip to this one for the next first flight.
+    pub fn remember_rtt(&mut self, at: usize, rtt: Duration) {
+        self.last_rtt = Some((at, rtt));
     }
 
-    /// A connection whose handshake is complete. With TLS 1.3 the aggregator may still refuse our
-    /// certificate: only its `Welcome` means success.
+    /// A connection to this one, whose handshake is complete. With TLS 1.3 the aggregator may still
+    /// refuse our certificate: only its `Welcome` means success.
     ///
     /// # Errors
     /// What stood in the way.
-    pub async fn connect(&self) -> Result<quinn::Connection, ConnectError> {
+    pub async fn connect(&self, at: usize) -> Result<quinn::Connection, ConnectError> {
+        let target = self.targets.get(at).ok_or(ConnectError::Nobody(at))?;
         let crypto = QuicClientConfig::try_from(tls(&self.identity)?)
             .map_err(|e| ConnectError::Tls(e.to_string()))?;
         let mut config = ClientConfig::new(Arc::new(crypto));
-        config.transport_config(Arc::new(transport(self.last_rtt)));
-        let resolving = tokio::time::timeout(HANDSHAKE_TIMEOUT, resolve(&self.target.address));
+        let last_rtt = self.last_rtt.filter(|(of, _)| *of == at);
+        config.transport_config(Arc::new(transport(last_rtt.map(|(_, rtt)| rtt))));
+        let resolving = tokio::time::timeout(HANDSHAKE_TIMEOUT, resolve(&target.address));
         let address = resolving.await.unwrap_or_else(|_| {
             let reason = "the resolver does not answer".to_owned();
             Err(ConnectError::Resolve {
-                address: self.target.address.clone(),
+                address: target.address.clone(),
                 reason,
             })
         })?;
         let endpoint = (self.net.open)(address)?;
         let failed = |reason: String| ConnectError::Handshake {
-            address: self.target.address.clone(),
+            address: target.address.clone(),
             reason,
         };
         let connecting = endpoint
-            .connect_with(config, address, self.target.name())
+            .connect_with(config, address, target.name())
             .map_err(|e| failed(e.to_string()))?;
         match tokio::time::timeout(HANDSHAKE_TIMEOUT, connecting).await {
-            Err(_) => Err(ConnectError::Timeout(self.target.address.clone())),
+            Err(_) => Err(ConnectError::Timeout(target.address.clone())),
             Ok(Err(e)) => Err(failed(e.to_string())),
             Ok(Ok(connection)) => Ok(connection),
         }

@@ -16,6 +16,6 @@ mod spool;
 mod status;
 
 pub use connection::{ConnectError, Identity, Net, Target};
-pub use run::{UplinkConfig, run, run_over};
+pub use run::{Others, UplinkConfig, run, run_over};
 pub use spool::{Save, Sealed, Shed, Spool, SpoolError};
 pub use status::{Status, keep};

@@ -27,6 +27,9 @@ pub const SEALED_QUEUE: usize = 1_024;
 pub const BUSY_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How long an aggregator that owes acknowledgements may say nothing at all until it is probed.
 pub const PROBE_AFTER: Duration = Duration::from_secs(1);
+/// How long what is under way may take before a session is left for the first of the list: less
+/// than that one waits to be greeted.
+pub const RETURN_DRAIN: Duration = Duration::from_secs(2);
 /// How long a goodbye may take to arrive.
 pub const GOODBYE: Duration = Duration::from_secs(1);
 /// Ranges that a line about an aggregator's loss names; the rest is only counted.
@@ -37,3 +40,4 @@ pub const TICK: Duration = Duration::from_millis(250);
 pub const CURSOR_INTERVAL: Duration = Duration::from_secs(1);
 
 const _: () = assert!(SEND_WINDOW_BYTES >= IN_FLIGHT_BYTES + BATCH_BYTES_MAX as u64);
+const _: () = assert!(RETURN_DRAIN.as_secs() < HANDSHAKE_TIMEOUT.as_secs());

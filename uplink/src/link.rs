@@ -15,15 +15,24 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 use tributary_protocol::batch::SealedBatch;
 use tributary_protocol::message::{Ack, AgainReason, Message, Reject, RejectCode, Welcome};
-use tributary_protocol::session::{Lookup, Notice, Outgoing, Place, Sender, Urgency};
+use tributary_protocol::session::{Lookup, Notice, Outgoing, Place, Sender, SenderCursor, Urgency};
+use way::Way;
+
+mod way;
 
 /// What software we are, as the other end sees it.
 const SOFTWARE: &str = concat!("tributary ", env!("CARGO_PKG_VERSION"));
 
 /// What is to be done next.
 pub enum Do {
-    /// Connect, and say [`dialled`](Uplink::dialled) or [`lost`](Uplink::lost).
+    /// Connect to [this](Uplink::at) of the list, and say [`dialled`](Uplink::dialled) or
+    /// [`lost`](Uplink::lost).
     Dial,
+    /// Connect to the first of the list beside the session that stands, and say
+    /// [`probed`](Uplink::probed) or [`probe_failed`](Uplink::probe_failed).
+    Probe,
+    /// What was probed is the connection from now on.
+    Adopt,
     /// Say this on the control stream; [`lost`](Uplink::lost) when that fails.
     Say(Message),
     /// Send this batch on a stream of its own; [`lost`](Uplink::lost) when that fails.
@@ -44,6 +53,8 @@ impl std::fmt::Debug for Do {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Dial => f.write_str("Dial"),
+            Self::Probe => f.write_str("Probe"),
+            Self::Adopt => f.write_str("Adopt"),
             Self::Say(message) => f.debug_tuple("Say").field(message).finish(),
             Self::Send(batch, urgency) => {
                 let mut send = f.debug_tuple("Send");
@@ -67,6 +78,8 @@ enum Phase {
     Waiting(i64),
     /// It was told to dial.
     Dialling,
+    /// The connection to the first of the list stands since then, and is to be taken.
+    Adopting(i64),
     /// A connection stands: it is to be greeted, and to answer until this time.
     Connected(i64),
     /// The answer is awaited until this time.
@@ -82,15 +95,17 @@ enum Phase {
 }
 
 /// What there is to keep of what was acknowledged.
-#[derive(Clone, Copy, Default, Debug)]
+#[derive(Clone, Default, Debug)]
 struct Saving {
     due: Option<i64>,
     under_way: bool,
+    /// What is being kept, where it matters when it is.
+    cursor: Option<SenderCursor>,
 }
 
 /// See the module.
 pub struct Uplink<S> {
-    address: String,
+    way: Way,
     name: String,
     drain_deadline_us: i64,
     sender: Sender,
@@ -111,7 +126,7 @@ pub struct Uplink<S> {
 impl<S> std::fmt::Debug for Uplink<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Uplink")
-            .field("address", &self.address)
+            .field("address", &self.way.address())
             .field("phase", &self.phase)
             .field("failures", &self.failures)
             .finish_non_exhaustive()
@@ -129,7 +144,7 @@ impl<S: Spool> Uplink<S> {
     ) -> Self {
         sender.keep_to(&[Place::of(address)]);
         Self {
-            address: address.to_owned(),
+            way: Way::to(address),
             name: name.to_owned(),
             drain_deadline_us: us(drain_deadline),
             sender,
@@ -194,6 +209,9 @@ impl<S: Spool> Uplink<S> {
     /// What was to be [saved](Do::Save) is.
     pub fn saved(&mut self) {
         self.saving.under_way = false;
+        if let Some(cursor) = self.saving.cursor.take() {
+            self.sender.on_saved(&cursor);
+        }
     }
 
     /// The aggregator says something.
@@ -213,24 +231,23 @@ impl<S: Spool> Uplink<S> {
 
     /// What to do now. `random` is any 64 bits: agents with other ones come back at other times.
     pub fn poll(&mut self, now: i64, random: u64) -> Do {
+        self.sender.on_time(now);
         if let Some(save) = self.save(now) {
             return Do::Save(save);
         }
         match self.phase {
             Phase::Apart => {
-                self.phase = Phase::Waiting(now.saturating_add(us(self.wait(random))));
+                self.phase = self.turn_to_next(now, us(self.wait(random)));
                 self.poll(now, random)
             }
             Phase::Waiting(until) if self.is_over(now) && until <= now => {
                 self.phase = Phase::Closing;
                 self.poll(now, random)
             }
-            Phase::Waiting(until) if until <= now => {
-                self.phase = Phase::Dialling;
-                Do::Dial
-            }
+            Phase::Waiting(until) if until <= now => self.dial(now),
             Phase::Waiting(until) => self.pause(Some(until), now),
             Phase::Dialling => self.pause(None, now),
+            Phase::Adopting(since) => self.adopt(since),
             Phase::Connected(until) | Phase::Greeting(until) if until <= now => {
                 self.disconnected("no Welcome in time".to_owned());
                 self.part(Phase::Apart);
@@ -276,7 +293,7 @@ impl<S: Spool> Uplink<S> {
 
     /// What is to be kept now of what was acknowledged.
     fn save(&mut self, now: i64) -> Option<Save> {
-        let is_due = self.saving.due.is_some_and(|due| due <= now);
+        let is_due = self.saving.due.is_some_and(|due| due <= now) || self.must_save_first();
         let is_last = self.phase == Phase::Closing;
         if self.saving.under_way || !(is_due || is_last) {
             return None;
@@ -284,11 +301,14 @@ impl<S: Spool> Uplink<S> {
         if is_last {
             self.phase = Phase::Over;
         }
+        let cursor = self.sender.cursor();
+        let save = self.spool.save(&cursor);
         self.saving = Saving {
             due: None,
             under_way: true,
+            cursor: self.way.is_choice().then_some(cursor),
         };
-        Some(self.spool.save(&self.sender.cursor()))
+        Some(save)
     }
 
     /// Tells the sender what the spool gave up, and everybody what is left.
@@ -299,7 +319,7 @@ impl<S: Spool> Uplink<S> {
     fn disconnected(&mut self, problem: String) {
         let changed = self.status.borrow().problem.as_ref() != Some(&problem);
         if changed {
-            warn!(target = self.address, problem, "uplink down");
+            warn!(target = self.way.address(), problem, "uplink down");
         }
         self.status.send_modify(|status| {
             status.connected = false;
@@ -320,7 +340,7 @@ impl<S: Spool> Uplink<S> {
     }
 
     fn greet(&mut self, until: i64) -> Do {
-        let place = Place::of(&self.address);
+        let place = Place::of(self.way.address());
         match self.sender.on_connected_to(place, &self.name, SOFTWARE) {
             Ok(hello) => {
                 self.phase = Phase::Greeting(until);
@@ -348,9 +368,10 @@ impl<S: Spool> Uplink<S> {
         if more {
             return Ok(());
         }
+        self.way.welcomed(now)?;
         self.trim(now);
         info!(
-            target = self.address,
+            target = self.way.address(),
             session = self.sender.session().map_or(0, |session| session.0),
             "uplink up"
         );
@@ -395,7 +416,10 @@ impl<S: Spool> Uplink<S> {
 
     fn ack(&mut self, ack: &Ack, now: i64) -> Result<(), String> {
         self.sender.on_ack(ack).map_err(|e| e.to_string())?;
-        self.acked |= !ack.ranges.is_empty();
+        if !ack.ranges.is_empty() {
+            self.acked = true;
+            self.way.progresses(now);
+        }
         self.hold_back(ack, now);
         self.trim(now);
         Ok(())
@@ -439,13 +463,17 @@ impl<S: Spool> Uplink<S> {
             }
             return Do::Leave(goodbye());
         }
+        if let Some(turn) = self.look_around(now) {
+            return turn;
+        }
         let held = self.hold.0.filter(|until| *until > now);
         self.pause(held, now)
     }
 
     /// The next batch to send, if there is one and the aggregator may have room.
     fn fill(&mut self, now: i64) -> Option<Do> {
-        if self.hold.0.is_some_and(|until| now < until) {
+        let holds = self.hold.0.is_some_and(|until| now < until);
+        if holds || self.way.is_leaving() || self.must_save_first() {
             return None;
         }
         while let Some((key, urgency)) = self.sender.poll_send() {
@@ -481,6 +509,9 @@ impl<S: Spool> Uplink<S> {
                     .send_modify(|status| status.batch_bytes_sent += bytes);
                 return Some(Do::Send(batch, urgency));
             }
+        }
+        if self.sender.in_flight() == 0 {
+            self.way.progresses(now);
         }
         None
     }

@@ -18,20 +18,33 @@ use tokio::time::Instant;
 use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
 use tracing::debug;
 use tributary_protocol::frame::{FrameKind, RawFrame, header};
+use tributary_protocol::limits::ENDPOINTS_MAX;
 use tributary_protocol::message::Message;
-use tributary_protocol::session::{Sender, Urgency};
+use tributary_protocol::session::{RouteTimes, Sender, Urgency};
 
 /// What the uplink has to know.
 #[derive(Clone, Debug)]
 pub struct UplinkConfig {
     /// The aggregator.
     pub target: Target,
+    /// Who stands in for it.
+    pub others: Others,
     /// Who we are and whom we trust.
     pub identity: Identity,
     /// The agent's label.
     pub name: String,
     /// How long what is left may take to go out once nothing more comes in.
     pub drain_deadline: Duration,
+}
+
+/// Who stands in for the aggregator; nobody, as a rule.
+#[derive(Clone, Debug, Default)]
+pub struct Others {
+    /// Them, in the order in which they are tried. With the aggregator itself, as many count as
+    /// [`ENDPOINTS_MAX`](tributary_protocol::limits::ENDPOINTS_MAX).
+    pub targets: Vec<Target>,
+    /// When they are, and when it is looked for again.
+    pub times: RouteTimes,
 }
 
 /// Runs until `sealed` is closed and everything is acknowledged, or the drain's deadline is over.
@@ -56,12 +69,18 @@ pub async fn run_over<S: Spool>(
 ) -> bool {
     let who = (config.target.address.as_str(), config.name.as_str());
     let core = Uplink::new(who, config.drain_deadline, (sender, spool), status);
+    let Others { mut targets, times } = config.others;
+    targets.truncate(ENDPOINTS_MAX - 1);
+    let addresses: Vec<String> = targets.iter().map(|it| it.address.clone()).collect();
+    targets.insert(0, config.target);
     let shell = Shell {
-        core,
+        core: core.or_to(&addresses, times, 0),
         saving: Saving::new(net.saves_in_place),
-        connector: Connector::new(config.target, config.identity, net),
+        connector: Connector::new(targets, config.identity, net),
         sealed: Some(sealed),
         link: None,
+        probing: JoinSet::new(),
+        probed: None,
         begun: Instant::now(),
     };
     shell.run().await
@@ -73,6 +92,10 @@ struct Shell<S> {
     /// The queue of sealed batches, until it is closed.
     sealed: Option<mpsc::Receiver<Sealed>>,
     link: Option<Link>,
+    /// The first of the list is being dialled beside the link; at most one at a time.
+    probing: JoinSet<Result<Link, String>>,
+    /// What came of that, until it takes the link's place.
+    probed: Option<Link>,
     saving: Saving,
     begun: Instant,
 }
@@ -121,6 +144,7 @@ enum Event {
     Sealed(Option<Sealed>),
     Message(Result<Message, String>),
     Sent(Result<(), String>),
+    Probed(Result<Link, String>),
     Saved,
     Time,
 }
@@ -132,10 +156,13 @@ impl<S: Spool> Shell<S> {
             let random = self.connector.random();
             match self.core.poll(now, random) {
                 Do::Dial => self.dial().await,
+                Do::Probe => self.probe(),
+                Do::Adopt => self.link = self.probed.take(),
                 Do::Say(message) => self.say(&message).await,
                 Do::Send(batch, urgency) => {
                     if let Some(link) = &mut self.link {
-                        let sending = (link.connection.clone(), batch.bytes().clone());
+                        let kind = self.core.sender().frame_kind(batch.key());
+                        let sending = (link.connection.clone(), kind, batch.bytes().clone());
                         link.sending.spawn(send_batch(sending, urgency));
                     }
                 }
@@ -159,13 +186,15 @@ impl<S: Spool> Shell<S> {
     /// Waits for whatever comes first. Cancel safe: each branch is a receive that loses nothing
     /// when it is dropped. In this order: what is heard makes room, and it ends for a while when
     /// the window is full; so does what was sent. What is sealed is bounded by the spool alone, and
-    /// is no reason to hear later. Time is only for when nothing else is.
+    /// is no reason to hear later, nor is another aggregator. Time is only for when nothing else
+    /// is.
     async fn next_event(&mut self, at: i64) -> Event {
         let until = self.begun + Duration::from_micros(at.max(0).unsigned_abs());
         let Self {
             link,
             sealed,
             saving,
+            probing,
             ..
         } = self;
         let (mut message, mut sent) = (None, None);
@@ -185,6 +214,7 @@ impl<S: Spool> Shell<S> {
             sent = ended(sent) => Event::Sent(sent),
             sealed = or_never(sealed.as_mut().map(mpsc::Receiver::recv)) => Event::Sealed(sealed),
             () = saving.ended() => Event::Saved,
+            probed = ended(Some(probing)) => Event::Probed(probed),
             () = tokio::time::sleep_until(until) => Event::Time,
         }
     }
@@ -196,6 +226,11 @@ impl<S: Spool> Shell<S> {
             Event::Message(Ok(message)) => self.core.message(message, self.now()),
             Event::Message(Err(problem)) | Event::Sent(Err(problem)) => self.lose(problem),
             Event::Saved => self.core.saved(),
+            Event::Probed(Ok(link)) => {
+                self.probed = Some(link);
+                self.core.probed(self.now(), self.now());
+            }
+            Event::Probed(Err(problem)) => self.core.probe_failed(problem, self.now()),
             Event::Sent(Ok(())) | Event::Time => {}
         }
     }
@@ -223,6 +258,16 @@ impl<S: Spool> Shell<S> {
         }
     }
 
+    /// Connects to the first of the list, while the link stands.
+    fn probe(&mut self) {
+        let connector = self.connector.clone();
+        self.probed = None;
+        self.probing.spawn(async move {
+            let connection = connector.connect(0).await.map_err(|e| e.to_string())?;
+            Link::open(connection, Instant::now() + HANDSHAKE_TIMEOUT).await
+        });
+    }
+
     async fn reach(&mut self) -> Result<Connection, String> {
         let Self {
             connector,
@@ -232,7 +277,7 @@ impl<S: Spool> Shell<S> {
             begun,
             ..
         } = self;
-        let mut connecting = std::pin::pin!(connector.connect());
+        let mut connecting = std::pin::pin!(connector.connect(core.at()));
         loop {
             core.look();
             tokio::select! {
@@ -284,7 +329,7 @@ impl<S: Spool> Shell<S> {
             link.connection.set_receive_window(VarInt::from_u32(window));
         }
         let rtt = link.connection.rtt();
-        self.connector.remember_rtt(rtt);
+        self.connector.remember_rtt(self.core.at(), rtt);
         let more = sent - link.udp_counted;
         link.udp_counted = sent;
         self.core.status().send_modify(|status| {
@@ -340,10 +385,12 @@ async fn or_never<F: Future>(future: Option<F>) -> F::Output {
     }
 }
 
-/// How the next batch went that was on its way. Cancel safe.
-async fn ended(sending: Option<&mut JoinSet<Result<(), String>>>) -> Result<(), String> {
-    if let Some(sending) = sending
-        && let Some(sent) = sending.join_next().await
+/// How the next of these went that was under way. Cancel safe.
+async fn ended<T: 'static>(
+    under_way: Option<&mut JoinSet<Result<T, String>>>,
+) -> Result<T, String> {
+    if let Some(under_way) = under_way
+        && let Some(sent) = under_way.join_next().await
     {
         return sent.unwrap_or_else(|e| Err(e.to_string()));
     }
@@ -376,10 +423,10 @@ fn why_closed(connection: &Connection) -> Option<String> {
 }
 
 async fn send_batch(
-    (connection, bytes): (Connection, Bytes),
+    (connection, kind, bytes): (Connection, FrameKind, Bytes),
     urgency: Urgency,
 ) -> Result<(), String> {
-    let head = header(FrameKind::Batch, &bytes).map_err(|e| e.to_string())?;
+    let head = header(kind, &bytes).map_err(|e| e.to_string())?;
     let mut stream = connection.open_uni().await.map_err(|e| e.to_string())?;
     let _ = stream.set_priority(urgency as i32);
     let mut parts = [Bytes::copy_from_slice(&head), bytes];

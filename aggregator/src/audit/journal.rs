@@ -36,6 +36,8 @@ pub(super) struct Journal {
     pub(super) waiting: Numbers,
     /// Held by batches that never verified, as far as the entries tell.
     pub(super) quarantined: Numbers,
+    /// Held by batches of which another aggregator may hold the same, as far as the entries tell.
+    pub(super) in_doubt: Numbers,
     /// Declared losses that the lake does not have yet.
     pub(super) gaps: Vec<(LaneId, GapReport)>,
     /// Entries that can't be read, and why.
@@ -103,6 +105,7 @@ pub(super) struct Read {
     pub(super) hash: BatchHash,
     /// The numbers that it took.
     pub(super) runs: Vec<Range<u64>>,
+    pub(super) in_doubt: bool,
     pub(super) batch: SealedBatch,
 }
 
@@ -126,6 +129,7 @@ fn understand(entry: Entry) -> Option<Result<Read, String>> {
             lane: (record.agent, key.lane_key()),
             key,
             hash: batch.hash(),
+            in_doubt: record.in_doubt,
             runs: match kind {
                 RecordKind::Gap => record.runs,
                 _ => vec![own],
@@ -160,6 +164,7 @@ impl Journal {
             held: Numbers::new(),
             waiting: Numbers::new(),
             quarantined: Numbers::new(),
+            in_doubt: Numbers::new(),
             gaps: Vec::new(),
             lost: Vec::new(),
             findings: Findings::default(),
@@ -320,6 +325,7 @@ impl Journal {
             key,
             hash,
             runs,
+            in_doubt,
             batch,
         } = read;
         let spans = || runs.iter().map(|run| (run.start, run.end)).collect();
@@ -342,6 +348,10 @@ impl Journal {
         if *kind == RecordKind::Quarantined {
             let quarantined = self.quarantined.entry(lane.clone()).or_default();
             add(quarantined, runs, *hash);
+        }
+        if *in_doubt {
+            let in_doubt = self.in_doubt.entry(lane.clone()).or_default();
+            add(in_doubt, runs, *hash);
         }
         if *entry >= base {
             match kind {

@@ -229,8 +229,12 @@ impl Parts<'_> {
         let mut missing = missing(held, &elsewhere, floor);
         let mut set_apart = only_in(set_apart, &quarantined);
         let mut quarantined = spans_of(Some(&quarantined));
-        let ranges_more =
-            cut(&mut committed) + cut(&mut missing) + cut(&mut set_apart) + cut(&mut quarantined);
+        let mut in_doubt = spans_of(self.journal.in_doubt.get(lane));
+        let ranges_more = cut(&mut committed)
+            + cut(&mut missing)
+            + cut(&mut set_apart)
+            + cut(&mut quarantined)
+            + cut(&mut in_doubt);
         let report = LaneReport {
             agent: lane.0.to_string(),
             buffer: lane.1.buffer.to_string(),
@@ -243,7 +247,7 @@ impl Parts<'_> {
             gaps_more: gaps.more,
             quarantined,
             set_apart,
-            in_doubt: Vec::new(),
+            in_doubt,
             ledger: stated(Tally::of(held), None),
             journal: stated(Tally::of(kept), None),
             lake: match lane.1.lane {

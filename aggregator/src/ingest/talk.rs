@@ -137,7 +137,8 @@ impl Talk {
         let received = bytes.len();
         self.check_expiry(now)?;
         let frame = RawFrame(bytes).verify().map_err(bad)?;
-        if frame.kind != FrameKind::Batch {
+        let in_doubt = frame.kind == FrameKind::BatchInDoubt;
+        if frame.kind != FrameKind::Batch && !in_doubt {
             return Err(bad(format!("{:?} on a stream for batches", frame.kind)));
         }
         let batch = SealedBatch::open(frame.payload).map_err(bad)?;
@@ -149,6 +150,7 @@ impl Talk {
             agent: self.identity.agent.clone(),
             batch,
             content,
+            in_doubt,
             permit: None,
         })
     }

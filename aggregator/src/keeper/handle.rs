@@ -66,6 +66,8 @@ pub struct Offer {
     pub batch: SealedBatch,
     /// What is in it.
     pub content: Checked,
+    /// Whether its agent sent it to another aggregator first, and was not told what became of it.
+    pub in_doubt: bool,
     /// Its share of the budget, given back when it is dealt with.
     pub permit: Option<OwnedSemaphorePermit>,
 }

@@ -1,17 +1,20 @@
 //! Entries of the aggregator's journal: kinds, layout, and how they come back. Pure.
 //!
 //! Layout of the kinds that carry a batch (integers little endian):
-//! version u8 = 1 · tenant length u16 · tenant · agent UUID 16 · accepted at i64 (µs since 1970) ·
+//! version u8 · tenant length u16 · tenant · agent UUID 16 · accepted at i64 (µs since 1970) ·
 //! the sealed batch to the end. Kind `gap` has before the sealed batch: count u16 of runs, and for
-//! each its first number and one past its last, u64: the numbers that it took.
+//! each its first number and one past its last, u64: the numbers that it took. Version 2 is laid
+//! out as version 1, and says that the batch is in doubt: its agent sent it to another aggregator
+//! first, and was not told what became of it.
 
 use bytes::{Buf, BufMut, Bytes};
 use std::ops::Range;
 use tributary_protocol::ids::{AgentId, AgentUuid};
 use tributary_protocol::limits::{NAME_BYTES_MAX, NUMBER_MAX};
 
-/// The layout that this build writes.
-pub const VERSION: u8 = 1;
+/// The newest layout that this build writes: of what is in doubt. All else is of version 1, which
+/// older builds read.
+pub const VERSION: u8 = 2;
 
 /// What a journal entry is. Retired codes are never used again.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -66,7 +69,7 @@ pub enum RecordError {
     #[error("journal record cut short")]
     Truncated,
     /// Written by a later version.
-    #[error("journal record of version {0}; this build reads version {VERSION}")]
+    #[error("journal record of version {0}; this build reads versions 1 to {VERSION}")]
     Version(u8),
     /// It names no agent.
     #[error("journal record without a usable tenant")]
@@ -83,6 +86,8 @@ pub struct BatchRecord {
     pub agent: AgentId,
     /// When it was accepted: microseconds since 1970, UTC.
     pub accepted_at: i64,
+    /// Whether another aggregator may hold it as well.
+    pub in_doubt: bool,
     /// Of a gap, the numbers that it took.
     pub runs: Vec<Range<u64>>,
     /// Its sealed bytes, not yet verified.
@@ -90,10 +95,10 @@ pub struct BatchRecord {
 }
 
 /// What stands before the sealed bytes.
-pub fn header(agent: &AgentId, accepted_at: i64) -> Vec<u8> {
+pub fn header(agent: &AgentId, accepted_at: i64, in_doubt: bool) -> Vec<u8> {
     let tenant = agent.tenant().as_bytes();
     let mut out = Vec::with_capacity(tenant.len() + 27);
-    out.put_u8(VERSION);
+    out.put_u8(if in_doubt { VERSION } else { 1 });
     out.put_u16_le(tenant.len() as u16);
     out.put_slice(tenant);
     out.put_slice(&agent.uuid().0);
@@ -136,7 +141,7 @@ fn read_runs(bytes: &mut Bytes) -> Result<Vec<Range<u64>>, RecordError> {
 pub fn parse(kind: RecordKind, mut bytes: Bytes) -> Result<BatchRecord, RecordError> {
     let truncated = |_| RecordError::Truncated;
     let version = bytes.try_get_u8().map_err(truncated)?;
-    if version != VERSION {
+    if !(1..=VERSION).contains(&version) {
         return Err(RecordError::Version(version));
     }
     let tenant_bytes = usize::from(bytes.try_get_u16_le().map_err(truncated)?);
@@ -159,6 +164,7 @@ pub fn parse(kind: RecordKind, mut bytes: Bytes) -> Result<BatchRecord, RecordEr
     Ok(BatchRecord {
         agent,
         accepted_at,
+        in_doubt: version == VERSION,
         runs,
         sealed: bytes,
     })
@@ -177,12 +183,14 @@ mod tests {
 
     #[test]
     fn a_record_comes_back() {
-        for tenant in ["a".to_owned(), "ü".repeat(128)] {
-            let mut bytes = header(&agent(&tenant), -5);
+        let tenants = ["a".to_owned(), "ü".repeat(128)];
+        for (tenant, in_doubt) in tenants.into_iter().zip([false, true]) {
+            let mut bytes = header(&agent(&tenant), -5, in_doubt);
             assert!(bytes.len() <= RECORD_HEADER_BYTES_MAX);
             bytes.extend_from_slice(b"sealed");
             let record = parse(RecordKind::Batch, bytes.into()).unwrap();
             assert_eq!(record.agent, agent(&tenant));
+            assert_eq!(record.in_doubt, in_doubt);
             assert_eq!(
                 (record.accepted_at, &record.sealed[..]),
                 (-5, &b"sealed"[..])
@@ -193,7 +201,7 @@ mod tests {
     #[test]
     fn a_gap_comes_back_with_what_it_took() {
         let taken: Vec<_> = (0..GAP_RUNS_MAX as u64).map(|i| 3 * i..3 * i + 2).collect();
-        let mut bytes = header(&agent(&"ü".repeat(128)), 7);
+        let mut bytes = header(&agent(&"ü".repeat(128)), 7, false);
         bytes.extend(runs(&taken));
         assert!(bytes.len() <= RECORD_HEADER_BYTES_MAX + GAP_RUNS_BYTES_MAX);
         for end in 0..bytes.len() {
@@ -207,13 +215,22 @@ mod tests {
 
     #[test]
     fn every_cut_within_the_header_is_noticed() {
-        let whole = Bytes::from(header(&agent("acme"), 1));
+        let whole = Bytes::from(header(&agent("acme"), 1, true));
         for end in 0..whole.len() {
             assert!(
                 parse(RecordKind::Batch, whole.slice(..end)).is_err(),
                 "{end}"
             );
         }
+    }
+
+    #[test]
+    fn what_is_in_no_doubt_is_read_by_older_builds_and_later_versions_are_refused() {
+        let mut bytes = header(&agent("acme"), 1, false);
+        assert_eq!(bytes[0], 1);
+        bytes[0] = VERSION + 1;
+        let error = parse(RecordKind::Batch, bytes.into()).unwrap_err();
+        assert_eq!(error, RecordError::Version(VERSION + 1));
     }
 
     proptest! {

@@ -138,7 +138,8 @@ impl Keeper {
                 return;
             }
         };
-        let mut header = record::header(&offer.agent, now.wall_us);
+        let in_doubt = offer.in_doubt && !planted!(MarkNotKept);
+        let mut header = record::header(&offer.agent, now.wall_us, in_doubt);
         if kind == RecordKind::Gap {
             header.extend(record::runs(admission.runs()));
         }

@@ -14,7 +14,7 @@ use tributary_agent::source::{ListenerConfig, ListenerError};
 use tributary_agent::spool::SpoolConfig;
 use tributary_aggregator::{AggregatorError, Config, Running, TlsFiles};
 use tributary_uplink::authority::{self, AuthorityFiles};
-use tributary_uplink::{Identity, Target, UplinkConfig};
+use tributary_uplink::{Identity, Others, Target, UplinkConfig};
 
 /// A running machine.
 pub struct Machine {
@@ -129,6 +129,7 @@ pub async fn start_agent(
                 address: uplink.to_string(),
                 server_name: None,
             },
+            others: Others::default(),
             identity: Identity {
                 ca: files.ca.clone(),
                 certificate: files.agent_certificate.clone(),

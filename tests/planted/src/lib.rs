@@ -101,6 +101,10 @@ bugs! {
     DoneBeforeFiles,
     /// An interrupted flush is redone up to what is durable now.
     RedoneToAnotherEnd,
+    /// Batches go to an aggregator before the cursor says that it may have them.
+    SentBeforeSaved,
+    /// The aggregator's journal does not say of a batch that it is in doubt.
+    MarkNotKept,
 }
 
 impl Bug {

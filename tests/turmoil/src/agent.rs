@@ -19,7 +19,7 @@ use tributary_protocol::series::SeriesDef;
 use tributary_protocol::session::{LaneStart, Sender, SenderCursor, Trim};
 use tributary_uplink::limits::SEALED_QUEUE;
 use tributary_uplink::{
-    Identity, Net, Save, Sealed, Spool, SpoolError, Status, Target, UplinkConfig, run_over,
+    Identity, Net, Others, Save, Sealed, Spool, SpoolError, Status, Target, UplinkConfig, run_over,
 };
 
 /// 2026-11-20T20:00:00Z.
@@ -178,6 +178,7 @@ impl Agent {
                 address: self.site.to_string(),
                 server_name: Some(SERVER_NAME.to_owned()),
             },
+            others: Others::default(),
             identity: self.identity.clone(),
             name: "gate".to_owned(),
             drain_deadline: Duration::from_secs(60),

@@ -12,6 +12,8 @@ use tributary_protocol::reading::{Meta, Readings, Value, ValueType};
 use tributary_protocol::series::SeriesDef;
 use tributary_protocol::session::{SenderCursor, Trim};
 
+mod several;
+
 const BUFFER: BufferId = BufferId([7; 16]);
 const SECOND: i64 = 1_000_000;
 /// The longest wait that may be drawn.

@@ -118,6 +118,7 @@ impl Site {
                 self.hang();
                 uplink.dialled(now);
             }
+            Do::Probe | Do::Adopt => panic!("there is one aggregator"),
             Do::Say(Message::Hello(hello)) => self.greet(hello),
             Do::Say(other) => panic!("{other:?}"),
             Do::Send(batch, _) => self.wire.push(batch),

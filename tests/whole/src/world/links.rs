@@ -51,6 +51,7 @@ impl World<'_> {
             };
             match uplink.next(now, random) {
                 Do::Dial => self.dial(place),
+                Do::Probe | Do::Adopt => unreachable!("there is one aggregator"),
                 Do::Say(message) => self.agent_says(place, &message),
                 Do::Send(batch, _) => self.send(place, &batch),
                 Do::Leave(message) => {
