@@ -1,25 +1,26 @@
 //! An agent: the real uplink over a spool in memory that outlives its process.
 
-use crate::limits::BATCHES;
+use crate::limits::{BATCHES, FAILOVER_AFTER, HOLD, RETURN_AFTER};
 use crate::oracle::Told;
 use crate::pki::SERVER_NAME;
 use crate::plan::Dice;
 use crate::socket;
 use crate::trace::Trace;
 use quinn::EndpointConfig;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tributary_protocol::batch::{SealedBatch, Sealer, Spec};
+use tributary_protocol::batch::{Gap, GapReason, SealedBatch, Sealer, Spec};
 use tributary_protocol::ids::{AgentId, BatchHash, BatchKey, BufferId, Lane, LaneKey, SeriesId};
 use tributary_protocol::reading::{Meta, Readings, Value, ValueType};
 use tributary_protocol::series::SeriesDef;
-use tributary_protocol::session::{LaneStart, Sender, SenderCursor, Trim};
+use tributary_protocol::session::{LaneStart, RouteTimes, Sender, SenderCursor, Trim};
 use tributary_uplink::limits::SEALED_QUEUE;
 use tributary_uplink::{
-    Identity, Net, Others, Save, Sealed, Spool, SpoolError, Status, Target, UplinkConfig, run_over,
+    Identity, Net, Others, Save, Sealed, Shed, Spool, SpoolError, Status, Target, UplinkConfig,
+    run_over,
 };
 
 /// 2026-11-20T20:00:00Z.
@@ -31,17 +32,23 @@ struct Held {
     life: u64,
     sealed: u64,
     batches: BTreeMap<BatchKey, SealedBatch>,
+    /// What stands for those that were given up, and what nobody was told of yet.
+    gaps: Vec<SealedBatch>,
+    sheds: Vec<Shed>,
     /// Below which number everything is acknowledged.
     trims: BTreeMap<LaneKey, u64>,
     cursor: SenderCursor,
     /// Every batch that was ever sealed.
     all: BTreeMap<BatchKey, BatchHash>,
     /// Those that were acknowledged.
-    acked: Vec<BatchKey>,
+    acked: BTreeSet<BatchKey>,
+    /// Those that were given up, and the hash of what stands for each.
+    given_up: BTreeMap<BatchKey, BatchHash>,
     /// What its process says of what is not acknowledged.
     backlog: u64,
-    /// What it was told that was lost.
+    /// What it was told that was lost, and the sessions that it had.
     went_back: u64,
+    sessions: u64,
 }
 
 /// An agent's disk. Clones are the same one.
@@ -60,8 +67,49 @@ impl AgentDisk {
             agent: agent.clone(),
             sealed: held.all.clone(),
             acked: held.acked.clone(),
+            given_up: held.given_up.clone(),
             of_loss: held.went_back > 0,
+            newest: BufferId::new(held.life, 7),
         }
+    }
+
+    /// How many sessions its processes had.
+    pub fn sessions(&self) -> u64 {
+        self.lock().sessions
+    }
+
+    /// Gives up so many of the oldest batches that nobody acknowledged, as far as this disk knows:
+    /// a gap stands for them.
+    pub fn shed(&self, most: u64) {
+        let mut held = self.lock();
+        let is_left = |key: &&BatchKey| {
+            let below = held.trims.get(&key.lane_key());
+            let acked = held.cursor.acked(key.lane_key());
+            let acked = acked.missing(key.number, key.number + 1).is_empty();
+            key.lane == Lane::Telemetry && below.is_none_or(|it| key.number >= *it) && !acked
+        };
+        let mut left = held.batches.keys().filter(is_left).copied();
+        let Some(first) = left.next() else { return };
+        let next = |(key, number): &(BatchKey, u64)| {
+            key.lane_key() == first.lane_key() && key.number == first.number + number
+        };
+        let rest = left.zip(1..most).take_while(next);
+        let all: Vec<BatchKey> = [first].into_iter().chain(rest.map(|it| it.0)).collect();
+        let gap = gap(first, all.len() as u64);
+        let mut bytes = 0;
+        for key in &all {
+            let gone = held.batches.remove(key);
+            bytes += gone.map_or(0, |batch| batch.bytes().len() as u64);
+            held.given_up.insert(*key, gap.hash());
+        }
+        let numbers = gap.numbers();
+        held.gaps.push(gap);
+        let key = first.lane_key();
+        held.sheds.push(Shed {
+            key,
+            numbers,
+            bytes,
+        });
     }
 
     /// Whether all is sealed and acknowledged. Definitions stay in the spool as long as their
@@ -73,7 +121,8 @@ impl AgentDisk {
             below.is_some_and(|below| key.number < *below)
         };
         let data = |key: &&BatchKey| key.lane == Lane::Telemetry;
-        let all = held.batches.keys().filter(data).all(acked);
+        let gaps = held.gaps.iter().all(|gap| acked(&last_of(gap)));
+        let all = gaps && held.batches.keys().filter(data).all(acked);
         held.sealed >= BATCHES && held.backlog == 0 && all
     }
 
@@ -82,9 +131,13 @@ impl AgentDisk {
         let mut held = self.lock();
         held.life += 1;
         held.trims.clear();
+        held.sheds.clear();
         let present = BufferId::new(held.life, 7);
         let mut starts: BTreeMap<LaneKey, LaneStart> = BTreeMap::new();
-        for (key, batch) in &held.batches {
+        let gaps = held.gaps.iter().map(|gap| (gap.key(), gap));
+        let there = held.batches.iter().map(|(key, batch)| (*key, batch));
+        let there: BTreeMap<BatchKey, &SealedBatch> = gaps.chain(there).collect();
+        for (key, batch) in there {
             let start = starts.entry(key.lane_key()).or_insert_with(|| LaneStart {
                 key: key.lane_key(),
                 first: key.number,
@@ -92,13 +145,14 @@ impl AgentDisk {
                 bytes: 0,
                 acked: Vec::new(),
             });
-            start.end = key.number + 1;
+            start.end = batch.numbers().end;
             start.bytes += batch.bytes().len() as u64;
         }
         for start in starts.values_mut() {
             start.acked = held.cursor.acked(start.key).iter().copied().collect();
         }
         let mut sender = Sender::new(present, starts.into_values().collect());
+        sender.hold_for(HOLD.as_micros() as i64);
         sender.recall(&held.cursor);
         held.backlog = sender.backlog().0;
         (present, sender)
@@ -116,7 +170,12 @@ impl AgentDisk {
 
 impl Spool for AgentDisk {
     fn read(&mut self, key: BatchKey) -> Result<SealedBatch, SpoolError> {
-        let found = self.lock().batches.get(&key).cloned();
+        let held = self.lock();
+        let stands_for = |gap: &&SealedBatch| {
+            gap.key().lane_key() == key.lane_key() && gap.numbers().contains(&key.number)
+        };
+        let gap = || held.gaps.iter().find(stands_for);
+        let found = held.batches.get(&key).or_else(gap).cloned();
         found.ok_or(SpoolError {
             key,
             reason: "gone".to_owned(),
@@ -124,10 +183,14 @@ impl Spool for AgentDisk {
         })
     }
 
+    fn take_sheds(&mut self) -> Vec<Shed> {
+        std::mem::take(&mut self.lock().sheds)
+    }
+
     fn trim(&mut self, trim: Trim) {
         let mut held = self.lock();
         let of_lane = |key: &&BatchKey| key.lane_key() == trim.key && key.number < trim.below;
-        let acked: Vec<BatchKey> = held.batches.keys().filter(of_lane).copied().collect();
+        let acked: Vec<BatchKey> = held.all.keys().filter(of_lane).copied().collect();
         held.acked.extend(acked);
         held.trims.insert(trim.key, trim.below);
     }
@@ -143,6 +206,7 @@ impl Spool for AgentDisk {
                 below.is_none_or(|below| key.number >= *below)
             };
             held.batches.retain(|key, _| stays(key));
+            held.gaps.retain(|gap| stays(&last_of(gap)));
         })
     }
 }
@@ -158,8 +222,8 @@ pub struct Agent {
     pub host: IpAddr,
     /// Its files.
     pub identity: Identity,
-    /// The aggregator.
-    pub site: SocketAddr,
+    /// The aggregators, its own first.
+    pub sites: Vec<SocketAddr>,
     /// Of the run, and of the agent.
     pub seed: u64,
     /// What it sends.
@@ -173,12 +237,20 @@ impl Agent {
         let life = present.life();
         let (sealed, queue) = mpsc::channel(SEALED_QUEUE);
         let (status, mut seen) = watch::channel(Status::of(&sender));
+        let target = |site: &SocketAddr| Target {
+            address: site.to_string(),
+            server_name: Some(SERVER_NAME.to_owned()),
+        };
+        let mut targets: Vec<Target> = self.sites.iter().map(target).collect();
         let config = UplinkConfig {
-            target: Target {
-                address: self.site.to_string(),
-                server_name: Some(SERVER_NAME.to_owned()),
+            target: targets.remove(0),
+            others: Others {
+                targets,
+                times: RouteTimes {
+                    failover_after_us: FAILOVER_AFTER.as_micros() as i64,
+                    return_after_us: RETURN_AFTER.as_micros() as i64,
+                },
             },
-            others: Others::default(),
             identity: self.identity.clone(),
             name: "gate".to_owned(),
             drain_deadline: Duration::from_secs(60),
@@ -186,10 +258,13 @@ impl Agent {
         let net = self.net(life);
         let sending = run_over(net, config, sender, self.disk.clone(), (queue, status));
         let watching = async {
+            let mut sessions = 0;
             while seen.changed().await.is_ok() {
                 let now = seen.borrow_and_update().clone();
                 let mut held = self.disk.lock();
-                held.went_back = held.went_back.max(now.went_back_gone);
+                let went_back = now.went_back_gone + now.went_back_again;
+                held.went_back = held.went_back.max(went_back);
+                held.sessions += now.sessions - std::mem::replace(&mut sessions, now.sessions);
                 held.backlog = now.backlog_batches;
             }
         };
@@ -259,6 +334,31 @@ fn series(sealer: &mut Sealer, buffer: BufferId) -> SealedBatch {
     let spec = spec(buffer, Lane::Series, 0, 0);
     let sealed = sealer.series(&spec, 0, &[def]);
     sealed.expect("one definition fits a batch")
+}
+
+/// The last name that a gap stands for.
+fn last_of(gap: &SealedBatch) -> BatchKey {
+    BatchKey {
+        number: gap.numbers().end - 1,
+        ..gap.key()
+    }
+}
+
+/// What stands for so many batches from this one on.
+fn gap(first: BatchKey, count: u64) -> SealedBatch {
+    let gap = Gap {
+        first: first.number,
+        count,
+        readings: None,
+        event_first: EPOCH_US,
+        event_last: EPOCH_US,
+        reason: GapReason::Shed,
+        detail: String::new(),
+        each: Vec::new(),
+    };
+    let spec = spec(first.buffer, first.lane, first.number, 0);
+    let sealed = Sealer::new().gap(&spec, &gap);
+    sealed.expect("a gap of a few batches fits one")
 }
 
 fn readings(

@@ -1,6 +1,6 @@
 //! What breaks when, drawn from a seed before the run begins.
 
-use crate::limits::{AGENTS, BREAKS_S, FAULTS_MAX};
+use crate::limits::{AGENTS, BREAKS_S, FAULTS_MAX, GONE_MS, SHED_MAX, SITES};
 use std::time::Duration;
 
 /// A sequence of numbers that a seed gives (SplitMix64).
@@ -33,22 +33,26 @@ impl Dice {
 /// Something that breaks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fault {
-    /// Nothing passes between this agent and the aggregator.
-    Partition(usize),
-    /// Nothing passes from the aggregator to this agent.
-    Deaf(usize),
-    /// What is sent arrives all at once, later.
-    Hold(usize),
+    /// Nothing passes between this agent and this aggregator.
+    Partition(usize, usize),
+    /// Nothing passes from this aggregator to any agent, nor from them to it.
+    Island(usize),
+    /// Nothing passes to this agent from this aggregator.
+    Deaf(usize, usize),
+    /// What is sent between these arrives all at once, later.
+    Hold(usize, usize),
     /// One datagram of so many is lost.
     Drop(u64),
     /// The agent's process ends, and another one starts.
     CrashAgent(usize),
-    /// The aggregator's power goes, and comes; what was not synced survives by this.
-    PowerCut(u64),
-    /// The aggregator's process ends, and another one starts.
-    Kill,
-    /// So many syncs of the aggregator's disk fail.
-    FailSyncs(u32),
+    /// An agent's spool gives up so many batches, the oldest that nobody acknowledged.
+    Shed(usize, u64),
+    /// This aggregator's power goes, and comes; what was not synced survives by the second.
+    PowerCut(usize, u64),
+    /// This aggregator's process ends, and another one starts.
+    Kill(usize),
+    /// So many syncs of this aggregator's disk fail.
+    FailSyncs(usize, u32),
 }
 
 /// Everything that breaks in a run.
@@ -65,29 +69,67 @@ impl Plan {
     pub fn draw(seed: u64) -> Self {
         let mut dice = Dice::of(seed, "plan");
         let count = 1 + dice.below(FAULTS_MAX);
-        let mut faults: Vec<_> = (0..count)
-            .map(|_| {
-                let begins = Duration::from_millis(dice.below(BREAKS_S * 1_000));
-                let fault = draw(&mut dice);
-                let lasts = Duration::from_millis(50 + dice.below(12_000));
-                (begins, fault, lasts)
-            })
-            .collect();
+        let mut faults = Vec::new();
+        for _ in 0..count {
+            let begins = Duration::from_millis(dice.below(3 * BREAKS_S / 4 * 1_000));
+            let fault = draw(&mut dice);
+            // Short, or long enough that somebody goes elsewhere.
+            let lasts = match dice.below(2) {
+                0 => 50 + dice.below(8_000),
+                _ => GONE_MS + dice.below(GONE_MS),
+            };
+            faults.push((begins, fault, Duration::from_millis(lasts)));
+            if dice.below(3) == 0 && lasts >= GONE_MS {
+                // What waits meanwhile finds no room.
+                let agent = dice.below(AGENTS as u64) as usize;
+                let shed = Fault::Shed(agent, 1 + dice.below(SHED_MAX));
+                let later = Duration::from_millis(2_000 + dice.below(GONE_MS));
+                faults.push((begins + later, shed, Duration::ZERO));
+            }
+        }
+        if dice.below(4) == 0 {
+            faults.extend(unheard(&mut dice));
+        }
         faults.sort_by_key(|(begins, _, _)| *begins);
         Self { seed, faults }
     }
 }
 
+/// An agent ends soon after it began, and has heard nothing of what it sent home; and home is gone
+/// when it comes back.
+fn unheard(dice: &mut Dice) -> [(Duration, Fault, Duration); 3] {
+    let agent = dice.below(AGENTS as u64) as usize;
+    let deaf = 150 + dice.below(1_000);
+    let ends = deaf + 100 + dice.below(900);
+    let gone = GONE_MS + dice.below(GONE_MS);
+    [
+        (deaf, Fault::Deaf(agent, agent), gone),
+        (ends, Fault::CrashAgent(agent), 50 + dice.below(500)),
+        (ends, Fault::Island(agent), gone),
+    ]
+    .map(|(begins, fault, lasts)| {
+        (
+            Duration::from_millis(begins),
+            fault,
+            Duration::from_millis(lasts),
+        )
+    })
+}
+
 fn draw(dice: &mut Dice) -> Fault {
     let agent = dice.below(AGENTS as u64) as usize;
-    match dice.below(8) {
-        0 => Fault::Partition(agent),
-        1 => Fault::Deaf(agent),
-        2 => Fault::Hold(agent),
-        3 => Fault::Drop(2 + dice.below(30)),
-        4 => Fault::CrashAgent(agent),
-        5 => Fault::PowerCut(dice.any()),
-        6 => Fault::Kill,
-        _ => Fault::FailSyncs(1 + dice.below(4) as u32),
+    // Most of it where an agent is at home.
+    let site = (dice.below(2 * SITES as u64 - 1) / 2) as usize;
+    match dice.below(12) {
+        0 => Fault::Partition(agent, site),
+        1 | 2 => Fault::Island(site),
+        3 => Fault::Deaf(agent, site),
+        4 => Fault::Hold(agent, site),
+        5 => Fault::Drop(2 + dice.below(30)),
+        6 => Fault::CrashAgent(agent),
+        7 => Fault::Shed(agent, 1 + dice.below(SHED_MAX)),
+        8 | 9 => Fault::PowerCut(site, dice.any()),
+        10 => Fault::Kill(site),
+        _ => Fault::FailSyncs(site, 1 + dice.below(4) as u32),
     }
 }

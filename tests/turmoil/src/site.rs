@@ -1,7 +1,7 @@
 //! An aggregator: the real ingest and the real keeper, over a disk that is made up.
 
 use crate::limits::{JOURNAL_BYTES, RESTART, SEGMENT_BYTES};
-use crate::oracle::{Broken, Stored};
+use crate::oracle::{Broken, Copy, Stored};
 use crate::socket;
 use crate::trace::Trace;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use tributary_aggregator::keeper::record::{RecordKind, parse};
 use tributary_aggregator::keeper::{Keeper, KeeperConfig, KeeperParts};
 use tributary_journal::{Disk, LifeId, LogConfig, LogKind, SimDisk};
 use tributary_protocol::batch::SealedBatch;
-use tributary_protocol::ids::LogId;
+use tributary_protocol::ids::{BatchKey, LogId};
 use tributary_uplink::authority::TRUST_DOMAIN;
 
 /// An aggregator.
@@ -25,6 +25,8 @@ pub struct Site {
     pub disk: Arc<Mutex<SimDisk>>,
     /// Its files.
     pub files: TlsFiles,
+    /// Which of them it is.
+    pub at: usize,
     /// Where it listens.
     pub address: SocketAddr,
     /// Of the run.
@@ -33,7 +35,7 @@ pub struct Site {
     pub trace: Arc<Trace>,
 }
 
-fn config() -> KeeperConfig {
+fn config(at: usize) -> KeeperConfig {
     KeeperConfig {
         dir: "/site".into(),
         journal: LogConfig {
@@ -42,13 +44,13 @@ fn config() -> KeeperConfig {
             reserve_bytes: 0,
             kind: LogKind::Journal,
         },
-        new_log: LogId([9; 16]),
+        new_log: LogId([at as u8 + 9; 16]),
     }
 }
 
-fn open(disk: &SimDisk) -> Result<(Keeper, KeeperParts), String> {
+fn open(disk: &SimDisk, at: usize) -> Result<(Keeper, KeeperParts), String> {
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
-    Keeper::open(&disk, &config()).map_err(|error| error.to_string())
+    Keeper::open(&disk, &config(at)).map_err(|error| error.to_string())
 }
 
 impl Site {
@@ -61,7 +63,7 @@ impl Site {
     /// One life of its process.
     pub async fn run(self) -> turmoil::Result {
         let (mut keeper, parts) = loop {
-            match open(&self.disk()) {
+            match open(&self.disk(), self.at) {
                 Ok(opened) => break opened,
                 // Whoever watches over it starts it again.
                 // tidy: sleep because the clock is a made-up one
@@ -71,6 +73,7 @@ impl Site {
         let (endpoint, server) = configs(&self.files)?;
         let mut seed = [1; 32];
         seed[..8].copy_from_slice(&self.seed.to_le_bytes());
+        seed[8] = self.at as u8;
         let endpoint = socket::endpoint(self.address, (endpoint, Some(server)), seed, &self.trace)?;
         let ingest = Ingest::new(parts.handle, TRUST_DOMAIN, CancellationToken::new());
         let clock = Clock::start();
@@ -92,16 +95,16 @@ impl Site {
     }
 }
 
-/// What a process would find in the journal that starts on this disk now.
+/// What a process would find in the journal that starts on this disk of this aggregator now.
 ///
 /// # Errors
 /// [`Broken::Journal`], also when opening found something that should not be there.
-pub fn stored(disk: &SimDisk) -> Result<Stored, Broken> {
-    read(disk).map_err(Broken::Journal)
+pub fn stored(disk: &SimDisk, at: usize) -> Result<Stored, Broken> {
+    read(disk, at).map_err(|what| Broken::Journal(at, what))
 }
 
-fn read(disk: &SimDisk) -> Result<Stored, String> {
-    let (_, parts) = open(disk)?;
+fn read(disk: &SimDisk, at: usize) -> Result<Stored, String> {
+    let (_, parts) = open(disk, at)?;
     if parts.recovered.doubled > 0 || parts.recovered.damaged > 0 {
         return Err(format!("{:?}", parts.recovered));
     }
@@ -116,8 +119,18 @@ fn read(disk: &SimDisk) -> Result<Stored, String> {
             let kind = RecordKind::from_code(entry.kind).ok_or("a record of no kind")?;
             let record = parse(kind, entry.bytes).map_err(|error| error.to_string())?;
             let batch = SealedBatch::open(record.sealed).map_err(|error| error.to_string())?;
-            let hashes: &mut Vec<_> = stored.entry((record.agent, batch.key())).or_default();
-            hashes.push(batch.hash());
+            let (key, numbers) = (batch.key(), batch.key().number..batch.key().number + 1);
+            let (is_gap, own) = (kind == RecordKind::Gap, vec![numbers]);
+            let copy = Copy {
+                hash: batch.hash(),
+                is_gap,
+                in_doubt: record.in_doubt,
+            };
+            let numbers = if is_gap { record.runs } else { own };
+            for number in numbers.into_iter().flatten() {
+                let name = (record.agent.clone(), BatchKey { number, ..key });
+                stored.entry(name).or_default().push(copy);
+            }
         }
     }
     Ok(stored)
