@@ -527,6 +527,12 @@ async fn a_running_aggregator_is_read_beside_its_writes() {
     let at = folded.find("\"batches\":").unwrap() + 10;
     flip(&markers[0], at);
     let report = audit(dir.path(), false).unwrap();
+    assert!(said(&report).contains("checksum"), "{}", said(&report));
+    // One of an earlier version, which has none.
+    let flipped = std::fs::read_to_string(&markers[0]).unwrap();
+    let (said_by_it, _) = flipped.split_once(",\"check\":").unwrap();
+    std::fs::write(&markers[0], format!("{said_by_it}}}")).unwrap();
+    let report = audit(dir.path(), false).unwrap();
     assert!(
         said(&report).contains("batches of all lanes"),
         "{}",
