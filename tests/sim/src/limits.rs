@@ -2,6 +2,8 @@
 
 /// Agents of one run, at most; clones are further ones.
 pub const AGENTS_MAX: usize = 3;
+/// Aggregators of one run, at most.
+pub const SITES_MAX: usize = 3;
 /// Batches that each agent of a run seals, at least and at most.
 pub const BATCHES_MIN: u32 = 1;
 /// See [`BATCHES_MIN`].
@@ -32,6 +34,11 @@ pub const IDLE_TIMEOUT_US: i64 = 60 * 1_000_000;
 /// Microseconds in which a new connection must be greeted.
 pub const HANDSHAKE_TIMEOUT_US: i64 = 10 * 1_000_000;
 
+/// Microseconds that a session is left open, at most, once it is to be left for another.
+pub const LEAVE_US_MAX: i64 = 2_000_000;
+
+const _: () = assert!(SITES_MAX <= tributary_protocol::limits::ENDPOINTS_MAX);
+const _: () = assert!(LEAVE_US_MAX < HANDSHAKE_TIMEOUT_US);
 const _: () = assert!(BATCHES_MIN <= BATCHES_MAX);
 const _: () = assert!(HANDSHAKE_TIMEOUT_US < IDLE_TIMEOUT_US);
 const _: () = assert!(IDLE_TIMEOUT_US < DRAIN_US_MAX);

@@ -31,6 +31,7 @@ impl Side {
 #[derive(Debug)]
 struct Connection {
     agent: usize,
+    site: usize,
     /// Whether each end still believes in it.
     agent_open: bool,
     site_open: bool,
@@ -62,8 +63,9 @@ pub struct Net {
     dialled: u64,
     packets: BTreeMap<usize, u64>,
     stalls: Vec<Stall>,
-    /// Until when each agent's dials fail.
+    /// Until when each agent's dials fail, and until when those to one aggregator do.
     refused: BTreeMap<usize, i64>,
+    parted: BTreeMap<(usize, usize), i64>,
     /// Batches of each agent that are still to be doubled, or damaged on their way.
     doubled: BTreeMap<usize, u32>,
     damaged: BTreeMap<usize, u32>,
@@ -98,15 +100,19 @@ impl Net {
             packets: BTreeMap::new(),
             stalls: Vec::new(),
             refused: BTreeMap::new(),
+            parted: BTreeMap::new(),
             doubled: BTreeMap::new(),
             damaged: BTreeMap::new(),
         }
     }
 
-    /// An agent dials: the connection, and how long it takes until it stands. `None`: it fails.
-    pub fn dial(&mut self, agent: usize, now: i64) -> Option<(ConnectionId, i64)> {
+    /// An agent dials an aggregator: the connection, and how long it takes until it stands. `None`:
+    /// it fails.
+    pub fn dial(&mut self, agent: usize, site: usize, now: i64) -> Option<(ConnectionId, i64)> {
         self.dialled += 1;
-        if self.refused.get(&agent).is_some_and(|until| now < *until) {
+        let refused = self.refused.get(&agent).into_iter();
+        let mut refused = refused.chain(self.parted.get(&(agent, site)));
+        if refused.any(|until| now < *until) {
             return None;
         }
         let mut dice = Dice::of(self.seed, "dial", agent as u64, self.dialled);
@@ -119,6 +125,7 @@ impl Net {
         let id = ConnectionId(self.dialled);
         let connection = Connection {
             agent,
+            site,
             agent_open: true,
             site_open: true,
             up: now,
@@ -133,6 +140,11 @@ impl Net {
     /// Whose connection it is.
     pub fn agent_of(&self, id: ConnectionId) -> Option<usize> {
         self.connections.get(&id).map(|connection| connection.agent)
+    }
+
+    /// Where it was dialled to.
+    pub fn site_of(&self, id: ConnectionId) -> Option<usize> {
+        self.connections.get(&id).map(|connection| connection.site)
     }
 
     /// Whether that end still believes in the connection: what arrives there is taken.
@@ -251,6 +263,11 @@ impl Net {
         self.refused.insert(agent, until);
     }
 
+    /// The agent's dials to this aggregator fail until then.
+    pub fn part(&mut self, agent: usize, site: usize, until: i64) {
+        self.parted.insert((agent, site), until);
+    }
+
     /// The agent's next batches arrive twice.
     pub fn double(&mut self, agent: usize, batches: u32) {
         self.doubled.insert(agent, batches);
@@ -265,6 +282,7 @@ impl Net {
     pub fn heal(&mut self) {
         self.stalls.clear();
         self.refused.clear();
+        self.parted.clear();
         self.doubled.clear();
         self.damaged.clear();
     }
@@ -278,7 +296,7 @@ mod tests {
     #[test]
     fn messages_keep_their_order_and_batches_do_not() {
         let mut net = Net::new(5, 1_000_000_000);
-        let (id, _) = net.dial(0, 0).unwrap();
+        let (id, _) = net.dial(0, 0, 0).unwrap();
         let said: Vec<i64> = (0..500)
             .map(|now| net.message(id, Side::Site, now))
             .collect();
@@ -290,7 +308,7 @@ mod tests {
     #[test]
     fn a_stall_holds_back_and_then_lets_all_come_at_once() {
         let mut net = Net::new(5, 1_000_000_000);
-        let (id, _) = net.dial(0, 0).unwrap();
+        let (id, _) = net.dial(0, 0, 0).unwrap();
         net.stall(0, Side::Site, (0, 90_000_000));
         assert!((0..10).all(|now| net.batch(id, 1, now).at == 90_000_000));
         assert!(
@@ -304,7 +322,7 @@ mod tests {
     #[test]
     fn batches_wait_for_those_before_them() {
         let mut net = Net::new(5, 1_000);
-        let (id, _) = net.dial(0, 0).unwrap();
+        let (id, _) = net.dial(0, 0, 0).unwrap();
         for n in 1..100 {
             assert!(net.batch(id, 1_000, 0).at >= n * 1_000_000);
         }
@@ -313,7 +331,7 @@ mod tests {
     #[test]
     fn each_end_learns_of_the_end_by_itself() {
         let mut net = Net::new(5, 1_000_000_000);
-        let (id, _) = net.dial(2, 0).unwrap();
+        let (id, _) = net.dial(2, 0, 0).unwrap();
         assert!(net.close(id, Side::Agent) && !net.close(id, Side::Agent));
         assert!(net.is_open(id, Side::Site) && !net.is_open(id, Side::Agent));
         assert_eq!(net.open_at(Side::Site), [(id, 2)]);
@@ -325,8 +343,11 @@ mod tests {
     fn faults_of_a_link_are_counted_and_over() {
         let mut net = Net::new(5, 1_000_000_000);
         net.refuse(0, 10);
-        assert!(net.dial(0, 9).is_none() && net.dial(1, 9).is_some());
-        let (id, _) = net.dial(0, 10).unwrap();
+        assert!(net.dial(0, 0, 9).is_none() && net.dial(1, 0, 9).is_some());
+        net.part(0, 1, 20);
+        assert!(net.dial(0, 1, 19).is_none() && net.dial(1, 1, 19).is_some());
+        let (id, _) = net.dial(0, 0, 10).unwrap();
+        assert_eq!(net.site_of(id), Some(0));
         net.double(0, 1);
         net.damage(0);
         let first = net.batch(id, 1, 0);

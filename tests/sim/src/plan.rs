@@ -33,11 +33,16 @@ pub enum Profile {
     Mixed,
     /// The aggregator's journal goes back: its disk lied, or an older copy took its place.
     Tails,
+    /// Several aggregators that can't be reached, are slow or die: agents go from one to another,
+    /// and return.
+    Failover,
+    /// Aggregators whose journals are lost or go back, and some that are gone for good.
+    LostJournal,
 }
 
 impl Profile {
     /// Every profile.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Plain,
         Self::Links,
         Self::Islands,
@@ -48,7 +53,14 @@ impl Profile {
         Self::Clone,
         Self::Mixed,
         Self::Tails,
+        Self::Failover,
+        Self::LostJournal,
     ];
+
+    /// Whether agents have a list of aggregators, and each of these takes in what others hold.
+    pub fn knows_several(self) -> bool {
+        matches!(self, Self::Failover | Self::LostJournal)
+    }
 }
 
 /// One thing that breaks.
@@ -124,31 +136,60 @@ pub enum Fault {
         /// Which.
         agent: usize,
     },
-    /// The aggregator loses power.
+    /// An aggregator loses power.
     CrashSite {
+        /// Which.
+        site: usize,
         /// Whether the frame that was being written is durable; nobody was told of it.
         kept: bool,
         /// How long it is down.
         down_us: i64,
     },
-    /// The next appends of the journal fail.
+    /// The next appends of a journal fail.
     FailAppends {
+        /// Whose.
+        site: usize,
         /// How many.
         times: u32,
         /// Whether such a frame stands on the disk all the same, and is found after a loss of power
         /// if nothing was written behind it.
         kept: bool,
     },
-    /// The journal takes long for each frame.
+    /// A journal takes long for each frame.
     SlowSite {
+        /// Which aggregator's.
+        site: usize,
         /// How long this goes on.
         us: i64,
     },
-    /// The aggregator's disk lied: with the next loss of power the last frames are gone, though
+    /// An aggregator's disk lied: with the next loss of power the last frames are gone, though
     /// they were acknowledged. What an agent has still, it sends again; the rest it tells.
     LoseTail {
+        /// Whose.
+        site: usize,
         /// How many frames.
         frames: u32,
+    },
+    /// The aggregator loses power and its journal: it begins another one.
+    LoseJournal {
+        /// Which.
+        site: usize,
+        /// How long it is down.
+        down_us: i64,
+    },
+    /// The aggregator never comes back, unless it is the last one that would.
+    Gone {
+        /// Which.
+        site: usize,
+    },
+    /// Agent and aggregator can't reach each other.
+    Part {
+        /// Which agent.
+        agent: usize,
+        /// Which aggregator.
+        site: usize,
+        /// How long.
+        us: i64,
     },
 }
 
@@ -157,6 +198,8 @@ pub enum Fault {
 pub struct Shape {
     /// Agents.
     pub agents: usize,
+    /// Aggregators.
+    pub sites: usize,
     /// Batches that each of them seals.
     pub batches: u32,
     /// Microseconds between two of them.

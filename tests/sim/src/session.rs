@@ -11,6 +11,7 @@ mod oracle;
 mod site;
 mod site_ends;
 mod spool;
+mod way;
 
 pub use oracle::{Invariant, Stats, Violation};
 
@@ -24,6 +25,7 @@ use machine::Machine;
 use oracle::Oracle;
 use site::Site;
 use spool::Item;
+use way::Ways;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tributary_protocol::frame::RawFrame;
@@ -82,24 +84,28 @@ enum Event {
     Save(usize, u64),
     /// A message arrives.
     Hear(ConnectionId, Side, Vec<u8>),
-    /// A batch arrives.
-    Batch(ConnectionId, Item, bool),
+    /// A batch arrives, marked as in doubt or not, damaged or not.
+    Batch(ConnectionId, (Item, bool), bool),
     /// An end learns that its connection is over.
     Over(ConnectionId, Side),
     /// An older connection is to be closed.
-    Fenced(ConnectionId, u64),
-    /// The frame is written.
-    Commit(u64),
-    /// An acknowledgement is due.
-    Ack(ConnectionId, u64),
+    Fenced(usize, ConnectionId, u64),
+    /// The frame of an aggregator is written.
+    Commit(usize, u64),
+    /// An acknowledgement of an aggregator is due.
+    Ack(usize, ConnectionId, u64),
+    /// The machine looks whether to go to another aggregator.
+    Steer(usize, u64),
+    /// The machine leaves its session for the connection that it has beside it.
+    Leave(usize, u64, ConnectionId),
     /// A link that flaps goes.
     Flap(ConnectionId),
     /// The plan's fault at this place.
     Fault(usize),
     /// A machine gets power.
     PowerAgent(usize),
-    /// The aggregator gets power.
-    PowerSite,
+    /// An aggregator gets power.
+    PowerSite(usize),
     /// Everything is mended.
     Heal,
 }
@@ -109,12 +115,9 @@ struct World<'a> {
     agenda: Agenda<Event>,
     net: Net,
     machines: Vec<Machine>,
-    site: Site,
+    sites: Vec<Site>,
     oracle: Oracle,
     trace: Trace,
-    /// Whether a frame is planned to be written.
-    committing: bool,
-    slow_until: i64,
     /// Sessions of a machine that end by themselves, and how long each of them lasts.
     flaps: BTreeMap<usize, (u32, i64)>,
     draws: u64,
@@ -125,16 +128,19 @@ struct World<'a> {
 
 impl<'a> World<'a> {
     fn new(plan: &'a Plan, watched: bool) -> Self {
+        let (shape, several) = (&plan.shape, plan.profile.knows_several());
+        let ways = |agent| several.then(|| Ways::draw(plan.seed, agent, shape.sites));
+        let site = |at| Site::new(at, (shape.agents, shape.window), several);
         Self {
             plan,
             agenda: Agenda::default(),
             net: Net::new(plan.seed, plan.shape.rate),
-            machines: (0..plan.shape.agents).map(Machine::new).collect(),
-            site: Site::new(plan.shape.agents, plan.shape.window),
-            oracle: Oracle::default(),
+            machines: (0..shape.agents)
+                .map(|agent| Machine::new(agent, ways(agent)))
+                .collect(),
+            sites: (0..shape.sites).map(site).collect(),
+            oracle: Oracle::new(shape.sites, several),
             trace: Trace::new(watched),
-            committing: false,
-            slow_until: 0,
             flaps: BTreeMap::new(),
             draws: 0,
             healed: false,
@@ -148,7 +154,7 @@ impl<'a> World<'a> {
     }
 
     fn run(&mut self) {
-        self.site_starts();
+        (0..self.sites.len()).for_each(|at| self.site_starts(at));
         for place in 0..self.machines.len() {
             self.agent_starts(place);
             self.agenda
@@ -182,7 +188,8 @@ impl<'a> World<'a> {
         let told = |machine: &Machine| twin(machine) && self.told.contains(&machine.place);
         let mut left = left.filter(|machine| !told(machine));
         let drained = left.all(|machine| sealed(machine) && machine.is_drained());
-        let quiet = drained && self.site.is_idle();
+        let idle = |site: &Site| site.gone || site.is_idle();
+        let quiet = drained && self.sites.iter().all(idle) && self.have_arrived();
         if !quiet && (since > DRAIN_US_MAX || self.oracle.stats.events > EVENTS_MAX) {
             let left: Vec<_> = self.machines.iter().map(Machine::left).collect();
             let what = || {
@@ -202,10 +209,32 @@ impl<'a> World<'a> {
             let mut of_agent = machines.iter().filter(|machine| machine.agent == agent);
             of_agent.any(|machine| machine.spool.stored(key).is_some())
         });
-        if let Some(running) = &self.site.running {
-            self.oracle.ledger(&self.site.agents, &running.ledger);
-        }
+        self.judge_ledgers();
         true
+    }
+
+    /// The ledgers at the end, and what each agent knows of them.
+    fn judge_ledgers(&mut self) {
+        for (at, site) in self.sites.iter().enumerate() {
+            if let Some(running) = &site.running {
+                self.oracle.ledger(at, &site.agents, &running.ledger);
+            }
+        }
+        for machine in self.machines.iter().filter(|it| it.is_one_of_several()) {
+            let Some(process) = &machine.process else {
+                continue;
+            };
+            self.oracle.credits(machine.agent, &process.sender.cursor());
+            let Some(id) = process.connection else {
+                continue;
+            };
+            let site = self.net.site_of(id).and_then(|at| self.sites.get(at));
+            let running = site.and_then(|site| Some((site, site.running.as_ref()?)));
+            if let Some((site, running)) = running {
+                let lanes = running.ledger.lanes(&site.agents[machine.agent]);
+                self.oracle.sees_no_hole((machine.agent, id), &lanes);
+            }
+        }
     }
 
     fn note(&mut self, event: &Event) {
@@ -219,22 +248,28 @@ impl<'a> World<'a> {
             Event::Fill(at, life) => (4, [place(at), *life], &[]),
             Event::Save(at, life) => (5, [place(at), *life], &[]),
             Event::Hear(id, side, bytes) => (6, [id.0, *side as u64], bytes),
-            Event::Batch(id, item, damaged) => (7, [id.0, u64::from(*damaged)], &item.hash.0),
+            Event::Batch(id, (item, marked), damaged) => {
+                let what = u64::from(*damaged) | u64::from(*marked) << 1;
+                (7, [id.0, what], &item.hash.0)
+            }
             Event::Over(id, side) => (8, [id.0, *side as u64], &[]),
-            Event::Fenced(id, life) => (9, [id.0, *life], &[]),
-            Event::Commit(life) => (10, [*life, 0], &[]),
-            Event::Ack(id, life) => (11, [id.0, *life], &[]),
+            Event::Fenced(_, id, life) => (9, [id.0, *life], &[]),
+            Event::Commit(at, life) => (10, [*life, place(at)], &[]),
+            Event::Ack(_, id, life) => (11, [id.0, *life], &[]),
+            Event::Steer(at, life) => (17, [place(at), *life], &[]),
+            Event::Leave(at, _, id) => (18, [place(at), id.0], &[]),
             Event::Fault(at) => (12, [place(at), 0], &[]),
             Event::Flap(id) => (16, [id.0, 0], &[]),
             Event::PowerAgent(at) => (13, [place(at), 0], &[]),
-            Event::PowerSite => (14, [0, 0], &[]),
+            Event::PowerSite(at) => (14, [place(at), 0], &[]),
             Event::Heal => (15, [0, 0], &[]),
         };
         self.trace
             .note(now, (code, entities), bytes, || match event {
-                Event::Batch(id, item, _) => {
+                Event::Batch(id, (item, marked), _) => {
                     let kind = if item.gap { "gap" } else { "batch" };
-                    format!("{kind} {} of {} on {}", item.key, item.count, id.0)
+                    let doubt = if *marked { ", in doubt" } else { "" };
+                    format!("{kind} {} of {} on {}{doubt}", item.key, item.count, id.0)
                 }
                 Event::Hear(id, side, bytes) => match parse(bytes) {
                     Ok(message) => format!("{side:?} hears on {}: {message:?}", id.0),
@@ -261,11 +296,16 @@ impl<'a> World<'a> {
                 let late = process.is_some_and(|it| it.connection == Some(id) && !it.greeted);
                 if late {
                     self.agent_loses(place);
+                } else if self.probes_on(id).is_some() {
+                    self.probe_fails(place);
                 }
             }
             Event::Fill(place, life) if alive(self, place, life) => self.fill(place),
             Event::Save(place, life) if alive(self, place, life) => self.save(place),
+            Event::Steer(place, life) if alive(self, place, life) => self.looks_around(place),
+            Event::Leave(place, life, id) if alive(self, place, life) => self.leaves(place, id),
             Event::Dial(..) | Event::Fill(..) | Event::Save(..) | Event::GreetLate(..) => {}
+            Event::Steer(..) | Event::Leave(..) => {}
             Event::Connected(_, _, id) => {
                 // Nobody is there any more who dialled.
                 self.net.close(id, Side::Agent);
@@ -273,19 +313,21 @@ impl<'a> World<'a> {
             }
             Event::Hear(id, Side::Agent, bytes) => self.agent_hears(id, &bytes),
             Event::Hear(id, Side::Site, bytes) => self.site_hears(id, &bytes),
-            Event::Batch(id, item, damaged) => self.batch(id, item, damaged),
+            Event::Batch(id, sent, damaged) => self.batch(id, sent, damaged),
             Event::Over(id, Side::Agent) => {
                 if let Some(place) = self.agent_on(id) {
                     self.agent_loses(place);
+                } else if let Some(place) = self.probes_on(id) {
+                    self.probe_fails(place);
                 }
             }
             Event::Over(id, Side::Site) => self.site_ends(id, None),
-            Event::Fenced(id, life) if life == self.site.life => {
+            Event::Fenced(at, id, life) if life == self.sites[at].life => {
                 self.site_ends(id, Some(RejectCode::Fenced));
             }
-            Event::Commit(life) if life == self.site.life => self.commit(),
-            Event::Ack(id, life) if life == self.site.life => self.ack(id),
-            Event::Fenced(..) | Event::Commit(_) | Event::Ack(..) => {}
+            Event::Commit(at, life) if life == self.sites[at].life => self.commit(at),
+            Event::Ack(at, id, life) if life == self.sites[at].life => self.ack(id),
+            Event::Fenced(..) | Event::Commit(..) | Event::Ack(..) => {}
             Event::Flap(id) => {
                 if let Some(place) = self.agent_on(id).filter(|_| !self.healed) {
                     self.cut(place);
@@ -293,7 +335,7 @@ impl<'a> World<'a> {
             }
             Event::Fault(place) => self.fault(place),
             Event::PowerAgent(place) => self.agent_starts(place),
-            Event::PowerSite => self.site_starts(),
+            Event::PowerSite(at) => self.site_starts(at),
             Event::Heal => self.heal(),
         }
     }

@@ -1,5 +1,5 @@
 //! Smaller plans that fail all the same: delta debugging (Zeller and Hildebrandt, "Simplifying and
-//! Isolating Failure-Inducing Input", 2002) over faults, then agents, batches and times.
+//! Isolating Failure-Inducing Input", 2002) over faults, then agents, aggregators, batches and times.
 
 use crate::limits::{BATCHES_MIN, SHRINK_RUNS_MAX};
 use crate::plan::{Fault, Plan};
@@ -69,6 +69,13 @@ impl<F: FnMut(&Plan) -> bool> Search<F> {
                 break;
             }
         }
+        while best.shape.sites > 1 {
+            let mut smaller = best.clone();
+            smaller.shape.sites -= 1;
+            if !self.try_with(&mut best, smaller) {
+                break;
+            }
+        }
         for step in [2, 4, 8, 16] {
             loop {
                 let mut smaller = best.clone();
@@ -101,7 +108,9 @@ fn shorter(plan: &Plan, place: usize) -> Option<Plan> {
     match fault {
         Fault::Stall { us, .. }
         | Fault::Refuse { us, .. }
-        | Fault::SlowSite { us }
+        | Fault::SlowSite { us, .. }
+        | Fault::Part { us, .. }
+        | Fault::LoseJournal { down_us: us, .. }
         | Fault::CrashAgent { down_us: us, .. }
         | Fault::CrashSite { down_us: us, .. }
             if *us > 1_000 =>
@@ -111,7 +120,7 @@ fn shorter(plan: &Plan, place: usize) -> Option<Plan> {
         Fault::Flap { times, .. } | Fault::FailAppends { times, .. } if *times > 1 => *times -= 1,
         Fault::Shed { numbers, .. } if *numbers > 1 => *numbers -= 1,
         Fault::Double { batches, .. } if *batches > 1 => *batches -= 1,
-        Fault::LoseTail { frames } if *frames > 1 => *frames -= 1,
+        Fault::LoseTail { frames, .. } if *frames > 1 => *frames -= 1,
         _ => return None,
     }
     Some(smaller)

@@ -1,14 +1,15 @@
 //! The words of a line of text, for plans.
 
 use std::fmt;
+use std::iter::Peekable;
 use std::str::{FromStr, SplitWhitespace};
 
 /// The words of a line, of which each is asked for in turn.
-pub struct Words<'a>(SplitWhitespace<'a>);
+pub struct Words<'a>(Peekable<SplitWhitespace<'a>>);
 
 impl<'a> From<&'a str> for Words<'a> {
     fn from(line: &'a str) -> Self {
-        Self(line.split_whitespace())
+        Self(line.split_whitespace().peekable())
     }
 }
 
@@ -19,6 +20,11 @@ impl<'a> Words<'a> {
     /// When there is none.
     pub fn next(&mut self, what: &str) -> Result<&'a str, String> {
         self.0.next().ok_or_else(|| format!("{what} is missing"))
+    }
+
+    /// Whether this word comes next.
+    pub fn comes(&mut self, word: &str) -> bool {
+        self.0.peek() == Some(&word)
     }
 
     /// The next word is this one.

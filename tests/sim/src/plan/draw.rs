@@ -2,12 +2,12 @@
 
 use super::{Fault, Plan, Profile, Shape};
 use crate::dice::Dice;
-use crate::limits::{FLAPS_MAX, RATE_MAX};
+use crate::limits::{FLAPS_MAX, RATE_MAX, RATE_MIN};
 use crate::net::Side;
 use tributary_protocol::limits::IN_FLIGHT_BATCHES;
 
 /// How often each profile is drawn, in their order; islands and clones take ten times as long.
-const WEIGHTS: [u64; 10] = [3, 4, 1, 4, 4, 4, 2, 1, 6, 2];
+const WEIGHTS: [u64; 12] = [3, 4, 1, 4, 4, 4, 2, 1, 6, 2, 5, 5];
 
 /// Kinds of faults, as a profile weighs them.
 #[derive(Clone, Copy)]
@@ -26,6 +26,9 @@ enum Kind {
     FailAppends,
     SlowSite,
     LoseTail,
+    LoseJournal,
+    Gone,
+    Part,
 }
 
 impl Profile {
@@ -104,6 +107,31 @@ impl Profile {
                 (Stall, 2),
                 (Shed, 1),
             ],
+            Self::Failover => &[
+                (Part, 6),
+                (CrashSite, 6),
+                (CrashAgent, 3),
+                (Cut, 2),
+                (HalfOpen, 3),
+                (Stall, 3),
+                (Refuse, 1),
+                (FailAppends, 2),
+                (SlowSite, 2),
+                (Shed, 2),
+                (Gone, 1),
+            ],
+            Self::LostJournal => &[
+                (LoseJournal, 6),
+                (LoseTail, 3),
+                (Part, 6),
+                (CrashSite, 4),
+                (CrashAgent, 3),
+                (Cut, 2),
+                (HalfOpen, 2),
+                (Stall, 1),
+                (Shed, 3),
+                (Gone, 1),
+            ],
         }
     }
 }
@@ -123,8 +151,10 @@ impl Plan {
         let agents = 1 + dice.weighted(&[6, 3, 1]);
         let shape = match profile {
             Profile::Islands => islands(&mut dice),
+            _ if profile.knows_several() => several(&mut dice, agents),
             _ => Shape {
                 agents,
+                sites: 1,
                 batches: 20 + dice.below(180) as u32,
                 every_us: dice.us(20_000, 400_000),
                 batch_bytes: if dice.one_in(3) { 2_000 } else { 64 * 1024 },
@@ -168,11 +198,42 @@ fn islands(dice: &mut Dice) -> Shape {
     let sealed_a_second = batch_bytes * 5 / 16 * 1_000_000 / every_us as u64;
     Shape {
         agents: 1,
+        sites: 1,
         batches: 1_200 + dice.below(1_500) as u32,
         every_us,
         batch_bytes,
         rate: sealed_a_second * (30 + dice.below(50)) / 100,
         window: IN_FLIGHT_BATCHES as u32,
+    }
+}
+
+/// Long enough for an agent to go away and return; now and then so slow a link, and such batches,
+/// that live data is sent ahead.
+fn several(dice: &mut Dice, agents: usize) -> Shape {
+    let large = dice.one_in(3);
+    let every_us = match dice.below(3) {
+        0 => dice.us(20_000, 200_000),
+        _ => dice.us(200_000, 3_000_000),
+    };
+    let batch_bytes = match large {
+        true => 300_000,
+        false => 64 * 1024,
+    };
+    let sealed_a_second = batch_bytes * 5 / 16 * 1_000_000 / every_us as u64;
+    Shape {
+        agents,
+        sites: 1 + dice.weighted(&[1, 5, 4]),
+        batches: 20 + dice.below(180) as u32,
+        every_us,
+        batch_bytes,
+        rate: match large {
+            true => (sealed_a_second * (60 + dice.below(200)) / 100).max(RATE_MIN),
+            false => RATE_MAX,
+        },
+        window: match dice.below(4) {
+            0 => 1 + dice.below(IN_FLIGHT_BATCHES as u64) as u32,
+            _ => IN_FLIGHT_BATCHES as u32,
+        },
     }
 }
 
@@ -196,6 +257,10 @@ fn fault(dice: &mut Dice, (profile, shape): (Profile, &Shape), span: i64) -> (i6
         0 => dice.us(10_000_000, 90_000_000),
         1 | 2 => dice.us(1_000_000, 10_000_000),
         _ => dice.us(10_000, 1_000_000),
+    };
+    let site = match shape.sites {
+        1 => 0,
+        sites => dice.below(sites as u64) as usize,
     };
     let fault = match kind {
         Kind::Cut => Fault::Cut { agent },
@@ -238,17 +303,23 @@ fn fault(dice: &mut Dice, (profile, shape): (Profile, &Shape), span: i64) -> (i6
         },
         Kind::Clone => Fault::Clone { agent },
         Kind::CrashSite => Fault::CrashSite {
+            site,
             kept: dice.one_in(2),
             down_us: us,
         },
         Kind::FailAppends => Fault::FailAppends {
+            site,
             times: 1 + dice.below(4) as u32,
             kept: dice.one_in(2),
         },
-        Kind::SlowSite => Fault::SlowSite { us },
+        Kind::SlowSite => Fault::SlowSite { site, us },
         Kind::LoseTail => Fault::LoseTail {
+            site,
             frames: 1 + dice.below(20) as u32,
         },
+        Kind::LoseJournal => Fault::LoseJournal { site, down_us: us },
+        Kind::Gone => Fault::Gone { site },
+        Kind::Part => Fault::Part { agent, site, us },
     };
     (dice.us(0, span), fault)
 }

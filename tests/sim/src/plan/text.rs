@@ -3,11 +3,13 @@
 //!
 //! `plan 1 seed 7 profile Links agents 1 batches 90 every 100000 bytes 65536 rate 500000 window 16
 //! heal 9000000`, then one fault a line: `at 3150000 stall agent0 to site for 800000`.
-//! `#` begins a comment.
+//! `#` begins a comment. Of several aggregators the first line says how many, behind the agents
+//! (`sites 3`), and a fault of one says which at its end (`at site2`); of the first nothing is said.
 
 use super::{Fault, Plan, Profile, Shape};
 use crate::limits::{
     AGENTS_MAX, BATCHES_MAX, BATCHES_MIN, FAULTS_MAX, FLAPS_MAX, PLAN_US_MAX, RATE_MAX, RATE_MIN,
+    SITES_MAX,
 };
 use crate::net::Side;
 use crate::words::Words;
@@ -43,16 +45,20 @@ impl fmt::Display for Plan {
         } = self;
         let Shape {
             agents,
+            sites,
             batches,
             every_us,
             batch_bytes,
             rate,
             window,
         } = shape;
+        write!(f, "plan 1 seed {seed} profile {profile} agents {agents} ")?;
+        if *sites > 1 {
+            write!(f, "sites {sites} ")?;
+        }
         writeln!(
             f,
-            "plan 1 seed {seed} profile {profile} agents {agents} batches {batches} \
-             every {every_us} bytes {batch_bytes} rate {rate} \
+            "batches {batches} every {every_us} bytes {batch_bytes} rate {rate} \
              window {window} heal {heal_at}"
         )?;
         let faults = self.faults.iter();
@@ -66,6 +72,18 @@ fn side(side: &Side) -> &'static str {
     match side {
         Side::Agent => "agent",
         Side::Site => "site",
+    }
+}
+
+/// Says which aggregator; of the first nothing.
+struct At(usize);
+
+impl fmt::Display for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => Ok(()),
+            site => write!(f, " at site{site}"),
+        }
     }
 }
 
@@ -97,16 +115,29 @@ impl fmt::Display for Fault {
                 write!(f, "crash agent{agent} trimmed {back} down {down_us}")
             }
             Self::Clone { agent } => write!(f, "clone agent{agent}"),
-            Self::CrashSite { kept, down_us } => {
+            Self::CrashSite {
+                site,
+                kept,
+                down_us,
+            } => {
                 let kept = if *kept { "kept" } else { "lost" };
-                write!(f, "crashsite frame {kept} down {down_us}")
+                write!(f, "crashsite frame {kept} down {down_us}{}", At(*site))
             }
-            Self::FailAppends { times, kept } => {
+            Self::FailAppends { site, times, kept } => {
                 let frame = if *kept { "kept" } else { "lost" };
-                write!(f, "failappends times {times} frame {frame}")
+                write!(f, "failappends times {times} frame {frame}{}", At(*site))
             }
-            Self::SlowSite { us } => write!(f, "slowsite for {us}"),
-            Self::LoseTail { frames } => write!(f, "losetail frames {frames}"),
+            Self::SlowSite { site, us } => write!(f, "slowsite for {us}{}", At(*site)),
+            Self::LoseTail { site, frames } => {
+                write!(f, "losetail frames {frames}{}", At(*site))
+            }
+            Self::LoseJournal { site, down_us } => {
+                write!(f, "losejournal down {down_us}{}", At(*site))
+            }
+            Self::Gone { site } => write!(f, "gone{}", At(*site)),
+            Self::Part { agent, site, us } => {
+                write!(f, "part agent{agent} for {us}{}", At(*site))
+            }
         }
     }
 }
@@ -119,6 +150,16 @@ fn agent(words: &mut Words<'_>) -> Result<usize, String> {
     let word = words.next("agentN")?;
     let agent = word.strip_prefix("agent").and_then(|n| n.parse().ok());
     agent.ok_or_else(|| format!("`{word}` where `agentN` is expected"))
+}
+
+fn site(words: &mut Words<'_>) -> Result<usize, String> {
+    if !words.comes("at") {
+        return Ok(0);
+    }
+    words.word("at")?;
+    let word = words.next("siteN")?;
+    let site = word.strip_prefix("site").and_then(|n| n.parse().ok());
+    site.ok_or_else(|| format!("`{word}` where `siteN` is expected"))
 }
 
 fn side_of(words: &mut Words<'_>, name: &str) -> Result<Side, String> {
@@ -171,16 +212,30 @@ fn fault(words: &mut Words<'_>) -> Result<Fault, String> {
         "crashsite" => Fault::CrashSite {
             kept: words.one_of("frame", &[("kept", true), ("lost", false)])?,
             down_us: us(words, "down")?,
+            site: site(words)?,
         },
         "failappends" => Fault::FailAppends {
             times: words.number("times", (1, BATCHES_MAX))?,
             kept: words.one_of("frame", &[("kept", true), ("lost", false)])?,
+            site: site(words)?,
         },
         "slowsite" => Fault::SlowSite {
             us: us(words, "for")?,
+            site: site(words)?,
         },
         "losetail" => Fault::LoseTail {
             frames: words.number("frames", (1, BATCHES_MAX))?,
+            site: site(words)?,
+        },
+        "losejournal" => Fault::LoseJournal {
+            down_us: us(words, "down")?,
+            site: site(words)?,
+        },
+        "gone" => Fault::Gone { site: site(words)? },
+        "part" => Fault::Part {
+            agent: agent(words)?,
+            us: us(words, "for")?,
+            site: site(words)?,
         },
         other => return Err(format!("no fault is called `{other}`")),
     })
@@ -197,6 +252,10 @@ fn head(words: &mut Words<'_>) -> Result<Plan, String> {
         profile: profile.ok_or_else(|| format!("no profile is called `{name}`"))?,
         shape: Shape {
             agents: words.number("agents", (1, AGENTS_MAX))?,
+            sites: match words.comes("sites") {
+                true => words.number("sites", (1, SITES_MAX))?,
+                false => 1,
+            },
             batches: words.number("batches", (BATCHES_MIN, BATCHES_MAX))?,
             every_us: us(words, "every")?,
             batch_bytes: words.number("bytes", (1, BATCH_BYTES_MAX as u64))?,
@@ -256,7 +315,7 @@ mod tests {
         for seed in 0..500 {
             let mut plan = Plan::draw(seed);
             plan.faults
-                .push((plan.heal_at, Fault::LoseTail { frames: 3 }));
+                .push((plan.heal_at, Fault::LoseTail { site: 0, frames: 3 }));
             plan.faults.sort_by_key(|(at, _)| *at);
             let text = plan.to_string();
             assert_eq!(text.parse::<Plan>().unwrap(), plan, "{text}");

@@ -1,9 +1,17 @@
-//! What breaks, as the plan has it, and that all of it is mended in the end.
+//! What breaks, as the plan has it, and that all of it but what is gone is mended in the end.
 
+use super::machine::Machine;
 use super::{Event, SAVE_US, World};
 use crate::limits::{AGENTS_MAX, IDLE_TIMEOUT_US};
 use crate::net::{ConnectionId, Side};
 use crate::plan::Fault;
+use tributary_protocol::ids::BatchKey;
+
+/// Whether one of these trimmed it and can have it again.
+fn remains(machines: &[Machine], agent: usize, key: BatchKey) -> bool {
+    let mut of_agent = machines.iter().filter(|machine| machine.agent == agent);
+    of_agent.any(|machine| machine.spool.remains(key))
+}
 
 impl World<'_> {
     pub(super) fn fault(&mut self, place: usize) {
@@ -36,13 +44,50 @@ impl World<'_> {
                 down_us,
             } => self.crash_agent(agent, back, down_us),
             Fault::Clone { agent } => self.clone_agent(agent),
-            Fault::CrashSite { kept, down_us } => self.crash_site(kept, down_us),
-            Fault::FailAppends { times, kept } => {
-                self.site.failing += times;
-                self.site.keeps_failed = kept;
+            Fault::Part { agent, site, us } => self.part(agent, site, us),
+            Fault::CrashSite { site, .. }
+            | Fault::FailAppends { site, .. }
+            | Fault::SlowSite { site, .. }
+            | Fault::LoseTail { site, .. }
+            | Fault::LoseJournal { site, .. }
+            | Fault::Gone { site }
+                if site >= self.sites.len() => {}
+            Fault::CrashSite {
+                site,
+                kept,
+                down_us,
+            } => self.crash_site(site, kept, down_us),
+            Fault::FailAppends { site, times, kept } => {
+                self.sites[site].failing += times;
+                self.sites[site].keeps_failed = kept;
             }
-            Fault::SlowSite { us } => self.slow_until = now + us,
-            Fault::LoseTail { frames } => self.site.lied = frames,
+            Fault::SlowSite { site, us } => self.sites[site].slow_until = now + us,
+            Fault::LoseTail { site, frames } => self.sites[site].lied = frames,
+            Fault::LoseJournal { site, down_us } => self.lose_journal(site, down_us),
+            Fault::Gone { site } => self.gone(site),
+        }
+    }
+
+    fn part(&mut self, agent: usize, site: usize, us: i64) {
+        self.net.part(agent, site, self.agenda.now() + us);
+        let id = self.connection_of(agent);
+        if id.and_then(|id| self.net.site_of(id)) == Some(site) {
+            self.cut(agent);
+        }
+    }
+
+    fn lose_journal(&mut self, at: usize, down_us: i64) {
+        self.crash_site(at, false, down_us);
+        let machines = &self.machines;
+        let remains = |agent, key| remains(machines, agent, key);
+        self.sites[at].lose_journal(remains, &mut self.oracle);
+    }
+
+    fn gone(&mut self, at: usize) {
+        let mut others = self.sites.iter().enumerate();
+        if others.any(|(place, site)| place != at && !site.gone) {
+            self.crash_site(at, false, 0);
+            self.sites[at].gone = true;
         }
     }
 
@@ -65,13 +110,11 @@ impl World<'_> {
         };
         let other = knows.other();
         match knows {
-            Side::Agent => {
-                let machine = &mut self.machines[place];
-                let wait = machine.lost(self.plan.seed);
-                self.agenda.after(wait, Event::Dial(place, machine.life));
-            }
+            Side::Agent => self.ended(place),
             Side::Site => {
-                self.site.end(id);
+                if let Some(at) = self.net.site_of(id) {
+                    self.sites[at].end(id);
+                }
             }
         }
         self.net.close(id, knows);
@@ -109,13 +152,14 @@ impl World<'_> {
         let Some(machine) = self.machines.get_mut(place) else {
             return;
         };
-        if machine.process.take().is_none() {
+        let Some(process) = machine.process.take() else {
             return;
-        }
+        };
+        let probe = process.way.and_then(|way| way.probe);
         for item in machine.spool.after_power_cut(back) {
             self.oracle.came_back(machine.agent, &item);
         }
-        if let Some(id) = id {
+        for id in id.into_iter().chain(probe) {
             self.net.close(id, Side::Agent);
             self.agenda
                 .after(IDLE_TIMEOUT_US, Event::Over(id, Side::Site));
@@ -131,7 +175,7 @@ impl World<'_> {
         if twin_place >= 2 * AGENTS_MAX || machine.process.is_none() {
             return;
         }
-        let twin = machine.twin(twin_place);
+        let twin = machine.twin(twin_place, self.agenda.now());
         self.oracle.twins.insert(twin.agent);
         let life = twin.life;
         let sealing = twin.seals < self.plan.shape.batches;
@@ -144,16 +188,13 @@ impl World<'_> {
         }
     }
 
-    pub(super) fn crash_site(&mut self, kept: bool, down_us: i64) {
-        if self.site.running.is_none() {
+    pub(super) fn crash_site(&mut self, at: usize, kept: bool, down_us: i64) {
+        if self.sites[at].running.is_none() {
             return;
         }
         let machines = &self.machines;
-        let remains = |agent, key| {
-            let mut of_agent = machines.iter().filter(|machine| machine.agent == agent);
-            of_agent.any(|machine| machine.spool.remains(key))
-        };
-        for id in self.site.crash(kept, remains, &mut self.oracle) {
+        let remains = |agent, key| remains(machines, agent, key);
+        for id in self.sites[at].crash(kept, remains, &mut self.oracle) {
             self.net.close(id, Side::Site);
             let mut dice = self.dice("reset");
             // The next process says that it knows of no such connection; or nobody says anything.
@@ -163,15 +204,17 @@ impl World<'_> {
             };
             self.agenda.after(us, Event::Over(id, Side::Agent));
         }
-        self.agenda.after(down_us, Event::PowerSite);
+        self.agenda.after(down_us, Event::PowerSite(at));
     }
 
     pub(super) fn heal(&mut self) {
         self.healed = true;
         self.net.heal();
-        self.site.failing = 0;
-        self.slow_until = 0;
-        self.site_starts();
+        for at in 0..self.sites.len() {
+            self.sites[at].failing = 0;
+            self.sites[at].slow_until = 0;
+            self.site_starts(at);
+        }
         // Of two that are one somebody turns one off.
         for place in self.plan.shape.agents..self.machines.len() {
             self.crash_agent(place, false, 0);

@@ -2,6 +2,7 @@
 //! `tributary-uplink` drives it. It decides nothing that the sender decides.
 
 use super::spool::{Item, Spool};
+use super::way::{Way, Ways};
 use crate::dice::Dice;
 use crate::net::ConnectionId;
 use crate::plan::Shape;
@@ -16,7 +17,7 @@ const BACKOFF_US: (i64, i64) = (500_000, 60_000_000);
 const BUSY_US_MAX: i64 = 10_000_000;
 
 /// The bound of a wait after so many failures.
-fn backoff(failures: u32) -> i64 {
+pub fn backoff(failures: u32) -> i64 {
     let (least, most) = BACKOFF_US;
     least.saturating_mul(1 << failures.min(16)).min(most)
 }
@@ -36,6 +37,8 @@ pub struct Process {
     acked: bool,
     /// Nothing is sent before this; and how often in a row there was no room.
     hold: (i64, u32),
+    /// To whom it goes, where it has a list.
+    pub way: Option<Way>,
 }
 
 /// A gateway: what is on its disk, and its process.
@@ -47,6 +50,8 @@ pub struct Machine {
     pub place: usize,
     /// Its disk.
     pub spool: Spool,
+    /// The aggregators that it may go to, if it has a list.
+    ways: Option<Ways>,
     /// Its process, while it has power.
     pub process: Option<Process>,
     /// Grows at every start.
@@ -61,7 +66,7 @@ pub struct Machine {
 }
 
 impl Process {
-    fn new(sender: Sender) -> Self {
+    fn new(sender: Sender, way: Option<Way>) -> Self {
         Self {
             sender,
             connection: None,
@@ -69,6 +74,7 @@ impl Process {
             failures: 0,
             acked: false,
             hold: (0, 0),
+            way,
         }
     }
 
@@ -93,9 +99,10 @@ impl Process {
 
 impl Machine {
     /// A new gateway, without power.
-    pub fn new(agent: usize) -> Self {
+    pub fn new(agent: usize, ways: Option<Ways>) -> Self {
         Self {
             agent,
+            ways,
             place: agent,
             spool: Spool::default(),
             process: None,
@@ -108,9 +115,10 @@ impl Machine {
     }
 
     /// The same machine once more, as it stands: a copy that was resumed.
-    pub fn twin(&self, place: usize) -> Self {
+    pub fn twin(&self, place: usize, now: i64) -> Self {
         let mut twin = Self {
             agent: self.agent,
+            ways: self.ways.clone(),
             place,
             spool: self.spool.clone(),
             process: None,
@@ -120,7 +128,7 @@ impl Machine {
             ends: self.ends.clone(),
             waits: 0,
         };
-        twin.process = Some(twin.begin());
+        twin.process = Some(twin.begin(now));
         twin
     }
 
@@ -130,21 +138,24 @@ impl Machine {
         BufferId::new(self.life, 0)
     }
 
-    fn begin(&self) -> Process {
+    fn begin(&self, now: i64) -> Process {
         let mut sender = Sender::new(self.present(), self.spool.starts());
+        if let Some(ways) = &self.ways {
+            ways.prepare(&mut sender, now);
+        }
         sender.recall(self.spool.cursor());
         for gap in self.spool.gaps() {
             sender.on_shed(gap.key.lane_key(), gap.key.number..gap.end(), 0);
         }
-        Process::new(sender)
+        Process::new(sender, self.ways.as_ref().map(|ways| Way::new(ways, now)))
     }
 
     /// Starts: another life, another buffer.
-    pub fn start(&mut self) {
+    pub fn start(&mut self, now: i64) {
         self.life += 1;
         self.series = 0;
         self.ends.clear();
-        self.process = Some(self.begin());
+        self.process = Some(self.begin(now));
     }
 
     fn seal_one(&mut self, lane: Lane, bytes: u64, (needed, after): (u32, u32)) -> Item {

@@ -1,11 +1,13 @@
 //! What must hold, whatever broke. It keeps its own truth, and believes neither end: what was
 //! sealed and given up it hears from the world, what is durable it counts itself.
 
+mod several;
+mod terms;
+
 use super::spool::Item;
 use crate::net::ConnectionId;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use tributary_protocol::ids::{AgentId, BatchHash, BatchKey, HashSum, LaneKey};
+use tributary_protocol::ids::{AgentId, BatchHash, BatchKey, HashSum, Lane, LaneKey};
 use tributary_protocol::ledger::Ledger;
 use tributary_protocol::limits::{
     IN_FLIGHT_BATCHES, LEDGER_HASHES_MAX, LEDGER_HOLES_MAX, SENDER_HOLES_MAX,
@@ -13,115 +15,8 @@ use tributary_protocol::limits::{
 use tributary_protocol::message::Ack;
 use tributary_protocol::ranges::Held;
 
-/// What an oracle holds the product to. Numbers are never used again; those left out are for the
-/// world of whole agents and aggregators.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Invariant {
-    /// What left a spool is in the journal, as it was sealed or declared.
-    I1,
-    /// Nothing is in the journal that nobody sealed or gave up.
-    I2,
-    /// Nothing is declared lost without a cause in the plan.
-    I3,
-    /// At the end each lane is held without a hole.
-    I4,
-    /// A number is in the journal once: data or gap.
-    I5,
-    /// The ledger never goes back: whatever was said to be held is durable, and stays so.
-    I6,
-    /// Hash sums agree: ledger and journal.
-    I7,
-    /// When all is mended, all drains.
-    I8,
-    /// Bounds: holes, batches under way.
-    I10,
-    /// An honest agent is never refused on its newest connection.
-    I11,
-    /// An answer is durable at the instant at which it is given.
-    I14,
-    /// No panic.
-    I15,
-}
-
-/// Something that must not be.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Violation {
-    /// What does not hold.
-    pub invariant: Invariant,
-    /// How it shows.
-    pub what: String,
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}: {}", self.invariant, self.what)
-    }
-}
-
-/// How often something happened: a run in which nothing did shows nothing.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Stats {
-    /// Batches sealed.
-    pub sealed: u64,
-    /// Numbers held as data.
-    pub stored: u64,
-    /// Numbers held as declared losses.
-    pub declared: u64,
-    /// Sessions opened.
-    pub sessions: u64,
-    /// Batches that were held already.
-    pub replays: u64,
-    /// Batches whose first copy was being written.
-    pub shared: u64,
-    /// Batches of a session that another had fenced.
-    pub stale: u64,
-    /// Batches whose series were unknown.
-    pub unknown: u64,
-    /// Batches whose append failed.
-    pub aborted: u64,
-    /// Batches held with another hash.
-    pub conflicts: u64,
-    /// Starts of agents and of the aggregator.
-    pub restarts: u64,
-    /// Batches that came back after they were trimmed.
-    pub came_back: u64,
-    /// Holes of a lane, the most that there were.
-    pub holes: u64,
-    /// Numbers that a lying disk lost after they had left the spool.
-    pub excused: u64,
-    /// Batches of a twin that were acknowledged for another content under their number, whose hash
-    /// the ledger did not know any more.
-    pub trusted: u64,
-    /// Acknowledgements of a doubled batch that were taken for those of a gap under its number.
-    pub confused: u64,
-    /// Events.
-    pub events: u64,
-}
-
-impl Stats {
-    /// Both together.
-    pub fn and(self, other: Self) -> Self {
-        Self {
-            sealed: self.sealed + other.sealed,
-            stored: self.stored + other.stored,
-            declared: self.declared + other.declared,
-            sessions: self.sessions + other.sessions,
-            replays: self.replays + other.replays,
-            shared: self.shared + other.shared,
-            stale: self.stale + other.stale,
-            unknown: self.unknown + other.unknown,
-            aborted: self.aborted + other.aborted,
-            conflicts: self.conflicts + other.conflicts,
-            restarts: self.restarts + other.restarts,
-            came_back: self.came_back + other.came_back,
-            holes: self.holes.max(other.holes),
-            excused: self.excused + other.excused,
-            trusted: self.trusted + other.trusted,
-            confused: self.confused + other.confused,
-            events: self.events + other.events,
-        }
-    }
-}
+use several::Several;
+pub use terms::{Invariant, Stats, Violation};
 
 /// The numbers of an acknowledgement.
 fn keys_of(ack: &Ack) -> impl Iterator<Item = BatchKey> {
@@ -146,6 +41,33 @@ struct Stored {
 
 /// A lane of an agent, by the agent's place.
 type LaneOf = (usize, LaneKey);
+/// A number of an agent's, by the agent's place.
+type NumberOf = (usize, BatchKey);
+
+/// What a journal holds.
+#[derive(Debug, Default)]
+struct Journal {
+    durable: BTreeMap<LaneOf, BTreeMap<u64, Stored>>,
+    /// How many batches of each lane were stored.
+    batches: BTreeMap<LaneOf, u64>,
+    /// How often it lost something.
+    losses: u64,
+}
+
+impl Journal {
+    fn stored(&self, agent: usize, key: BatchKey) -> Option<&Stored> {
+        self.durable.get(&(agent, key.lane_key()))?.get(&key.number)
+    }
+
+    /// How many of these numbers are durable, and the sum of their hashes.
+    fn sum(&self, lane: LaneOf, first: u64, end: u64) -> (u64, HashSum) {
+        let lane = self.durable.get(&lane).into_iter();
+        let stored = lane.flat_map(|lane| lane.range(first..end.max(first)));
+        stored.fold((0, HashSum::default()), |(count, sum), (_, stored)| {
+            (count + 1, sum.with(stored.hash))
+        })
+    }
+}
 
 /// The truth of one run.
 #[derive(Debug, Default)]
@@ -155,23 +77,21 @@ pub struct Oracle {
     /// What was given up: by the gap's hash, where it begins and how many numbers it has.
     given_up: BTreeMap<[u8; 32], (usize, BatchKey, u64)>,
     /// Every number that was given up.
-    shed: BTreeSet<(usize, BatchKey)>,
-    durable: BTreeMap<LaneOf, BTreeMap<u64, Stored>>,
-    /// How many batches of each lane were stored.
-    batches: BTreeMap<LaneOf, u64>,
+    shed: BTreeSet<NumberOf>,
+    /// By the places of their aggregators.
+    journals: Vec<Journal>,
     /// What left a spool.
-    trimmed: BTreeSet<(usize, BatchKey)>,
+    trimmed: BTreeSet<NumberOf>,
     /// What a lying disk lost after it had left the spool, what a ledger took on trust of twins,
     /// and gaps that a doubled batch was acknowledged for.
-    excused: BTreeSet<(usize, BatchKey)>,
-    /// What a lying disk lost and an agent may not know of yet: an acknowledgement may be under
-    /// way.
-    lost: BTreeSet<(usize, BatchKey)>,
+    excused: BTreeSet<NumberOf>,
+    /// What a journal lost and an agent may not know of yet, since an acknowledgement may be under
+    /// way, or it did not come back there; and the aggregators that lost it, a bit each.
+    lost: BTreeMap<NumberOf, u8>,
     /// What an agent knows to be lost, and has to send again.
-    told: BTreeSet<(usize, BatchKey)>,
-    /// How often a disk lost something, and how often it had when each connection was welcomed.
-    losses: u64,
-    welcomes: BTreeMap<ConnectionId, u64>,
+    told: BTreeSet<NumberOf>,
+    /// Where each connection was welcomed, and how often that journal had lost something.
+    welcomes: BTreeMap<ConnectionId, (usize, u64)>,
     /// What was found durable on each connection: it may be acknowledged there.
     answered: BTreeMap<ConnectionId, BTreeMap<BatchKey, Vec<BatchHash>>>,
     /// Batches that came twice on a connection.
@@ -180,12 +100,23 @@ pub struct Oracle {
     sent: BTreeMap<(ConnectionId, BatchKey), Item>,
     /// Agents that go on twice.
     pub twins: BTreeSet<usize>,
+    /// What is known where there may be several journals.
+    several: Option<Several>,
     /// What was counted.
     pub stats: Stats,
     violation: Option<Violation>,
 }
 
 impl Oracle {
+    /// For so many aggregators; `several`: each of them may be one of several.
+    pub fn new(sites: usize, several: bool) -> Self {
+        Self {
+            journals: (0..sites).map(|_| Journal::default()).collect(),
+            several: several.then(Several::default),
+            ..Self::default()
+        }
+    }
+
     /// The first thing that must not be.
     pub fn violation(&self) -> Option<&Violation> {
         self.violation.as_ref()
@@ -217,12 +148,16 @@ impl Oracle {
             .insert(gap.hash.0, (agent, gap.key, gap.count));
     }
 
-    /// The journal holds this from now on, under these numbers.
-    pub fn appended(&mut self, agent: usize, item: &Item, runs: &[std::ops::Range<u64>]) {
-        let batches = self
-            .batches
-            .entry((agent, item.key.lane_key()))
-            .or_default();
+    /// The journal at `site` holds this from now on, under these numbers; `marked`: as in doubt.
+    pub fn appended(
+        &mut self,
+        site: usize,
+        agent: usize,
+        (item, marked): (&Item, bool),
+        runs: &[std::ops::Range<u64>],
+    ) {
+        let lane = (agent, item.key.lane_key());
+        let batches = self.journals[site].batches.entry(lane).or_default();
         *batches += u64::from(!item.gap);
         let nth = *batches;
         for number in runs.iter().cloned().flatten() {
@@ -254,31 +189,37 @@ impl Oracle {
                 gap: item.gap,
                 nth,
             };
-            let lane = self.durable.entry((agent, key.lane_key())).or_default();
+            let lane = self.journals[site].durable.entry(lane).or_default();
             if lane.insert(number, stored).is_some() {
                 self.violate(Invariant::I5, || format!("{key} is in the journal twice"));
             }
+            self.took(site, (agent, key), item.gap, marked);
         }
     }
 
-    /// A disk that had lied lost this with the power. `remains`: its agent trimmed it, and can have
-    /// it again.
-    pub fn tail_lost(&mut self, agent: usize, key: BatchKey, remains: bool) {
-        if let Some(lane) = self.durable.get_mut(&(agent, key.lane_key())) {
+    /// A journal at `site` lost this. `remains`: its agent trimmed it, and can have it again.
+    pub fn tail_lost(&mut self, site: usize, agent: usize, key: BatchKey, remains: bool) {
+        let journal = &mut self.journals[site];
+        if let Some(lane) = journal.durable.get_mut(&(agent, key.lane_key())) {
             lane.remove(&key.number);
         }
-        self.losses += 1;
-        if self.trimmed.contains(&(agent, key)) && !remains {
+        journal.losses += 1;
+        self.note_lost(site, (agent, key));
+        let elsewhere = self.is_stored(agent, key);
+        if self.trimmed.contains(&(agent, key)) && !remains && !elsewhere {
             self.excuse(agent, key);
         } else {
-            self.lost.insert((agent, key));
+            *self.lost.entry((agent, key)).or_default() |= 1 << site;
         }
     }
 
     /// What was trimmed is gone for good.
     pub fn gone(&mut self, agent: usize, key: BatchKey) {
-        let again = self.told.remove(&(agent, key)) && self.stored(agent, key).is_none();
-        if self.lost.remove(&(agent, key)) || again {
+        let told = self.told.remove(&(agent, key));
+        if self.is_stored(agent, key) {
+            return;
+        }
+        if self.lost.remove(&(agent, key)).is_some() || told {
             self.excuse(agent, key);
         }
     }
@@ -286,30 +227,46 @@ impl Oracle {
     /// A sender asks for what its spool has not. That may be only what was trimmed, and what a disk
     /// lost since.
     pub fn asked_for(&mut self, agent: usize, key: BatchKey) {
-        match self.trimmed.contains(&(agent, key)) && self.stored(agent, key).is_none() {
-            true => self.excuse(agent, key),
-            false => self.violate(Invariant::I1, || format!("{key} is asked for and gone")),
+        match (self.trimmed.contains(&(agent, key)), self.is_stored(agent, key)) {
+            (true, false) => self.excuse(agent, key),
+            // Another aggregator may have it, of which the agent has not heard.
+            (true, true) if self.several.is_some() => {}
+            _ => self.violate(Invariant::I1, || format!("{key} is asked for and gone")),
         }
     }
 
     fn excuse(&mut self, agent: usize, key: BatchKey) {
-        self.stats.excused += 1;
+        match &self.several {
+            None => self.stats.excused += 1,
+            Some(_) => self.stats.gone += 1,
+        }
         self.excused.insert((agent, key));
     }
 
-    /// An aggregator answers a `Hello` on this connection.
-    pub fn greets(&mut self, id: ConnectionId) {
-        self.welcomes.insert(id, self.losses);
+    /// The aggregator at `site` answers a `Hello` on this connection.
+    pub fn greets(&mut self, site: usize, id: ConnectionId) {
+        self.welcomes.insert(id, (site, self.journals[site].losses));
     }
 
     /// An agent heard the last page of `Welcome`: it knows what was lost before, and what it still
     /// has of that it is to send again.
-    pub fn greeted(&mut self, agent: usize, id: ConnectionId) {
-        if self.welcomes.get(&id) == Some(&self.losses) {
-            // It may lose its own copy, too, before it has sent it.
-            let known = self.lost.extract_if(.., |(of, _)| *of == agent);
-            self.told.extend(known);
+    /// `has`: what is in its spool.
+    pub fn greeted(&mut self, agent: usize, id: ConnectionId, has: impl Fn(BatchKey) -> bool) {
+        let Some((site, losses)) = self.welcomes.get(&id).copied() else {
+            return;
+        };
+        if losses != self.journals[site].losses {
+            return;
         }
+        // It may lose its own copy, too, before it has sent it.
+        let known = self.lost.extract_if(.., |(of, _), at| {
+            let here = *of == agent && *at & (1 << site) != 0;
+            *at &= if here { !(1 << site) } else { u8::MAX };
+            here && *at == 0
+        });
+        let known: Vec<NumberOf> = known.map(|(number, _)| number).collect();
+        self.told.extend(known);
+        self.returns(agent, site, has);
     }
 
     /// What an agent had trimmed is in its spool again.
@@ -325,15 +282,16 @@ impl Oracle {
     /// A batch was judged as held, and the ledger did not know its hash any more. Of an honest
     /// agent it is the same; of twins one loses what the other had under that number, which may be
     /// only where so many batches of the lane came behind it that no ledger keeps its hash.
-    pub fn trusted(&mut self, agent: usize, item: &Item) {
-        let Some(stored) = self.stored(agent, item.key).copied() else {
+    pub fn trusted(&mut self, site: usize, agent: usize, item: &Item) {
+        let journal = &self.journals[site];
+        let Some(stored) = journal.stored(agent, item.key).copied() else {
             return;
         };
         // A gap is held to nothing: what it stands for may have arrived.
         if item.gap || stored.gap || stored.hash == item.hash {
             return;
         }
-        let batches = self.batches.get(&(agent, item.key.lane_key()));
+        let batches = journal.batches.get(&(agent, item.key.lane_key()));
         let behind = batches.map_or(0, |batches| batches - stored.nth);
         if !self.twins.contains(&agent) || behind < LEDGER_HASHES_MAX as u64 {
             let key = item.key;
@@ -345,23 +303,20 @@ impl Oracle {
         self.excused.insert((agent, item.key));
     }
 
-    fn stored(&self, agent: usize, key: BatchKey) -> Option<&Stored> {
-        self.durable.get(&(agent, key.lane_key()))?.get(&key.number)
+    /// What is durable under a number, wherever it is.
+    fn stored(&self, agent: usize, key: BatchKey) -> impl Iterator<Item = &Stored> {
+        let journals = self.journals.iter();
+        journals.filter_map(move |journal| journal.stored(agent, key))
     }
 
-    /// How many of these numbers are durable, and the sum of their hashes.
-    fn sum(&self, (agent, lane): LaneOf, first: u64, end: u64) -> (u64, HashSum) {
-        let lane = self.durable.get(&(agent, lane)).into_iter();
-        let stored = lane.flat_map(|lane| lane.range(first..end.max(first)));
-        stored.fold((0, HashSum::default()), |(count, sum), (_, stored)| {
-            (count + 1, sum.with(stored.hash))
-        })
+    fn is_stored(&self, agent: usize, key: BatchKey) -> bool {
+        self.stored(agent, key).next().is_some()
     }
 
     /// A `Welcome` says that these are held.
-    pub fn welcomed(&mut self, agent: usize, lane: LaneKey, held: &[Held]) {
+    pub fn welcomed(&mut self, site: usize, agent: usize, lane: LaneKey, held: &[Held]) {
         for run in held {
-            let (count, sum) = self.sum((agent, lane), run.first, run.end);
+            let (count, sum) = self.journals[site].sum((agent, lane), run.first, run.end);
             if count != run.end - run.first {
                 self.violate(Invariant::I6, || {
                     let Held { first, end, .. } = run;
@@ -376,10 +331,10 @@ impl Oracle {
     }
 
     /// The aggregator is about to say on this connection that it holds the batch.
-    pub fn answered(&mut self, agent: usize, id: ConnectionId, item: &Item) {
+    pub fn answered(&mut self, site: usize, agent: usize, id: ConnectionId, item: &Item) {
         let lane = (agent, item.key.lane_key());
-        let (count, _) = self.sum(lane, item.key.number, item.end());
-        if count != item.count {
+        let (count, _) = self.journals[site].sum(lane, item.key.number, item.end());
+        if count != item.count && !self.is_elsewhere(agent, item) {
             self.violate(Invariant::I6, || {
                 format!(
                     "{} is acknowledged, and {count} of {} are durable",
@@ -443,17 +398,18 @@ impl Oracle {
         for number in item.key.number..item.end() {
             let key = BatchKey { number, ..item.key };
             self.trimmed.insert((agent, key));
-            let kept = self.stored(agent, key).copied();
             // Data may stand where a gap was declared, and a gap where data came late.
-            let well = kept.is_some_and(|kept| kept.gap || item.gap || kept.hash == item.hash);
-            if !well && self.lost.contains(&(agent, key)) {
+            let is_it = |kept: &Stored| kept.gap || item.gap || kept.hash == item.hash;
+            let well = self.stored(agent, key).any(is_it);
+            if !well && self.lost.contains_key(&(agent, key)) {
                 // An acknowledgement from before the loss.
                 if !remains {
                     self.gone(agent, key);
                 }
             } else if !well && !self.excused.contains(&(agent, key)) {
+                let kept: Vec<Stored> = self.stored(agent, key).copied().collect();
                 self.violate(Invariant::I1, || {
-                    format!("{key} left the spool, and the journal does not hold it ({kept:?})")
+                    format!("{key} left the spool, and no journal holds it ({kept:?})")
                 });
             }
         }
@@ -485,21 +441,22 @@ impl Oracle {
     }
 
     /// The ledger of an aggregator that started, or of one at the end of the run.
-    pub fn ledger(&mut self, agents: &[AgentId], ledger: &Ledger) {
+    pub fn ledger(&mut self, site: usize, agents: &[AgentId], ledger: &Ledger) {
         for (place, agent) in agents.iter().enumerate() {
             let lanes = ledger.lanes(agent);
             let held: BTreeMap<LaneKey, (u64, HashSum)> = lanes
                 .iter()
                 .map(|lane| (lane.key, (lane.held.count(), lane.held.sum())))
                 .collect();
-            let of_agent = self.durable.keys().filter(|(of, _)| *of == place);
+            let journal = &self.journals[site];
+            let of_agent = journal.durable.keys().filter(|(of, _)| *of == place);
             let all: BTreeSet<LaneKey> = of_agent
                 .map(|(_, key)| *key)
                 .chain(held.keys().copied())
                 .collect();
             for key in all {
                 let (count, sum) = held.get(&key).copied().unwrap_or_default();
-                let (durable, right) = self.sum((place, key), 0, u64::MAX);
+                let (durable, right) = self.journals[site].sum((place, key), 0, u64::MAX);
                 if count != durable {
                     self.violate(Invariant::I6, || {
                         format!("the ledger holds {count} of {key:?}, the journal {durable}")
@@ -510,6 +467,7 @@ impl Oracle {
                     });
                 }
             }
+            self.elsewhere_of(place, &lanes);
         }
     }
 
@@ -517,22 +475,23 @@ impl Oracle {
     pub fn finish(&mut self, left: impl Fn(usize, BatchKey) -> bool) {
         let sealed = std::mem::take(&mut self.sealed);
         for ((agent, key), hashes) in &sealed {
-            let stored = self.stored(*agent, *key);
-            let stored = stored.map(|stored| (stored.gap, stored.hash));
-            let in_order = match stored {
-                Some((gap, hash)) => gap || hashes.iter().all(|sealed| *sealed == hash),
-                None => false,
-            };
+            let right =
+                |stored: &Stored| stored.gap || hashes.iter().all(|sealed| *sealed == stored.hash);
+            let in_order = self.is_stored(*agent, *key) && self.stored(*agent, *key).all(right);
             // What one twin gave up may stand in the journal as the other's.
             let twin = self.twins.contains(agent);
             let given_up = twin && self.shed.contains(&(*agent, *key));
             let in_order = in_order || given_up || self.excused.contains(&(*agent, *key));
+            // The agent did not come back to the aggregator that lost it.
+            let unaware = self.several.is_some() && self.lost.contains_key(&(*agent, *key));
+            let in_order = in_order || unaware;
             // Definitions of the present buffer, and what twins contest, stay where they are.
-            let is_series = key.lane == tributary_protocol::ids::Lane::Series;
+            let is_series = key.lane == Lane::Series;
             if !in_order && !((twin || is_series) && left(*agent, *key)) {
                 self.violate(Invariant::I4, || format!("{key} is nowhere at the end"));
             }
         }
         self.sealed = sealed;
+        self.finish_several();
     }
 }

@@ -18,7 +18,17 @@ use tributary_protocol::session::Receiver;
 struct Entry {
     agent: usize,
     item: Item,
+    /// Whether it came marked as in doubt.
+    marked: bool,
     runs: Vec<Range<u64>>,
+}
+
+/// What a journal takes at once.
+#[derive(Clone, Debug)]
+enum Frame {
+    Batches(Vec<Entry>),
+    /// What an agent said that others hold, before it was greeted.
+    Elsewhere(usize, Hello),
 }
 
 /// A batch in the frame that is being filled.
@@ -27,6 +37,7 @@ struct Staged {
     agent: usize,
     admission: Admission,
     item: Item,
+    marked: bool,
     /// Who waits for it, and under which name: perhaps a gap waits for a batch.
     waiting: Vec<(ConnectionId, Item)>,
 }
@@ -73,10 +84,18 @@ pub enum Step {
 /// An aggregator: what is on its disk, and its process.
 #[derive(Debug)]
 pub struct Site {
+    /// Its place among all.
+    place: usize,
+    /// Its journal's name; another one whenever that was lost.
+    log: LogId,
+    /// Whether it may be one of several: it takes in what others hold, and batches in doubt.
+    several: bool,
+    /// Whether it never comes back.
+    pub gone: bool,
     /// Who may talk to it.
     pub agents: Vec<AgentId>,
-    /// Its frames, each with its entries.
-    journal: Vec<Vec<Entry>>,
+    /// Its frames.
+    journal: Vec<Frame>,
     /// Its ledger as it was written down, and how many frames it knows.
     checkpoint: Option<(Vec<u8>, usize)>,
     /// Its process, while it has power.
@@ -92,6 +111,9 @@ pub struct Site {
     failed: Vec<Entry>,
     /// Frames that the disk did not keep, though it said so.
     pub lied: u32,
+    /// Whether a frame is planned to be written, and until when that takes long.
+    pub committing: bool,
+    pub slow_until: i64,
 }
 
 fn recover(ledger: &mut Ledger, agent: &AgentId, Entry { item, runs, .. }: &Entry) -> bool {
@@ -103,12 +125,16 @@ fn recover(ledger: &mut Ledger, agent: &AgentId, Entry { item, runs, .. }: &Entr
 
 impl Site {
     /// A new aggregator for these agents, without power.
-    pub fn new(agents: usize, window: u32) -> Self {
+    pub fn new(place: usize, (agents, window): (usize, u32), several: bool) -> Self {
         let id = |place| {
             let uuid = AgentUuid([place as u8 + 1; 16]);
             AgentId::new("t", uuid).expect("the tenant's name is usable")
         };
         Self {
+            place,
+            log: LogId([7 + place as u8; 16]),
+            several,
+            gone: false,
             agents: (0..agents).map(id).collect(),
             journal: Vec::new(),
             checkpoint: None,
@@ -119,13 +145,67 @@ impl Site {
             keeps_failed: false,
             failed: Vec::new(),
             lied: 0,
+            committing: false,
+            slow_until: 0,
         }
+    }
+
+    /// Nothing is left of its journal: it begins another one.
+    pub fn lose_journal(
+        &mut self,
+        remains: impl Fn(usize, BatchKey) -> bool,
+        oracle: &mut Oracle,
+    ) {
+        self.lied = 0;
+        self.failed.clear();
+        self.checkpoint = None;
+        let journal = std::mem::take(&mut self.journal);
+        let LogId([first, ..]) = self.log;
+        // Of three aggregators each has every third name.
+        self.log = LogId([first.wrapping_add(3); 16]);
+        journal
+            .into_iter()
+            .for_each(|frame| self.lose(frame, &remains, oracle));
+    }
+
+    fn lose(
+        &self,
+        frame: Frame,
+        remains: &impl Fn(usize, BatchKey) -> bool,
+        oracle: &mut Oracle,
+    ) {
+        let Frame::Batches(entries) = frame else {
+            return;
+        };
+        for Entry {
+            agent, item, runs, ..
+        } in entries
+        {
+            for number in runs.into_iter().flatten() {
+                let key = BatchKey { number, ..item.key };
+                oracle.tail_lost(self.place, agent, key, remains(agent, key));
+            }
+        }
+    }
+
+    /// The journal takes a frame.
+    fn append(&mut self, entries: Vec<Entry>, oracle: &mut Oracle) {
+        for Entry {
+            agent,
+            item,
+            marked,
+            runs,
+        } in &entries
+        {
+            oracle.appended(self.place, *agent, (item, *marked), runs);
+        }
+        self.journal.push(Frame::Batches(entries));
     }
 
     /// Starts from the journal, or from the checkpoint and what came behind it.
     pub fn start(&mut self, seed: u64, oracle: &mut Oracle) {
         self.life += 1;
-        let from_all = Dice::of(seed, "recover", 0, self.life).one_in(3);
+        let from_all = Dice::of(seed, "recover", self.place as u64, self.life).one_in(3);
         let checkpoint = self.checkpoint.as_ref().filter(|_| !from_all);
         let (mut ledger, known) = match checkpoint {
             None => (Ledger::new(), 0),
@@ -138,17 +218,27 @@ impl Site {
             }
         };
         let mut book = BTreeMap::new();
-        for (frame, entries) in self.journal.iter().enumerate() {
-            for entry in entries {
-                let agent = &self.agents[entry.agent];
-                if frame >= known && !recover(&mut ledger, agent, entry) {
-                    let key = entry.item.key;
-                    oracle.violate(super::Invariant::I5, || format!("{key} is recovered twice"));
+        for (at, frame) in self.journal.iter().enumerate() {
+            match frame {
+                Frame::Batches(entries) => {
+                    for entry in entries {
+                        let agent = &self.agents[entry.agent];
+                        if at >= known && !recover(&mut ledger, agent, entry) {
+                            let key = entry.item.key;
+                            let what = || format!("{key} is recovered twice");
+                            oracle.violate(super::Invariant::I5, what);
+                        }
+                        learn(&mut book, entry.agent, &entry.item);
+                    }
                 }
-                learn(&mut book, entry.agent, &entry.item);
+                Frame::Elsewhere(agent, hello) if at >= known => {
+                    ledger.declare_elsewhere(&self.agents[*agent], hello, self.log);
+                }
+                Frame::Elsewhere(..) => {}
             }
         }
-        oracle.ledger(&self.agents, &ledger);
+        oracle.begins(self.place, self.log);
+        oracle.ledger(self.place, &self.agents, &ledger);
         self.running = Some(Running {
             ledger,
             book,
@@ -171,11 +261,8 @@ impl Site {
             return Vec::new();
         };
         for _ in 0..std::mem::take(&mut self.lied) {
-            for Entry { agent, item, runs } in self.journal.pop().unwrap_or_default() {
-                for number in runs.into_iter().flatten() {
-                    let key = BatchKey { number, ..item.key };
-                    oracle.tail_lost(agent, key, remains(agent, key));
-                }
+            if let Some(frame) = self.journal.pop() {
+                self.lose(frame, &remains, oracle);
             }
         }
         let frames = self.journal.len();
@@ -186,10 +273,7 @@ impl Site {
             entries = running.staged.iter().map(Staged::entry).collect();
         }
         if !entries.is_empty() {
-            for Entry { agent, item, runs } in &entries {
-                oracle.appended(*agent, item, runs);
-            }
-            self.journal.push(entries);
+            self.append(entries, oracle);
         }
         running.talks.into_keys().collect()
     }
@@ -208,10 +292,16 @@ impl Site {
         announced.dedup();
         let session = running.ledger.open_session(agent, &announced);
         oracle.stats.sessions += 1;
+        if self.several {
+            let left_out = running.ledger.declare_elsewhere(agent, hello, self.log);
+            oracle.greeting((place, id), hello, left_out);
+            oracle.elsewhere_of(place, &running.ledger.lanes(agent));
+            self.journal.push(Frame::Elsewhere(place, hello.clone()));
+        }
         let mut lanes = Vec::new();
         for lane in &hello.lanes {
             let ranges = running.ledger.held(agent, lane.key);
-            oracle.welcomed(place, lane.key, &ranges);
+            oracle.welcomed(self.place, place, lane.key, &ranges);
             let known = running.book.get(&(place, lane.key.buffer));
             lanes.push(LaneHeld {
                 key: lane.key,
@@ -222,14 +312,14 @@ impl Site {
         let fenced = running.newest.insert(place, id);
         let welcome = Welcome {
             session,
-            log: LogId([7; 16]),
+            log: self.log,
             lanes,
             batch_bytes_max: BATCH_BYTES_MAX as u32,
             in_flight_bytes: IN_FLIGHT_BYTES as u32,
             in_flight_batches: self.window,
             software: "world".to_owned(),
             more: false,
-            takes_in_doubt: false,
+            takes_in_doubt: self.several,
         };
         Some((welcome, fenced))
     }
@@ -240,11 +330,11 @@ impl Site {
         newest == Some(&id)
     }
 
-    /// A batch arrived.
+    /// A batch arrived; `marked`: as in doubt.
     pub fn offer(
         &mut self,
         id: ConnectionId,
-        item: Item,
+        (item, marked): (Item, bool),
         now: i64,
         oracle: &mut Oracle,
     ) -> Option<Step> {
@@ -270,7 +360,9 @@ impl Site {
             false => running.ledger.judge(session, agent, item.key, item.hash),
         };
         match verdict {
-            Verdict::Fresh(admission) => Some(self.examine(id, admission, item, now, oracle)),
+            Verdict::Fresh(admission) => {
+                Some(self.examine(id, admission, (item, marked), now, oracle))
+            }
             Verdict::Pending => {
                 oracle.stats.shared += 1;
                 share(running, place, id, item, oracle);
@@ -279,9 +371,9 @@ impl Site {
             Verdict::Replay { verified } => {
                 oracle.stats.replays += 1;
                 if !verified {
-                    oracle.trusted(place, &item);
+                    oracle.trusted(self.place, place, &item);
                 }
-                oracle.answered(place, id, &item);
+                oracle.answered(self.place, place, id, &item);
                 talk.receiver.on_durable(item.key, now);
                 Some(Step::Answered)
             }
@@ -308,7 +400,7 @@ impl Site {
         &mut self,
         id: ConnectionId,
         admission: Admission,
-        item: Item,
+        (item, marked): (Item, bool),
         now: i64,
         oracle: &mut Oracle,
     ) -> Step {
@@ -344,6 +436,7 @@ impl Site {
             agent,
             admission,
             item,
+            marked,
             waiting: vec![(id, item)],
         });
         // Whatever uses these definitions may be waiting right behind them.
@@ -368,39 +461,58 @@ impl Site {
         if fails && self.keeps_failed {
             self.failed = entries;
         } else if !fails {
-            for Entry { agent, item, runs } in &entries {
-                oracle.appended(*agent, item, runs);
-            }
-            self.journal.push(entries);
+            self.append(entries, oracle);
         }
+        let told = self.settle(staged, !fails, now, oracle);
+        let frames = self.journal.len();
+        let nth = u64::from(self.place as u32) << 32 | self.life;
+        if Dice::of(seed, "checkpoint", nth, frames as u64).one_in(6)
+            && let Some(running) = &self.running
+        {
+            let mut bytes = Vec::new();
+            running.ledger.write_checkpoint(&mut bytes);
+            self.checkpoint = Some((bytes, frames));
+        }
+        told
+    }
+
+    /// The frame is durable, or not: the ledger is told, and so is who waits.
+    fn settle(
+        &mut self,
+        staged: Vec<Staged>,
+        durable: bool,
+        now: i64,
+        oracle: &mut Oracle,
+    ) -> Vec<ConnectionId> {
         let mut told = Vec::new();
+        let Some(running) = &mut self.running else {
+            return told;
+        };
         for Staged {
             agent,
             admission,
             item,
             waiting,
+            ..
         } in staged
         {
-            if fails {
+            if !durable {
                 oracle.stats.aborted += 1;
                 running.ledger.abort(admission);
             } else {
                 running.ledger.commit(admission);
                 learn(&mut running.book, agent, &item);
                 let key = item.key.lane_key();
-                let runs = running.ledger.held(&self.agents[agent], key);
-                let from_zero = runs.first().is_some_and(|run| run.first == 0);
-                oracle.holes(key, runs.len() - usize::from(from_zero));
+                // Of several each has holes where others hold: they are looked at with those.
+                if !self.several {
+                    let runs = running.ledger.held(&self.agents[agent], key);
+                    let from_zero = runs.first().is_some_and(|run| run.first == 0);
+                    oracle.holes(key, runs.len() - usize::from(from_zero));
+                }
             }
             for (id, item) in waiting {
-                told.extend(running.answer((id, item), !fails, now, oracle));
+                told.extend(running.answer((self.place, id, item), durable, now, oracle));
             }
-        }
-        let frames = self.journal.len();
-        if Dice::of(seed, "checkpoint", self.life, frames as u64).one_in(6) {
-            let mut bytes = Vec::new();
-            running.ledger.write_checkpoint(&mut bytes);
-            self.checkpoint = Some((bytes, frames));
         }
         told
     }
@@ -426,6 +538,7 @@ impl Staged {
         Entry {
             agent: self.agent,
             item: self.item,
+            marked: self.marked,
             runs: self.admission.runs().to_vec(),
         }
     }
@@ -435,14 +548,14 @@ impl Running {
     /// Tells who waited what became of it, if the connection is still there.
     fn answer(
         &mut self,
-        (id, item): (ConnectionId, Item),
+        (site, id, item): (usize, ConnectionId, Item),
         durable: bool,
         now: i64,
         oracle: &mut Oracle,
     ) -> Option<ConnectionId> {
         let talk = self.talks.get_mut(&id)?;
         if durable {
-            oracle.answered(talk.agent, id, &item);
+            oracle.answered(site, talk.agent, id, &item);
             talk.receiver.on_durable(item.key, now);
         } else {
             talk.receiver.on_again(item.key, AgainReason::Busy, now);

@@ -1,36 +1,43 @@
-//! What happens at the aggregator's ends of its connections, and to its journal.
+//! What happens at the aggregators' ends of their connections, and to their journals.
 
-use super::site::Step;
+use super::site::{Step, Talk};
 use super::spool::Item;
 use super::{Event, Invariant, World, parse};
 use crate::net::{ConnectionId, Side};
 use tributary_protocol::message::{Message, Reject, RejectCode};
 
 impl World<'_> {
-    pub(super) fn site_starts(&mut self) {
-        if self.site.running.is_none() {
+    pub(super) fn site_starts(&mut self, at: usize) {
+        let site = &mut self.sites[at];
+        if site.running.is_none() && !site.gone {
             self.oracle.stats.restarts += 1;
-            self.committing = false;
-            self.site.start(self.plan.seed, &mut self.oracle);
+            site.committing = false;
+            site.start(self.plan.seed, &mut self.oracle);
         }
+    }
+
+    /// What an aggregator knows of a connection, while it has power.
+    fn talk(&mut self, id: ConnectionId) -> Option<&mut Talk> {
+        let site = self.sites.get_mut(self.net.site_of(id)?)?;
+        site.running.as_mut()?.talks.get_mut(&id)
     }
 
     pub(super) fn site_hears(&mut self, id: ConnectionId, bytes: &[u8]) {
         if !self.net.is_open(id, Side::Site) {
             return;
         }
-        let Some(running) = &mut self.site.running else {
-            return;
-        };
-        let Some(talk) = running.talks.get_mut(&id) else {
-            return;
-        };
         let message = match parse(bytes) {
             Ok(message) => message,
             Err(error) => {
                 self.oracle.violate(Invariant::I11, || error);
                 return;
             }
+        };
+        let Some(at) = self.net.site_of(id) else {
+            return;
+        };
+        let Some(talk) = self.talk(id) else {
+            return;
         };
         let hello = match talk.receiver.on_message(message) {
             Ok(hello) => hello,
@@ -40,31 +47,29 @@ impl World<'_> {
                 return;
             }
         };
-        let welcomed = self.site.welcome(id, &hello, &mut self.oracle);
+        let site = &mut self.sites[at];
+        let life = site.life;
+        let welcomed = site.welcome(id, &hello, &mut self.oracle);
         let Some((welcome, fenced)) = welcomed else {
             return;
         };
-        self.oracle.greets(id);
+        self.oracle.greets(at, id);
         let session = welcome.session;
         for page in welcome.pages() {
             self.say(id, Side::Agent, Message::Welcome(page));
         }
-        let talk = self
-            .site
-            .running
-            .as_mut()
-            .and_then(|it| it.talks.get_mut(&id));
-        if let Some(Err(reject)) = talk.map(|talk| talk.receiver.on_opened(session)) {
+        let opened = self.talk(id).map(|talk| talk.receiver.on_opened(session));
+        if let Some(Err(reject)) = opened {
             self.oracle
                 .violate(Invariant::I11, || format!("refused: {}", reject.detail));
         }
         if let Some(older) = fenced {
             let us = self.dice("fence").us(0, 50_000);
-            self.agenda.after(us, Event::Fenced(older, self.site.life));
+            self.agenda.after(us, Event::Fenced(at, older, life));
         }
     }
 
-    pub(super) fn batch(&mut self, id: ConnectionId, item: Item, damaged: bool) {
+    pub(super) fn batch(&mut self, id: ConnectionId, sent: (Item, bool), damaged: bool) {
         if !self.net.is_open(id, Side::Site) {
             return;
         }
@@ -73,61 +78,58 @@ impl World<'_> {
             return;
         }
         let now = self.agenda.now();
-        match self.site.offer(id, item, now, &mut self.oracle) {
+        let Some(at) = self.net.site_of(id) else {
+            return;
+        };
+        match self.sites[at].offer(id, sent, now, &mut self.oracle) {
             None => {}
             Some(Step::Answered) => self.plan_ack(id),
             Some(Step::End(code)) => self.site_ends(id, Some(code)),
-            Some(Step::Staged { now: true }) => self.commit(),
-            Some(Step::Staged { now: false }) => self.plan_commit(),
+            Some(Step::Staged { now: true }) => self.commit(at),
+            Some(Step::Staged { now: false }) => self.plan_commit(at),
         }
     }
 
     /// Plans that the frame is written, unless it is planned.
-    fn plan_commit(&mut self) {
-        if std::mem::replace(&mut self.committing, true) {
+    fn plan_commit(&mut self, at: usize) {
+        let site = &mut self.sites[at];
+        if std::mem::replace(&mut site.committing, true) {
             return;
         }
-        let slow = self.agenda.now() < self.slow_until;
+        let slow = self.agenda.now() < site.slow_until;
+        let life = site.life;
         let mut dice = self.dice("commit");
         let us = match slow {
             true => dice.us(50_000, 2_000_000),
             false => dice.us(100, 30_000),
         };
-        self.agenda.after(us, Event::Commit(self.site.life));
+        self.agenda.after(us, Event::Commit(at, life));
     }
 
-    pub(super) fn commit(&mut self) {
-        self.committing = false;
+    pub(super) fn commit(&mut self, at: usize) {
         let now = self.agenda.now();
-        for id in self.site.commit(now, self.plan.seed, &mut self.oracle) {
+        let site = &mut self.sites[at];
+        site.committing = false;
+        for id in site.commit(now, self.plan.seed, &mut self.oracle) {
             self.plan_ack(id);
         }
     }
 
     /// Plans the acknowledgement of a connection, or says it.
     pub(super) fn plan_ack(&mut self, id: ConnectionId) {
-        let life = self.site.life;
-        let talk = self
-            .site
-            .running
-            .as_mut()
-            .and_then(|it| it.talks.get_mut(&id));
-        let Some(talk) = talk else { return };
+        let Some(talk) = self.talk(id) else { return };
         let due = talk.receiver.poll_timeout();
-        if let Some(at) = due.filter(|_| due != talk.ack_at) {
-            talk.ack_at = due;
-            self.agenda.at(at, Event::Ack(id, life));
+        let due = due.filter(|at| talk.ack_at != Some(*at));
+        talk.ack_at = due.or(talk.ack_at);
+        let life = self.net.site_of(id).map(|at| (at, self.sites[at].life));
+        if let Some((due, (at, life))) = due.zip(life) {
+            self.agenda.at(due, Event::Ack(at, id, life));
         }
     }
 
     pub(super) fn ack(&mut self, id: ConnectionId) {
         let now = self.agenda.now();
-        let talk = self
-            .site
-            .running
-            .as_mut()
-            .and_then(|it| it.talks.get_mut(&id));
-        let Some(talk) = talk else { return };
+        let Some(talk) = self.talk(id) else { return };
         if let Some(ack) = talk.receiver.poll_ack(now) {
             self.oracle.acknowledged(id, &ack);
             self.say(id, Side::Agent, Message::Ack(ack));
@@ -148,7 +150,9 @@ impl World<'_> {
             };
             self.say(id, Side::Agent, Message::Reject(reject));
         }
-        self.site.end(id);
+        if let Some(at) = self.net.site_of(id) {
+            self.sites[at].end(id);
+        }
         let at = self.net.message(id, Side::Agent, self.agenda.now());
         self.net.close(id, Side::Site);
         self.agenda.at(at, Event::Over(id, Side::Agent));
