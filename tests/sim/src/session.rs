@@ -129,7 +129,7 @@ struct World<'a> {
 impl<'a> World<'a> {
     fn new(plan: &'a Plan, watched: bool) -> Self {
         let (shape, several) = (&plan.shape, plan.profile.knows_several());
-        let ways = |agent| several.then(|| Ways::draw(plan.seed, agent, shape.sites));
+        let ways = |agent| several.then(|| Ways::draw(plan.seed, agent, shape));
         let site = |at| Site::new(at, (shape.agents, shape.window), several);
         Self {
             plan,

@@ -141,6 +141,7 @@ impl Oracle {
 
     /// A spool gave up numbers, as the plan has it.
     pub fn given_up(&mut self, agent: usize, gap: &Item) {
+        self.note_given_up();
         let numbers = gap.key.number..gap.end();
         let keys = numbers.map(|number| BatchKey { number, ..gap.key });
         self.shed.extend(keys.map(|key| (agent, key)));
@@ -252,6 +253,7 @@ impl Oracle {
     /// has of that it is to send again.
     /// `has`: what is in its spool.
     pub fn greeted(&mut self, agent: usize, id: ConnectionId, has: impl Fn(BatchKey) -> bool) {
+        self.met(agent, id);
         let Some((site, losses)) = self.welcomes.get(&id).copied() else {
             return;
         };

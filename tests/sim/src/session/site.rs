@@ -294,7 +294,7 @@ impl Site {
         oracle.stats.sessions += 1;
         if self.several {
             let left_out = running.ledger.declare_elsewhere(agent, hello, self.log);
-            oracle.greeting((place, id), hello, left_out);
+            oracle.greeting(self.log, (place, id), hello, left_out);
             oracle.elsewhere_of(place, &running.ledger.lanes(agent));
             self.journal.push(Frame::Elsewhere(place, hello.clone()));
         }

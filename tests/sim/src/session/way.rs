@@ -6,6 +6,8 @@ use super::{Event, Invariant, World};
 use crate::dice::Dice;
 use crate::limits::LEAVE_US_MAX;
 use crate::net::ConnectionId;
+use crate::plan::Shape;
+use tributary_protocol::limits::IN_FLIGHT_BYTES;
 use tributary_protocol::session::{Illegal, Place, Route, RouteStep, RouteTimes, Sender};
 
 /// Where the aggregator at `site` is reached.
@@ -23,15 +25,16 @@ pub struct Ways {
 }
 
 impl Ways {
-    /// Of this agent, for so many aggregators: each has another home, and times that are long or
-    /// short beside what a plan lasts.
-    pub fn draw(seed: u64, agent: usize, sites: usize) -> Self {
+    /// Of this agent: each has another home, and times that are long or short beside what a plan
+    /// lasts. What is under way arrives before the agent leaves, or it would never get anywhere.
+    pub fn draw(seed: u64, agent: usize, shape: &Shape) -> Self {
         let mut dice = Dice::of(seed, "ways", agent as u64, 0);
         let seconds = |dice: &mut Dice, of: [i64; 3]| of[dice.below(3) as usize] * 1_000_000;
+        let under_way = 2 * (IN_FLIGHT_BYTES + shape.batch_bytes) * 1_000_000 / shape.rate;
         Self {
-            list: (0..sites).map(|n| (agent + n) % sites).collect(),
+            list: (0..shape.sites).map(|n| (agent + n) % shape.sites).collect(),
             times: RouteTimes {
-                failover_after_us: seconds(&mut dice, [1, 5, 60]),
+                failover_after_us: seconds(&mut dice, [1, 5, 60]).max(under_way as i64),
                 return_after_us: seconds(&mut dice, [3, 20, 600]),
             },
             hold_us: seconds(&mut dice, [2, 30, 600]),

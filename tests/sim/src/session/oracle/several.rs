@@ -38,8 +38,8 @@ pub(super) struct Several {
     /// it comes there.
     alone: BTreeMap<NumberOf, usize>,
     to_tell: BTreeSet<NumberOf>,
-    /// The lanes that an agent named on each connection.
-    hellos: BTreeMap<ConnectionId, BTreeSet<LaneKey>>,
+    /// The journal that answered on each connection, and the lanes that its agent named there.
+    hellos: BTreeMap<ConnectionId, (LogId, BTreeSet<LaneKey>)>,
 }
 
 impl Several {
@@ -64,6 +64,13 @@ impl Oracle {
         }
     }
 
+    /// A spool gave something up: a gap may be acknowledged for what arrived.
+    pub(super) fn note_given_up(&mut self) {
+        if let Some(several) = &mut self.several {
+            several.unclean = true;
+        }
+    }
+
     /// A number became durable at `site`.
     pub(super) fn took(&mut self, site: usize, number: NumberOf, gap: bool, marked: bool) {
         let Some(several) = &mut self.several else {
@@ -72,7 +79,6 @@ impl Oracle {
         let log = several.logs.get(&site).copied();
         let took = several.took.entry(number).or_default();
         took.sites |= 1 << site;
-        several.unclean |= gap;
         let (agent, key) = number;
         if gap || key.lane == Lane::Series {
             return;
@@ -127,15 +133,13 @@ impl Oracle {
         item: &Item,
         (marked, old): (bool, bool),
     ) {
-        let site = self.welcomes.get(&id).map(|(site, _)| *site);
         let Some(several) = &mut self.several else {
             return;
         };
-        let Some(log) = site.and_then(|site| several.logs.get(&site).copied()) else {
+        let Some(log) = several.hellos.get(&id).map(|(log, _)| *log) else {
             return;
         };
         let met = several.met.entry(agent).or_default();
-        met.insert(log);
         // Of what a life left nobody knows how much was sent.
         let after_a_start = old && met.iter().any(|other| *other != log);
         let mut keys = keys_of(item);
@@ -168,6 +172,15 @@ impl Oracle {
             !gap && key.lane != Lane::Series && present(*key)
         });
         several.acked.extend(keys.map(|key| (agent, key)));
+    }
+
+    /// An agent was welcomed.
+    pub(super) fn met(&mut self, agent: usize, id: ConnectionId) {
+        if let Some(several) = &mut self.several
+            && let Some((log, _)) = several.hellos.get(&id)
+        {
+            several.met.entry(agent).or_default().insert(*log);
+        }
     }
 
     /// An agent has come to this aggregator since it lost something. `has`: what is in its spool.
@@ -205,9 +218,10 @@ impl Oracle {
         }
     }
 
-    /// An agent says `hello`, and the ledger had no room for so much of what it says.
+    /// An agent says `hello` to the ledger of this journal, which had no room for so much of it.
     pub fn greeting(
         &mut self,
+        log: LogId,
         (agent, id): (usize, ConnectionId),
         hello: &Hello,
         left_out: u64,
@@ -221,7 +235,7 @@ impl Oracle {
         }
         if let Some(several) = &mut self.several {
             let lanes = hello.lanes.iter().map(|lane| lane.key).collect();
-            several.hellos.insert(id, lanes);
+            several.hellos.insert(id, (log, lanes));
         }
     }
 
@@ -308,7 +322,8 @@ impl Oracle {
         let Some(several) = &self.several else {
             return;
         };
-        let named = several.hellos.get(&id).into_iter().flatten();
+        let named = several.hellos.get(&id).into_iter();
+        let named = named.flat_map(|(_, lanes)| lanes);
         let named = named.filter(|key| key.lane != Lane::Series);
         let blank = HeldRanges::new();
         let mut hole = None;
