@@ -207,9 +207,12 @@ impl Oracle {
         journal.losses += 1;
         self.note_lost(site, (agent, key));
         let elsewhere = self.is_stored(agent, key);
-        if self.trimmed.contains(&(agent, key)) && !remains && !elsewhere {
+        let excused = self.trimmed.contains(&(agent, key)) && !remains && !elsewhere;
+        if excused {
             self.excuse(agent, key);
-        } else {
+        }
+        // It may come back, and go again before its agent comes there.
+        if !excused || self.several.is_some() {
             *self.lost.entry((agent, key)).or_default() |= 1 << site;
         }
     }

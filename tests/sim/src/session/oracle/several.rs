@@ -38,11 +38,18 @@ pub(super) struct Several {
     /// it comes there.
     alone: BTreeMap<NumberOf, usize>,
     to_tell: BTreeSet<NumberOf>,
+    /// And what it said.
+    told: BTreeSet<NumberOf>,
     /// The journal that answered on each connection, and the lanes that its agent named there.
     hellos: BTreeMap<ConnectionId, (LogId, BTreeSet<LaneKey>)>,
 }
 
 impl Several {
+    /// Whether no other aggregator ever had it.
+    fn is_alone(&self, number: NumberOf, site: usize) -> bool {
+        self.took.get(&number).is_some_and(|took| took.sites == 1 << site)
+    }
+
     /// Whether this was sent to another journal than `log`, or lies between numbers that were.
     fn may_be_elsewhere(&self, agent: usize, log: LogId, item: &Item) -> bool {
         let of_lane = self.reach.get(&(agent, item.key.lane_key()));
@@ -101,8 +108,7 @@ impl Oracle {
         };
         several.lost.insert(number);
         several.unclean = true;
-        let took = several.took.get(&number).copied().unwrap_or_default();
-        if took.sites == 1 << site {
+        if several.is_alone(number, site) {
             several.alone.insert(number, site);
         }
     }
@@ -190,8 +196,11 @@ impl Oracle {
         };
         let here = several.alone.extract_if(.., |(of, _), at| *of == agent && *at == site);
         let here: Vec<NumberOf> = here.map(|(number, _)| number).collect();
-        let acked = |number: &NumberOf| several.acked.contains(number) && !has(number.1);
-        let gone: Vec<NumberOf> = here.into_iter().filter(acked).collect();
+        let gone = here.into_iter().filter(|number| {
+            let acked = several.acked.contains(number) && !several.told.contains(number);
+            acked && !has(number.1) && several.is_alone(*number, site)
+        });
+        let gone: Vec<NumberOf> = gone.collect();
         let gone = gone.into_iter().filter(|(of, key)| !self.is_stored(*of, *key));
         let gone: Vec<NumberOf> = gone.collect();
         if let Some(several) = &mut self.several {
@@ -213,6 +222,7 @@ impl Oracle {
                     number,
                 };
                 several.to_tell.remove(&(agent, key));
+                several.told.insert((agent, key));
                 self.stats.told += 1;
             }
         }
