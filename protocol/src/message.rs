@@ -261,15 +261,24 @@ impl Hello {
     /// Adds what a journal acknowledged of a lane, if there is room for all or some of it: the
     /// newest first, since what is left out is taken for a hole, or sent again.
     pub(crate) fn push_elsewhere(&mut self, mut elsewhere: Elsewhere) {
-        let cost = |it: &Elsewhere| ELSEWHERE_BYTES + ELSEWHERE_RANGE_BYTES * it.ranges.len();
-        let taken: usize = self.elsewhere.iter().map(cost).sum();
-        let room = HELLO_ELSEWHERE_BYTES.saturating_sub(taken + ELSEWHERE_BYTES);
-        let most = room / ELSEWHERE_RANGE_BYTES;
-        let surplus = elsewhere.ranges.len().saturating_sub(most);
+        let surplus = elsewhere.ranges.len().saturating_sub(self.ranges_left());
         elsewhere.ranges.drain(..surplus);
         if !elsewhere.ranges.is_empty() && self.elsewhere.len() < HELLO_ELSEWHERE_MAX {
             self.elsewhere.push(elsewhere);
         }
+    }
+
+    /// For how many ranges of one more lane and journal there is room.
+    fn ranges_left(&self) -> usize {
+        let cost = |it: &Elsewhere| ELSEWHERE_BYTES + ELSEWHERE_RANGE_BYTES * it.ranges.len();
+        let taken: usize = self.elsewhere.iter().map(cost).sum();
+        let room = HELLO_ELSEWHERE_BYTES.saturating_sub(taken + ELSEWHERE_BYTES);
+        room / ELSEWHERE_RANGE_BYTES
+    }
+
+    /// Whether it names all that others acknowledged: there was room for more.
+    pub(crate) fn names_all_elsewhere(&self) -> bool {
+        self.elsewhere.len() < HELLO_ELSEWHERE_MAX && self.ranges_left() > 0
     }
 }
 

@@ -131,8 +131,9 @@ impl Covered {
 
 impl Ledger {
     /// Takes in what an agent says, beginning a session, that others acknowledged: its numbers are
-    /// no holes here, and no gap takes them; data under them is welcome all the same. `own` is the
-    /// journal of this ledger. Called once [the session](Self::open_session) is open. How many
+    /// no holes here, and no gap takes them; data under them is welcome all the same. What it said
+    /// before and names no more was taken back, if it had room to name all. `own` is the journal of
+    /// this ledger. Called once [the session](Self::open_session) is open. How many
     /// numbers found no room: they count as holes.
     pub fn declare_elsewhere(&mut self, agent: &AgentId, hello: &Hello, own: LogId) -> u64 {
         let entry = self.agents.entry(agent.clone()).or_default();
@@ -144,6 +145,9 @@ impl Ledger {
             if let Some(covered) = entry.covered_mut(state.key) {
                 covered.floor = covered.floor.max(state.first);
             }
+        }
+        if hello.names_all_elsewhere() {
+            announced.iter().for_each(|key| entry.forget_elsewhere(*key));
         }
         let others = hello.elsewhere.iter().filter(|it| it.log != own);
         let mut left_out = 0;
@@ -173,6 +177,17 @@ impl AgentLedger {
             let blank = lane.held.is_empty() && lane.pending.is_empty();
             !blank || announced.contains(key)
         });
+    }
+
+    /// Forgets what others were said to hold of a lane.
+    fn forget_elsewhere(&mut self, key: LaneKey) {
+        let lane = self.lanes.get_mut(&key);
+        let Some(lane) = lane.filter(|lane| !lane.elsewhere.by_log.is_empty()) else {
+            return;
+        };
+        lane.elsewhere.by_log.clear();
+        self.changed(key.buffer);
+        self.drop_if_blank(key);
     }
 
     /// What is elsewhere of a lane, if there is room for one more.

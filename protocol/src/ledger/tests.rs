@@ -3,7 +3,9 @@
 
 use super::*;
 use crate::ids::{AgentUuid, Lane, LogId};
-use crate::limits::{LEDGER_ELSEWHERE_RUNS_MAX, LEDGER_LANE_RUNS_MAX, LEDGER_LOGS_MAX};
+use crate::limits::{
+    HELLO_ELSEWHERE_MAX, LEDGER_ELSEWHERE_RUNS_MAX, LEDGER_LANE_RUNS_MAX, LEDGER_LOGS_MAX,
+};
 use crate::message::{Elsewhere, Hello, LaneState};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -526,6 +528,34 @@ fn what_the_ledger_itself_holds_and_its_own_journal_are_not_elsewhere() {
     assert_eq!(stranger.lanes(&agent(1)).len(), 1);
     stranger.declare_elsewhere(&agent(1), &Hello::default(), OWN);
     assert_eq!(stranger.lanes(&agent(1)), []);
+}
+
+/// The other journal was lost, and its agent gave up what it was to send again: the gap has to be
+/// stored, or the loss would stand nowhere.
+#[test]
+fn what_an_agent_does_not_name_any_more_is_not_elsewhere() {
+    let mut ledger = Ledger::new();
+    let session = ledger.open_session(&agent(1), &[]);
+    let (lost, other) = (LogId([7; 16]), LogId([8; 16]));
+    let hello = elsewhere(2, &[(lost, 4, 7), (other, 8, 9)]);
+    ledger.declare_elsewhere(&agent(1), &hello, OWN);
+    ledger.declare_elsewhere(&agent(1), &elsewhere(2, &[(other, 8, 9)]), OWN);
+    let lane = &ledger.lanes(&agent(1))[0];
+    assert_eq!(lane.elsewhere.len(), 1, "{lane:?}");
+    match judge_gap(&mut ledger, session, 4..9) {
+        Verdict::Fresh(admission) => {
+            assert_eq!(admission.runs(), std::slice::from_ref(&(4..8)));
+            ledger.abort(admission);
+        }
+        verdict => panic!("{verdict:?}"),
+    }
+    // Where it may have had no room for all that it knows, what it does not name may still be so.
+    let many: Vec<_> = (0..HELLO_ELSEWHERE_MAX as u64)
+        .map(|n| (other, 10 + n, 11 + n))
+        .collect();
+    ledger.declare_elsewhere(&agent(1), &elsewhere(2, &many), OWN);
+    let others = &ledger.lanes(&agent(1))[0].elsewhere;
+    assert!(others[0].1.contains(8) && others[0].1.contains(521), "{others:?}");
 }
 
 #[test]
