@@ -211,7 +211,6 @@ impl Oracle {
         if excused {
             self.excuse(agent, key);
         }
-        // It may come back, and go again before its agent comes there.
         if !excused || self.several.is_some() {
             *self.lost.entry((agent, key)).or_default() |= 1 << site;
         }
@@ -223,7 +222,12 @@ impl Oracle {
         if self.is_stored(agent, key) {
             return;
         }
-        if self.lost.remove(&(agent, key)).is_some() || told {
+        // It may come back, and go again before its agent comes to who lost it.
+        let lost = match &self.several {
+            None => self.lost.remove(&(agent, key)).is_some(),
+            Some(_) => self.lost.contains_key(&(agent, key)),
+        };
+        if lost || told {
             self.excuse(agent, key);
         }
     }
@@ -240,11 +244,11 @@ impl Oracle {
     }
 
     fn excuse(&mut self, agent: usize, key: BatchKey) {
+        let new = u64::from(self.excused.insert((agent, key)));
         match &self.several {
-            None => self.stats.excused += 1,
-            Some(_) => self.stats.gone += 1,
+            None => self.stats.excused += new,
+            Some(_) => self.stats.gone += new,
         }
-        self.excused.insert((agent, key));
     }
 
     /// The aggregator at `site` answers a `Hello` on this connection.
