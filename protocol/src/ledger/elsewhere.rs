@@ -11,6 +11,7 @@ use crate::message::{Elsewhere, Hello};
 use crate::ranges::{Held, HeldRanges, UNKNOWN};
 use std::collections::BTreeSet;
 use std::ops::Range;
+use tributary_planted::planted;
 
 /// What of one lane others hold.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
@@ -143,11 +144,18 @@ impl Ledger {
             entry.open(state.key.buffer);
             entry.changed(state.key.buffer);
             if let Some(covered) = entry.covered_mut(state.key) {
-                covered.floor = covered.floor.max(state.first);
+                let below = if planted!(FloorTooHigh) {
+                    state.end
+                } else {
+                    state.first
+                };
+                covered.floor = covered.floor.max(below);
             }
         }
         if hello.names_all_elsewhere() {
-            announced.iter().for_each(|key| entry.forget_elsewhere(*key));
+            announced
+                .iter()
+                .for_each(|key| entry.forget_elsewhere(*key));
         }
         let others = hello.elsewhere.iter().filter(|it| it.log != own);
         let mut left_out = 0;

@@ -555,7 +555,10 @@ fn what_an_agent_does_not_name_any_more_is_not_elsewhere() {
         .collect();
     ledger.declare_elsewhere(&agent(1), &elsewhere(2, &many), OWN);
     let others = &ledger.lanes(&agent(1))[0].elsewhere;
-    assert!(others[0].1.contains(8) && others[0].1.contains(521), "{others:?}");
+    assert!(
+        others[0].1.contains(8) && others[0].1.contains(521),
+        "{others:?}"
+    );
 }
 
 #[test]

@@ -203,7 +203,11 @@ impl Sender {
             .filter(|(key, lane)| lane.end > 0 && self.announced.contains(&key.buffer))
             .map(|(key, lane)| LaneState {
                 key: *key,
-                first: lane.first,
+                first: if planted!(ElsewhereUnsaid) {
+                    0
+                } else {
+                    lane.first
+                },
                 end: lane.end,
                 open: key.buffer == self.present,
             });
@@ -399,6 +403,10 @@ impl Sender {
             let in_flight = std::mem::take(&mut self.in_flight);
             for (key, flight) in in_flight {
                 self.is_in_doubt_at(journal, key, flight.count);
+                let lane = self.lanes.get_mut(&key.lane_key());
+                if let Some(lane) = lane.filter(|_| planted!(DoubtAcked)) {
+                    lane.settle_all(journal, key.number..key.number + flight.count, flight.hash);
+                }
             }
         }
         self.state = SenderState::Idle;
@@ -420,7 +428,7 @@ impl Sender {
         let lane_key = batch.key.lane_key();
         let blocked =
             self.is_under_way(lane_key, &numbers) || overlap(&self.waiting(lane_key), &numbers);
-        let in_doubt = self.is_in_doubt(lane_key, &numbers);
+        let in_doubt = self.is_in_doubt(lane_key, &numbers) || planted!(MarkAlways);
         let ahead =
             lane_key.lane == Lane::Series && self.is_under_way(lane_key, &(0..numbers.start));
         let known = self.series_known(batch.key.buffer);

@@ -55,6 +55,18 @@ bugs! {
     ReclaimNothing,
     /// What is under way counts as acknowledged in the cursor.
     CursorCountsInFlight,
+    /// Every batch is marked as in doubt.
+    MarkAlways,
+    /// What a journal acknowledged stays acknowledged when another one is met in its place.
+    MeetKeepsOld,
+    /// A gap that is acknowledged credits its acker with what others hold, too.
+    GapCreditsAll,
+    /// A lane's floor in the ledger is its end and not what is left of it.
+    FloorTooHigh,
+    /// What was under way when the connection was lost counts as acknowledged.
+    DoubtAcked,
+    /// `Hello` says nothing of what others acknowledged.
+    ElsewhereUnsaid,
     /// What an earlier session settled of the lane `series` counts for the next ledger, too.
     Blind1,
     /// After a restart only the journal that was met last may hold what was not acknowledged.

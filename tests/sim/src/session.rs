@@ -25,11 +25,11 @@ use machine::Machine;
 use oracle::Oracle;
 use site::Site;
 use spool::Item;
-use way::Ways;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tributary_protocol::frame::RawFrame;
 use tributary_protocol::message::{Message, RejectCode};
+use way::Ways;
 
 /// Microseconds that what is left of twins goes on once all is mended.
 const TWINS_US: i64 = 150 * 1_000_000;

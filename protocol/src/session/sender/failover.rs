@@ -171,6 +171,9 @@ impl Sender {
 
     /// Tells a ledger what others acknowledged.
     pub(super) fn say_elsewhere(&self, hello: &mut Hello) {
+        if planted!(ElsewhereUnsaid) {
+            return;
+        }
         let announced = self.lanes.iter().rev();
         let announced = announced
             .filter(|(key, _)| key.lane != Lane::Series && self.announced.contains(&key.buffer));

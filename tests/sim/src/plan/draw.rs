@@ -115,6 +115,7 @@ impl Profile {
                 (HalfOpen, 3),
                 (Stall, 3),
                 (Refuse, 1),
+                (Flap, 1),
                 (FailAppends, 2),
                 (SlowSite, 2),
                 (Shed, 2),
@@ -172,6 +173,7 @@ impl Plan {
         let span = i64::from(batches) * every_us;
         let most = match profile {
             Profile::Plain | Profile::Islands => 3,
+            _ if profile.knows_several() => 25,
             _ => 13,
         };
         let count = dice.below(most) + u64::from(profile != Profile::Plain);
@@ -210,7 +212,7 @@ fn islands(dice: &mut Dice) -> Shape {
 /// Long enough for an agent to go away and return; now and then so slow a link, and such batches,
 /// that live data is sent ahead.
 fn several(dice: &mut Dice, agents: usize) -> Shape {
-    let large = dice.one_in(3);
+    let large = dice.one_in(2);
     let every_us = match dice.below(3) {
         0 => dice.us(20_000, 200_000),
         _ => dice.us(200_000, 3_000_000),
@@ -227,7 +229,7 @@ fn several(dice: &mut Dice, agents: usize) -> Shape {
         every_us,
         batch_bytes,
         rate: match large {
-            true => (sealed_a_second * (60 + dice.below(200)) / 100).max(RATE_MIN),
+            true => (sealed_a_second * (50 + dice.below(150)) / 100).max(RATE_MIN),
             false => RATE_MAX,
         },
         window: match dice.below(4) {
@@ -254,12 +256,16 @@ fn fault(dice: &mut Dice, (profile, shape): (Profile, &Shape), span: i64) -> (i6
     };
     // Most are short, some outlast every time-out.
     let us = match dice.below(6) {
+        0 | 1 if profile.knows_several() => dice.us(10_000_000, 200_000_000),
+        2 | 3 if profile.knows_several() => dice.us(1_000_000, 10_000_000),
         0 => dice.us(10_000_000, 90_000_000),
         1 | 2 => dice.us(1_000_000, 10_000_000),
         _ => dice.us(10_000, 1_000_000),
     };
     let site = match shape.sites {
         1 => 0,
+        // Where that agent goes first.
+        sites if dice.one_in(2) => agent % sites,
         sites => dice.below(sites as u64) as usize,
     };
     let fault = match kind {

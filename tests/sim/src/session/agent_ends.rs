@@ -267,7 +267,8 @@ impl World<'_> {
                 self.oracle.doubled(id, item.key);
             }
             for (at, damaged) in std::iter::once((arrival.at, arrival.damaged)).chain(again) {
-                self.agenda.at(at, Event::Batch(id, (item, marked), damaged));
+                self.agenda
+                    .at(at, Event::Batch(id, (item, marked), damaged));
             }
         }
         self.oracle.under_way(process.sender.in_flight());

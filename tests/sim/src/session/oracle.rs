@@ -235,7 +235,10 @@ impl Oracle {
     /// A sender asks for what its spool has not. That may be only what was trimmed, and what a disk
     /// lost since.
     pub fn asked_for(&mut self, agent: usize, key: BatchKey) {
-        match (self.trimmed.contains(&(agent, key)), self.is_stored(agent, key)) {
+        match (
+            self.trimmed.contains(&(agent, key)),
+            self.is_stored(agent, key),
+        ) {
             (true, false) => self.excuse(agent, key),
             // Another aggregator may have it, of which the agent has not heard.
             (true, true) if self.several.is_some() => {}

@@ -151,11 +151,7 @@ impl Site {
     }
 
     /// Nothing is left of its journal: it begins another one.
-    pub fn lose_journal(
-        &mut self,
-        remains: impl Fn(usize, BatchKey) -> bool,
-        oracle: &mut Oracle,
-    ) {
+    pub fn lose_journal(&mut self, remains: impl Fn(usize, BatchKey) -> bool, oracle: &mut Oracle) {
         self.lied = 0;
         self.failed.clear();
         self.checkpoint = None;
@@ -168,12 +164,7 @@ impl Site {
             .for_each(|frame| self.lose(frame, &remains, oracle));
     }
 
-    fn lose(
-        &self,
-        frame: Frame,
-        remains: &impl Fn(usize, BatchKey) -> bool,
-        oracle: &mut Oracle,
-    ) {
+    fn lose(&self, frame: Frame, remains: &impl Fn(usize, BatchKey) -> bool, oracle: &mut Oracle) {
         let Frame::Batches(entries) = frame else {
             return;
         };

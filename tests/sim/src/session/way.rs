@@ -32,9 +32,11 @@ impl Ways {
         let seconds = |dice: &mut Dice, of: [i64; 3]| of[dice.below(3) as usize] * 1_000_000;
         let under_way = 2 * (IN_FLIGHT_BYTES + shape.batch_bytes) * 1_000_000 / shape.rate;
         Self {
-            list: (0..shape.sites).map(|n| (agent + n) % shape.sites).collect(),
+            list: (0..shape.sites)
+                .map(|n| (agent + n) % shape.sites)
+                .collect(),
             times: RouteTimes {
-                failover_after_us: seconds(&mut dice, [1, 5, 60]).max(under_way as i64),
+                failover_after_us: seconds(&mut dice, [1, 5, 20]).max(under_way as i64),
                 return_after_us: seconds(&mut dice, [3, 20, 600]),
             },
             hold_us: seconds(&mut dice, [2, 30, 600]),
@@ -126,7 +128,8 @@ impl World<'_> {
     fn pause(&mut self, place: usize) -> i64 {
         let way = self.way(place);
         let failures = way.map_or(0, |way| way.route.failures());
-        self.dice("pause").us(0, backoff(failures.saturating_add(1)))
+        self.dice("pause")
+            .us(0, backoff(failures.saturating_add(1)))
     }
 
     fn way(&mut self, place: usize) -> Option<&mut Way> {
@@ -173,7 +176,10 @@ impl World<'_> {
         let way = machine.process.as_mut().and_then(|it| it.way.as_mut());
         let Some(way) = way else { return };
         let at = way.route.poll_timeout();
-        let sooner = |at: &i64| way.looks_at.is_none_or(|planned| planned <= now || *at < planned);
+        let sooner = |at: &i64| {
+            way.looks_at
+                .is_none_or(|planned| planned <= now || *at < planned)
+        };
         if let Some(at) = at.filter(sooner) {
             way.looks_at = Some(at);
             self.agenda.at(at, Event::Steer(place, machine.life));
@@ -214,7 +220,11 @@ impl World<'_> {
         if let Some(way) = self.way(place) {
             way.leaves = true;
         }
-        let us = if self.connection_of(place).is_some() { us } else { 0 };
+        let us = if self.connection_of(place).is_some() {
+            us
+        } else {
+            0
+        };
         self.agenda.after(us, Event::Leave(place, life, id));
     }
 
@@ -278,6 +288,7 @@ impl World<'_> {
             false => way.route.on_failed(now, pause),
         };
         self.must(Some(done));
-        self.agenda.after(0, Event::Steer(place, self.machines[place].life));
+        self.agenda
+            .after(0, Event::Steer(place, self.machines[place].life));
     }
 }

@@ -47,7 +47,9 @@ pub(super) struct Several {
 impl Several {
     /// Whether no other aggregator ever had it.
     fn is_alone(&self, number: NumberOf, site: usize) -> bool {
-        self.took.get(&number).is_some_and(|took| took.sites == 1 << site)
+        self.took
+            .get(&number)
+            .is_some_and(|took| took.sites == 1 << site)
     }
 
     /// Whether this was sent to another journal than `log`, or lies between numbers that were.
@@ -151,7 +153,10 @@ impl Oracle {
         let mut keys = keys_of(item);
         let lost = keys.any(|key| several.lost.contains(&(agent, key)));
         let cause = after_a_start || lost || several.may_be_elsewhere(agent, log, item);
-        let reach = several.reach.entry((agent, item.key.lane_key())).or_default();
+        let reach = several
+            .reach
+            .entry((agent, item.key.lane_key()))
+            .or_default();
         let (low, high) = reach.entry(log).or_insert((u64::MAX, 0));
         (*low, *high) = ((*low).min(item.key.number), (*high).max(item.end() - 1));
         self.stats.marked += u64::from(marked);
@@ -194,14 +199,18 @@ impl Oracle {
         let Some(several) = &mut self.several else {
             return;
         };
-        let here = several.alone.extract_if(.., |(of, _), at| *of == agent && *at == site);
+        let here = several
+            .alone
+            .extract_if(.., |(of, _), at| *of == agent && *at == site);
         let here: Vec<NumberOf> = here.map(|(number, _)| number).collect();
         let gone = here.into_iter().filter(|number| {
             let acked = several.acked.contains(number) && !several.told.contains(number);
             acked && !has(number.1) && several.is_alone(*number, site)
         });
         let gone: Vec<NumberOf> = gone.collect();
-        let gone = gone.into_iter().filter(|(of, key)| !self.is_stored(*of, *key));
+        let gone = gone
+            .into_iter()
+            .filter(|(of, key)| !self.is_stored(*of, *key));
         let gone: Vec<NumberOf> = gone.collect();
         if let Some(several) = &mut self.several {
             several.to_tell.extend(gone);
@@ -338,7 +347,9 @@ impl Oracle {
         let blank = HeldRanges::new();
         let mut hole = None;
         for LaneKey { buffer, lane } in named.copied() {
-            let there = lanes.iter().find(|it| (it.key.buffer, it.key.lane) == (buffer, lane));
+            let there = lanes
+                .iter()
+                .find(|it| (it.key.buffer, it.key.lane) == (buffer, lane));
             let covered = there.map_or_else(|| blank.clone(), covered);
             let key = |number| BatchKey {
                 buffer,
