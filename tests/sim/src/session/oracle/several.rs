@@ -286,7 +286,9 @@ impl Oracle {
             let (_, sum) = journal.sum((agent, lane), run.first, run.end);
             let unknown = |number: &u64| {
                 let of = (agent, key(*number));
-                let excused = several.lost.contains(&of) || self.shed.contains(&of);
+                // Of a gap it credits the acker with what it knows to be nobody else's.
+                let by_gap = self.shed.contains(&of) && !several.acked.contains(&of);
+                let excused = several.lost.contains(&of) || by_gap;
                 journal.stored(agent, of.1).is_none() && !excused
             };
             let unknown = (run.first..run.end).find(unknown);
