@@ -57,11 +57,13 @@ impl Swept {
             excused,
             trusted,
             confused,
+            gone,
             ..
         } = self.stats;
         let bounds = [
             (excused, 50, "lost by a disk that lied"),
             (trusted, 10_000, "taken on trust of twins"),
+            (gone, 4, "gone with a journal"),
             (confused, 1_000, "acknowledged for another batch"),
         ];
         let mut bounds = bounds.into_iter();

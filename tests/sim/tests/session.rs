@@ -75,6 +75,53 @@ fn a_tail_that_is_lost_at_both_ends_is_excused() {
     }
 }
 
+/// Agents with a list of aggregators: they go away, return, and leave some behind for good.
+#[test]
+fn between_several_aggregators_what_two_took_is_marked_and_all_drains() {
+    let mut stats = Stats::default();
+    for seed in 0..24 {
+        stats = stats.and(run(&Plan::draw_as(seed, Profile::Failover)).stats);
+    }
+    let Stats {
+        switches,
+        marked,
+        twice,
+        stored,
+        gone,
+        ..
+    } = stats;
+    assert!(switches > 4 && marked > 0 && twice > 0, "{stats:?}");
+    assert!(twice * 20 < stored, "{stats:?}");
+    assert_eq!(gone, 0, "no journal was lost: {stats:?}");
+}
+
+/// What a journal took with it goes again as long as it is somewhere, and the rest is told.
+#[test]
+fn what_a_lost_journal_had_is_sent_again_or_told_wherever_its_agents_are() {
+    let mut stats = Stats::default();
+    for seed in 0..24 {
+        stats = stats.and(run(&Plan::draw_as(seed, Profile::LostJournal)).stats);
+    }
+    let Stats {
+        switches,
+        marked,
+        gone,
+        told,
+        ..
+    } = stats;
+    let happened = [switches, marked, gone, told];
+    assert!(happened.iter().all(|times| *times > 0), "{stats:?}");
+}
+
+/// A ledger that was told once what another journal had must not take a gap for known when that one
+/// was lost and its agent says no more that it has it: the loss would stand nowhere.
+#[test]
+fn a_gap_of_what_another_journal_lost_is_stored() {
+    let text = include_str!("../found/a_gap_of_what_another_journal_lost.plan");
+    let stats = run(&text.parse().unwrap()).stats;
+    assert!(stats.declared > 0, "{stats:?}");
+}
+
 /// Definitions overtake each other wherever many are on their way. When one that did had all of its
 /// buffer sent again, ten of these seeds had 19,621 replays.
 #[test]

@@ -114,11 +114,15 @@ fn run_table(sweep: Sweep) -> bool {
         }) else {
             return false;
         };
-        // What left the spool and was lost by a disk that lied, no agent can bring back.
+        // What left the spool and was lost by a disk that lied, or with a journal, no agent can
+        // bring back.
         rows.push(format!(
             "{{\"profile\":\"{profile}\",\"runs\":{},\"acknowledged\":{},\"declared\":{},\
              \"lost\":{},\"doubled\":0,\"repairs\":0}}",
-            sweep.seeds, stats.stored, stats.declared, stats.excused
+            sweep.seeds,
+            stats.stored,
+            stats.declared,
+            stats.excused + stats.gone
         ));
     }
     println!("[{}]", rows.join(","));

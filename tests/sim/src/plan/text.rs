@@ -346,6 +346,12 @@ mod tests {
             ),
             (&format!("{head}\nat -5 cut agent0"), 2, "expected 0"),
             (&format!("{head}\nat 5 cut site"), 2, "agentN"),
+            (
+                &head.replace("agents 1", "agents 1 sites 9"),
+                1,
+                "expected 1 to 3",
+            ),
+            (&format!("{head}\nat 5 gone at moon"), 2, "siteN"),
         ] {
             let error = text.parse::<Plan>().unwrap_err();
             assert_eq!(error.line, line, "{text}: {error}");
