@@ -31,7 +31,7 @@ fn expected(bug: Bug) -> &'static [Invariant] {
         Bug::TrimWithoutHash => &[I1],
         Bug::Island41 => &[I10, I11],
         Bug::TrimOverHoles => &[I1],
-        Bug::CursorCountsInFlight => &[I1, I4],
+        Bug::CursorCountsInFlight => &[I1, I4, I6],
         Bug::MarkAlways => &[I13],
         Bug::MeetKeepsOld => &[I1, I4],
         Bug::GapCreditsAll => &[I1, I4, I6],
