@@ -1,5 +1,6 @@
 //! Smaller plans that fail all the same: delta debugging (Zeller and Hildebrandt, "Simplifying and
-//! Isolating Failure-Inducing Input", 2002) over faults, then agents, aggregators, batches and times.
+//! Isolating Failure-Inducing Input", 2002) over faults, then agents, aggregators, batches and
+//! times.
 
 use crate::limits::{BATCHES_MIN, SHRINK_RUNS_MAX};
 use crate::plan::{Fault, Plan};

@@ -31,6 +31,43 @@ enum Kind {
     Part,
 }
 
+/// What the profiles are about in which journals are lost, or there are several of them.
+const TAILS: &[(Kind, u64)] = &[
+    (Kind::LoseTail, 5),
+    (Kind::CrashSite, 5),
+    (Kind::CrashAgent, 3),
+    (Kind::Cut, 2),
+    (Kind::HalfOpen, 1),
+    (Kind::Stall, 2),
+    (Kind::Shed, 1),
+];
+const FAILOVER: &[(Kind, u64)] = &[
+    (Kind::Part, 6),
+    (Kind::CrashSite, 6),
+    (Kind::CrashAgent, 3),
+    (Kind::Cut, 2),
+    (Kind::HalfOpen, 3),
+    (Kind::Stall, 3),
+    (Kind::Refuse, 1),
+    (Kind::Flap, 1),
+    (Kind::FailAppends, 2),
+    (Kind::SlowSite, 2),
+    (Kind::Shed, 2),
+    (Kind::Gone, 1),
+];
+const LOST_JOURNAL: &[(Kind, u64)] = &[
+    (Kind::LoseJournal, 6),
+    (Kind::LoseTail, 3),
+    (Kind::Part, 6),
+    (Kind::CrashSite, 4),
+    (Kind::CrashAgent, 3),
+    (Kind::Cut, 2),
+    (Kind::HalfOpen, 2),
+    (Kind::Stall, 1),
+    (Kind::Shed, 3),
+    (Kind::Gone, 1),
+];
+
 impl Profile {
     fn weights(self) -> &'static [(Kind, u64)] {
         use Kind::*;
@@ -98,41 +135,9 @@ impl Profile {
                 (FailAppends, 3),
                 (SlowSite, 2),
             ],
-            Self::Tails => &[
-                (LoseTail, 5),
-                (CrashSite, 5),
-                (CrashAgent, 3),
-                (Cut, 2),
-                (HalfOpen, 1),
-                (Stall, 2),
-                (Shed, 1),
-            ],
-            Self::Failover => &[
-                (Part, 6),
-                (CrashSite, 6),
-                (CrashAgent, 3),
-                (Cut, 2),
-                (HalfOpen, 3),
-                (Stall, 3),
-                (Refuse, 1),
-                (Flap, 1),
-                (FailAppends, 2),
-                (SlowSite, 2),
-                (Shed, 2),
-                (Gone, 1),
-            ],
-            Self::LostJournal => &[
-                (LoseJournal, 6),
-                (LoseTail, 3),
-                (Part, 6),
-                (CrashSite, 4),
-                (CrashAgent, 3),
-                (Cut, 2),
-                (HalfOpen, 2),
-                (Stall, 1),
-                (Shed, 3),
-                (Gone, 1),
-            ],
+            Self::Tails => TAILS,
+            Self::Failover => FAILOVER,
+            Self::LostJournal => LOST_JOURNAL,
         }
     }
 }

@@ -4,7 +4,7 @@
 //! `plan 1 seed 7 profile Links agents 1 batches 90 every 100000 bytes 65536 rate 500000 window 16
 //! heal 9000000`, then one fault a line: `at 3150000 stall agent0 to site for 800000`.
 //! `#` begins a comment. Of several aggregators the first line says how many, behind the agents
-//! (`sites 3`), and a fault of one says which at its end (`at site2`); of the first nothing is said.
+//! (`sites 3`), and a fault of one says which at its end (`at site2`); of the first none is said.
 
 use super::{Fault, Plan, Profile, Shape};
 use crate::limits::{

@@ -115,8 +115,8 @@ impl Oracle {
         }
     }
 
-    /// Whether all of a gap is held by some journal, or was: a ledger takes nothing that it knows to
-    /// be elsewhere.
+    /// Whether all of a gap is held by some journal, or was: a ledger takes nothing that it knows
+    /// to be elsewhere.
     pub(super) fn is_elsewhere(&self, agent: usize, item: &Item) -> bool {
         let Some(several) = &self.several else {
             return false;
@@ -267,8 +267,8 @@ impl Oracle {
         }
     }
 
-    /// An agent takes these for acknowledged by a journal. What that gave back, or took for known as
-    /// another's behind a gap, it may.
+    /// An agent takes these for acknowledged by a journal: what that held at some time, or took for
+    /// another's under a gap.
     fn credit(&mut self, agent: usize, lane: LaneKey, (log, runs): (LogId, &[Held])) {
         let Some(several) = &self.several else {
             return;
