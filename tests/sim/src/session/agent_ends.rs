@@ -255,9 +255,10 @@ impl World<'_> {
             if !process.sender.offer(&item.outgoing(), urgency) {
                 continue;
             }
-            let marked = process.sender.frame_kind(item.key) == FrameKind::BatchInDoubt;
+            let several = process.way.is_some();
+            let marked = several && process.sender.frame_kind(item.key) == FrameKind::BatchInDoubt;
             self.oracle.sent(id, &item);
-            if process.way.is_some() {
+            if several {
                 let old = item.key.buffer != present;
                 self.oracle.sent_to((*agent, id), &item, (marked, old));
             }

@@ -117,13 +117,16 @@ impl World<'_> {
 
     /// Plans the acknowledgement of a connection, or says it.
     pub(super) fn plan_ack(&mut self, id: ConnectionId) {
-        let Some(talk) = self.talk(id) else { return };
+        let Some(at) = self.net.site_of(id) else {
+            return;
+        };
+        let site = &mut self.sites[at];
+        let talk = site.running.as_mut().and_then(|it| it.talks.get_mut(&id));
+        let Some(talk) = talk else { return };
         let due = talk.receiver.poll_timeout();
-        let due = due.filter(|at| talk.ack_at != Some(*at));
-        talk.ack_at = due.or(talk.ack_at);
-        let life = self.net.site_of(id).map(|at| (at, self.sites[at].life));
-        if let Some((due, (at, life))) = due.zip(life) {
-            self.agenda.at(due, Event::Ack(at, id, life));
+        if let Some(due) = due.filter(|at| talk.ack_at != Some(*at)) {
+            talk.ack_at = Some(due);
+            self.agenda.at(due, Event::Ack(at, id, site.life));
         }
     }
 
