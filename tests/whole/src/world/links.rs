@@ -93,7 +93,7 @@ impl World<'_> {
         let now = self.now();
         let site_up = self.site.is_up();
         let life = self.agents[place].life;
-        match self.net.dial(place, now).filter(|_| site_up) {
+        match self.net.dial(place, 0, now).filter(|_| site_up) {
             Some((id, after)) => {
                 self.agents[place].connection = Some(id);
                 self.agenda.after(after, Event::Connected(place, life, id));
