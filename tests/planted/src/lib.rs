@@ -137,6 +137,7 @@ impl Bug {
         Self::Blind6,
         Self::Blind7,
         Self::Blind9,
+        Self::Blind10,
         Self::Blind11,
     ];
 }

@@ -1,21 +1,28 @@
 //! An agent in one thread: the product's gateway over a disk that breaks, with its devices, as a
 //! machine that loses power and is started again.
 
+use crate::aimed::Aimed;
 use crate::device::Device;
-use crate::limits::SEGMENT_BYTES;
+use crate::limits::{SEGMENT_BYTES, SPOOL_SEGMENT_BYTES};
 use crate::oracle::Oracle;
+use crate::plan::Shape;
 use crate::site::EPOCH_US;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tributary_agent::config::Config;
 use tributary_agent::decode::Rules;
 use tributary_agent::gateway::{Gateway, Outside, Part, Sizes};
 use tributary_agent::judge::KernelClock;
 use tributary_agent::pipeline::{PipelineError, Settings};
-use tributary_agent::seal::{Never, Now};
+use tributary_agent::seal::{Never, Now, StageError};
+use tributary_agent::spool::LanePolicy;
 use tributary_journal::sim_disk::Salts;
 use tributary_journal::{Disk, LifeId, Log, LogConfig, LogKind, Open, SimDisk, Survival};
+use tributary_protocol::ids::{BatchKey, Lane};
+use tributary_uplink::Spool;
 use tributary_world::dice::Dice;
 
 /// How large its files are.
@@ -39,6 +46,8 @@ pub struct Agent {
     seed: u64,
     /// Its disk.
     pub disk: SimDisk,
+    /// What breaks of the folder in which it declares what it gives up.
+    pub gaps: Aimed,
     /// Its process, while it runs.
     pub gateway: Option<Gateway>,
     /// Its devices.
@@ -50,6 +59,11 @@ pub struct Agent {
     /// Which rules it reads messages by, from the next start on.
     pub revision: u32,
     settings: Settings,
+    sizes: Sizes,
+    /// Until then its sealing stage has no turn: it waits for room, and the others go on.
+    seals_from: i64,
+    /// Of each lane of this life, up to where the oracle has seen it.
+    spooled: BTreeMap<Lane, u64>,
     shadows: Shadows,
     doors: u64,
     draws: u64,
@@ -63,29 +77,63 @@ fn rules(revision: u32) -> Arc<Rules> {
     Rules::parse(&text).unwrap_or_else(|wrong| panic!("{wrong:?}"))
 }
 
-fn settings() -> Settings {
+/// How long a batch of a spool that is to be full soon waits for more readings.
+const SEAL_DELAY: Duration = Duration::from_millis(200);
+/// Microseconds that a sealing stage waits for room, at most.
+const WAIT_US_MAX: i64 = 60_000_000;
+
+/// Lanes of a spool, definitions first.
+const LANES: [Lane; 3] = [Lane::Series, Lane::Telemetry, Lane::Events];
+
+fn settings(shape: &Shape) -> Settings {
     let config = Config::parse("[agent]\ndata_dir = \"/data\"\n", []);
     let config = config.unwrap_or_else(|wrong| panic!("{wrong:?}"));
     let settings = Settings::from_config(&config);
     let mut settings = settings.unwrap_or_else(|wrong| panic!("{wrong}"));
     settings.wal_quota_bytes = WAL_BYTES;
     settings.spool.reserve_bytes = 0;
+    if shape.spool > 0 {
+        let spool = &mut settings.spool;
+        let lane = |lane: &LanePolicy| LanePolicy {
+            quota_bytes: shape.spool * SPOOL_SEGMENT_BYTES,
+            ..*lane
+        };
+        spool.telemetry = LanePolicy {
+            policy: shape.policy,
+            ..lane(&spool.telemetry)
+        };
+        spool.events = lane(&spool.events);
+        spool.alerts = lane(&spool.alerts);
+        spool.aggregates = lane(&spool.aggregates);
+        settings.seal_delay = SEAL_DELAY;
+    }
     settings
 }
 
 impl Agent {
     /// An agent with these devices, without power.
-    pub fn new(seed: u64, place: usize, devices: Vec<Device>) -> Self {
+    pub fn new(seed: u64, place: usize, devices: Vec<Device>, shape: &Shape) -> Self {
+        let sizes = match shape.spool {
+            0 => SIZES,
+            _ => Sizes {
+                spool_segment_bytes: SPOOL_SEGMENT_BYTES,
+                ..SIZES
+            },
+        };
         Self {
             place,
             seed,
             disk: SimDisk::new(seed ^ (place as u64 + 1)),
+            gaps: Aimed::at("/data/spool/gaps"),
             gateway: None,
             devices,
             life: 0,
             clock_us: 0,
             revision: 1,
-            settings: settings(),
+            settings: settings(shape),
+            sizes,
+            seals_from: 0,
+            spooled: BTreeMap::new(),
             shadows: Shadows::default(),
             doors: 0,
             draws: 0,
@@ -112,7 +160,7 @@ impl Agent {
         self.life += 1;
         self.settings.rules = rules(self.revision);
         oracle.revised(self.place, self.revision);
-        let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
+        let disk: Arc<dyn Disk> = Arc::new(self.gaps.on(self.disk.clone()));
         let (shadowed, shadows) = (self.disk.clone(), Arc::clone(&self.shadows));
         let count = AtomicU32::new(0);
         let outside = Outside {
@@ -126,8 +174,25 @@ impl Agent {
             }),
             kernel: KernelClock::default(),
         };
-        let opened = Gateway::open(&disk, &self.settings, SIZES, outside, self.told(now));
-        self.gateway = Some(opened.map_err(|error| error.to_string())?);
+        let opened = Gateway::open(&disk, &self.settings, self.sizes, outside, self.told(now));
+        let gateway = self
+            .gateway
+            .insert(opened.map_err(|error| error.to_string())?);
+        // What it found there of earlier lives may be news.
+        for lane in gateway.uplink().spool().lane_starts() {
+            for number in lane.first..lane.end {
+                let key = BatchKey {
+                    buffer: lane.key.buffer,
+                    lane: lane.key.lane,
+                    number,
+                };
+                let is_news = LANES.contains(&key.lane) && !oracle.is_spooled(self.place, key);
+                if let Some(Ok(batch)) = is_news.then(|| gateway.uplink().spool().read(key)) {
+                    oracle.spooled(self.place, &batch);
+                }
+            }
+        }
+        self.spooled.clear();
         Ok(())
     }
 
@@ -150,7 +215,13 @@ impl Agent {
         let devices = self.devices.iter().filter_map(|it| it.due(is_up));
         let mut at = devices.min();
         if let Some(gateway) = &mut self.gateway {
-            let parts = gateway.due(told).into_iter().map(|(_, at)| at).min();
+            let from = self.seals_from;
+            let parts = gateway.due(told).into_iter();
+            let parts = parts.map(|(part, at)| match part {
+                Part::Seal => at.max(from),
+                _ => at,
+            });
+            let parts = parts.min();
             at = at.into_iter().chain(parts).min();
         }
         at
@@ -174,7 +245,8 @@ impl Agent {
             return Ok(None);
         };
         let mut due = gateway.due(told);
-        due.retain(|(_, at)| *at <= now);
+        let waits = self.seals_from > now;
+        due.retain(|(part, at)| *at <= now && !(waits && *part == Part::Seal));
         if due.is_empty() {
             return Ok(None);
         }
@@ -182,7 +254,15 @@ impl Agent {
         let turned = gateway.turn(part, told);
         let seen = gateway.tap();
         self.look_at_shadows(&seen.committed, oracle);
+        if let Err(PipelineError::Stage(StageError::Storage(error))) = &turned
+            && error.is_full()
+        {
+            self.seals_from = now + dice.us(1, WAIT_US_MAX);
+        }
         turned?;
+        if part == Part::Seal {
+            self.hear_spool(oracle);
+        }
         let Some(gateway) = self.gateway.as_mut().filter(|_| !self.disk.is_off()) else {
             return Ok(Some(part));
         };
@@ -191,6 +271,29 @@ impl Agent {
         }
         oracle.stats.commits += u64::from(part == Part::Commit);
         Ok(Some(part))
+    }
+
+    /// Shows the oracle what is durable in the spool now.
+    fn hear_spool(&mut self, oracle: &mut Oracle) {
+        let Some(gateway) = &mut self.gateway else {
+            return;
+        };
+        let buffer = gateway.present();
+        for lane in LANES {
+            let next = self.spooled.entry(lane).or_default();
+            loop {
+                let key = BatchKey {
+                    buffer,
+                    lane,
+                    number: *next,
+                };
+                let Ok(batch) = gateway.uplink().spool().read(key) else {
+                    break;
+                };
+                oracle.spooled(self.place, &batch);
+                *next = batch.numbers().end;
+            }
+        }
     }
 
     /// Whatever was acknowledged is in the log of a machine that lost power at that instant.
@@ -227,8 +330,8 @@ impl Agent {
         }
     }
 
-    /// Whether its devices have said everything and heard of it.
-    pub fn is_done(&self) -> bool {
-        self.devices.iter().all(Device::is_done)
+    /// Whether its devices have said everything and heard of it, and its sealing stage may work.
+    pub fn is_done(&self, now: i64) -> bool {
+        self.seals_from <= now && self.devices.iter().all(Device::is_done)
     }
 }

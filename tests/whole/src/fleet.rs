@@ -3,6 +3,7 @@
 use crate::oracle::{Stats, Violation};
 use crate::plan::{Plan, Profile};
 use crate::world;
+use std::collections::BTreeMap;
 use tributary_world::fleet::Seeds;
 
 /// A run that shows something that must not be.
@@ -21,6 +22,8 @@ pub struct Swept {
     pub runs: u64,
     /// What happened in them.
     pub stats: Stats,
+    /// How often their plans had each kind of fault.
+    pub faults: BTreeMap<String, u64>,
     /// The failure of the lowest seed.
     pub found: Option<Found>,
 }
@@ -30,9 +33,14 @@ impl Swept {
     fn and(self, other: Self) -> Self {
         let mut found: Vec<Found> = self.found.into_iter().chain(other.found).collect();
         found.sort_by_key(|found| found.plan.seed);
+        let mut faults = self.faults;
+        for (kind, count) in other.faults {
+            *faults.entry(kind).or_default() += count;
+        }
         Self {
             runs: self.runs + other.runs,
             stats: self.stats.and(other.stats),
+            faults,
             found: found.into_iter().next(),
         }
     }
@@ -57,9 +65,14 @@ pub fn sweep(
         let plan = plan(seed, profile);
         let outcome = world::run(&plan, false);
         let found = outcome.violation;
+        let mut faults = BTreeMap::new();
+        for (_, fault) in &plan.faults {
+            *faults.entry(fault.kind()).or_default() += 1;
+        }
         Swept {
             runs: 1,
             stats: outcome.stats,
+            faults,
             found: found.map(|violation| Found { plan, violation }),
         }
     };

@@ -18,6 +18,7 @@ pub mod plan;
 pub mod store;
 
 pub mod agent;
+pub mod aimed;
 pub mod device;
 pub mod feeder;
 pub mod mqtt;

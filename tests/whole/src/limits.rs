@@ -21,7 +21,12 @@ pub const THREADS_MAX: usize = 64;
 
 /// Bytes of a segment of each log: small, so that all of them roll.
 pub const SEGMENT_BYTES: u64 = 32 * 1024;
+/// Bytes of a segment of a spool that is to be full soon.
+pub const SPOOL_SEGMENT_BYTES: u64 = 8 * 1024;
+/// Segments that each lane of such a spool may take, at most.
+pub const SPOOL_SEGMENTS_MAX: u64 = 1_000;
 /// Segments that the journal may take.
 pub const JOURNAL_SEGMENTS: u64 = 64;
 
 const _: () = assert!(PLAN_US_MAX > DRAIN_US_MAX);
+const _: () = assert!(SPOOL_SEGMENT_BYTES <= SEGMENT_BYTES);

@@ -3,12 +3,15 @@
 //! end it reads the lake's files by itself.
 
 mod end;
+mod gaps;
 mod journal;
+mod spooled;
 
 use journal::{Entry, Held};
 use std::collections::{BTreeMap, BTreeSet};
 use tributary_protocol::batch::SealedBatch;
-use tributary_protocol::ids::{BatchHash, BatchKey, LaneKey};
+use tributary_protocol::ids::{BatchHash, BatchKey, BufferId, LaneKey};
+use tributary_protocol::series::SeriesBook;
 use tributary_world::dice::Dice;
 pub use tributary_world::session::{Invariant, Violation};
 
@@ -32,6 +35,8 @@ struct Published {
     value: String,
     /// QoS 0: it may be lost.
     loose: bool,
+    /// It says a number of its own: a repeat is told from it.
+    numbered: bool,
     /// The device was told that it is taken in.
     told: bool,
     /// The rules by which it may have been read; none where rules are none.
@@ -49,8 +54,10 @@ pub struct Stats {
     pub told: u64,
     /// Readings in the lake.
     pub rows: u64,
-    /// Readings that are declared lost.
+    /// Readings that are missing, and declared lost.
     pub declared: u64,
+    /// Of them those whose own batch is declared lost.
+    pub named: u64,
     /// Entries of the journal.
     pub entries: u64,
     /// Entries that were durable though nobody was told.
@@ -92,6 +99,7 @@ impl Stats {
             told: self.told + other.told,
             rows: self.rows + other.rows,
             declared: self.declared + other.declared,
+            named: self.named + other.named,
             entries: self.entries + other.entries,
             unsaid: self.unsaid + other.unsaid,
             turns: self.turns + other.turns,
@@ -117,8 +125,10 @@ type LaneOf = (usize, LaneKey);
 /// What a plan may lose; nothing else is excused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Causes {
-    /// An agent's disk has no room for a while: its spool gives way, and says so.
-    pub agent_full: bool,
+    /// A spool gives way: an agent's disk has no room for a while, or its lanes have little.
+    pub gives_way: bool,
+    /// What comes is refused while a spool is full.
+    pub refuses: bool,
 }
 
 /// The truth of one run.
@@ -132,6 +142,10 @@ pub struct Oracle {
     revisions: BTreeMap<usize, u32>,
     /// What agents sealed and sent under each number: data, or the gap that took its place.
     sealed: BTreeMap<(usize, BatchKey), Vec<BatchHash>>,
+    /// What stood under the numbers of the spools, as far as it was seen.
+    spooled: BTreeMap<(usize, BatchKey), spooled::Content>,
+    /// The definitions of the spools.
+    books: BTreeMap<(usize, BufferId), SeriesBook>,
     /// The journal's entries, by number.
     entries: Vec<Entry>,
     /// What is durable of each lane, by number.
@@ -209,6 +223,7 @@ impl Oracle {
             time_us,
             value,
             loose: qos == 0,
+            numbered,
             told: false,
             revisions: revisions.into_iter().collect(),
         };
@@ -248,6 +263,7 @@ impl Oracle {
             time_us,
             value: format!("i64 {value}"),
             loose: false,
+            numbered: true,
             told: true,
             revisions: BTreeSet::new(),
         };
@@ -263,3 +279,7 @@ impl Oracle {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

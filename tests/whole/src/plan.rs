@@ -8,6 +8,7 @@ mod text;
 pub use shrink::shrink;
 
 use std::fmt;
+use tributary_agent::spool::Policy;
 use tributary_journal::Survival;
 use tributary_journal::sim_disk::{After, FileClass};
 use tributary_world::net::Side;
@@ -35,11 +36,13 @@ pub enum Profile {
     Rules,
     /// Everything at once.
     Mixed,
+    /// Spools that are too small for how long nothing leaves them.
+    Spools,
 }
 
 impl Profile {
     /// Every profile.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Plain,
         Self::Links,
         Self::Sites,
@@ -50,6 +53,7 @@ impl Profile {
         Self::Doors,
         Self::Rules,
         Self::Mixed,
+        Self::Spools,
     ];
 }
 
@@ -147,6 +151,24 @@ pub enum Fault {
         /// How many.
         times: u32,
     },
+    /// The next writes to an agent's log of gaps fail.
+    FailGaps {
+        /// Whose.
+        agent: usize,
+        /// How many.
+        times: u32,
+    },
+    /// An agent's process ends as it writes to its log of gaps.
+    GapsDown {
+        /// Whose.
+        agent: usize,
+        /// At which write from now on, which is not made.
+        write: u32,
+        /// How.
+        how: How,
+        /// How long it is down.
+        down_us: i64,
+    },
     /// The disk has no room.
     Full {
         /// Whose.
@@ -206,6 +228,21 @@ pub enum Fault {
     },
 }
 
+impl Fault {
+    /// What breaks, and of whom: as it is written, without numbers.
+    pub fn kind(&self) -> String {
+        let text = self.to_string();
+        let mut words = text.split_whitespace();
+        let what = words.next().unwrap_or_default();
+        let whose = words.next().unwrap_or_default();
+        let whose = whose.trim_end_matches(|letter: char| letter.is_ascii_digit());
+        match self {
+            Self::Flip { class, .. } => format!("{what} {whose} {class:?}"),
+            _ => format!("{what} {whose}").trim_end().to_owned(),
+        }
+    }
+}
+
 /// How large a run is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Shape {
@@ -223,6 +260,10 @@ pub struct Shape {
     pub rate: u64,
     /// Microseconds that an entry of the journal waits for its flush, at most.
     pub flush_us: i64,
+    /// Small segments of each lane of the spool; none: as large as ever.
+    pub spool: u64,
+    /// What gives way when they are full.
+    pub policy: Policy,
 }
 
 /// A run, before it begins.

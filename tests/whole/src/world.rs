@@ -13,6 +13,9 @@ use crate::plan::{Fault, How, Node, Plan};
 use crate::site::{Part, Site};
 use bytes::Bytes;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use tributary_agent::pipeline::PipelineError;
+use tributary_agent::seal::StageError;
+use tributary_agent::spool::Policy;
 use tributary_journal::SimDisk;
 use tributary_protocol::message::Message;
 use tributary_uplink::link::{Do, Uplink};
@@ -185,7 +188,7 @@ impl<'a> World<'a> {
                         Device::new(plan.seed, (place, at), says)
                     };
                     let devices = (0..shape.devices).map(device).collect();
-                    Machine::Whole(Box::new(Agent::new(plan.seed, place, devices)))
+                    Machine::Whole(Box::new(Agent::new(plan.seed, place, devices, &shape)))
                 }
                 _ => Machine::Made(Box::new(Feeder::new(place))),
             };
@@ -207,7 +210,8 @@ impl<'a> World<'a> {
             )
         };
         let causes = Causes {
-            agent_full: plan.has(full),
+            gives_way: plan.has(full) || shape.spool > 0,
+            refuses: shape.policy == Policy::DropNewest,
         };
         Self {
             plan,
@@ -287,10 +291,11 @@ impl<'a> World<'a> {
     }
 
     fn is_quiet(&mut self) -> bool {
+        let now = self.now();
         let made = self.plan.shape.made;
         let quiet = |sending: &mut Sending| {
             let said = match &sending.machine {
-                Machine::Whole(agent) => agent.is_done(),
+                Machine::Whole(agent) => agent.is_done(now),
                 Machine::Made(feeder) => feeder.made >= made,
             };
             let backlog = sending.uplink().map(|uplink| uplink.backlog().0);
@@ -409,8 +414,12 @@ impl<'a> World<'a> {
     fn apply(&mut self, event: Event) {
         match event {
             Event::Wake(node) => {
-                self.armed.retain(|(of, _)| *of != node);
-                self.wake(node);
+                let now = self.now();
+                let armed = self.armed.extract_if(.., |it| *it == (node, now));
+                // Another may have been earlier, and armed anew: it would double at each turn.
+                if armed.count() > 0 {
+                    self.wake(node);
+                }
             }
             Event::Make(place) => self.make(place),
             Event::NotConnected(place, life) => self.not_connected(place, life),
@@ -486,7 +495,11 @@ impl<'a> World<'a> {
                 }
             }
             Err(error) => {
-                let excused = agent.disk.is_off() || !self.healed;
+                // It waits for room, which a process in one thread cannot: what is in the spool
+                // leaves it meanwhile, or the run never drains.
+                let waits = matches!(&error, PipelineError::Stage(StageError::Storage(error))
+                    if error.is_full() && self.plan.shape.spool > 0);
+                let excused = agent.disk.is_off() || !self.healed || waits;
                 if !excused {
                     let what = || format!("agent{place} ended: {error}");
                     self.oracle.violate(Invariant::I15, what);

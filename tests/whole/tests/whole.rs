@@ -1,8 +1,10 @@
 //! Seeds, and plans.
 
+use tributary_agent::spool::Policy;
 use tributary_whole::oracle::Stats;
-use tributary_whole::plan::{Plan, Profile};
+use tributary_whole::plan::{Fault, Plan, Profile};
 use tributary_whole::world::{self, Outcome};
+use tributary_world::net::Side;
 
 /// Seeds of each profile: `.ci/run` runs many more.
 const SEEDS: u64 = 2;
@@ -35,10 +37,39 @@ fn whatever_breaks_at_the_aggregator_what_was_acknowledged_is_in_the_lake_once()
 
 #[test]
 fn whatever_breaks_at_agents_what_was_acknowledged_is_in_the_lake_once() {
-    let stats = run_all(&Profile::ALL[5..]);
+    let stats = run_all(&Profile::ALL[5..10]);
     let happened = [stats.told, stats.rows, stats.shadows, stats.doors_cut];
     assert!(happened.iter().all(|times| *times > 0), "{stats:?}");
     assert!(stats.agent_starts > 12, "{stats:?}");
+}
+
+/// A gap excuses the readings of the batches that it stands for, and no other.
+#[test]
+fn a_spool_that_gives_way_declares_what_is_missing_and_one_that_blocks_loses_nothing() {
+    for (policy, gives) in Policy::NAMES {
+        let mut stats = Stats::default();
+        for seed in 0..SEEDS {
+            let mut plan = Plan::draw_as(seed, Profile::Spools);
+            plan.shape.policy = gives;
+            // Nothing leaves it for long enough.
+            let until = plan.heal_at;
+            let stall = |agent| Fault::Stall {
+                agent,
+                to: Side::Site,
+                us: until,
+            };
+            plan.faults = (0..plan.shape.agents)
+                .map(|agent| (1_000_000, stall(agent)))
+                .chain(plan.faults)
+                .collect();
+            stats = stats.and(run(&plan).stats);
+        }
+        let Stats {
+            declared, named, ..
+        } = stats;
+        assert_eq!(declared > 0, gives != Policy::Block, "{policy} {stats:?}");
+        assert_eq!(named > 0, gives == Policy::DropOldest, "{policy} {stats:?}");
+    }
 }
 
 #[test]
@@ -95,7 +126,7 @@ fn without_a_fault_nothing_is_lost_fenced_or_started_twice() {
 #[test]
 fn what_went_as_acknowledged_is_not_sealed_again() {
     let text = "whole 1 seed 1795833811 profile AgentDisk agents 1 made 0 devices 2 messages 21 \
-                every 179983 rate 1000000000 flush 8291726 heal 17690803\n\
+                every 179983 rate 1000000000 flush 8291726 spool 0 policy drop-oldest heal 17690803\n\
                 at 3297713 failsyncs agent0 times 2\n\
                 at 4077646 full agent0 for 1092617\n";
     run(&text.parse().unwrap());

@@ -28,6 +28,7 @@ fn expected(bug: Bug) -> &'static [Invariant] {
         Bug::NewRulesOnReplay => &[I2],
         Bug::MarksNotReplayed | Bug::ReleasedWhenReceived => &[I1],
         Bug::CheckpointAhead => &[I1],
+        Bug::Blind10 => &[I1, I3],
         Bug::NoIntent | Bug::DoneBeforeFiles | Bug::RedoneToAnotherEnd => &[I1, I15],
         // Those of the session have their own world: here, whatever shows them.
         _ => &[],
@@ -40,6 +41,7 @@ fn about(bug: Bug) -> Option<Profile> {
         Bug::SharedAtOnce | Bug::Blind7 => Some(Profile::SiteDisk),
         Bug::Blind6 => Some(Profile::Sites),
         Bug::Blind9 => Some(Profile::Stores),
+        Bug::Blind10 => Some(Profile::Spools),
         Bug::Blind11 => Some(Profile::Agents),
         _ => None,
     }

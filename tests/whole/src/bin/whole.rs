@@ -131,6 +131,7 @@ fn run_seeds(asked: &Asked) -> bool {
     let seconds = began.elapsed().as_secs_f64();
     let a_minute = done.runs as f64 * 60.0 / seconds.max(1e-9);
     println!("{:?}", done.stats);
+    println!("{:?}", done.faults);
     println!(
         "{} runs in {seconds:.1} s: {a_minute:.0} a minute",
         done.runs

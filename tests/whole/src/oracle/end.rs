@@ -1,20 +1,21 @@
 //! The end of a run: the lake's files are read back, and held against what was published.
 
+use super::gaps::Declared;
 use super::{Invariant, Name, Oracle};
-use crate::lake::{self, GapRow, Identity, Row};
+use crate::lake::{self, Identity, Row};
 use crate::site::agent_id;
 use crate::store::SimStore;
 use std::collections::{BTreeMap, BTreeSet};
 use tributary_protocol::ids::{Lane, LaneKey};
 
 /// The agent of this UUID.
-fn place_of(uuid: &str) -> Option<usize> {
+pub(super) fn place_of(uuid: &str) -> Option<usize> {
     let mut places = 0..crate::limits::AGENTS_MAX;
     places.find(|place| agent_id(*place).uuid().to_string() == uuid)
 }
 
 /// A device's name without its rules, and these.
-fn revision_of(device: &str) -> (Option<u32>, &str) {
+pub(super) fn revision_of(device: &str) -> (Option<u32>, &str) {
     let named = device.strip_prefix('r').and_then(|it| it.split_once('/'));
     let read = named.and_then(|(revision, device)| Some((revision.parse().ok()?, device)));
     match read {
@@ -22,9 +23,6 @@ fn revision_of(device: &str) -> (Option<u32>, &str) {
         None => (None, device),
     }
 }
-
-/// Gaps that a made-up agent makes up say this many readings.
-const NOTHING: Option<i64> = Some(0);
 
 impl Oracle {
     /// The run is over, and everything has drained.
@@ -92,33 +90,8 @@ impl Oracle {
         }
     }
 
-    /// Readings that are declared lost, by agent; `None`: nobody knows how many.
-    fn declared(&mut self, store: &SimStore) -> BTreeMap<usize, Option<u64>> {
-        let gaps: Vec<GapRow> = match lake::gaps(&store.objects("gaps")) {
-            Ok(gaps) => gaps,
-            Err(error) => {
-                self.odd(&error);
-                return BTreeMap::new();
-            }
-        };
-        let mut declared: BTreeMap<usize, Option<u64>> = BTreeMap::new();
-        for gap in gaps.iter().filter(|gap| gap.readings != NOTHING) {
-            if !self.causes.agent_full {
-                self.violate(Invariant::I3, || {
-                    format!("declared lost, and nothing in the plan is a cause of it: {gap:?}")
-                });
-            }
-            let Some(place) = place_of(&gap.agent) else {
-                continue;
-            };
-            let sum = declared.entry(place).or_insert(Some(0));
-            *sum = sum.zip(gap.readings).map(|(sum, more)| sum + more as u64);
-        }
-        declared
-    }
-
     /// Each published reading is there as often as it may be, and nothing else is.
-    fn compare(&mut self, rows: &[Row], declared: &BTreeMap<usize, Option<u64>>) {
+    pub(super) fn compare(&mut self, rows: &[Row], declared: &Declared) {
         self.stats.rows += rows.len() as u64;
         let mut counts: BTreeMap<Name, u64> = BTreeMap::new();
         for row in rows {
@@ -132,9 +105,17 @@ impl Oracle {
         let mut missing: BTreeMap<usize, Vec<&Name>> = BTreeMap::new();
         let mut wrong = None;
         for (name, published) in &self.published {
+            let lost = declared.names.contains(name);
             match counts.get(name).copied().unwrap_or(0) {
-                1 => {}
+                1 if !lost || !published.numbered => {}
+                1 => {
+                    wrong.get_or_insert(format!("{name:?} is declared lost, and in the lake"));
+                }
                 0 if published.loose || !published.told => {}
+                0 if lost => {
+                    self.stats.declared += 1;
+                    self.stats.named += 1;
+                }
                 0 => missing.entry(name.agent).or_default().push(name),
                 times => {
                     wrong.get_or_insert(format!("{name:?} is in the lake {times} times"));
@@ -144,7 +125,7 @@ impl Oracle {
         for (agent, names) in missing {
             let lost = names.len() as u64;
             self.stats.declared += lost;
-            let known = declared.get(&agent).copied().unwrap_or(Some(0));
+            let known = declared.others.get(&agent).copied().unwrap_or(Some(0));
             if known.is_some_and(|known| known < lost) {
                 let some: Vec<_> = names.iter().take(3).collect();
                 wrong.get_or_insert(format!(
@@ -162,23 +143,10 @@ impl Oracle {
     fn is_published(&mut self, row: &Row) -> Option<Name> {
         let (revision, device) = revision_of(&row.device);
         let agent = place_of(&row.identity.agent)?;
-        let device = device.to_owned();
-        let name = match row.seq {
-            Some(seq) => Name {
-                agent,
-                device,
-                metric: row.metric.clone(),
-                seq,
-            },
-            None => {
-                let key = (agent, device, row.event_time);
-                let named = self.unnumbered.get(&key).cloned();
-                let Some(name) = named.filter(|name| name.metric == row.metric) else {
-                    self.violate(Invariant::I2, || format!("nobody published this: {row:?}"));
-                    return None;
-                };
-                name
-            }
+        let name = self.name_of((agent, device), &row.metric, (row.seq, row.event_time));
+        let Some(name) = name else {
+            self.violate(Invariant::I2, || format!("nobody published this: {row:?}"));
+            return None;
         };
         let Some(published) = self.published.get(&name) else {
             self.violate(Invariant::I2, || format!("nobody published this: {row:?}"));
@@ -192,5 +160,27 @@ impl Oracle {
             self.violate(Invariant::I2, || what);
         }
         Some(name)
+    }
+
+    /// What was published as this; the metric of what has no number must be right.
+    pub(super) fn name_of(
+        &self,
+        (agent, device): (usize, &str),
+        metric: &str,
+        (seq, event_time): (Option<i64>, i64),
+    ) -> Option<Name> {
+        let device = device.to_owned();
+        match seq {
+            Some(seq) => Some(Name {
+                agent,
+                device,
+                metric: metric.to_owned(),
+                seq,
+            }),
+            None => {
+                let named = self.unnumbered.get(&(agent, device, event_time));
+                named.filter(|name| name.metric == metric).cloned()
+            }
+        }
     }
 }

@@ -155,20 +155,25 @@ impl Oracle {
                 twice = Some(number);
             }
         }
-        let mut numbers = lane.keys().copied();
-        let mut next = numbers.next().unwrap_or(0);
-        let mut holes = usize::from(next > 0);
-        for number in numbers {
-            holes += usize::from(number > next + 1);
-            next = number;
-        }
         if let Some(number) = twice {
             self.violate(Invariant::I5, || {
                 format!("{number} of {key} is in the journal twice")
             });
         }
+        self.has_few_holes((agent, key.lane_key()));
+    }
+
+    /// No lane has more holes than a ledger keeps.
+    pub(super) fn has_few_holes(&mut self, of: (usize, LaneKey)) {
+        let mut numbers = self.held.get(&of).into_iter().flat_map(|lane| lane.keys());
+        let mut next = numbers.next().copied().unwrap_or(0);
+        let mut holes = usize::from(next > 0);
+        for number in numbers {
+            holes += usize::from(*number > next + 1);
+            next = *number;
+        }
         if holes > LEDGER_HOLES_MAX {
-            self.violate(Invariant::I10, || format!("{holes} holes in {key}"));
+            self.violate(Invariant::I10, || format!("{holes} holes in {:?}", of.1));
         }
     }
 

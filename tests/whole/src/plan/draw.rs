@@ -1,6 +1,7 @@
 //! Plans of the whole, from seeds.
 
 use super::{Fault, How, Node, Plan, Profile, Shape};
+use tributary_agent::spool::Policy;
 use tributary_journal::Survival;
 use tributary_journal::sim_disk::After;
 use tributary_world::dice::Dice;
@@ -8,7 +9,7 @@ use tributary_world::limits::RATE_MAX;
 use tributary_world::net::Side;
 
 /// How often each profile is drawn, in their order.
-const WEIGHTS: [u64; 10] = [2, 3, 4, 3, 3, 5, 3, 3, 3, 6];
+const WEIGHTS: [u64; 11] = [2, 3, 4, 3, 3, 5, 3, 3, 3, 6, 4];
 
 /// Kinds of faults, as a profile weighs them.
 #[derive(Clone, Copy)]
@@ -36,6 +37,10 @@ enum Kind {
     AgentClock,
     DoorCut,
     Rules,
+    /// Nothing leaves an agent for long.
+    Outage,
+    FailGaps,
+    GapsDown,
 }
 
 impl Profile {
@@ -113,6 +118,18 @@ impl Profile {
                 (StoreUnheard, 1),
                 (StorePower, 2),
             ],
+            Self::Spools => &[
+                (Outage, 8),
+                (AgentDown, 5),
+                (FailGaps, 2),
+                (GapsDown, 4),
+                (AgentSyncs, 2),
+                (AgentDirSyncs, 1),
+                (AgentWrites, 1),
+                (SiteDown, 2),
+                (HalfOpen, 1),
+                (AgentFull, 1),
+            ],
         }
     }
 }
@@ -148,6 +165,12 @@ impl Plan {
                 0 => dice.us(4_000_000, 40_000_000),
                 _ => dice.us(300_000, 4_000_000),
             },
+            spool: 0,
+            policy: Policy::DropOldest,
+        };
+        let shape = match profile {
+            Profile::Spools => small(seed, shape),
+            _ => shape,
         };
         let span = i64::from(shape.made.max(shape.messages)) * shape.every_us;
         let most = if profile == Profile::Plain { 3 } else { 9 };
@@ -170,12 +193,37 @@ impl Plan {
     }
 }
 
+/// A shape whose spools are full soon, when nothing leaves them.
+fn small(seed: u64, shape: Shape) -> Shape {
+    let mut dice = Dice::of(seed, "spool", 0, 0);
+    Shape {
+        agents: 1 + dice.weighted(&[3, 1]),
+        messages: 60 + dice.below(200) as u32,
+        spool: 2 + dice.below(3),
+        policy: match dice.below(4) {
+            0 => Policy::Block,
+            1 => Policy::DropNewest,
+            _ => Policy::DropOldest,
+        },
+        ..shape
+    }
+}
+
 /// Most are short, some outlast every time-out.
 fn lasts(dice: &mut Dice) -> i64 {
     match dice.below(6) {
         0 => dice.us(10_000_000, 90_000_000),
         1 | 2 => dice.us(1_000_000, 10_000_000),
         _ => dice.us(10_000, 1_000_000),
+    }
+}
+
+fn how(dice: &mut Dice) -> How {
+    match dice.below(5) {
+        0 => How::Kill,
+        1 => How::Power(Survival::All),
+        2 | 3 => How::Power(Survival::Nothing),
+        _ => How::Power(Survival::RandomHalf(dice.bits() % 100_000)),
     }
 }
 
@@ -186,12 +234,7 @@ fn down(dice: &mut Dice, node: Node) -> Fault {
         4 => After::Renames(1 + dice.below(4)),
         _ => After::Operations(1 + dice.below(120)),
     };
-    let how = match dice.below(5) {
-        0 => How::Kill,
-        1 => How::Power(Survival::All),
-        2 | 3 => How::Power(Survival::Nothing),
-        _ => How::Power(Survival::RandomHalf(dice.bits() % 100_000)),
-    };
+    let how = how(dice);
     Fault::Down {
         node,
         after,
@@ -264,6 +307,18 @@ fn fault(dice: &mut Dice, profile: Profile, shape: &Shape) -> Fault {
             device: dice.below(shape.devices.max(1) as u64) as usize,
         },
         Kind::Rules => Fault::Rules { agent },
+        Kind::FailGaps => Fault::FailGaps { agent, times },
+        Kind::GapsDown => Fault::GapsDown {
+            agent,
+            write: 1 + dice.below(6) as u32,
+            how: how(dice),
+            down_us: us,
+        },
+        Kind::Outage => Fault::Stall {
+            agent,
+            to: side,
+            us: dice.us(5_000_000, 90_000_000),
+        },
         Kind::Slow => Fault::Slow { us },
         Kind::StoreRefuses => Fault::StoreRefuses { times },
         Kind::StoreUnheard => Fault::StoreUnheard { times },

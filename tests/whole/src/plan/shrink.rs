@@ -92,6 +92,7 @@ fn shorten(fault: &mut Fault) {
         | Fault::Full { us, .. }
         | Fault::Slow { us }
         | Fault::StorePower { down_us: us, .. }
+        | Fault::GapsDown { down_us: us, .. }
             if *us > 1_000 =>
         {
             *us /= 2;
@@ -108,6 +109,7 @@ fn shorten(fault: &mut Fault) {
         Fault::FailSyncs { times, .. }
         | Fault::FailDirSyncs { times, .. }
         | Fault::FailWrites { times, .. }
+        | Fault::FailGaps { times, .. }
         | Fault::StoreRefuses { times }
         | Fault::StoreUnheard { times }
         | Fault::Double { batches: times, .. }

@@ -1,13 +1,16 @@
 //! A plan of the whole as text.
 //!
 //! `whole 1 seed 7 profile Sites agents 1 made 0 devices 2 messages 90 every 100000 rate 500000
-//! flush 5000000 heal 9000000`, then one fault a line:
+//! flush 5000000 spool 0 policy drop-oldest heal 9000000`, then one fault a line:
 //! `at 3150000 power site after 7 syncs survival half:99 down 800000`. `#` begins a comment.
 
 use super::{Fault, How, Node, Plan, Profile, Shape};
-use crate::limits::{AGENTS_MAX, DEVICES_MAX, FAULTS_MAX, MESSAGES_MAX, PLAN_US_MAX};
+use crate::limits::{
+    AGENTS_MAX, DEVICES_MAX, FAULTS_MAX, MESSAGES_MAX, PLAN_US_MAX, SPOOL_SEGMENTS_MAX,
+};
 use std::fmt;
 use std::str::FromStr;
+use tributary_agent::spool::Policy;
 use tributary_journal::Survival;
 use tributary_journal::sim_disk::{After, FileClass};
 use tributary_world::limits::{RATE_MAX, RATE_MIN};
@@ -41,15 +44,26 @@ impl fmt::Display for Plan {
             every_us,
             rate,
             flush_us,
+            spool,
+            policy,
         } = shape;
+        let policy = name_of(*policy);
         writeln!(
             f,
             "whole 1 seed {seed} profile {profile} agents {agents} made {made} devices {devices} \
-             messages {messages} every {every_us} rate {rate} flush {flush_us} heal {heal_at}"
+             messages {messages} every {every_us} rate {rate} flush {flush_us} spool {spool} \
+             policy {policy} heal {heal_at}"
         )?;
         let mut faults = self.faults.iter();
         faults.try_for_each(|(at, fault)| writeln!(f, "at {at} {fault}"))
     }
+}
+
+fn name_of(policy: Policy) -> &'static str {
+    let mut names = Policy::NAMES.into_iter();
+    names
+        .find(|(_, it)| *it == policy)
+        .map_or("", |(name, _)| name)
 }
 
 fn side(side: &Side) -> &'static str {
@@ -101,6 +115,18 @@ impl fmt::Display for Fault {
             Self::FailSyncs { node, times } => write!(f, "failsyncs {node} times {times}"),
             Self::FailDirSyncs { node, times } => write!(f, "faildirsyncs {node} times {times}"),
             Self::FailWrites { node, times } => write!(f, "failwrites {node} times {times}"),
+            Self::FailGaps { agent, times } => write!(f, "failgaps agent{agent} times {times}"),
+            Self::GapsDown {
+                agent,
+                write: at,
+                how,
+                down_us,
+            } => {
+                write!(
+                    f,
+                    "gapspower agent{agent} write {at} survival {how} down {down_us}"
+                )
+            }
             Self::Full { node, us } => write!(f, "full {node} for {us}"),
             Self::Flip { node, class } => write!(f, "flip {node} class {class:?}"),
             Self::Clock { node, us } => write!(f, "clock {node} by {us}"),
@@ -248,6 +274,16 @@ fn fault(words: &mut Words<'_>) -> Result<Fault, String> {
             node: node(words)?,
             times: times(words)?,
         },
+        "failgaps" => Fault::FailGaps {
+            agent: agent(words)?,
+            times: times(words)?,
+        },
+        "gapspower" => Fault::GapsDown {
+            agent: agent(words)?,
+            write: words.number("write", (1, 1_000))?,
+            how: how(words)?,
+            down_us: us(words, "down")?,
+        },
         "full" => Fault::Full {
             node: node(words)?,
             us: us(words, "for")?,
@@ -295,6 +331,8 @@ fn head(words: &mut Words<'_>) -> Result<Plan, String> {
             every_us: us(words, "every")?,
             rate: words.number("rate", (RATE_MIN, RATE_MAX))?,
             flush_us: us(words, "flush")?,
+            spool: words.number("spool", (0, SPOOL_SEGMENTS_MAX))?,
+            policy: words.one_of("policy", &Policy::NAMES)?,
         },
         heal_at: us(words, "heal")?,
         faults: Vec::new(),

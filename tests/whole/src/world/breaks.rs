@@ -1,6 +1,7 @@
 //! What breaks, what becomes of a process whose power goes, and how all is mended.
 
 use super::{Event, Machine, World};
+use crate::aimed::Aim;
 use crate::oracle::Invariant;
 use crate::plan::{Fault, How, Node};
 use tributary_protocol::message::{Ack, AckRange, Message};
@@ -34,6 +35,23 @@ impl World<'_> {
                     disk.power_off(after);
                     self.falls.retain(|(of, ..)| *of != node);
                     self.falls.push((node, how, down_us));
+                }
+            }
+            Fault::FailGaps { agent, times } => {
+                if let Some(Machine::Whole(agent)) = self.machine(agent) {
+                    agent.gaps.set(Aim::Fails(times));
+                }
+            }
+            Fault::GapsDown {
+                agent,
+                write,
+                how,
+                down_us,
+            } => {
+                if let Some(Machine::Whole(whole)) = self.machine(agent) {
+                    whole.gaps.set(Aim::Power(write));
+                    self.falls.retain(|(of, ..)| *of != Node::Agent(agent));
+                    self.falls.push((Node::Agent(agent), how, down_us));
                 }
             }
             Fault::StorePower {
@@ -280,6 +298,7 @@ impl World<'_> {
                 self.clock(node, 0);
                 if let Some(Machine::Whole(agent)) = self.machine(place) {
                     agent.clock_us = 0;
+                    agent.gaps.set(Aim::None);
                 }
             }
             let off = self.disk(node).is_some_and(|disk| disk.is_off());
