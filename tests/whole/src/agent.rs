@@ -2,6 +2,7 @@
 //! machine that loses power and is started again.
 
 use crate::aimed::Aimed;
+use crate::bits::Bits;
 use crate::device::Device;
 use crate::limits::{SEGMENT_BYTES, SPOOL_SEGMENT_BYTES};
 use crate::oracle::Oracle;
@@ -46,6 +47,8 @@ pub struct Agent {
     seed: u64,
     /// Its disk.
     pub disk: SimDisk,
+    /// The bits of it that flipped.
+    pub bits: Bits,
     /// What breaks of the folder in which it declares what it gives up.
     pub gaps: Aimed,
     /// Its process, while it runs.
@@ -124,6 +127,7 @@ impl Agent {
             place,
             seed,
             disk: SimDisk::new(seed ^ (place as u64 + 1)),
+            bits: Bits::default(),
             gaps: Aimed::at("/data/spool/gaps"),
             gateway: None,
             devices,
@@ -254,6 +258,7 @@ impl Agent {
         let turned = gateway.turn(part, told);
         let seen = gateway.tap();
         self.look_at_shadows(&seen.committed, oracle);
+        oracle.logged(self.place, &seen.committed);
         if let Err(PipelineError::Stage(StageError::Storage(error))) = &turned
             && error.is_full()
         {

@@ -19,6 +19,7 @@ pub mod store;
 
 pub mod agent;
 pub mod aimed;
+pub mod bits;
 pub mod device;
 pub mod feeder;
 pub mod mqtt;

@@ -4,6 +4,7 @@
 
 mod end;
 mod gaps;
+mod hit;
 mod journal;
 mod spooled;
 
@@ -86,6 +87,10 @@ pub struct Stats {
     pub shadows: u64,
     /// Connections of devices that were cut.
     pub doors_cut: u64,
+    /// Bits that flipped, and entries of logs that they took.
+    pub flips: u64,
+    /// See there.
+    pub hit: u64,
     /// Rows of the tables of alerts and of aggregates.
     pub judged: u64,
 }
@@ -114,6 +119,8 @@ impl Stats {
             escaped: self.escaped + other.escaped,
             shadows: self.shadows + other.shadows,
             doors_cut: self.doors_cut + other.doors_cut,
+            flips: self.flips + other.flips,
+            hit: self.hit + other.hit,
             judged: self.judged + other.judged,
         }
     }
@@ -146,6 +153,8 @@ pub struct Oracle {
     spooled: BTreeMap<(usize, BatchKey), spooled::Content>,
     /// The definitions of the spools.
     books: BTreeMap<(usize, BufferId), SeriesBook>,
+    /// What flipped bits took.
+    hits: hit::Hits,
     /// The journal's entries, by number.
     entries: Vec<Entry>,
     /// What is durable of each lane, by number.

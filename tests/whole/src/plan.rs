@@ -38,11 +38,15 @@ pub enum Profile {
     Mixed,
     /// Spools that are too small for how long nothing leaves them.
     Spools,
+    /// Bits flip on the disks of agents.
+    AgentBits,
+    /// Bits flip on the aggregator's disk.
+    SiteBits,
 }
 
 impl Profile {
     /// Every profile.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Plain,
         Self::Links,
         Self::Sites,
@@ -54,6 +58,8 @@ impl Profile {
         Self::Rules,
         Self::Mixed,
         Self::Spools,
+        Self::AgentBits,
+        Self::SiteBits,
     ];
 }
 

@@ -1,6 +1,7 @@
 //! An aggregator in one thread: its keeper by turns, its conversations, its lake by steps, over a
 //! disk and a store that break. What is due when the parts say; who of them is first, dice say.
 
+use crate::bits::Bits;
 use crate::limits::{JOURNAL_SEGMENTS, SEGMENT_BYTES};
 use crate::oracle::Oracle;
 use crate::store::{NEVER_WAITS, SimStore};
@@ -113,6 +114,8 @@ struct Process {
 pub struct Site {
     /// Its disk.
     pub disk: SimDisk,
+    /// The bits of it that flipped.
+    pub bits: Bits,
     /// Its lake's store, which is elsewhere.
     pub store: SimStore,
     agents: Vec<AgentId>,
@@ -142,6 +145,7 @@ impl Site {
     pub fn new(seed: u64, agents: usize, flush_us: i64) -> Self {
         Self {
             disk: SimDisk::new(seed ^ 0x517e),
+            bits: Bits::default(),
             store: SimStore::new(seed),
             agents: (0..agents).map(agent_id).collect(),
             process: None,
@@ -197,6 +201,9 @@ impl Site {
             flush_interval: Duration::from_micros(self.flush_us as u64),
         };
         let store = LakeStore::new(Arc::new(self.store.clone()), None, parts.log);
+        let found = store.find(&parts.unread).now_or_never().expect(NEVER_WAITS);
+        let found = found.map_err(|error| error.to_string())?;
+        keeper.take_in(found).map_err(|error| error.to_string())?;
         let feed = Box::new(JournalFeed::new(parts.reader.clone(), parts.log));
         let names = Box::new(parts.books.clone());
         let opened = Lake::open(lake_config, store, feed, names, &handle);

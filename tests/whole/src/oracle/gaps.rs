@@ -18,8 +18,11 @@ const NOTHING: Option<i64> = Some(0);
 pub(super) struct Declared {
     /// Readings whose batch is under a gap.
     pub names: BTreeSet<Name>,
-    /// Others, of each agent: so many, if anybody knows.
-    pub others: BTreeMap<usize, Option<u64>>,
+    /// Readings that a flipped bit took, where something is declared for it. They may be there:
+    /// what is damaged in one place may still be in another.
+    pub maybe: BTreeSet<Name>,
+    /// Others, of each agent: so many.
+    pub others: BTreeMap<usize, u64>,
 }
 
 /// What is known of the numbers of one gap.
@@ -58,6 +61,11 @@ impl Oracle {
         let mut declared = Declared::default();
         for gap in gaps.iter().filter(|gap| gap.readings != NOTHING) {
             self.has_a_cause(gap);
+            if gap.agent.is_empty() {
+                let entries = gap.first as u64..(gap.first + gap.count) as u64;
+                self.entries_declared(entries, &mut declared);
+                continue;
+            }
             let lane = LANES.into_iter().find(|it| it.name() == gap.lane);
             if let (Some(place), Some(lane)) = (place_of(&gap.agent), lane) {
                 self.declares(gap, (place, lane), &mut declared);
@@ -71,11 +79,21 @@ impl Oracle {
         let reason = |reason: GapReason| reason.name() == gap.reason;
         let causes = self.causes;
         let caused = (reason(GapReason::Shed) && causes.gives_way && gap.readings.is_some())
-            || (reason(GapReason::Refused) && causes.refuses && gap.readings.is_some());
+            || (reason(GapReason::Refused) && causes.refuses && gap.readings.is_some())
+            || (reason(GapReason::Damaged) && self.is_damaged(gap));
         if !caused {
             self.violate(Invariant::I3, || {
                 format!("declared lost, and nothing in the plan is a cause of it: {gap:?}")
             });
+        }
+    }
+
+    /// Whether bits flipped where this was lost.
+    fn is_damaged(&self, gap: &GapRow) -> bool {
+        let mut entries = gap.first as u64..(gap.first + gap.count) as u64;
+        match place_of(&gap.agent) {
+            Some(place) => self.hits.agents.contains(&place),
+            None => entries.all(|entry| self.hits.entries.contains(&entry)),
         }
     }
 
@@ -118,10 +136,14 @@ impl Oracle {
             });
         }
         let named = under.names.len() as u64;
-        let others = known.or(said).map(|all| all.saturating_sub(named));
-        let sum = declared.others.entry(place).or_insert(Some(0));
-        *sum = sum.zip(others).map(|(sum, more)| sum + more);
+        let others = known.or(said).map_or(0, |all| all.saturating_sub(named));
+        *declared.others.entry(place).or_default() += others;
         declared.names.extend(under.names);
+        if said.is_none() {
+            // It stands for what a bit took, and for nothing else.
+            let hit = self.hits.names.iter().filter(|name| name.agent == place);
+            declared.maybe.extend(hit.cloned());
+        }
     }
 
     /// The lane of the journal that a gap speaks of.

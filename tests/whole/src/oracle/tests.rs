@@ -125,6 +125,7 @@ fn a_gap_says_how_many_readings_stood_under_its_numbers_and_they_are_not_held() 
         ("shed", Some(3), true, None),
         ("shed", Some(2), true, Some(Invariant::I3)),
         ("shed", None, true, Some(Invariant::I3)),
+        ("damaged", None, true, Some(Invariant::I3)),
         ("damaged", Some(3), true, Some(Invariant::I3)),
         ("refused", Some(3), true, Some(Invariant::I3)),
         ("shed", Some(3), false, Some(Invariant::I5)),

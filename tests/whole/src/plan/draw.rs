@@ -3,13 +3,13 @@
 use super::{Fault, How, Node, Plan, Profile, Shape};
 use tributary_agent::spool::Policy;
 use tributary_journal::Survival;
-use tributary_journal::sim_disk::After;
+use tributary_journal::sim_disk::{After, FileClass};
 use tributary_world::dice::Dice;
 use tributary_world::limits::RATE_MAX;
 use tributary_world::net::Side;
 
 /// How often each profile is drawn, in their order.
-const WEIGHTS: [u64; 11] = [2, 3, 4, 3, 3, 5, 3, 3, 3, 6, 4];
+const WEIGHTS: [u64; 13] = [2, 3, 4, 3, 3, 5, 3, 3, 3, 6, 4, 4, 4];
 
 /// Kinds of faults, as a profile weighs them.
 #[derive(Clone, Copy)]
@@ -41,6 +41,8 @@ enum Kind {
     Outage,
     FailGaps,
     GapsDown,
+    AgentFlip,
+    SiteFlip,
 }
 
 impl Profile {
@@ -130,6 +132,8 @@ impl Profile {
                 (HalfOpen, 1),
                 (AgentFull, 1),
             ],
+            Self::AgentBits => &[(AgentFlip, 5), (AgentDown, 5), (HalfOpen, 1), (SiteDown, 1)],
+            Self::SiteBits => &[(SiteFlip, 5), (SiteDown, 5), (HalfOpen, 1), (AgentDown, 1)],
         }
     }
 }
@@ -170,6 +174,11 @@ impl Plan {
         };
         let shape = match profile {
             Profile::Spools => small(seed, shape),
+            // Small segments of the spool, so that bits hit more than one.
+            Profile::AgentBits => Shape {
+                spool: 100,
+                ..shape
+            },
             _ => shape,
         };
         let span = i64::from(shape.made.max(shape.messages)) * shape.every_us;
@@ -307,6 +316,8 @@ fn fault(dice: &mut Dice, profile: Profile, shape: &Shape) -> Fault {
             device: dice.below(shape.devices.max(1) as u64) as usize,
         },
         Kind::Rules => Fault::Rules { agent },
+        Kind::AgentFlip => flip(dice, Node::Agent(agent)),
+        Kind::SiteFlip => flip(dice, node),
         Kind::FailGaps => Fault::FailGaps { agent, times },
         Kind::GapsDown => Fault::GapsDown {
             agent,
@@ -328,6 +339,11 @@ fn fault(dice: &mut Dice, profile: Profile, shape: &Shape) -> Fault {
             down_us: us,
         },
     }
+}
+
+fn flip(dice: &mut Dice, node: Node) -> Fault {
+    let class = FileClass::ALL[dice.below(FileClass::ALL.len() as u64) as usize];
+    Fault::Flip { node, class }
 }
 
 /// What a wall clock jumps by: a little, an hour, decades.

@@ -4,6 +4,7 @@ use super::{Event, Machine, World};
 use crate::aimed::Aim;
 use crate::oracle::Invariant;
 use crate::plan::{Fault, How, Node};
+use tributary_journal::sim_disk::FileClass;
 use tributary_protocol::message::{Ack, AckRange, Message};
 use tributary_world::limits::IDLE_TIMEOUT_US;
 use tributary_world::net::Side;
@@ -107,10 +108,27 @@ impl World<'_> {
                 disk.set_full(true);
                 self.agenda.after(us, Event::Room(node));
             }
-            Fault::Flip { class, .. } => {
-                let _ = disk.flip(class, random);
-            }
+            Fault::Flip { class, .. } => self.flip(node, class, random),
             _ => {}
+        }
+    }
+
+    fn flip(&mut self, node: Node, class: FileClass, random: u64) {
+        let Self {
+            agents,
+            site,
+            oracle,
+            ..
+        } = self;
+        let (bits, disk) = match node {
+            Node::Site => (&mut site.bits, &site.disk),
+            Node::Agent(place) => match agents.get_mut(place).map(|it| &mut it.machine) {
+                Some(Machine::Whole(agent)) => (&mut agent.bits, &agent.disk),
+                _ => return,
+            },
+        };
+        if let Some(hit) = bits.flip(disk, class, random) {
+            oracle.flipped(node, &hit);
         }
     }
 
