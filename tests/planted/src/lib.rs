@@ -136,9 +136,11 @@ impl Bug {
         Self::Blind5,
         Self::Blind6,
         Self::Blind7,
+        Self::Blind8,
         Self::Blind9,
         Self::Blind10,
         Self::Blind11,
+        Self::Blind12,
     ];
 }
 

@@ -186,6 +186,7 @@ impl Feeder {
         let (key, bytes) = (batch.key(), batch.bytes().len() as u64);
         let (numbers, gap) = (batch.numbers(), batch.gap().is_some());
         oracle.sealed(self.place, &batch);
+        oracle.spooled(self.place, &batch);
         self.spool.kept().batches.insert(key, batch);
         let Some(uplink) = &mut self.uplink else {
             return;

@@ -25,8 +25,11 @@ pub const SEGMENT_BYTES: u64 = 32 * 1024;
 pub const SPOOL_SEGMENT_BYTES: u64 = 8 * 1024;
 /// Segments that each lane of such a spool may take, at most.
 pub const SPOOL_SEGMENTS_MAX: u64 = 1_000;
+/// Bytes of a segment of the journal, at least: all that one agent may have under way fits in.
+pub const JOURNAL_BYTES_LEAST: u64 = 12 * 1024;
 /// Segments that the journal may take.
 pub const JOURNAL_SEGMENTS: u64 = 64;
 
 const _: () = assert!(PLAN_US_MAX > DRAIN_US_MAX);
 const _: () = assert!(SPOOL_SEGMENT_BYTES <= SEGMENT_BYTES);
+const _: () = assert!(JOURNAL_BYTES_LEAST <= SEGMENT_BYTES);

@@ -266,6 +266,8 @@ pub struct Shape {
     pub rate: u64,
     /// Microseconds that an entry of the journal waits for its flush, at most.
     pub flush_us: i64,
+    /// Bytes of a segment of the journal.
+    pub journal: u64,
     /// Small segments of each lane of the spool; none: as large as ever.
     pub spool: u64,
     /// What gives way when they are full.

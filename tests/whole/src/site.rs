@@ -4,6 +4,7 @@
 use crate::bits::Bits;
 use crate::limits::{JOURNAL_SEGMENTS, SEGMENT_BYTES};
 use crate::oracle::Oracle;
+use crate::plan::Shape;
 use crate::store::{NEVER_WAITS, SimStore};
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -124,6 +125,7 @@ pub struct Site {
     pub life: u64,
     seed: u64,
     flush_us: i64,
+    segment_bytes: u64,
     /// What its clock is wrong by.
     pub clock_us: i64,
     /// Microseconds that a turn of the keeper takes, at most.
@@ -141,17 +143,18 @@ pub fn agent_id(place: usize) -> AgentId {
 }
 
 impl Site {
-    /// A new aggregator for these agents, without power.
-    pub fn new(seed: u64, agents: usize, flush_us: i64) -> Self {
+    /// A new aggregator for the agents of such a run, without power.
+    pub fn new(seed: u64, shape: &Shape) -> Self {
         Self {
             disk: SimDisk::new(seed ^ 0x517e),
             bits: Bits::default(),
             store: SimStore::new(seed),
-            agents: (0..agents).map(agent_id).collect(),
+            agents: (0..shape.agents).map(agent_id).collect(),
             process: None,
             life: 0,
             seed,
-            flush_us,
+            flush_us: shape.flush_us,
+            segment_bytes: shape.journal,
             clock_us: 0,
             slow_us: 2_000,
             draws: 0,
@@ -185,7 +188,7 @@ impl Site {
         let config = KeeperConfig {
             dir: Path::new(DIR).to_owned(),
             journal: LogConfig {
-                segment_bytes: SEGMENT_BYTES,
+                segment_bytes: self.segment_bytes,
                 quota_bytes: JOURNAL_SEGMENTS * SEGMENT_BYTES,
                 reserve_bytes: 0,
                 kind: LogKind::Journal,

@@ -218,7 +218,7 @@ impl<'a> World<'a> {
             agenda: Agenda::default(),
             net: Net::new(plan.seed, shape.rate),
             agents: (0..shape.agents).map(agent).collect(),
-            site: Site::new(plan.seed, shape.agents, shape.flush_us),
+            site: Site::new(plan.seed, &shape),
             oracle: Oracle::new(plan.seed, causes),
             trace: Trace::new(watched),
             falls: Vec::new(),

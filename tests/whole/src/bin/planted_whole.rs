@@ -28,7 +28,9 @@ fn expected(bug: Bug) -> &'static [Invariant] {
         Bug::NewRulesOnReplay => &[I2],
         Bug::MarksNotReplayed | Bug::ReleasedWhenReceived => &[I1],
         Bug::CheckpointAhead => &[I1],
+        Bug::Blind8 => &[I15],
         Bug::Blind10 => &[I1, I3],
+        Bug::Blind12 => &[I1],
         Bug::NoIntent | Bug::DoneBeforeFiles | Bug::RedoneToAnotherEnd => &[I1, I15],
         // Those of the session have their own world: here, whatever shows them.
         _ => &[],
@@ -41,8 +43,10 @@ fn about(bug: Bug) -> Option<Profile> {
         Bug::SharedAtOnce | Bug::Blind7 => Some(Profile::SiteDisk),
         Bug::Blind6 => Some(Profile::Sites),
         Bug::Blind9 => Some(Profile::Stores),
+        Bug::Blind8 => Some(Profile::SiteBits),
         Bug::Blind10 => Some(Profile::Spools),
         Bug::Blind11 => Some(Profile::Agents),
+        Bug::Blind12 => Some(Profile::AgentBits),
         _ => None,
     }
 }

@@ -7,10 +7,11 @@ use super::{Name, Oracle};
 use crate::bits::Hit;
 use crate::plan::Node;
 use crate::site::EPOCH_US;
+use crate::store::SimStore;
 use std::collections::{BTreeMap, BTreeSet};
 use tributary_agent::gateway::Committed;
 use tributary_agent::wal::Record;
-use tributary_protocol::ids::{BatchKey, BufferId, LaneKey};
+use tributary_protocol::ids::{BatchKey, BufferId, Lane, LaneKey};
 
 /// What bits took so far.
 #[derive(Debug, Default)]
@@ -21,6 +22,8 @@ pub(super) struct Hits {
     pub agents: BTreeSet<usize>,
     /// Entries of the journal.
     pub entries: BTreeSet<u64>,
+    /// Buffers of which one of these held definitions.
+    pub undefined: BTreeSet<(usize, BufferId)>,
     /// Numbers that these held.
     pub numbers: BTreeSet<(usize, LaneKey, u64)>,
     /// Readings of the messages of each agent's log.
@@ -67,8 +70,9 @@ impl Oracle {
 
     fn agent_hit(&mut self, agent: usize, hit: &Hit) {
         self.hits.agents.insert(agent);
-        let mut lanes = tributary_protocol::ids::Lane::ALL.into_iter();
-        let lane = lanes.find(|lane| hit.dir.ends_with(lane.name()));
+        let lane = Lane::ALL
+            .into_iter()
+            .find(|lane| hit.dir.ends_with(lane.name()));
         for (life, number) in &hit.lost {
             let (buffer, number) = (BufferId(life.0), *number);
             if let Some(lane) = lane {
@@ -94,6 +98,9 @@ impl Oracle {
                 continue;
             };
             let (agent, lane) = (entry.agent, entry.key.lane_key());
+            if lane.lane == Lane::Series {
+                self.hits.undefined.insert((agent, lane.buffer));
+            }
             let numbers = entry.numbers.iter().cloned().flatten();
             let numbers = numbers.map(|number| (agent, lane, number));
             self.hits.numbers.extend(numbers);
@@ -101,11 +108,7 @@ impl Oracle {
     }
 
     /// Readings that stood in these entries of the journal may be missing.
-    pub(super) fn entries_declared(
-        &self,
-        entries: std::ops::Range<u64>,
-        declared: &mut Declared,
-    ) {
+    pub(super) fn entries_declared(&self, entries: std::ops::Range<u64>, declared: &mut Declared) {
         for number in entries.filter(|number| self.hits.entries.contains(number)) {
             let Some(entry) = self.entries.get(number as usize) else {
                 continue;
@@ -113,6 +116,31 @@ impl Oracle {
             let key = (entry.agent, entry.key);
             if let Some(Content::Readings(names, _)) = self.spooled.get(&key) {
                 declared.maybe.extend(names.iter().cloned());
+            }
+        }
+    }
+
+    /// Batches that lie whole beside the lake's tables, since a bit took their definitions.
+    pub(super) fn set_apart(&mut self, store: &SimStore, declared: &mut Declared) {
+        for (path, list) in store.objects("rejected") {
+            let list = String::from_utf8_lossy(&list).into_owned();
+            let spooled = self.spooled.iter();
+            let named = spooled.filter(|((agent, key), _)| {
+                let undefined = self.hits.undefined.contains(&(*agent, key.buffer));
+                undefined && list.contains(&format!("\"{key}\""))
+            });
+            let mut batches = 0;
+            for (_, content) in named {
+                batches += 1;
+                if let Content::Readings(names, _) = content {
+                    declared.maybe.extend(names.iter().cloned());
+                }
+            }
+            let listed = list.matches("\"batch\"").count();
+            if path.ends_with(".json") && listed != batches {
+                self.odd(&format!(
+                    "{listed} batches could not be written as rows: {path}"
+                ));
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Plans of the whole, from seeds.
 
 use super::{Fault, How, Node, Plan, Profile, Shape};
+use crate::limits::{JOURNAL_BYTES_LEAST, SEGMENT_BYTES};
 use tributary_agent::spool::Policy;
 use tributary_journal::Survival;
 use tributary_journal::sim_disk::{After, FileClass};
@@ -170,10 +171,13 @@ impl Plan {
                 _ => dice.us(300_000, 4_000_000),
             },
             spool: 0,
+            journal: SEGMENT_BYTES,
             policy: Policy::DropOldest,
         };
         let shape = match profile {
             Profile::Spools => small(seed, shape),
+            // A journal of several segments, most of which the lake has.
+            Profile::SiteBits => long(seed, shape),
             // Small segments of the spool, so that bits hit more than one.
             Profile::AgentBits => Shape {
                 spool: 100,
@@ -191,6 +195,9 @@ impl Plan {
                 (dice.us(0, span), fault)
             })
             .collect();
+        if matches!(profile, Profile::AgentBits | Profile::SiteBits) {
+            faults.extend(ends(seed, &faults));
+        }
         faults.sort_by_key(|(at, _)| *at);
         Self {
             seed,
@@ -199,6 +206,37 @@ impl Plan {
             faults,
             heal_at: span + dice.us(0, 10_000_000),
         }
+    }
+}
+
+/// Of every second bit that flips, the end of the process that would read it, soon after.
+fn ends(seed: u64, faults: &[(i64, Fault)]) -> Vec<(i64, Fault)> {
+    let mut dice = Dice::of(seed, "ends", 0, 0);
+    let flips = faults.iter().filter_map(|(at, fault)| match fault {
+        Fault::Flip { node, .. } => Some((*at, *node)),
+        _ => None,
+    });
+    let mut ends = Vec::new();
+    for (at, node) in flips {
+        if dice.one_in(2) {
+            ends.push((at + dice.us(0, 1_000_000), down(&mut dice, node)));
+        }
+    }
+    ends
+}
+
+/// A shape whose journal has many segments, with a lake that is close behind it.
+fn long(seed: u64, shape: Shape) -> Shape {
+    let mut dice = Dice::of(seed, "long", 0, 0);
+    Shape {
+        agents: 1,
+        messages: 60 + dice.below(100) as u32,
+        every_us: dice.us(50_000, 150_000),
+        rate: RATE_MAX,
+        flush_us: dice.us(50_000, 500_000),
+        spool: 100,
+        journal: JOURNAL_BYTES_LEAST,
+        ..shape
     }
 }
 
@@ -342,7 +380,20 @@ fn fault(dice: &mut Dice, profile: Profile, shape: &Shape) -> Fault {
 }
 
 fn flip(dice: &mut Dice, node: Node) -> Fault {
-    let class = FileClass::ALL[dice.below(FileClass::ALL.len() as u64) as usize];
+    use FileClass::*;
+    let classes: &[FileClass] = match node {
+        Node::Agent(_) => &FileClass::ALL,
+        // It has no others.
+        Node::Site => &[
+            SegmentHeader,
+            FrameHeader,
+            FramePayload,
+            CheckpointHeader,
+            CheckpointBody,
+            CheckpointBody,
+        ],
+    };
+    let class = classes[dice.below(classes.len() as u64) as usize];
     Fault::Flip { node, class }
 }
 

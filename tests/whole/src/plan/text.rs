@@ -1,12 +1,13 @@
 //! A plan of the whole as text.
 //!
 //! `whole 1 seed 7 profile Sites agents 1 made 0 devices 2 messages 90 every 100000 rate 500000
-//! flush 5000000 spool 0 policy drop-oldest heal 9000000`, then one fault a line:
+//! flush 5000000 journal 32768 spool 0 policy drop-oldest heal 9000000`, then one fault a line:
 //! `at 3150000 power site after 7 syncs survival half:99 down 800000`. `#` begins a comment.
 
 use super::{Fault, How, Node, Plan, Profile, Shape};
 use crate::limits::{
-    AGENTS_MAX, DEVICES_MAX, FAULTS_MAX, MESSAGES_MAX, PLAN_US_MAX, SPOOL_SEGMENTS_MAX,
+    AGENTS_MAX, DEVICES_MAX, FAULTS_MAX, JOURNAL_BYTES_LEAST, MESSAGES_MAX, PLAN_US_MAX,
+    SEGMENT_BYTES, SPOOL_SEGMENTS_MAX,
 };
 use std::fmt;
 use std::str::FromStr;
@@ -44,6 +45,7 @@ impl fmt::Display for Plan {
             every_us,
             rate,
             flush_us,
+            journal,
             spool,
             policy,
         } = shape;
@@ -51,8 +53,8 @@ impl fmt::Display for Plan {
         writeln!(
             f,
             "whole 1 seed {seed} profile {profile} agents {agents} made {made} devices {devices} \
-             messages {messages} every {every_us} rate {rate} flush {flush_us} spool {spool} \
-             policy {policy} heal {heal_at}"
+             messages {messages} every {every_us} rate {rate} flush {flush_us} \
+             journal {journal} spool {spool} policy {policy} heal {heal_at}"
         )?;
         let mut faults = self.faults.iter();
         faults.try_for_each(|(at, fault)| writeln!(f, "at {at} {fault}"))
@@ -331,6 +333,7 @@ fn head(words: &mut Words<'_>) -> Result<Plan, String> {
             every_us: us(words, "every")?,
             rate: words.number("rate", (RATE_MIN, RATE_MAX))?,
             flush_us: us(words, "flush")?,
+            journal: words.number("journal", (JOURNAL_BYTES_LEAST, SEGMENT_BYTES))?,
             spool: words.number("spool", (0, SPOOL_SEGMENTS_MAX))?,
             policy: words.one_of("policy", &Policy::NAMES)?,
         },
