@@ -6,7 +6,8 @@
 //! header, a checkpoint, a cursor) both copies; definitions of series, whose batches wait for ever.
 
 use crate::limits::SEGMENT_BYTES;
-use std::collections::BTreeSet;
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tributary_journal::sim_disk::{FileClass, Flipped, Salts};
@@ -60,8 +61,11 @@ impl Bits {
         };
         let was = entries(before, dir, kind)?;
         let is = entries(disk, dir, kind)?;
-        let lost: BTreeSet<_> = was.difference(&is).copied().collect();
-        let is_last = |(life, number): &(LifeId, u64)| !was.contains(&(*life, number + 1));
+        let lost: BTreeSet<_> = was.into_keys().filter(|it| !is.contains_key(it)).collect();
+        let is_last = |(life, number): &(LifeId, u64)| {
+            let next = (*life, number + 1);
+            !lost.contains(&next) && !is.contains_key(&next)
+        };
         let spared = dir.ends_with("series") || lost.iter().any(is_last);
         (!spared).then(|| Hit {
             dir: dir.to_owned(),
@@ -95,8 +99,14 @@ fn kind_of(dir: &Path) -> Option<LogKind> {
     }
 }
 
+/// The dead letters on an agent's disk, whole.
+pub fn letters(disk: &SimDisk) -> Vec<Bytes> {
+    let letters = entries(disk, Path::new("/data/deadletter"), LogKind::DeadLetter);
+    letters.unwrap_or_default().into_values().collect()
+}
+
 /// Entries of a log that can be read, by a process that opens it now.
-fn entries(disk: &SimDisk, dir: &Path, kind: LogKind) -> Option<BTreeSet<(LifeId, u64)>> {
+fn entries(disk: &SimDisk, dir: &Path, kind: LogKind) -> Option<BTreeMap<(LifeId, u64), Bytes>> {
     let disk: Arc<dyn Disk> = Arc::new(disk.fork(Salts::Other(9)));
     let config = LogConfig {
         segment_bytes: SEGMENT_BYTES,
@@ -106,7 +116,7 @@ fn entries(disk: &SimDisk, dir: &Path, kind: LogKind) -> Option<BTreeSet<(LifeId
     };
     let life = Open::NewLife(LifeId([0xff; 16]));
     let log = Log::open(disk, dir, config, life).ok()?;
-    let mut found = BTreeSet::new();
+    let mut found = BTreeMap::new();
     for span in log.reader.lives() {
         let mut next = span.first;
         while next < span.end {
@@ -121,7 +131,8 @@ fn entries(disk: &SimDisk, dir: &Path, kind: LogKind) -> Option<BTreeSet<(LifeId
             }
             let Some(last) = read.last() else { break };
             next = last.number + 1;
-            found.extend(read.iter().map(|entry| (entry.life, entry.number)));
+            let read = read.into_iter();
+            found.extend(read.map(|entry| ((entry.life, entry.number), entry.bytes)));
         }
     }
     Some(found)

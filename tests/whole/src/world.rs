@@ -5,6 +5,7 @@ mod breaks;
 mod links;
 
 use crate::agent::Agent;
+use crate::bits;
 use crate::device::Device;
 use crate::feeder::Feeder;
 use crate::limits::{DRAIN_US_MAX, EVENTS_MAX};
@@ -284,6 +285,11 @@ impl<'a> World<'a> {
         }
         if now - *self.quiet_since.get_or_insert(now) < QUIET_US {
             return false;
+        }
+        for (place, sending) in self.agents.iter().enumerate() {
+            if let Machine::Whole(agent) = &sending.machine {
+                self.oracle.letters(place, &bits::letters(&agent.disk));
+            }
         }
         let store = self.site.store.clone();
         self.oracle.finish(&store);

@@ -59,6 +59,7 @@ impl Oracle {
     /// What these declare lost.
     pub(super) fn declared_in(&mut self, gaps: &[GapRow]) -> Declared {
         let mut declared = Declared::default();
+        declared.maybe.extend(self.hits.letters.iter().cloned());
         for gap in gaps.iter().filter(|gap| gap.readings != NOTHING) {
             self.has_a_cause(gap);
             if gap.agent.is_empty() {

@@ -8,6 +8,7 @@ use crate::bits::Hit;
 use crate::plan::Node;
 use crate::site::EPOCH_US;
 use crate::store::SimStore;
+use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use tributary_agent::gateway::Committed;
 use tributary_agent::wal::Record;
@@ -18,8 +19,13 @@ use tributary_protocol::ids::{BatchKey, BufferId, Lane, LaneKey};
 pub(super) struct Hits {
     /// Readings that an agent's log or spool cannot give any more.
     pub names: BTreeSet<Name>,
+    /// Readings in dead letters.
+    pub letters: BTreeSet<Name>,
     /// Agents of whose files bits flipped.
     pub agents: BTreeSet<usize>,
+    /// Agents of which a bit took the first frame of a life of the log: it says by which rules
+    /// messages were read, and without it they are dead letters.
+    pub unruled: BTreeSet<usize>,
     /// Entries of the journal.
     pub entries: BTreeSet<u64>,
     /// Buffers of which one of these held definitions.
@@ -87,7 +93,28 @@ impl Oracle {
             } else if hit.dir.ends_with("wal") {
                 let name = self.hits.logged.get(&(agent, buffer, number));
                 self.hits.names.extend(name.cloned());
+                if number == 0 {
+                    self.hits.unruled.insert(agent);
+                }
             }
+        }
+    }
+
+    /// Dead letters of an agent, as its disk has them at the end.
+    pub fn letters(&mut self, agent: usize, letters: &[Bytes]) {
+        if !self.hits.unruled.contains(&agent) {
+            return;
+        }
+        for letter in letters {
+            let text = String::from_utf8_lossy(letter);
+            // No two readings have the same value.
+            let value = number(&text, "value").map(|value| format!("i64 {value}"));
+            let mut published = self.published.iter();
+            let found = published
+                .find(|(name, it)| name.agent == agent && value.as_ref() == Some(&it.value));
+            self.hits
+                .letters
+                .extend(found.map(|(name, _)| name.clone()));
         }
     }
 
