@@ -73,6 +73,45 @@ fn a_spool_that_gives_way_declares_what_is_missing_and_one_that_blocks_loses_not
 }
 
 #[test]
+fn bits_that_flip_cost_what_they_hit_and_no_more() {
+    let profiles = [Profile::AgentBits, Profile::SiteBits];
+    let mut stats = Stats::default();
+    for profile in profiles {
+        for seed in 0..3 * SEEDS {
+            stats = stats.and(run(&Plan::draw_as(seed, profile)).stats);
+        }
+    }
+    assert!(stats.flips > 12 && stats.hit > 0, "{stats:?}");
+}
+
+/// A bit took the first frame of a life of the log, which says by which rules its messages are
+/// read: they are whole, among the dead letters.
+#[test]
+fn messages_whose_rules_a_bit_took_lie_among_the_dead_letters() {
+    let text = "whole 1 seed 1002 profile AgentBits agents 1 made 0 devices 1 messages 19 every \
+                41438 rate 254700 flush 1383611 journal 32768 spool 100 policy drop-oldest heal \
+                7046791\n\
+                at 159377 halfopen agent0 knows agent\n\
+                at 337005 power agent0 after 0 operations survival nothing down 2595545\n\
+                at 1692853 flip agent0 class FrameHeader\n";
+    let stats = run(&text.parse().unwrap()).stats;
+    assert!(stats.hit > 0 && stats.named > 0, "{stats:?}");
+}
+
+/// A bit took the definitions of series from the journal: batches that need them lie whole beside
+/// the lake's tables.
+#[test]
+fn batches_whose_definitions_a_bit_took_lie_beside_the_tables() {
+    let text = "whole 1 seed 49 profile SiteBits agents 2 made 0 devices 3 messages 29 every \
+                193677 rate 52135 flush 2957573 journal 32768 spool 0 policy drop-oldest heal \
+                11817089\n\
+                at 4951924 power site after 3 syncs survival nothing down 738\n\
+                at 5401219 flip site class FramePayload\n";
+    let stats = run(&text.parse().unwrap()).stats;
+    assert!(stats.hit > 0 && stats.named > 0, "{stats:?}");
+}
+
+#[test]
 fn the_same_plan_is_the_same_run() {
     let mut traces = Vec::new();
     for profile in [Profile::Mixed, Profile::Stores, Profile::Rules] {
