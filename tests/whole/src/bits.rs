@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tributary_journal::sim_disk::{FileClass, Flipped, Salts};
-use tributary_journal::{Disk, LifeId, Log, LogConfig, LogError, LogKind, Open, SimDisk};
+use tributary_journal::{Disk, LifeId, Log, LogConfig, LogError, LogKind, Open, SimDisk, Survival};
 
 /// What a flipped bit hit.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -62,9 +62,15 @@ impl Bits {
         let was = entries(before, dir, kind)?;
         let is = entries(disk, dir, kind)?;
         let lost: BTreeSet<_> = was.into_keys().filter(|it| !is.contains_key(it)).collect();
+        // What is behind it in the page cache alone may be gone by the time somebody looks.
+        let durable = entries(
+            &disk.fork(Salts::Other(9)).crash(Survival::Nothing),
+            dir,
+            kind,
+        )?;
         let is_last = |(life, number): &(LifeId, u64)| {
             let next = (*life, number + 1);
-            !lost.contains(&next) && !is.contains_key(&next)
+            !lost.contains(&next) && !durable.contains_key(&next)
         };
         let spared = dir.ends_with("series") || lost.iter().any(is_last);
         (!spared).then(|| Hit {
