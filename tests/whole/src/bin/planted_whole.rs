@@ -41,6 +41,7 @@ fn expected(bug: Bug) -> &'static [Invariant] {
 fn about(bug: Bug) -> Option<Profile> {
     match bug {
         Bug::SharedAtOnce | Bug::Blind7 => Some(Profile::SiteDisk),
+        Bug::Blind5 => Some(Profile::AgentDisk),
         Bug::Blind6 => Some(Profile::Sites),
         Bug::Blind9 => Some(Profile::Stores),
         Bug::Blind8 => Some(Profile::SiteBits),
