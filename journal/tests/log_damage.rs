@@ -349,6 +349,35 @@ fn a_failed_sync_moves_the_frame_with_its_number_and_nothing_is_doubled() {
     }
 }
 
+/// A frame that does not fit has a segment begun, whose name could not be made durable; one that
+/// would still fit into the segment before goes into none that readers and recovery end there.
+#[test]
+fn behind_a_segment_whose_name_failed_nothing_is_written_to_the_one_before() {
+    for times in 1..6 {
+        let disk = SimDisk::new(3);
+        let mut log = open(&disk, Open::NewLife(life(1)));
+        let (small, large) = (frame(&[&[1; 40]]), frame(&[&[2; 3_000]]));
+        // What is left takes small ones, and no large one.
+        let mut held = (SEGMENT - FRAMES_AT - 3_000) / 72 + 1;
+        for _ in 0..held {
+            log.writer.append(&small).unwrap();
+        }
+        assert_eq!(log.reader.segments().len(), 1);
+        disk.fail_dir_syncs(times);
+        held += u64::from(log.writer.append(&large).is_ok());
+        for _ in 0..6 {
+            held += u64::from(log.writer.append(&small).is_ok());
+            let mut out = Vec::new();
+            log.reader.read(life(1), 0, 1 << 20, &mut out).unwrap();
+            assert_eq!(out.len() as u64, held, "{times}");
+        }
+        let log = open(&disk.crash(Survival::All), Open::NewLife(life(2)));
+        let mut out = Vec::new();
+        log.reader.read(life(1), 0, 1 << 20, &mut out).unwrap();
+        assert_eq!(out.len() as u64, held, "{times}");
+    }
+}
+
 #[test]
 fn when_the_new_segment_fails_too_nothing_counts_until_it_is_appended_again() {
     for survival in [Survival::Nothing, Survival::RandomHalf(9), Survival::All] {

@@ -248,6 +248,9 @@ impl LogWriter {
                 Err(error)
             }
             Err((error, Spare::Spoilt)) => {
+                // Its name may be there, and ends the segment before it for readers and for the
+                // next open: nothing more goes into that one.
+                self.active = None;
                 // Its next use would be a retry on the same file.
                 if let Err(error) = shared.disk.remove(&shared.dir.join(&spare)) {
                     tracing::warn!(log = %shared.dir.display(), spare, %error, "left behind");

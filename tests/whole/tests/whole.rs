@@ -170,3 +170,14 @@ fn what_went_as_acknowledged_is_not_sealed_again() {
                 at 4077646 full agent0 for 1092617\n";
     run(&text.parse().unwrap());
 }
+
+/// The journal began a segment whose name could not be made durable, and went on in the one before:
+/// readers and the next open end that one where the name says.
+#[test]
+fn nothing_is_written_before_a_segment_that_could_not_be_begun() {
+    let text = "whole 1 seed 50984 profile SiteDisk agents 1 made 76 devices 0 messages 0 every \
+                230401 rate 1000000000 flush 2156715 journal 32768 spool 0 policy drop-oldest \
+                heal 30130828\n\
+                at 16955874 faildirsyncs site times 2\n";
+    run(&text.parse().unwrap());
+}
