@@ -165,7 +165,8 @@ fn without_a_fault_nothing_is_lost_fenced_or_started_twice() {
 #[test]
 fn what_went_as_acknowledged_is_not_sealed_again() {
     let text = "whole 1 seed 1795833811 profile AgentDisk agents 1 made 0 devices 2 messages 21 \
-                every 179983 rate 1000000000 flush 8291726 journal 32768 spool 0 policy drop-oldest heal 17690803\n\
+                every 179983 rate 1000000000 flush 8291726 journal 32768 spool 0 policy \
+                drop-oldest heal 17690803\n\
                 at 3297713 failsyncs agent0 times 2\n\
                 at 4077646 full agent0 for 1092617\n";
     run(&text.parse().unwrap());
