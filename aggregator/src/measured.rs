@@ -90,6 +90,14 @@ pub const COUNTERS: &[(&str, &str)] = &[
         "Connections of agents that were refused.",
     ),
     (
+        "tributary_aggregator_covered_batches_total",
+        "Batches not taken, since their messages are held under another buffer.",
+    ),
+    (
+        "tributary_aggregator_doubled_messages_total",
+        "Messages held under two buffers, that could not be told apart.",
+    ),
+    (
         "tributary_aggregator_rejects_total",
         "Sessions that ended because of what the agent sent.",
     ),

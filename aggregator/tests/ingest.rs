@@ -109,7 +109,7 @@ fn hello() -> Message {
         name: "gate".into(),
         software: "test".into(),
         lanes,
-        elsewhere: Vec::new(),
+        ..Hello::default()
     })
 }
 
@@ -494,8 +494,8 @@ async fn a_batch_before_its_series_is_asked_for_again() {
     assert_eq!(
         agent.ack().await,
         Ack {
-            ranges: vec![],
-            again: vec![again]
+            again: vec![again],
+            ..Ack::default()
         }
     );
     agent.send(&series(0, 0, 3)).await;

@@ -69,7 +69,7 @@ impl World {
             name: "gate".into(),
             software: "test".into(),
             lanes: vec![lane(Lane::Series), lane(Lane::Telemetry)],
-            elsewhere: Vec::new(),
+            ..Hello::default()
         };
         let fence = CancellationToken::new();
         let handle = &self.parts.handle;
@@ -95,6 +95,7 @@ impl World {
             batch: batch.clone(),
             content,
             in_doubt: false,
+            takes_covered: true,
             permit: None,
         };
         self.parts.handle.try_offer(offer).unwrap()
@@ -182,6 +183,7 @@ fn the_queue_is_bounded_and_says_so() {
         batch: gap(9_000),
         content: Checked::Gap,
         in_doubt: false,
+        takes_covered: true,
         permit: None,
     };
     assert!(world.parts.handle.try_offer(offer).is_err());

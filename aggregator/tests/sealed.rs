@@ -67,6 +67,36 @@ pub fn readings(number: u64, series: u32, rows: u32, salt: u64) -> SealedBatch {
         .unwrap()
 }
 
+/// One reading of each of these messages of a buffer, sealed under this name; `told`: it says of
+/// which message each of them is.
+pub fn of_messages(
+    key: BatchKey,
+    (origin, messages): (BufferId, std::ops::Range<u64>),
+    told: bool,
+) -> SealedBatch {
+    let mut block = Readings::new();
+    for message in messages.clone() {
+        let meta = Meta {
+            event_time: EPOCH_US + message as i64,
+            ..Meta::default()
+        };
+        let value = Value::F64(message as f64);
+        block.push(SeriesId(0), meta, value).unwrap();
+    }
+    let mut spec = spec(key, 1);
+    spec.covers = vec![Cover {
+        buffer: origin,
+        first: messages.start,
+        count: messages.end - messages.start,
+    }];
+    let places: Vec<u64> = (0..messages.end - messages.start).collect();
+    let told = Told {
+        messages: if told { &places } else { &[] },
+        shared: false,
+    };
+    Sealer::new().told(&spec, (&[], told), &mut block).unwrap()
+}
+
 /// `rows` readings of two series, by turns in this hour and the next.
 pub fn two_hours(number: u64, rows: u32) -> SealedBatch {
     let mut block = Readings::new();

@@ -11,6 +11,7 @@ mod envelope;
 mod marks;
 mod numbers;
 mod order;
+mod origins;
 mod pack;
 mod scale;
 mod seal;
@@ -31,6 +32,7 @@ use pack::Unpacker;
 use std::ops::Range;
 use std::sync::Arc;
 
+pub use origins::Told;
 pub use seal::Sealer;
 
 /// What a batch holds.
@@ -406,6 +408,9 @@ pub struct SealedBatch {
     body: Bytes,
     gap: Option<Arc<Gap>>,
     names: Option<Arc<[SeriesDef]>>,
+    /// Where in the bytes it says of which message each row is, if it does: checked.
+    origins: Option<Range<u32>>,
+    shared: bool,
 }
 
 impl PartialEq for SealedBatch {

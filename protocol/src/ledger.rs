@@ -4,6 +4,7 @@
 //! [`Ledger::commit`] makes it held, and [`Ledger::abort`] makes it absent again. It stores no
 //! batch, sends no acknowledgement, and knows no clock.
 
+use crate::batch::Cover;
 use crate::ids::{AgentId, BatchHash, BatchKey, BufferId, HashSum, LaneKey, Session};
 use crate::limits::{
     AGENT_BUFFERS_MAX, AGENT_LANES_MAX, LEDGER_HASHES_MAX, LEDGER_HOLES_MAX, LEDGER_PENDING_MAX,
@@ -19,12 +20,15 @@ mod checkpoint;
 mod elsewhere;
 mod folded;
 mod lanes;
+mod messages;
 
 pub use checkpoint::CheckpointError;
 use elsewhere::Covered;
 use folded::Folded;
 pub use folded::OlderLanes;
 pub use lanes::LaneSummary;
+pub use messages::Covering;
+use messages::Messages;
 
 /// The right to append one batch. Whoever has it must [commit](Ledger::commit) or
 /// [abort](Ledger::abort) it; nobody but the ledger makes one.
@@ -37,6 +41,8 @@ pub struct Admission {
     hash: BatchHash,
     runs: Vec<Range<u64>>,
     gap: bool,
+    covering: Covering,
+    doubled: u64,
 }
 
 impl Admission {
@@ -70,6 +76,9 @@ pub enum Verdict {
         /// counted.
         verified: bool,
     },
+    /// Messages that it covers are held under another buffer: these, all or some of them. Never
+    /// stored; the agent seals what is left again.
+    Covered(Vec<Cover>),
     /// Held or being written with another hash: a clone, or a disk that lied. Never acknowledged.
     Conflict,
     /// From a session that a newer one has fenced.
@@ -225,6 +234,8 @@ struct AgentLedger {
     changed: BTreeSet<BufferId>,
     /// Lanes of drained buffers, each one run.
     folded: Folded,
+    /// Which messages are in what is held.
+    messages: Messages,
     pending: usize,
 }
 
@@ -265,6 +276,8 @@ impl AgentLedger {
             hash,
             runs,
             gap: is_gap,
+            covering: Covering::default(),
+            doubled: 0,
         })
     }
 
@@ -400,6 +413,18 @@ impl Ledger {
         key: BatchKey,
         hash: BatchHash,
     ) -> Verdict {
+        self.judge_covering(session, agent, (key, hash), (Covering::default(), false))
+    }
+
+    /// As [`judge`](Self::judge), with what it says of messages; `takes`: whether its agent can be
+    /// told that it is covered. Otherwise it is taken all the same.
+    pub fn judge_covering(
+        &mut self,
+        session: Session,
+        agent: &AgentId,
+        (key, hash): (BatchKey, BatchHash),
+        covering: (Covering, bool),
+    ) -> Verdict {
         let entry = self.agents.entry(agent.clone()).or_default();
         if session.0 < entry.session {
             return Verdict::Stale {
@@ -422,7 +447,7 @@ impl Ledger {
                 };
             }
         }
-        entry.admit(agent, key, hash, None)
+        entry.admit_covering(agent, (key, hash), covering)
     }
 
     /// The batch is durable: its numbers are held from now on.
@@ -441,6 +466,7 @@ impl Ledger {
         if !admission.gap {
             lane.remember(key.number, *hash);
         }
+        self.recover_covering(agent, *key, &admission.covering);
     }
 
     /// The batch did not become durable: its numbers are absent again, and nothing is left of it.
@@ -468,6 +494,9 @@ impl Ledger {
     fn end_pending(&mut self, admission: &Admission) -> Option<&mut LaneLedger> {
         let entry = self.agents.get_mut(&admission.agent)?;
         entry.changed(admission.key.buffer);
+        if !admission.covering.is_empty() {
+            entry.messages.end(admission.key);
+        }
         let lane = entry.lanes.get_mut(&admission.key.lane_key())?;
         for run in &admission.runs {
             if lane.pending.remove(&run.start).is_some() {

@@ -7,9 +7,9 @@ use super::{Checked, Offer, Outcome};
 use crate::limits::{GAP_RUNS_MAX, VERIFY_TRIES_HELD_MAX};
 use std::collections::HashMap;
 use tributary_planted::planted;
-use tributary_protocol::batch::Kind;
+use tributary_protocol::batch::{Cover, Kind};
 use tributary_protocol::ids::{AgentId, BatchHash, BatchKey};
-use tributary_protocol::ledger::{Admission, Ledger, Refusal, Verdict};
+use tributary_protocol::ledger::{Admission, Covering, Ledger, Refusal, Verdict};
 use tributary_protocol::limits::VERIFY_TRIES_MAX;
 use tributary_protocol::message::{AgainReason, Reject, RejectCode};
 use tributary_protocol::series::BookError;
@@ -58,11 +58,23 @@ impl Judge {
                 self.ledger.judge_gap(offer.session, &offer.agent, key, gap)
             }
             Kind::Readings | Kind::Series => {
-                self.ledger.judge(offer.session, &offer.agent, key, hash)
+                let covering = (Covering::of(&offer.batch), offer.takes_covered);
+                let named = (key, hash);
+                self.ledger
+                    .judge_covering(offer.session, &offer.agent, named, covering)
             }
         };
         match verdict {
-            Verdict::Fresh(admission) => self.examine(offer, admission),
+            Verdict::Fresh(mut admission) => {
+                if offer.batch.kind() == Kind::Gap {
+                    admission.set_covering(Covering::of(&offer.batch));
+                }
+                self.examine(offer, admission)
+            }
+            Verdict::Covered(messages) => {
+                tell_covered(offer, &messages);
+                Step::Answer(Outcome::Covered(messages))
+            }
             Verdict::Pending if planted!(Blind7) => Step::Answer(Outcome::Durable),
             Verdict::Pending => Step::Share,
             Verdict::Replay { verified } => {
@@ -157,8 +169,13 @@ impl Judge {
     }
 
     /// The batch is durable as this kind of record.
-    pub fn commit(&mut self, offer: &Offer, admission: Admission, kind: RecordKind) {
+    pub fn commit(&mut self, offer: &Offer, mut admission: Admission, kind: RecordKind) {
+        if admission.doubled() > 0 {
+            tell_doubled(offer, admission.doubled());
+        }
         if kind == RecordKind::Quarantined {
+            // Its readings are in no sink.
+            admission.set_covering(Covering::default());
             let id = (offer.agent.clone(), offer.batch.key(), offer.batch.hash());
             self.tries.remove(&id);
             if offer.batch.kind() == Kind::Series {
@@ -171,6 +188,28 @@ impl Judge {
         }
         self.ledger.commit(admission);
     }
+}
+
+/// Says that a batch is not stored, since its messages are.
+fn tell_covered(offer: &Offer, messages: &[Cover]) {
+    let (agent, batch) = (&offer.agent, offer.batch.key());
+    let count: u64 = messages.iter().map(|run| run.count).sum();
+    let first = messages.first().map(|run| (run.buffer, run.first));
+    tracing::warn!(%agent, %batch, messages = count, ?first,
+        "readings of this batch are stored already, under another buffer of the agent: its storage \
+         was put back from a copy, or its disk lost what it had confirmed. They are not stored \
+         twice; the agent sends the rest of the batch again");
+    metrics::counter!("tributary_aggregator_covered_batches_total").increment(1);
+}
+
+/// Says that some of what is stored may be there twice.
+fn tell_doubled(offer: &Offer, messages: u64) {
+    let (agent, batch) = (&offer.agent, offer.batch.key());
+    tracing::warn!(%agent, %batch, messages,
+        "readings of these messages are stored already, under another buffer of the agent, and \
+         can't be told apart from the others in this batch: they are there twice now. The agent's \
+         storage was copied or put back while it went on, or its software is older");
+    metrics::counter!("tributary_aggregator_doubled_messages_total").increment(messages);
 }
 
 enum Flaw {

@@ -20,7 +20,7 @@ use tributary_journal::{
 use tributary_planted::planted;
 use tributary_protocol::batch::{Content, Decoder, Kind, SealedBatch};
 use tributary_protocol::ids::LogId;
-use tributary_protocol::ledger::Ledger;
+use tributary_protocol::ledger::{Covering, Ledger};
 
 /// Why the keeper does not open.
 #[derive(Debug, thiserror::Error)]
@@ -380,8 +380,13 @@ impl Replay {
             }
             _ => self.ledger.recover(&record.agent, key, hash),
         };
-        if !new {
-            self.found.doubled += 1;
+        match (new, kind) {
+            (false, _) => self.found.doubled += 1,
+            (true, RecordKind::Quarantined) => {}
+            (true, _) => {
+                let covering = Covering::of(&batch);
+                self.ledger.recover_covering(&record.agent, key, &covering);
+            }
         }
         self.books.touch(&record.agent, key.buffer, number + 1);
         Ok(())

@@ -6,6 +6,7 @@
 use super::columns::ColumnWriter;
 use super::envelope::{self, Parts};
 use super::order::Order;
+use super::origins::{self, Told};
 use super::pack::Packer;
 use super::{Codec, Content, Decoder, Gap, Head, Kind, SealError, SealedBatch, Spec, check_covers};
 use crate::limits::{BATCH_READINGS_MAX, SERIES_PER_BATCH_MAX};
@@ -79,6 +80,19 @@ impl Sealer {
         names: &[SeriesDef],
         readings: &mut Readings,
     ) -> Result<SealedBatch, SealError> {
+        self.told(spec, (names, Told::default()), readings)
+    }
+
+    /// As [`named`](Self::named), and says what is told of the messages of the rows.
+    ///
+    /// # Errors
+    /// As there, and when messages are told that are not covered.
+    pub fn told(
+        &mut self,
+        spec: &Spec,
+        (names, told): (&[SeriesDef], Told<'_>),
+        readings: &mut Readings,
+    ) -> Result<SealedBatch, SealError> {
         let rows = readings.len();
         if rows == 0 {
             return Err(SealError::Empty);
@@ -97,6 +111,7 @@ impl Sealer {
         head.check_names(names.len()).map_err(SealError::Head)?;
         names.iter().try_for_each(SeriesDef::check)?;
         check_rows(readings, head.series_end(names.len()))?;
+        let places = in_order(told.messages, readings.rows())?;
         self.order.sort(readings.rows_mut());
         let (tokens, bits) = self
             .columns
@@ -110,7 +125,13 @@ impl Sealer {
             Codec::Stored
         };
         envelope::join_bits(bits, packed.unwrap_or(tokens), &mut self.body);
-        let batch = self.finish(spec, &head, (None, names))?;
+        let more = Parts {
+            names,
+            origins: &origins::write(&places),
+            shared: told.shared,
+            ..Parts::default()
+        };
+        let batch = self.finish(spec, &head, more)?;
         if self.verify || cfg!(debug_assertions) {
             let Content::Readings(decoded) = batch.decode(&mut self.decoder)? else {
                 return Err(SealError::Differs);
@@ -158,7 +179,7 @@ impl Sealer {
         };
         self.body.clear();
         self.body.extend_from_slice(packed.unwrap_or(raw));
-        let batch = self.finish(spec, &head, (None, &[]))?;
+        let batch = self.finish(spec, &head, Parts::default())?;
         match batch.decode(&mut self.decoder)? {
             Content::Series { base: b, defs: d } if b == base && d == defs => Ok(batch),
             _ => Err(SealError::Differs),
@@ -173,34 +194,42 @@ impl Sealer {
         gap.check().map_err(SealError::Head)?;
         let head = head(spec, Kind::Gap, 0, (gap.event_first, gap.event_last));
         self.body.clear();
-        let batch = self.finish(spec, &head, (Some(gap), &[]))?;
+        let more = Parts {
+            gap: Some(gap),
+            ..Parts::default()
+        };
+        let batch = self.finish(spec, &head, more)?;
         match batch.decode(&mut self.decoder)? {
             Content::Gap(read) if read == *gap => Ok(batch),
             _ => Err(SealError::Differs),
         }
     }
 
-    /// Puts the envelope around the body, and opens it.
+    /// Puts the envelope around the body, with what `more` says, and opens it.
     fn finish(
         &mut self,
         spec: &Spec,
         head: &Head,
-        (gap, names): (Option<&Gap>, &[SeriesDef]),
+        more: Parts<'_>,
     ) -> Result<SealedBatch, SealError> {
         head.check().map_err(SealError::Head)?;
         check_covers(&spec.covers).map_err(SealError::Head)?;
         let parts = Parts {
             covers: &spec.covers,
             body: &self.body,
-            gap,
-            names,
+            ..more
         };
         let bytes = envelope::write(&mut self.builder, head, &parts);
         if bytes.len() > crate::limits::BATCH_BYTES_MAX {
             return Err(SealError::TooLong(bytes.len()));
         }
         let batch = SealedBatch::open(bytes)?;
-        if batch.head != *head || *batch.covers != *spec.covers || batch.names() != names {
+        let same = batch.head == *head
+            && *batch.covers == *spec.covers
+            && batch.names() == parts.names
+            && batch.told_origins().unwrap_or_default() == parts.origins
+            && batch.shared == parts.shared;
+        if !same {
             return Err(SealError::Differs);
         }
         Ok(batch)
@@ -219,6 +248,19 @@ fn head(spec: &Spec, kind: Kind, rows: usize, (first, last): (i64, i64)) -> Head
         series_needed: spec.series_needed,
         raw_bytes: 0,
     }
+}
+
+/// What is told of rows, in the decoded order; nothing where nothing is.
+fn in_order(told: &[u64], rows: &[Row]) -> Result<Vec<u64>, SealError> {
+    if told.is_empty() {
+        return Ok(Vec::new());
+    }
+    if told.len() != rows.len() {
+        return Err(SealError::Head("it does not tell the message of each row"));
+    }
+    let mut places: Vec<_> = rows.iter().zip(told).collect();
+    places.sort_by_key(|(row, _)| (row.series, row.meta.event_time));
+    Ok(places.into_iter().map(|(_, place)| *place).collect())
 }
 
 /// Checks each row for what no batch may hold.

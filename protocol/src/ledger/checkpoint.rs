@@ -1,16 +1,19 @@
 //! The ledger as bytes: what a new journal segment begins after. Versioned, little endian, total
 //! on arbitrary bytes. Pending batches and sessions are not in it: neither outlives the process.
 
+use super::messages::{Known, Messages, Segment};
 use super::{AgentLedger, Covered, LaneLedger, Ledger, OlderLanes};
 use crate::ids::{AgentId, AgentUuid, BufferId, HashSum, Lane, LaneKey, LogId};
 use crate::limits::{LEDGER_HASHES_MAX, NAME_BYTES_MAX, NUMBER_MAX};
 use crate::ranges::{Held, HeldRanges};
 use bytes::{Buf, BufMut, TryGetError};
 use std::collections::BTreeSet;
+use std::ops::Range;
 
-/// Version 1 knew of no other journal, version 2 of no lanes without rows. The oldest version that
-/// can say all is written; what an older build makes of that is in `docs/wire.md`.
-const VERSION: u16 = 3;
+/// Version 1 knew of no other journal, version 2 of no lanes without rows, version 3 of no message.
+/// The oldest version that can say all is written; what an older build makes of that is in
+/// `docs/wire.md`.
+const VERSION: u16 = 4;
 
 /// Why bytes are no checkpoint of a ledger.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -59,6 +62,9 @@ impl Ledger {
                 out.put_u128_le(older.sum.0);
             }
             write_lanes(out, version, agent);
+            if version >= 4 {
+                write_messages(out, &agent.messages);
+            }
         }
     }
 
@@ -66,7 +72,9 @@ impl Ledger {
     fn version(&self) -> u16 {
         let agents = || self.agents.values();
         let mut lanes = agents().flat_map(|agent| agent.lanes.values());
-        if agents().any(|agent| agent.folded.older() != OlderLanes::default()) {
+        if agents().any(|agent| agent.messages.iter().next().is_some()) {
+            4
+        } else if agents().any(|agent| agent.folded.older() != OlderLanes::default()) {
             3
         } else if lanes.any(|lane| !lane.elsewhere.is_empty()) {
             2
@@ -190,6 +198,9 @@ fn read_agent(version: u16, input: &mut &[u8]) -> Result<(AgentId, AgentLedger),
             return Err(CheckpointError::Field("lane, which is there twice"));
         }
     }
+    if version >= 4 {
+        agent.messages = read_messages(input)?;
+    }
     let unfolded: BTreeSet<_> = agent.unfolded.iter().collect();
     let drained = agent.lanes.keys().map(|key| key.buffer);
     let drained = drained.filter(|buffer| !unfolded.contains(buffer));
@@ -240,6 +251,64 @@ fn read_runs(input: &mut &[u8]) -> Result<HeldRanges, CheckpointError> {
         }
     }
     Ok(runs)
+}
+
+fn write_messages(out: &mut Vec<u8>, messages: &Messages) {
+    out.put_u32_le(messages.iter().count() as u32);
+    let put_range = |out: &mut Vec<u8>, range: &Range<u64>| {
+        out.put_u64_le(range.start);
+        out.put_u64_le(range.end);
+    };
+    for (key, known) in messages.iter() {
+        out.put_slice(&key.buffer.0);
+        out.put_u8(key.lane.code());
+        out.put_u32_le(known.own.len() as u32);
+        for segment in &known.own {
+            put_range(out, &segment.numbers);
+            put_range(out, &segment.messages);
+        }
+        out.put_u32_le(known.others.len() as u32);
+        for (by, runs) in &known.others {
+            out.put_slice(&by.0);
+            out.put_u32_le(runs.len() as u32);
+            runs.iter().for_each(|run| put_range(out, run));
+        }
+    }
+}
+
+fn read_messages(input: &mut &[u8]) -> Result<Messages, CheckpointError> {
+    let mut messages = Messages::default();
+    for _ in 0..input.try_get_u32_le()? {
+        let buffer = BufferId(read_16(input)?);
+        let lane = Lane::from_code(input.try_get_u8()?).ok_or(CheckpointError::Field("lane"))?;
+        let mut known = Known::default();
+        for _ in 0..input.try_get_u32_le()? {
+            known.own.push(Segment {
+                numbers: read_range(input)?,
+                messages: read_range(input)?,
+            });
+        }
+        for _ in 0..input.try_get_u32_le()? {
+            let by = BufferId(read_16(input)?);
+            let mut runs = Vec::new();
+            for _ in 0..input.try_get_u32_le()? {
+                runs.push(read_range(input)?);
+            }
+            known.others.insert(by, runs);
+        }
+        if !messages.insert(LaneKey { buffer, lane }, known) {
+            return Err(CheckpointError::Field("messages, which are there twice"));
+        }
+    }
+    Ok(messages)
+}
+
+fn read_range(input: &mut &[u8]) -> Result<Range<u64>, CheckpointError> {
+    let range = input.try_get_u64_le()?..input.try_get_u64_le()?;
+    match range.start <= range.end && range.end <= NUMBER_MAX {
+        true => Ok(range),
+        false => Err(CheckpointError::Field("range of messages")),
+    }
 }
 
 fn read_16(input: &mut &[u8]) -> Result<[u8; 16], CheckpointError> {

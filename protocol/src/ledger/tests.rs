@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
 mod folded;
+mod messages;
 
 fn agent(n: u8) -> AgentId {
     AgentId::new("acme", AgentUuid([n; 16])).unwrap()
@@ -418,7 +419,7 @@ fn a_damaged_checkpoint_is_refused_without_a_panic() {
 
 /// The newest version of a checkpoint. What each version can say, this build must write as it did
 /// and read for ever.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// What stands in the golden checkpoint of a version.
 fn golden(version: u32) -> Ledger {
@@ -441,6 +442,9 @@ fn golden(version: u32) -> Ledger {
             count: 300,
             sum: HashSum(7),
         });
+    }
+    if version > 3 {
+        messages::fill(&mut ledger);
     }
     ledger
 }

@@ -5,6 +5,7 @@
 //! a stated share for the backlog. Batches stay in the spools; it knows names, sizes and hashes.
 
 use super::Illegal;
+use crate::batch::Cover;
 use crate::ids::{BatchHash, BatchKey, BufferId, HashSum, Lane, LaneKey, Session};
 use crate::limits::{
     AGENT_BUFFERS_MAX, BACKLOG_SHARE_PERCENT, FAILOVER_HOLD_US, IN_FLIGHT_BATCHES, IN_FLIGHT_BYTES,
@@ -17,6 +18,7 @@ use tributary_planted::planted;
 
 mod acked;
 mod choice;
+mod covered;
 mod doubt;
 mod failover;
 pub(crate) mod index;
@@ -78,6 +80,8 @@ pub struct Sender {
     series_known: BTreeMap<BufferId, u32>,
     pages: Vec<LaneHeld>,
     notices: Vec<Notice>,
+    /// Batches that are not taken, and what of them is held under another buffer: not told yet.
+    covered: BTreeMap<BatchKey, Vec<Cover>>,
     in_flight: BTreeMap<BatchKey, InFlight>,
     in_flight_bytes: u64,
     window: Window,
@@ -134,6 +138,7 @@ impl Sender {
             series_known: BTreeMap::new(),
             pages: Vec::new(),
             notices: Vec::new(),
+            covered: BTreeMap::new(),
             in_flight: BTreeMap::new(),
             in_flight_bytes: 0,
             window: Window {
@@ -216,6 +221,7 @@ impl Sender {
             software: software.to_owned(),
             lanes: lanes.collect(),
             elsewhere: Vec::new(),
+            takes_covered: true,
         };
         self.say_elsewhere(&mut hello);
         Ok(hello)
@@ -318,6 +324,9 @@ impl Sender {
         for again in &ack.again {
             self.on_again(again.key, again.reason);
         }
+        for run in &ack.covered {
+            self.on_covered(run.key, run.messages);
+        }
         Ok(())
     }
 
@@ -413,6 +422,7 @@ impl Sender {
         self.session = None;
         self.journal = None;
         self.pages.clear();
+        self.covered.clear();
         if planted!(FlightKept) {
             return;
         }

@@ -163,7 +163,11 @@ impl Link {
         let key = key(0).lane_key();
         let ranges = vec![AckRange { key, first, end }];
         let again = Vec::new();
-        let ack = Message::Ack(Ack { ranges, again });
+        let ack = Message::Ack(Ack {
+            ranges,
+            again,
+            ..Ack::default()
+        });
         self.core.message(ack, self.now);
     }
 
@@ -173,7 +177,11 @@ impl Link {
             reason: AgainReason::Busy,
         }];
         let ranges = Vec::new();
-        let ack = Message::Ack(Ack { ranges, again });
+        let ack = Message::Ack(Ack {
+            ranges,
+            again,
+            ..Ack::default()
+        });
         self.core.message(ack, self.now);
     }
 }

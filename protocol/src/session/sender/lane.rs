@@ -41,6 +41,8 @@ pub(super) struct LaneOut {
     pub(super) stuck: BTreeMap<u64, u32>,
     /// Unreadable in the spool.
     pub(super) skipped: BTreeSet<u64>,
+    /// Not taken as they are: they wait for a gap.
+    pub(super) covered: BTreeSet<u64>,
     /// Numbers that a gap stands for, by the first: it is sent under that one for all of them.
     gaps: BTreeMap<u64, u64>,
     series: bool,
@@ -68,6 +70,7 @@ impl LaneOut {
             early: BTreeSet::new(),
             stuck: BTreeMap::new(),
             skipped: BTreeSet::new(),
+            covered: BTreeSet::new(),
             gaps: BTreeMap::new(),
             series: key.lane == Lane::Series,
         }
@@ -87,6 +90,7 @@ impl LaneOut {
         self.series_awaited = 0;
         self.early.clear();
         self.stuck.clear();
+        self.covered.clear();
     }
 
     /// Settles those of the ledger's runs whose sums equal our own, and says which, and whether one
@@ -230,6 +234,7 @@ impl LaneOut {
     /// A gap stands for these numbers from now on.
     pub(super) fn shed(&mut self, numbers: &Range<u64>) {
         self.gaps.insert(numbers.start, numbers.end);
+        self.covered.retain(|number| !numbers.contains(number));
         self.first = self.first.min(numbers.start);
         self.end = self.end.max(numbers.end);
     }
@@ -322,7 +327,8 @@ impl LaneOut {
         let mut at = numbers.start;
         while at < numbers.end {
             let batch = self.gap_at(at).unwrap_or(at..at + 1);
-            if !under_way(&batch) && !self.skipped.contains(&batch.start) {
+            let waits = self.skipped.contains(&batch.start) || self.covered.contains(&batch.start);
+            if !under_way(&batch) && !waits {
                 return Some(batch.start);
             }
             at = batch.end;

@@ -292,7 +292,7 @@ impl World<'_> {
         };
         let ack = Ack {
             ranges: vec![range],
-            again: Vec::new(),
+            ..Ack::default()
         };
         let bytes = super::encode(&Message::Ack(ack));
         let at = self.net.message(escaped.id, Side::Agent, self.now());
