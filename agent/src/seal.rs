@@ -8,7 +8,9 @@ use crate::decode::Reading;
 use crate::limits::{DICTIONARY_BYTES_MAX, SERIES_BYTES_LEAST};
 use dictionary::Dictionary;
 use std::collections::{BTreeMap, HashMap};
-use tributary_protocol::batch::{Cover, Gap, GapReason, SealError, SealedBatch, Sealer, Spec};
+use tributary_protocol::batch::{
+    Cover, Gap, GapReason, SealError, SealedBatch, Sealer, Spec, Told,
+};
 use tributary_protocol::ids::{BatchKey, BufferId, Lane, SeriesId};
 use tributary_protocol::limits::{
     BATCH_COVERS_MAX, BATCH_READINGS_TARGET, BATCH_TEXT_TARGET_BYTES, SERIES_PER_BATCH_MAX,
@@ -17,6 +19,7 @@ use tributary_protocol::reading::{Flags, Meta, ReadingError, Readings, Row, Valu
 use tributary_protocol::series::{NameError, SeriesDef};
 
 mod capture;
+mod covers;
 mod dictionary;
 mod judge_store;
 mod pause;
@@ -144,6 +147,8 @@ struct Filling {
     readings: Readings,
     /// The messages whose readings wait.
     messages: Vec<GivenUp>,
+    /// How many readings wait of each of them and those before it.
+    ends: Vec<usize>,
     inline: Inline,
     next: u64,
 }
@@ -152,6 +157,7 @@ impl Filling {
     fn clear(&mut self) {
         self.readings.clear();
         self.messages.clear();
+        self.ends.clear();
         self.inline.truncate(0);
     }
 }
@@ -284,6 +290,7 @@ impl Lanes {
                 more_flags,
                 refused,
             });
+            filling.ends.push(filling.readings.len());
             self.since.get_or_insert(now);
         }
         self.cover(origin);
@@ -308,22 +315,6 @@ impl Lanes {
         add(&mut self.refused, refused);
         self.since.get_or_insert(now);
         self.cover(origin);
-    }
-
-    fn cover(&mut self, origin: Origin) {
-        match self.covers.last_mut() {
-            Some(cover) if cover.buffer == origin.buffer => {
-                cover.count = origin.number + 1 - cover.first;
-            }
-            _ => {
-                let Origin { buffer, number } = origin;
-                self.covers.push(Cover {
-                    buffer,
-                    first: number,
-                    count: 1,
-                });
-            }
-        }
     }
 
     /// Every series with a reading that waits, and the newest such reading.
@@ -405,6 +396,11 @@ impl Lanes {
             _ => self.dictionary.len(),
         };
         let spec = self.spec(lane, number, (sealed_at, needed));
+        let places = self.message_places(lane);
+        let told = Told {
+            messages: &places,
+            shared: lane == Lane::Telemetry && !self.aside.is_empty(),
+        };
         let Self {
             sealer,
             telemetry,
@@ -413,10 +409,10 @@ impl Lanes {
         } = self;
         let sealed = match lane {
             Lane::Events if !events.readings.is_empty() => {
-                sealer.named(&spec, &events.inline.all, &mut events.readings)
+                sealer.told(&spec, (&events.inline.all, told), &mut events.readings)
             }
             Lane::Telemetry if !telemetry.readings.is_empty() => {
-                sealer.readings(&spec, &mut telemetry.readings)
+                sealer.told(&spec, (&[], told), &mut telemetry.readings)
             }
             _ => return Ok(None),
         };
@@ -441,12 +437,6 @@ impl Lanes {
             self.aside.clear();
         }
         messages
-    }
-
-    /// Covers these messages instead of those that it did, and gives them back: what is sealed for
-    /// itself covers itself alone.
-    pub fn set_covers(&mut self, covers: Vec<Cover>) -> Vec<Cover> {
-        std::mem::replace(&mut self.covers, covers)
     }
 
     /// Takes this for what was refused, instead of what is, and gives that back.

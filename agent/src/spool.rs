@@ -15,6 +15,7 @@ use tributary_protocol::ids::{BatchHash, BatchKey, BufferId, Lane, LaneKey};
 use tributary_protocol::ranges::HeldRanges;
 use tributary_protocol::session::{LaneStart, Sender};
 
+mod covered;
 mod cursor;
 mod declare;
 mod gaps;

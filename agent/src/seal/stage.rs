@@ -7,6 +7,7 @@
 mod alone;
 mod captured;
 mod configured;
+mod covered;
 mod forwarded;
 mod indexed;
 mod judged;
@@ -388,6 +389,7 @@ impl SealStage {
         if self.lanes.is_due(now.monotonic) || self.dead.owes() {
             self.seal(now)?;
         }
+        self.replace_covered(now)?;
         let asked = self.put_back.takes_checkpoint();
         if asked || self.since_checkpoint >= self.checkpoint_due || self.wants_room() {
             self.checkpoint(now)?;
@@ -430,10 +432,12 @@ impl SealStage {
             if lane == Lane::Telemetry {
                 self.declare_letters(covered_to)?;
             }
+            let covers = self.lanes.cover_from(self.covered.of(lane));
             if let Err(error) = self.seal_together(lane, now)? {
                 warn!(%error, lane = lane.name(), "sealed message by message");
                 self.seal_each(lane, covered_to, now)?;
             }
+            self.lanes.set_covers(covers);
         }
         // What is covered is not looked at again: its dead letters must be kept by then.
         self.until_stored(|stage| stage.dead.flush())?;

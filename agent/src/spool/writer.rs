@@ -14,7 +14,7 @@ use std::{fmt, io};
 use tributary_journal::{CursorError, Frame, LogError, LogReader, LogWriter, SegmentInfo};
 use tributary_planted::planted;
 use tributary_protocol::batch::{GapReason, Kind, SealedBatch, Sealer};
-use tributary_protocol::ids::{BatchKey, Lane, LaneKey};
+use tributary_protocol::ids::{Lane, LaneKey};
 use tributary_uplink::Shed;
 
 /// One lane's log.
@@ -27,11 +27,11 @@ pub(super) struct LaneLog {
 
 /// The only writer of the spool.
 pub struct SpoolWriter {
-    lanes: BTreeMap<Lane, LaneLog>,
-    gaps: Gaps,
+    pub(super) lanes: BTreeMap<Lane, LaneLog>,
+    pub(super) gaps: Gaps,
     keeper: SharedKeeper,
     frame: Frame,
-    sealer: Sealer,
+    pub(super) sealer: Sealer,
     refuse: RefuseNew,
     /// When the spool was opened, by both clocks.
     opened: Option<Now>,
@@ -159,7 +159,7 @@ impl SpoolWriter {
         let acked = gaps.book.acked(key).min(segment.end);
         let known = keeper.lock().know(key, segment.first..acked);
         known.map_err(not_kept)?;
-        if let Some(numbers) = open_numbers(&gaps.book, key, (segment, acked)) {
+        for numbers in open_numbers(&gaps.book, key, (segment, acked)) {
             let (mut readings, mut bytes) = (Some(0), 0_u64);
             for piece in contents(&log.reader, key, numbers)? {
                 readings = readings.zip(piece.readings()).map(|(all, more)| all + more);
@@ -273,7 +273,7 @@ fn closed(log: &LaneLog) -> Vec<SegmentInfo> {
 fn makes_room(log: &LaneLog, book: &Book, lane: Lane) -> bool {
     let is_open = |segment: &SegmentInfo| {
         let key = lane_key(segment.life, lane);
-        open_numbers(book, key, (segment, book.acked(key))).is_some()
+        !open_numbers(book, key, (segment, book.acked(key))).is_empty()
     };
     is_drained(log, book, lane) || !closed(log).iter().all(is_open)
 }
@@ -284,18 +284,25 @@ fn is_drained(log: &LaneLog, book: &Book, lane: Lane) -> bool {
     next > 0 && book.acked(lane_key(log.writer.life(), lane)) >= next
 }
 
-/// The numbers of a segment, to its end, that are neither below what is acknowledged nor under a
-/// gap already.
+/// The numbers of a segment that are neither below what is acknowledged nor under a gap already.
 fn open_numbers(
     book: &Book,
     key: LaneKey,
     (segment, acked): (&SegmentInfo, u64),
-) -> Option<(u64, u64)> {
+) -> Vec<(u64, u64)> {
+    let mut open = Vec::new();
     let mut from = segment.first.max(acked);
-    while let Some(numbers) = book.numbers(key_of(key, from)) {
-        from = numbers.end;
+    for gap in book.within(key, from..segment.end) {
+        let to = gap.start.min(segment.end);
+        if from < to {
+            open.push((from, to));
+        }
+        from = from.max(gap.end);
     }
-    (from < segment.end).then_some((from, segment.end))
+    if from < segment.end {
+        open.push((from, segment.end));
+    }
+    open
 }
 
 /// Nothing is given up of which no cursor would know that it was acknowledged.
@@ -304,14 +311,6 @@ fn not_kept(error: CursorError) -> LogError {
         doing: "keeping what was acknowledged, in",
         path: "the spool's cursor".into(),
         source: io::Error::other(error),
-    }
-}
-
-fn key_of(key: LaneKey, number: u64) -> BatchKey {
-    BatchKey {
-        buffer: key.buffer,
-        lane: key.lane,
-        number,
     }
 }
 

@@ -4,9 +4,9 @@
 use super::Random;
 use crate::spool::AgentSpool;
 use std::collections::{BTreeMap, VecDeque};
-use tributary_protocol::batch::SealedBatch;
+use tributary_protocol::batch::{Kind, SealedBatch};
 use tributary_protocol::ids::{AgentId, AgentUuid, BufferId, Lane, LogId};
-use tributary_protocol::ledger::{Ledger, Verdict};
+use tributary_protocol::ledger::{Covering, Ledger, Verdict};
 use tributary_protocol::limits::{IN_FLIGHT_BATCHES, IN_FLIGHT_BYTES};
 use tributary_protocol::message::{AgainReason, Hello, LaneHeld, Message, Welcome};
 use tributary_protocol::session::Receiver;
@@ -20,6 +20,10 @@ pub(super) struct Site {
     books: BTreeMap<BufferId, u32>,
     /// What it keeps, each batch once.
     pub journal: Vec<SealedBatch>,
+    /// What it did not take, since it has the messages under another buffer; and of how many it
+    /// could not be told.
+    pub covered: Vec<SealedBatch>,
+    pub doubled: u64,
     receiver: Receiver,
     /// Batches on their way.
     wire: Vec<SealedBatch>,
@@ -37,6 +41,8 @@ impl Site {
             ledger: Ledger::new(),
             books: BTreeMap::new(),
             journal: Vec::new(),
+            covered: Vec::new(),
+            doubled: 0,
             receiver: Receiver::new(),
             wire: Vec::new(),
             said: VecDeque::new(),
@@ -165,16 +171,24 @@ impl Site {
             let reason = AgainReason::SeriesUnknown;
             return self.receiver.on_again(key, reason, now);
         }
-        let numbers = batch.numbers();
-        let verdict = match numbers.end - numbers.start {
-            1 => self.ledger.judge(session, &self.agent, key, batch.hash()),
-            _ => {
-                let gap = (batch.hash(), numbers);
+        let verdict = match batch.kind() {
+            Kind::Gap => {
+                let gap = (batch.hash(), batch.numbers());
                 self.ledger.judge_gap(session, &self.agent, key, gap)
+            }
+            _ => {
+                let (named, covering) = ((key, batch.hash()), (Covering::of(batch), true));
+                let agent = &self.agent;
+                self.ledger.judge_covering(session, agent, named, covering)
             }
         };
         match verdict {
+            Verdict::Covered(held) => {
+                self.covered.push(batch.clone());
+                return self.receiver.on_covered(key, held, now);
+            }
             Verdict::Fresh(admission) => {
+                self.doubled += admission.doubled();
                 if key.lane == Lane::Series {
                     let after = batch.series_needed().saturating_add(batch.rows());
                     *known = after.max(*known);
