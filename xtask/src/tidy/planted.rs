@@ -164,7 +164,7 @@ mod tests {
             assert_eq!(found(&[(simulation, on)]).len(), 1, "always on is too much");
             assert!(found(&[(simulation, behind)]).is_empty());
         }
-        assert_eq!(found(&[("agent/Cargo.toml", behind)]).len(), 1);
+        assert_eq!(found(&[("uplink/Cargo.toml", behind)]).len(), 1);
         let default = "[features]\ndefault = [\"planted\"]\n";
         assert_eq!(found(&[(SIMULATIONS[0], default)]).len(), 1);
     }
