@@ -334,7 +334,12 @@ mod tests {
         // As something else, or acknowledged though it was never sealed, or as a gap of nothing.
         let other: Breaks = |_, stored| stored[0].get_mut(&name(0)).unwrap()[0] = copy(5);
         assert_eq!(said(other), both(0));
-        assert_eq!(said(|told, _| drop(told.acked.insert(key(5)))), both(5));
+        assert_eq!(
+            said(|told, _| {
+                told.acked.insert(key(5));
+            }),
+            both(5)
+        );
         assert_eq!(said(|told, _| told.given_up.clear()), both(2));
         let gap: Breaks = |_, stored| stored[0].get_mut(&name(0)).unwrap()[0].is_gap = true;
         assert_eq!(said(gap), both(0));
