@@ -12,12 +12,15 @@ mod handle;
 mod judge;
 mod mend;
 mod quarantine;
+mod readmit;
+pub mod reseal;
 mod snapshot;
 mod status;
 pub(crate) mod store;
 mod turn;
 
 pub use handle::{Checked, KeeperHandle, Offer, Outcome, Untaken};
+pub use readmit::{Disputed, Readmitted};
 pub use status::{AgentStatus, KeeperStatus, LaneStatus, StatusReport};
 pub use store::{Recovered, StoreError};
 

@@ -20,6 +20,7 @@ pub mod http;
 pub mod measured;
 
 pub mod running;
+pub mod stopped;
 
 pub mod audit;
 pub mod commands;

@@ -8,11 +8,10 @@ use crate::http::{self, Sources};
 use crate::ingest::Ingest;
 use crate::ingest::endpoint::{EndpointError, endpoint};
 use crate::keeper::{Keeper, KeeperConfig, KeeperHandle, KeeperParts, KeeperStatus, StoreError};
-use crate::lake::commit::LakeStore;
 use crate::lake::source::JournalFeed;
 use crate::lake::{Lake, LakeConfig, LakeError, LakeHandle, LakeStatus};
 use crate::limits::DRAIN_SECONDS_MAX;
-use object_store::local::LocalFileSystem;
+use crate::stopped::lake_store;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -108,7 +107,7 @@ impl Drop for Stages {
 }
 
 /// A new life for an empty journal: later ones sort behind earlier ones.
-fn new_log() -> Result<LogId, AggregatorError> {
+pub(crate) fn new_log() -> Result<LogId, AggregatorError> {
     let mut random = [0; 8];
     rustls::crypto::ring::default_provider()
         .secure_random
@@ -136,24 +135,7 @@ async fn open_lake(
     (keeper, parts): (&mut Keeper, &KeeperParts),
     handle: &LakeHandle,
 ) -> Result<Lake, AggregatorError> {
-    let dir = config.lake_dir();
-    let folder = |reason: String| AggregatorError::LakeFolder {
-        path: dir.clone(),
-        reason,
-    };
-    OsDisk
-        .create_dir_all(&dir)
-        .map_err(|error| folder(error.to_string()))?;
-    let dir = dir
-        .canonicalize()
-        .map_err(|error| folder(error.to_string()))?;
-    let store =
-        LocalFileSystem::new_with_prefix(&dir).map_err(|error| folder(error.to_string()))?;
-    let store = LakeStore::new(
-        Arc::new(store.with_fsync(true)),
-        Some(dir.clone()),
-        parts.log,
-    );
+    let store = lake_store(config, parts.log)?;
     let found = store.find(&parts.unread).await?;
     keeper.take_in(found).map_err(StoreError::from)?;
     let feed = JournalFeed::new(parts.reader.clone(), parts.log);

@@ -17,6 +17,7 @@ mod lake_plan;
 mod lake_steps;
 mod made;
 mod pki;
+mod readmit;
 mod sealed;
 mod shed;
 mod talk;

@@ -4,6 +4,7 @@ use crate::audit::merge::merge;
 use crate::audit::{AuditError, Report, Verdict, audit};
 use crate::config::{Config, ConfigError};
 use crate::limits::AUDIT_REPORT_BYTES_MAX;
+use crate::running::AggregatorError;
 use clap::Args;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -40,6 +41,9 @@ pub enum CommandError {
     /// There is nothing to look at, or it can't be read.
     #[error(transparent)]
     Audit(#[from] AuditError),
+    /// An aggregator that should be stopped runs, or does not open.
+    #[error(transparent)]
+    Stopped(#[from] AggregatorError),
     /// A file that is to be merged is no audit.
     #[error("{}: {reason}; expected what `audit --json` wrote", path.display())]
     NoReport {

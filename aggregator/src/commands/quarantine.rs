@@ -1,4 +1,6 @@
-//! `tributary-aggregator quarantine ls | export`.
+//! `tributary-aggregator quarantine ls | export | replay`.
+
+mod replay;
 
 use super::audit::CommandError;
 use crate::audit::AuditError;
@@ -6,6 +8,7 @@ use crate::config::Config;
 use crate::limits::{QUARANTINE_BYTES_MAX, QUARANTINE_FILES_MAX};
 use bytes::Bytes;
 use clap::{Args, Subcommand};
+use replay::ReplayArguments;
 use serde::Serialize;
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};
@@ -14,10 +17,10 @@ use tributary_protocol::batch::{Decoder, SealedBatch};
 use tributary_protocol::limits::BATCH_BYTES_MAX;
 
 /// Look at batches that were kept apart: those that never verified, and those that contradict
-/// what is held.
+/// what is held; and take in the readings of the latter.
 ///
-/// Works beside a running aggregator and without one; it changes nothing. Exit codes: 0 well,
-/// 1 something was not, 2 usage or configuration.
+/// `ls` and `export` work beside a running aggregator and without one, and change nothing; `replay`
+/// needs it stopped. Exit codes: 0 well, 1 something was not, 2 usage or configuration.
 #[derive(Args, Debug)]
 pub struct QuarantineArguments {
     /// The aggregator's folder, instead of `data_dir` of the configuration.
@@ -45,6 +48,14 @@ enum QuarantineCommand {
         #[arg(long, value_name = "TEXT", default_value = "")]
         of: String,
     },
+    /// Take in the readings of batches whose number was held with another hash: a clone's, as a
+    /// rule. The aggregator must be stopped; it writes them into the lake when it runs again.
+    ///
+    /// They get a buffer of their own, which begins with 16 zeros and ends as the file's name does,
+    /// and are marked `maybe_repeat`: a clone may have measured what its original did. Each file
+    /// goes once its readings are durable; what is run again adds nothing. What can't be taken in
+    /// stays, and is listed with the reason; the command then ends with 1.
+    Replay(ReplayArguments),
 }
 
 /// One batch in quarantine.
@@ -78,21 +89,43 @@ pub fn run(
     config: Option<&Path>,
     out: &mut dyn Write,
 ) -> Result<bool, CommandError> {
+    match &arguments.command {
+        QuarantineCommand::Ls { json } => {
+            let (dir, names) = kept(arguments, config)?;
+            ls(&dir, &names, *json, out)
+        }
+        QuarantineCommand::Export { output, of } => {
+            let (dir, names) = kept(arguments, config)?;
+            let names: Vec<_> = names.into_iter().filter(|n| n.starts_with(of)).collect();
+            export(&dir, &names, output, out)
+        }
+        QuarantineCommand::Replay(replay) => {
+            let mut config = Config::load(config)?;
+            if let Some(dir) = &arguments.data_dir {
+                config.data_dir.clone_from(dir);
+            }
+            if !config.data_dir.join("journal").is_dir() {
+                let dir = config.data_dir;
+                return Err(AuditError::NoData { dir }.into());
+            }
+            replay::run(replay, &config, out)
+        }
+    }
+}
+
+/// The folder, and what is in it.
+fn kept(
+    arguments: &QuarantineArguments,
+    config: Option<&Path>,
+) -> Result<(PathBuf, Vec<String>), CommandError> {
     let data_dir = match &arguments.data_dir {
         Some(dir) => dir.clone(),
         None => Config::load(config)?.data_dir,
     };
     let dir = data_dir.join("quarantine");
-    let names = match names_in(&dir) {
-        Ok(names) => names,
-        Err(_) => return Err(AuditError::NoData { dir: data_dir }.into()),
-    };
-    match &arguments.command {
-        QuarantineCommand::Ls { json } => ls(&dir, &names, *json, out),
-        QuarantineCommand::Export { output, of } => {
-            let names: Vec<_> = names.into_iter().filter(|n| n.starts_with(of)).collect();
-            export(&dir, &names, output, out)
-        }
+    match names_in(&dir) {
+        Ok(names) => Ok((dir, names)),
+        Err(_) => Err(AuditError::NoData { dir: data_dir }.into()),
     }
 }
 

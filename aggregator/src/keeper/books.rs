@@ -122,13 +122,14 @@ impl Books {
     }
 
     /// Drops the books of buffers that their agents no longer have, if no entry of theirs lies at
-    /// `below` or behind: nobody needs them to read the journal.
-    pub fn drop_retired(&self, below: u64) {
+    /// `below` or behind: nobody needs them to read the journal. Those that are `needed` all the
+    /// same stay.
+    pub fn drop_retired(&self, below: u64, needed: impl Fn(&AgentId, BufferId) -> bool) {
         let shelf = &mut *self.write();
         let (bytes, total) = (&mut shelf.bytes, &mut shelf.total);
-        shelf.books.retain(|(agent, _), book| {
+        shelf.books.retain(|(agent, buffer), book| {
             let book = book.read().unwrap_or_else(PoisonError::into_inner);
-            let keep = !book.retired || book.end > below;
+            let keep = !book.retired || book.end > below || needed(agent, *buffer);
             if !keep {
                 let freed = bytes_of(book.series.defs());
                 *total = total.saturating_sub(freed);
@@ -336,15 +337,15 @@ mod tests {
             "another agent has its own"
         );
         books.announce(&greedy, &buffers[1..]);
-        books.drop_retired(0);
+        books.drop_retired(0, |_, _| false);
         assert_eq!(books.count(), buffers.len(), "the lake still needs it");
-        books.drop_retired(1);
+        books.drop_retired(1, |_, _| false);
         assert_eq!(books.count(), buffers.len() - 1);
         assert!(books.has_room(&greedy, &block(0)));
         // Whatever is begun after a Hello is there although the Hello does not name it.
         books.announce(&greedy, &[]);
         books.touch(&greedy, buffers[1], 9);
-        books.drop_retired(u64::MAX);
+        books.drop_retired(u64::MAX, |_, _| false);
         assert_eq!(books.count(), 1);
     }
 }

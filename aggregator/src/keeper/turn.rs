@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use tributary_journal::LogError;
 use tributary_planted::planted;
 use tributary_protocol::batch::Gap;
-use tributary_protocol::ids::Lane;
+use tributary_protocol::ids::{AgentId, Lane};
 use tributary_protocol::ledger::Admission;
 use tributary_protocol::message::AgainReason;
 
@@ -105,7 +105,7 @@ impl Keeper {
         taken.or_else(|| self.requests.try_recv().ok())
     }
 
-    fn offer(&mut self, offer: Offer, reply: oneshot::Sender<Outcome>, now: Now) {
+    pub(super) fn offer(&mut self, offer: Offer, reply: oneshot::Sender<Outcome>, now: Now) {
         let (admission, kind) = match self.judge.judge(&offer) {
             Step::Append(admission, kind) => (admission, kind),
             Step::Answer(outcome) => {
@@ -170,7 +170,7 @@ impl Keeper {
     }
 
     /// Makes the frame durable, and tells everybody; or nobody.
-    fn append(&mut self, now: Now) {
+    pub(super) fn append(&mut self, now: Now) {
         if self.frame.is_empty() {
             return;
         }
@@ -260,7 +260,7 @@ impl Keeper {
     }
 
     /// Whoever sent what was not written is asked again.
-    fn end_hold(&mut self) {
+    pub(super) fn end_hold(&mut self) {
         let refused = self.hold.take().map(|hold| hold.refused);
         for Staged {
             admission, replies, ..
@@ -279,7 +279,9 @@ impl Keeper {
             let in_lake = self.lake.as_ref().map_or(0, |lake| lake.position());
             // Behind this checkpoint, the one that is newest now is the older one.
             let below = in_lake.min(self.store.newest_checkpoint());
-            self.judge.books.drop_retired(below);
+            let quarantine = &self.quarantine;
+            let needed = |agent: &AgentId, buffer| quarantine.has(agent, buffer);
+            self.judge.books.drop_retired(below, needed);
             match self.store.checkpoint(&self.judge.ledger, &self.judge.books) {
                 Ok(()) => self.checkpoint_due = false,
                 Err(error) => {

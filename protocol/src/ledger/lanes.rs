@@ -1,7 +1,7 @@
 //! What is held, lane by lane, for whoever looks: audit and status. It changes nothing.
 
 use super::{Ledger, OlderLanes};
-use crate::ids::{AgentId, HashSum, LaneKey, LogId};
+use crate::ids::{AgentId, BatchKey, HashSum, LaneKey, LogId};
 use crate::ranges::HeldRanges;
 
 /// What a ledger holds of one lane, for audit and status.
@@ -48,6 +48,16 @@ impl Ledger {
         newest.sort_by_key(|lane| std::cmp::Reverse(lane.key));
         newest.truncate(most);
         newest
+    }
+
+    /// Whether this number is held, and under which short hash, if that is still known.
+    pub fn held_as(&self, agent: &AgentId, key: BatchKey) -> Option<Option<u64>> {
+        let entry = self.agents.get(agent)?;
+        let folded = entry.folded.get(key.lane_key());
+        let folded = folded.is_some_and(|run| (run.first..run.end).contains(&key.number));
+        let open = entry.lanes.get(&key.lane_key());
+        let held = folded || open.is_some_and(|lane| lane.held.contains(key.number));
+        held.then(|| entry.held_hash(key))
     }
 
     /// How many [`lanes`](Self::lanes) there are.
