@@ -17,6 +17,7 @@ mod crash;
 mod crowd;
 mod full_disk;
 mod hostile;
+mod identity;
 mod kills;
 mod latency;
 mod link;

@@ -339,6 +339,8 @@ mod tests {
         books.announce(&greedy, &buffers[1..]);
         books.drop_retired(0, |_, _| false);
         assert_eq!(books.count(), buffers.len(), "the lake still needs it");
+        books.drop_retired(1, |agent, buffer| (agent, buffer) == (&greedy, buffers[0]));
+        assert_eq!(books.count(), buffers.len(), "somebody still needs it");
         books.drop_retired(1, |_, _| false);
         assert_eq!(books.count(), buffers.len() - 1);
         assert!(books.has_room(&greedy, &block(0)));
