@@ -17,8 +17,9 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
+use tributary_uplink::Status;
 
 /// What may be asked.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -86,23 +87,32 @@ pub struct Desk {
     hub: Hub,
     queue: Queue,
     watchers: Watchers,
+    uplink: watch::Receiver<Status>,
 }
 
 impl Desk {
-    /// For what `hub` shows and `watchers` say, through the log behind `queue`.
-    pub fn new(hub: Hub, queue: Queue, watchers: Watchers) -> Self {
+    /// For what `hub` shows and `watchers` say, through the log behind `queue`, and how the
+    /// uplink stands.
+    pub fn new(
+        hub: &Hub,
+        queue: &Queue,
+        watchers: &Watchers,
+        uplink: &watch::Receiver<Status>,
+    ) -> Self {
         Self {
-            hub,
-            queue,
-            watchers,
+            hub: hub.clone(),
+            queue: queue.clone(),
+            watchers: watchers.clone(),
+            uplink: uplink.clone(),
         }
     }
 
     async fn status(&self) -> Answer {
         let mut watching = match self.watchers.ask().await {
             Ok(watching) => watching,
-            Err(why) => return Answer::Refused(why.words().to_owned()),
+            Err(why) => return Answer::Refused(self.unwatched(why.words())),
         };
+        watching.fenced_last_hour = self.uplink.borrow().fenced_last_hour;
         let bytes = |series: &WatchedSeries| {
             // Each byte of a name escaped, and the rest.
             6 * (series.device.len() + series.metric.len()) + 128
@@ -121,6 +131,14 @@ impl Desk {
         let fits = fits.count();
         watching.listed.truncate(fits);
         Answer::Status(watching)
+    }
+
+    /// Why nothing is watched; that another machine has this identity, all the same.
+    fn unwatched(&self, why: &str) -> String {
+        match self.uplink.borrow().fenced_last_hour {
+            0 => why.to_owned(),
+            times => format!("{}{why}", fenced_line(times)),
+        }
     }
 
     async fn alerts(&self, over: bool) -> Answer {
@@ -181,6 +199,15 @@ impl Desk {
             () = self.queue.ended() => Answer::Refused("the agent stops".to_owned()),
         }
     }
+}
+
+/// That another machine has this identity, as a person reads it.
+pub fn fenced_line(times: u64) -> String {
+    let plural = if times == 1 { "" } else { "s" };
+    format!(
+        "another machine with this agent's identity ended its session {times} time{plural} in the \
+         last hour: see docs/identity.md\n"
+    )
 }
 
 #[derive(Default)]

@@ -109,6 +109,8 @@ struct UplinkReport {
     backlog_batches: u64,
     backlog_bytes: u64,
     sessions: u64,
+    /// Sessions of the last hour that another machine with this identity ended.
+    fenced_last_hour: u64,
     udp_bytes_sent: u64,
 }
 
@@ -156,6 +158,7 @@ impl Sources {
                 backlog_batches: uplink.backlog_batches,
                 backlog_bytes: uplink.backlog_bytes,
                 sessions: uplink.sessions,
+                fenced_last_hour: uplink.fenced_last_hour,
                 udp_bytes_sent: uplink.udp_bytes_sent,
             },
             detection,
@@ -187,6 +190,7 @@ async fn rendered(State(sources): State<Sources>) -> Response {
     gauge!("tributary_agent_backlog_batches").set(uplink.backlog_batches as f64);
     gauge!("tributary_agent_backlog_bytes").set(uplink.backlog_bytes as f64);
     gauge!("tributary_agent_uplink_udp_bytes").set(uplink.udp_bytes_sent as f64);
+    counter!("tributary_agent_uplink_fenced_total").absolute(uplink.fenced);
     let lost = [
         ("sent_again", uplink.went_back_again),
         ("gone", uplink.went_back_gone),

@@ -311,6 +311,10 @@ pub const COUNTERS: &[(&str, &str)] = &[
         "Alerts and aggregates lost for lack of room, by lane.",
     ),
     (
+        "tributary_agent_uplink_fenced_total",
+        "Sessions that ended because another machine with this identity began one.",
+    ),
+    (
         "tributary_agent_user_properties_unusable_total",
         "MQTT user properties that could not be used.",
     ),

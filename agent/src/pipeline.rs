@@ -323,7 +323,7 @@ async fn start_stages(
     let judged = judging::start(judging, &mut stages, tap, &wal.queue, told);
     // Ends the sources when the agent is told to stop, or can't go on.
     let listening = stop.child_token();
-    let desk = Desk::new(hub.clone(), wal.queue.clone(), watchers.clone());
+    let desk = Desk::new(&hub, &wal.queue, &watchers, &status_out);
     answer_commands(&mut stages, &settings.data_dir, (putter, desk), &stop);
     stages.spawn(listen(sources, wal.queue, listening.clone(), deadline));
     stages.spawn(give_up_after(stop.clone(), deadline, pause));

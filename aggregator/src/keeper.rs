@@ -18,11 +18,13 @@ mod snapshot;
 mod status;
 pub(crate) mod store;
 mod turn;
+mod twins;
 
 pub use handle::{Checked, KeeperHandle, Offer, Outcome, Untaken};
 pub use readmit::{Disputed, Readmitted};
 pub use status::{AgentStatus, KeeperStatus, LaneStatus, StatusReport};
 pub use store::{Recovered, StoreError};
+pub use twins::{Sign, TwinStatus};
 
 use crate::clock::{Clock, Now};
 use crate::lake::LakeStatus;
@@ -237,6 +239,7 @@ impl Keeper {
             takes_in_doubt: true,
         };
         self.seen.note(&agent, hello, now.wall_us);
+        self.look_for_twins(&agent, hello, now);
         if let Some(older) = self.sessions.insert(agent, fence) {
             older.cancel();
         }
@@ -258,12 +261,22 @@ impl Keeper {
         }
     }
 
+    /// Whether the agent fills a buffer that only a second machine, or an older disk, has.
+    fn look_for_twins(&self, agent: &AgentId, hello: &Hello, now: Now) {
+        let open = hello.lanes.iter().filter(|lane| lane.open);
+        if let Some(buffer) = open.map(|lane| lane.key.buffer).max() {
+            let other = self.judge.ledger.another_of_life(agent, buffer);
+            self.status.fills(agent, (buffer, other), now.wall_us);
+        }
+    }
+
     fn report(&self) -> StatusReport {
         status::report(
             &self.judge.ledger,
             &self.judge.books,
             &self.seen,
             self.quarantine.files(),
+            &self.status,
         )
     }
 }

@@ -94,6 +94,18 @@ pub const AGENT_BOOKS_BYTES_MAX: u64 = 64 * 1024 * 1024;
 pub const REPLAY_READ_BYTES: usize = 4 * 1024 * 1024;
 /// Runs of journal entries that a recovery could not read, told apart.
 pub const UNREAD_RUNS_MAX: usize = 1_024;
+/// Agents of which is kept which buffers they filled last, and signs that they are two.
+pub const TWIN_AGENTS_MAX: usize = 100_000;
+/// Of those with signs, those that metrics name; the others are one.
+pub const TWIN_AGENTS_LABELLED_MAX: usize = 256;
+/// Of those with signs, those that `/api/v1/status` lists.
+pub const TWINS_LISTED_MAX: usize = 100;
+/// Buffers that an agent filled last and that are remembered.
+pub const TWIN_BUFFERS_KEPT: usize = 4;
+/// Microseconds in which a second session that hears of a newer one is an alarm.
+pub const TWIN_FENCES_WITHIN_US: i64 = 3_600_000_000;
+/// Microseconds from one alarm of an agent in the log to the next, at least.
+pub const TWIN_ALARM_EVERY_US: i64 = 600_000_000;
 /// Agents whose name and last sight are kept for a look.
 pub const AGENTS_SEEN_MAX: usize = 100_000;
 
@@ -200,6 +212,8 @@ const _: () = assert!(COMMIT_BATCHES_MAX <= KEEPER_QUEUE_MAX);
 // A hold is over before it would be time to tidy: nothing has to be done within one.
 const _: () = assert!(APPEND_RETRY_MS < KEEPER_TIDY_MS);
 const _: () = assert!(AGENT_BOOKS_BYTES_MAX < BOOKS_BYTES_MAX);
+const _: () = assert!(TWINS_LISTED_MAX <= TWIN_AGENTS_LABELLED_MAX);
+const _: () = assert!(TWIN_AGENTS_LABELLED_MAX < TWIN_AGENTS_MAX);
 const _: () = assert!(BATCH_READINGS_MAX <= FLUSH_ROWS);
 const _: () = assert!(BATCH_BYTES_MAX < LAKE_READ_BYTES);
 const _: () = assert!(FLUSH_PARTITIONS_MAX >= 2);

@@ -58,6 +58,10 @@ pub const COUNTERS: &[(&str, &str)] = &[
         "Rows of the table `alerts` that were written.",
     ),
     (
+        "tributary_aggregator_identity_signs_total",
+        "Signs that an agent is two machines: a copy of its disk, taking turns, fenced, in conflict.",
+    ),
+    (
         "tributary_aggregator_lake_damaged_entries_total",
         "Entries of the journal that the lake could not read.",
     ),

@@ -255,6 +255,11 @@ impl Running {
         self.keeper.status()
     }
 
+    /// The way to the keeper, to ask it.
+    pub fn handle(&self) -> &KeeperHandle {
+        &self.keeper
+    }
+
     /// What was written into the lake since the start.
     pub fn lake(&self) -> &Arc<LakeStatus> {
         self.lake.status()

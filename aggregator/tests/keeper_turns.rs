@@ -10,7 +10,7 @@ use tokio::sync::oneshot::error::TryRecvError;
 use tokio_util::sync::CancellationToken;
 use tributary_aggregator::clock::Now;
 use tributary_aggregator::keeper::record::{self, RecordKind};
-use tributary_aggregator::keeper::{Checked, Keeper, KeeperParts, Offer, Outcome};
+use tributary_aggregator::keeper::{Checked, Keeper, KeeperParts, Offer, Outcome, StatusReport};
 use tributary_aggregator::lake::LakeStatus;
 use tributary_aggregator::limits::{
     APPEND_RETRY_MS, COMMIT_BATCHES_MAX, COMMIT_BYTES_MAX, KEEPER_QUEUE_MAX, KEEPER_TIDY_MS,
@@ -56,11 +56,13 @@ impl World {
     }
 
     pub fn hello(&mut self, now: i64) -> (Welcome, CancellationToken) {
+        self.hello_filling(BUFFER, now)
+    }
+
+    /// Of an agent that fills this buffer.
+    pub fn hello_filling(&mut self, buffer: BufferId, now: i64) -> (Welcome, CancellationToken) {
         let lane = |lane: Lane| LaneState {
-            key: LaneKey {
-                buffer: BUFFER,
-                lane,
-            },
+            key: LaneKey { buffer, lane },
             first: 0,
             end: 1_000,
             open: true,
@@ -105,6 +107,13 @@ impl World {
     pub fn offer(&mut self, session: Session, batch: &SealedBatch, now: i64) -> Outcome {
         let mut answer = self.hand_in(session, batch);
         self.keeper.turn(at(now));
+        answer.try_recv().unwrap()
+    }
+
+    /// What the keeper says when it is asked.
+    pub fn report(&mut self) -> StatusReport {
+        let mut answer = self.parts.handle.try_report().unwrap();
+        self.keeper.turn(at(0));
         answer.try_recv().unwrap()
     }
 

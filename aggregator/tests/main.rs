@@ -21,4 +21,5 @@ mod readmit;
 mod sealed;
 mod shed;
 mod talk;
+mod twins;
 mod uplink;

@@ -21,13 +21,13 @@ const BATCHES: u64 = 60;
 
 /// A spool in memory that remembers how far it was trimmed.
 #[derive(Clone, Default)]
-struct Memory {
+pub struct Memory {
     batches: Arc<Mutex<BTreeMap<BatchKey, SealedBatch>>>,
     trimmed: Arc<Mutex<BTreeMap<LaneKey, u64>>>,
 }
 
 impl Memory {
-    fn put(&self, batch: SealedBatch) -> Sealed {
+    pub fn put(&self, batch: SealedBatch) -> Sealed {
         let sealed = Sealed {
             key: batch.key(),
             bytes: batch.bytes().len() as u64,
@@ -57,7 +57,7 @@ impl Spool for Memory {
 }
 
 /// An aggregator's configuration below `dir`, and that of an uplink to it, still without address.
-fn configured(dir: &TempDir) -> (Config, UplinkConfig) {
+pub fn configured(dir: &TempDir) -> (Config, UplinkConfig) {
     let pki = open_or_create(&dir.path().join("pki")).unwrap();
     let tls = TlsFiles {
         ca: pki.ca.clone(),

@@ -34,6 +34,10 @@ pub const RETURN_DRAIN: Duration = Duration::from_secs(2);
 pub const GOODBYE: Duration = Duration::from_secs(1);
 /// Ranges that a line about an aggregator's loss names; the rest is only counted.
 pub const NOTICE_RANGES_MAX: usize = 8;
+/// Sessions that another machine with our identity ended, and whose time is remembered.
+pub const FENCES_KEPT: usize = 1_024;
+/// How long they are.
+pub const FENCES_WITHIN: Duration = Duration::from_secs(3_600);
 /// How often a quiet session looks after itself.
 pub const TICK: Duration = Duration::from_millis(250);
 /// How often the cursor is kept while acknowledgements come in.

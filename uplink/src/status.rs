@@ -31,6 +31,10 @@ pub struct Status {
     pub went_back_again: u64,
     /// Those among them that were gone from here by then.
     pub went_back_gone: u64,
+    /// Sessions that ended because another machine with this identity began one.
+    pub fenced: u64,
+    /// Those of the last hour, at most [`FENCES_KEPT`](crate::limits::FENCES_KEPT).
+    pub fenced_last_hour: u64,
 }
 
 impl Status {

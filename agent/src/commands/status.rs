@@ -4,7 +4,7 @@ use super::alert::CommandError;
 use super::buffer::listed;
 use crate::buffer::View;
 use crate::config::Config;
-use crate::control::{Answer, AskError, Request, ask};
+use crate::control::{Answer, AskError, Request, ask, fenced_line};
 use crate::deadletter::show::escaped;
 use crate::judge::{
     Configured, ConfiguredKind, JudgedBy, NumberText, SuspectClock, WatchedSeries, Watching,
@@ -78,9 +78,13 @@ pub fn text(watching: &Watching) -> String {
         number_texts,
         configured,
         listed,
+        fenced_last_hour,
     } = watching;
     let mut text =
         format!("{series} series, {learning} still learning; {fast} judged on 1 s windows\n");
+    if *fenced_last_hour > 0 {
+        text.push_str(&fenced_line(*fenced_last_hour));
+    }
     if *series > 0 && !clock_trusted {
         text.push_str("the gateway's clock is not trusted: see docs/detection.md, Time\n");
     }
@@ -213,10 +217,13 @@ mod tests {
                 series("t", JudgedBy::Readings, "learning (37 of 100)"),
                 series("v", JudgedBy::Seconds, "judged"),
             ],
+            fenced_last_hour: 2,
         };
         assert_eq!(
             text(&watching),
             "4 series, 1 still learning; 1 judged on 1 s windows\n\
+             another machine with this agent's identity ended its session 2 times in the last \
+             hour: see docs/identity.md\n\
              the gateway's clock is not trusted: see docs/detection.md, Time\n\
              gateway-7/pump-3  its clock is not believed: 56 years behind\n\
              p  its clock is not believed: 1 minute ahead\n\

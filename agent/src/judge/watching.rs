@@ -96,6 +96,10 @@ pub struct Watching {
     pub configured: Vec<Configured>,
     /// Some of them, those that are still learned first.
     pub listed: Vec<WatchedSeries>,
+    /// Sessions of the last hour that another machine with the agent's identity ended: it is no
+    /// matter of the judging stage, which says 0, and of whoever asks in the end all the same.
+    #[serde(default)]
+    pub fenced_last_hour: u64,
 }
 
 /// Why nobody says what is watched.

@@ -8,7 +8,7 @@ use super::identity::Identity;
 use super::stream::{ReadStream, StreamError, read};
 use super::talk::{End, Talk, bad, reject};
 use crate::clock::Clock;
-use crate::keeper::Outcome;
+use crate::keeper::{Outcome, Sign};
 use crate::limits::{CONNECTION_READING_BYTES_MAX, HANDSHAKE_SECONDS_MAX, UNI_STREAMS_MAX};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
@@ -96,7 +96,12 @@ pub async fn serve(ingest: Ingest, identity: Identity, quic: quinn::Connection) 
         Err(End::Rejected(reject)) => {
             tracing::info!(%agent, code = ?reject.code, detail = reject.detail, "session ended");
             metrics::counter!("tributary_aggregator_rejects_total").increment(1);
-            connection.say_goodbye(reject).await;
+            let is_fenced = reject.code == RejectCode::Fenced;
+            if connection.say_goodbye(reject).await && is_fenced {
+                // Whoever hears that is no connection that its agent gave up.
+                let status = connection.ingest.keeper.status();
+                status.saw(&agent, Sign::Fenced, clock.told().wall_us);
+            }
         }
         Ok(()) | Err(End::Gone) => tracing::debug!(%agent, "connection gone"),
     }
@@ -226,15 +231,18 @@ impl Connection {
         }
     }
 
-    /// Says why, and gives the agent the time to read it before the connection is closed.
-    async fn say_goodbye(&mut self, reject: Reject) {
+    /// Says why, and gives the agent the time to read it before the connection is closed; whether
+    /// it arrived.
+    async fn say_goodbye(&mut self, reject: Reject) -> bool {
         let code = reject.code as u32;
         let detail: Bytes = reject.detail.clone().into();
+        let mut arrived = false;
         if self.say(&Message::Reject(reject)).await.is_ok() && self.send.finish().is_ok() {
             let limit = Duration::from_secs(2);
-            // Whether it was read or not: the connection ends.
-            let _ = tokio::time::timeout(limit, self.send.stopped()).await;
+            let stopped = tokio::time::timeout(limit, self.send.stopped()).await;
+            arrived = matches!(stopped, Ok(Ok(None)));
         }
         self.quic.close(code.into(), &detail);
+        arrived
     }
 }

@@ -195,6 +195,15 @@ impl KeeperHandle {
         self.ask((Request::Status(reply), answer)).await
     }
 
+    /// As [`report`](Self::report), without waiting: see [`try_open`](Self::try_open).
+    ///
+    /// # Errors
+    /// [`Untaken`].
+    pub fn try_report(&self) -> Result<oneshot::Receiver<StatusReport>, Untaken> {
+        let (reply, answer) = oneshot::channel();
+        self.try_ask((Request::Status(reply), answer))
+    }
+
     /// What is known without asking.
     pub fn status(&self) -> &Arc<KeeperStatus> {
         &self.status

@@ -30,9 +30,12 @@ pub struct Readmitted {
     pub new: usize,
 }
 
+/// Definitions of one buffer that are in quarantine: number of the first, and what follows.
+type Definitions = Vec<(u32, Vec<SeriesDef>)>;
+
 /// What definitions in quarantine call series: of machines that say that they are one.
 #[derive(Debug, Default)]
-pub struct Disputed(HashMap<(AgentUuid, BufferId), Vec<(u32, Vec<SeriesDef>)>>);
+pub struct Disputed(HashMap<(AgentUuid, BufferId), Definitions>);
 
 impl Disputed {
     /// Takes in a batch of the quarantine.

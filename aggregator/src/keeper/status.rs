@@ -1,12 +1,13 @@
 //! What is known about the keeper from outside: without asking it, and by asking. Bounded.
 
 use super::books::Books;
-use crate::limits::{AGENTS_SEEN_MAX, STATUS_AGENTS_MAX, STATUS_LANES_MAX};
+use super::twins::{Sign, TwinStatus, Twins};
+use crate::limits::{AGENTS_SEEN_MAX, STATUS_AGENTS_MAX, STATUS_LANES_MAX, TWINS_LISTED_MAX};
 use serde::Serialize;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
-use tributary_protocol::ids::AgentId;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use tributary_protocol::ids::{AgentId, BufferId};
 use tributary_protocol::ledger::Ledger;
 use tributary_protocol::message::Hello;
 
@@ -19,6 +20,7 @@ pub struct KeeperStatus {
     bytes: AtomicU64,
     damaged: AtomicU64,
     trouble: Mutex<Option<String>>,
+    twins: Mutex<Twins>,
 }
 
 impl KeeperStatus {
@@ -65,6 +67,35 @@ impl KeeperStatus {
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
     }
 
+    /// There was a sign that this agent is two machines; now, in microseconds since 1970.
+    pub fn saw(&self, agent: &AgentId, sign: Sign, now: i64) {
+        let mut twins = self.twins();
+        let alarm = twins.on_sign(agent, sign, now);
+        count(&mut twins, agent, sign);
+        drop(twins);
+        if let Some(alarm) = alarm {
+            alarm.say(agent);
+        }
+    }
+
+    /// A session begins of an agent that fills this buffer, where the ledger knows another one of
+    /// the same life, perhaps.
+    pub(super) fn fills(&self, agent: &AgentId, buffers: (BufferId, Option<BufferId>), now: i64) {
+        let mut twins = self.twins();
+        let (sign, alarm) = twins.on_hello(agent, buffers, now);
+        if let Some(sign) = sign {
+            count(&mut twins, agent, sign);
+        }
+        drop(twins);
+        if let Some(alarm) = alarm {
+            alarm.say(agent);
+        }
+    }
+
+    fn twins(&self) -> MutexGuard<'_, Twins> {
+        self.twins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn set_end(&self, end: u64) {
         self.end.store(end, Ordering::Release);
     }
@@ -74,6 +105,12 @@ impl KeeperStatus {
         self.rows.fetch_add(rows, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
+}
+
+fn count(twins: &mut Twins, agent: &AgentId, sign: Sign) {
+    let agent = twins.label(agent);
+    let name = "tributary_aggregator_identity_signs_total";
+    metrics::counter!(name, "agent" => agent, "sign" => sign.name()).increment(1);
 }
 
 /// What agents said of themselves since the start.
@@ -133,6 +170,10 @@ pub struct StatusReport {
     pub books: usize,
     /// How many batches lie in quarantine.
     pub quarantined: usize,
+    /// How many agents there were signs of, since the start, that they are two machines.
+    pub twins_total: usize,
+    /// Those with the latest signs.
+    pub twins: Vec<TwinStatus>,
 }
 
 pub(super) fn report(
@@ -140,6 +181,7 @@ pub(super) fn report(
     books: &Books,
     seen: &Seen,
     quarantined: usize,
+    status: &KeeperStatus,
 ) -> StatusReport {
     let mut all: Vec<&AgentId> = ledger.agents().collect();
     all.sort_unstable();
@@ -148,7 +190,10 @@ pub(super) fn report(
     let agents = shown
         .map(|agent| agent_status(ledger, seen, agent))
         .collect();
+    let twins = status.twins();
     StatusReport {
+        twins_total: twins.count(),
+        twins: twins.list(TWINS_LISTED_MAX),
         agents_total,
         agents,
         books: books.count(),

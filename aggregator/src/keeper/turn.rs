@@ -4,7 +4,7 @@
 use super::handle::Request;
 use super::judge::Step;
 use super::record::{self, RecordKind};
-use super::{Checked, Keeper, Offer, Outcome};
+use super::{Checked, Keeper, Offer, Outcome, Sign};
 use crate::clock::Now;
 use crate::limits::{APPEND_RETRY_MS, COMMIT_BATCHES_MAX, COMMIT_BYTES_MAX, KEEPER_TIDY_MS};
 use std::ops::Range;
@@ -114,6 +114,7 @@ impl Keeper {
             }
             Step::Quarantine(outcome, reason) => {
                 self.quarantine.keep(&offer.agent, &offer.batch, &reason);
+                self.status.saw(&offer.agent, Sign::Conflict, now.wall_us);
                 let _ = reply.send(outcome);
                 return;
             }

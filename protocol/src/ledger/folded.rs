@@ -9,7 +9,7 @@ use crate::limits::{
 };
 use crate::ranges::{Held, HeldRanges};
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::{Bound, Range};
+use std::ops::{Bound, Range, RangeInclusive};
 use tributary_planted::planted;
 
 /// Lanes that are over.
@@ -57,6 +57,11 @@ impl Folded {
 
     pub(super) fn get(&self, key: LaneKey) -> Option<&Held> {
         self.lanes.get(&key)
+    }
+
+    /// The buffers of these lanes.
+    pub(super) fn of(&self, keys: RangeInclusive<LaneKey>) -> impl Iterator<Item = BufferId> {
+        self.lanes.range(keys).map(|(key, _)| key.buffer)
     }
 
     fn recent(&self, key: LaneKey) -> impl DoubleEndedIterator<Item = &(u64, u64)> {

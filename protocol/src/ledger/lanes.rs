@@ -1,7 +1,7 @@
 //! What is held, lane by lane, for whoever looks: audit and status. It changes nothing.
 
 use super::{Ledger, OlderLanes};
-use crate::ids::{AgentId, BatchKey, HashSum, LaneKey, LogId};
+use crate::ids::{AgentId, BatchKey, BufferId, HashSum, Lane, LaneKey, LogId};
 use crate::ranges::HeldRanges;
 
 /// What a ledger holds of one lane, for audit and status.
@@ -58,6 +58,23 @@ impl Ledger {
         let open = entry.lanes.get(&key.lane_key());
         let held = folded || open.is_some_and(|lane| lane.held.contains(key.number));
         held.then(|| entry.held_hash(key))
+    }
+
+    /// A buffer of the same life as this one, of which anything is known: an agent's storage counts
+    /// its lives, so there was a copy of it.
+    pub fn another_of_life(&self, agent: &AgentId, buffer: BufferId) -> Option<BufferId> {
+        let entry = self.agents.get(agent)?;
+        let bound = |random, lane| LaneKey {
+            buffer: BufferId::new(buffer.life(), random),
+            lane,
+        };
+        let of_life = bound(0, Lane::Series)..=bound(u64::MAX, Lane::Events);
+        let open = entry
+            .lanes
+            .range(of_life.clone())
+            .map(|(key, _)| key.buffer);
+        let folded = entry.folded.of(of_life);
+        open.chain(folded).find(|other| *other != buffer)
     }
 
     /// How many [`lanes`](Self::lanes) there are.

@@ -159,6 +159,22 @@ impl Link {
         assert!(self.core.status().borrow().connected);
     }
 
+    /// Dials as soon as it may, and is greeted.
+    fn open_again(&mut self) {
+        while self.core.phase != Phase::Dialling {
+            match self.poll() {
+                Do::Save(save) => {
+                    save();
+                    self.core.saved();
+                }
+                Do::Wait(at) => self.now = at,
+                Do::Dial => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        self.open();
+    }
+
     fn ack(&mut self, first: u64, end: u64) {
         let key = key(0).lane_key();
         let ranges = vec![AckRange { key, first, end }];
@@ -417,4 +433,52 @@ fn draining_has_an_end_also_where_nobody_is_there() {
     assert!(!drained && dialled > 60, "{dialled}");
     let took = link.now - begun;
     assert!((60 * SECOND..61 * SECOND).contains(&took), "{took}");
+}
+
+#[test]
+fn a_session_that_another_machine_ended_is_counted_for_an_hour_and_waited_for_ever_longer() {
+    let fence = || {
+        let detail = String::new();
+        Message::Reject(Reject {
+            code: RejectCode::Fenced,
+            detail,
+            retry_after_ms: 0,
+            batch: None,
+        })
+    };
+    let mut link = Link::new();
+    let (mut waits, mut last) = (Vec::new(), 0);
+    for number in 0..4 {
+        link.seal();
+        link.open_again();
+        link.all();
+        link.ack(number, number + 1);
+        last = link.now;
+        link.core.message(fence(), link.now);
+        assert_eq!(link.all().0, ["hang"]);
+        let Phase::Waiting(until) = link.core.phase else {
+            panic!("{:?}", link.core);
+        };
+        waits.push((until - link.now + 500_000) / SECOND);
+        link.now = until;
+    }
+    assert_eq!(
+        waits,
+        [1, 2, 4, 8],
+        "although something was acknowledged each time"
+    );
+    let said = |link: &Link| {
+        let status = link.core.status().borrow();
+        (status.fenced, status.fenced_last_hour)
+    };
+    assert_eq!(said(&link), (4, 4));
+    // Another end is no fence.
+    link.open_again();
+    link.core.lost("gone".into());
+    link.now = last + 3_599 * SECOND;
+    link.all();
+    assert_eq!(said(&link), (4, 1));
+    link.now += SECOND;
+    link.all();
+    assert_eq!(said(&link), (4, 0), "an hour is over");
 }

@@ -123,6 +123,7 @@ impl Judge {
             number_texts: series.number_texts.all().to_vec(),
             configured: self.tallied(&survey.windows),
             listed: listed.collect(),
+            fenced_last_hour: 0,
         }
     }
 }
