@@ -13,6 +13,7 @@ mod journal;
 
 mod deep;
 mod judge;
+mod twins;
 
 pub mod merge;
 pub mod report;

@@ -172,6 +172,8 @@ pub const AUDIT_MOVES_MAX: usize = 20;
 pub const AUDIT_FINDINGS_MAX: usize = 1_000;
 /// Ranges of numbers in one list of an audit; more are counted.
 pub const AUDIT_SPANS_LISTED_MAX: usize = 10_000;
+/// Signs that an agent is two machines that an audit lists; more are counted.
+pub const AUDIT_ALARMS_MAX: usize = 200;
 /// Parquet files that no flush wrote, and that an audit names.
 pub const AUDIT_FOREIGN_MAX: usize = 200;
 /// Folders below each other that an audit looks into.

@@ -569,6 +569,17 @@ async fn what_is_in_quarantine_is_listed_with_what_is_wrong_and_copied_out_as_it
     ));
     let (well, text) = quarantined(dir.path(), &["ls"]);
     kept.end().await;
+    // What contradicts is an alarm, what never verified is not; nothing disagrees for that.
+    let report = audit(dir.path(), false).unwrap();
+    assert_eq!(
+        (report.alarms.len(), report.verdict()),
+        (1, Verdict::Agrees)
+    );
+    assert_eq!(report.alarms[0].agent, agent(1).to_string());
+    assert!(
+        said(&report).contains("1 batches in quarantine contradict"),
+        "{report}"
+    );
     assert!(well);
     let [bad, contrary] = text.lines().collect::<Vec<_>>()[..] else {
         panic!("{text}");

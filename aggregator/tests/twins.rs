@@ -1,6 +1,6 @@
 //! Two machines with one identity against a running aggregator: kept apart, and said.
 
-use crate::keeper::agent;
+use crate::keeper::{Kept, agent, os};
 use crate::keeper_turns::World;
 use crate::sealed::{readings, series};
 use crate::uplink::{Memory, configured};
@@ -8,6 +8,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use tributary_aggregator::audit::{Verdict, audit};
 use tributary_aggregator::keeper::{KeeperHandle, Outcome, TwinStatus};
 use tributary_aggregator::start;
 use tributary_journal::SimDisk;
@@ -132,4 +133,26 @@ fn a_contradiction_is_a_sign_and_a_life_that_the_ledger_knows_otherwise_too() {
     same[15] = 9;
     world.hello_filling(BufferId(same), 1);
     assert_eq!(signs(&mut world), [(agent(1).to_string(), 1, 0)]);
+}
+
+#[tokio::test]
+async fn an_audit_says_which_life_of_a_storage_stands_under_two_names() {
+    let dir = TempDir::new().unwrap();
+    let kept = Kept::start(&os(), dir.path(), 0).unwrap();
+    let session = kept.hello().await.0.session;
+    let alarms = || audit(dir.path(), false).unwrap().alarms;
+    for (life, salt) in [(7, 1), (8, 1)] {
+        let batch = definitions(BufferId::new(life, salt));
+        assert_eq!(kept.offer(session, &batch).await, Outcome::Durable);
+    }
+    assert_eq!(alarms(), []);
+    let copy = definitions(BufferId::new(8, 2));
+    assert_eq!(kept.offer(session, &copy).await, Outcome::Durable);
+    kept.end().await;
+    let said = alarms();
+    assert_eq!(said.len(), 1, "{said:?}");
+    let (ours, copy) = (BufferId::new(8, 1), BufferId::new(8, 2));
+    let names = format!("the last of them 8: {ours}, {copy}");
+    assert!(said[0].what.contains(&names), "{}", said[0].what);
+    assert_eq!(audit(dir.path(), false).unwrap().verdict(), Verdict::Agrees);
 }

@@ -6,8 +6,9 @@ use std::process::{Command, Output};
 use tributary_protocol::batch::{SealedBatch, Sealer, Spec};
 use tributary_protocol::ids::{BatchKey, Lane, SeriesId};
 use tributary_protocol::reading::{Meta, Readings, Value};
+use tributary_tests::process::{Process, wait_for};
 use tributary_tests::programs::program;
-use tributary_tests::site::{Site, backlog_gone};
+use tributary_tests::site::{Site, backlog_gone, free_address};
 
 const ROWS: u32 = 40;
 /// 2026-11-20T20:00:00Z.
@@ -162,4 +163,97 @@ fn what_is_in_quarantine_reaches_the_lake_once_and_what_cannot_says_why() {
     let own = own.into_iter().find(|lane| lane["buffer"] == buffer);
     assert_eq!(own.map(rows_of), Some(u64::from(ROWS)));
     assert!(buffer.starts_with("0000000000000000"), "{buffer}");
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for path in files(from) {
+        let there = to.join(path.file_name().unwrap());
+        match path.is_dir() {
+            true => copy(&path, &there),
+            false => drop(std::fs::copy(&path, there).unwrap()),
+        }
+    }
+}
+
+/// The agent of the site on another machine: a copy of its disk and of its configuration. Where it
+/// listens, and its process.
+fn clone_of_the_agent(site: &Site) -> (std::net::SocketAddr, PathBuf, Process) {
+    let (mqtt, http) = (free_address(), free_address());
+    let (ours, dir) = (site.path().join("agent"), site.path().join("copy"));
+    copy(&ours, &dir);
+    let text = std::fs::read_to_string(site.path().join("agent.toml")).unwrap();
+    let text = text
+        .replace(&format!("{ours:?}"), &format!("{dir:?}"))
+        .replace(&site.mqtt.to_string(), &mqtt.to_string())
+        .replace(&site.agent_http.to_string(), &http.to_string());
+    let config = site.path().join("copy.toml");
+    std::fs::write(&config, text).unwrap();
+    let log = site.path().join("copy.log");
+    let arguments = ["run", "--config", config.to_str().unwrap()];
+    let process = Process::start(&program("tributary-agent"), &arguments, &log, http);
+    (mqtt, config, process)
+}
+
+#[test]
+fn two_machines_from_copies_of_one_disk_are_said_by_aggregator_agent_and_audit() {
+    let site = Site::new("clone");
+    let (mut agent, mut aggregator) = (site.agent(), site.aggregator());
+    (agent.up(), aggregator.up());
+    let fleet = site.fleet(20, 10.0);
+    fleet.acknowledged(200);
+    fleet.end();
+    backlog_gone(&agent);
+    agent.kill();
+    let (mqtt, config, mut copy) = clone_of_the_agent(&site);
+    let mut agent = site.agent();
+    (agent.up(), copy.up());
+    let status = aggregator.status().unwrap();
+    assert_eq!(status["twins_total"], 0, "{status:#}");
+    // Both fill a buffer of the same life.
+    for mqtt in [site.mqtt, mqtt] {
+        let fleet = site.fleet_at(mqtt, 20, 10.0);
+        fleet.acknowledged(200);
+        fleet.end();
+    }
+    let twins = || aggregator.status()?.pointer("/twins/0").cloned();
+    wait_for(
+        "both to take turns",
+        || aggregator.state(),
+        || {
+            let seen = twins()?;
+            let many = |sign: &str| seen[sign].as_u64().is_some_and(|count| count >= 2);
+            (many("turns") && many("fenced")).then_some(())
+        },
+    );
+    wait_for(
+        "both to say so",
+        || agent.state(),
+        || {
+            let all = [&agent, &copy].into_iter().all(|it| {
+                let fenced = it
+                    .status()
+                    .and_then(|it| it["uplink"]["fenced_last_hour"].as_u64());
+                fenced.is_some_and(|count| count > 0)
+            });
+            all.then_some(())
+        },
+    );
+    let mut status = Command::new(program("tributary-agent"));
+    status.args(["status", "--config"]).arg(config);
+    let text = said(&status.output().unwrap());
+    assert!(
+        text.contains("another machine with this agent's identity"),
+        "{text}"
+    );
+    let name = "tributary_aggregator_identity_signs_total";
+    assert!(aggregator.counter(name, "sign=\"turns\"") >= 2);
+    assert!(copy.terminate().success());
+    site.end(agent, aggregator);
+    let log = std::fs::read_to_string(site.path().join("aggregator.log")).unwrap();
+    assert!(log.contains("one identity on two machines"), "{log}");
+    let (report, code) = site.audit();
+    assert_eq!(code, Some(0), "both are whole: {report:#}");
+    let alarm = report["alarms"][0]["what"].as_str().unwrap();
+    assert!(alarm.contains("stand under more than one name"), "{alarm}");
 }

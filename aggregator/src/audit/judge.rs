@@ -7,7 +7,7 @@ use super::lake::{Declared, Lake, NOT_OURS, PUT_BACK, Tallies};
 use super::report::{
     Elsewhere, Finding, Findings, LaneReport, REPORT_VERSION, Report, Run, Span, Stated, cut,
 };
-use super::{LaneId, Numbers, Tally};
+use super::{LaneId, Numbers, Tally, twins};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use tributary_protocol::ids::{BatchHash, HashSum, Lane};
@@ -127,7 +127,10 @@ pub(super) fn judge(
         findings.push(wrong);
     }
     let (findings, findings_more) = findings.into_parts();
-    let quarantine = std::fs::read_dir(data_dir.join("quarantine"));
+    let dir = data_dir.join("quarantine");
+    let unverified = [&parts.lake.quarantined, &parts.journal.quarantined];
+    let (alarms, alarms_more) = twins::alarms(&parts.journal.ledger, &dir, unverified);
+    let quarantine = std::fs::read_dir(dir);
     Report {
         version: REPORT_VERSION,
         data_dir: data_dir.display().to_string(),
@@ -142,6 +145,8 @@ pub(super) fn judge(
         lanes,
         repeats_refused: REPEATS.to_owned(),
         quarantine_files: quarantine.map_or(0, |files| files.count() as u64),
+        alarms,
+        alarms_more,
         notes: lake.notes(),
         findings,
         findings_more,

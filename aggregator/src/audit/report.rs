@@ -43,6 +43,12 @@ pub struct Report {
     pub repeats_refused: String,
     /// Batches that lie in quarantine, those that conflicted among them.
     pub quarantine_files: u64,
+    /// Agents that may be two machines: nothing disagrees for that, and somebody should look.
+    #[serde(default)]
+    pub alarms: Vec<Alarm>,
+    /// How many more of these there are.
+    #[serde(default)]
+    pub alarms_more: u64,
     /// What is worth knowing, and not wrong.
     #[serde(default)]
     pub notes: Vec<String>,
@@ -227,6 +233,17 @@ impl LaneReport {
     }
 }
 
+/// A sign that an agent is two machines.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Alarm {
+    /// Tenant and UUID, with `/` between.
+    pub agent: String,
+    /// What there is.
+    pub what: String,
+    /// What to do.
+    pub todo: String,
+}
+
 /// Something that is wrong, with what to do.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Finding {
@@ -372,6 +389,12 @@ impl fmt::Display for Report {
         }
         for note in &self.notes {
             writeln!(f, "note: {note}")?;
+        }
+        for Alarm { agent, what, todo } in &self.alarms {
+            writeln!(f, "alarm: {agent}: {what}; {todo}")?;
+        }
+        if self.alarms_more > 0 {
+            writeln!(f, "alarm: and {} more", self.alarms_more)?;
         }
         let agree = match self.deep {
             true => "ledger, journal and every row of the lake agree",
