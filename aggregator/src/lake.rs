@@ -90,7 +90,8 @@ pub enum LakeError {
     /// The lake has seen more of this journal than there is.
     #[error(
         "the lake stands at entry {lake} of journal {log}, which ends at {journal}: the journal \
-         was rolled back (log_rolled_back); restore it, or begin a new one"
+         was rolled back (log_rolled_back); put the newest copy of it back, or let \
+         `tributary-aggregator restore` begin one that knows what the lake has"
     )]
     RolledBack {
         /// The journal.

@@ -19,6 +19,7 @@ pub mod http;
 
 pub mod measured;
 
+pub mod restore;
 pub mod running;
 pub mod stopped;
 

@@ -76,6 +76,10 @@ pub const RECORD_HEADER_BYTES_MAX: usize = 512;
 pub const GAP_RUNS_MAX: usize = 96;
 /// Bytes that the journal record of a gap adds for them.
 pub const GAP_RUNS_BYTES_MAX: usize = 2 + 16 * GAP_RUNS_MAX;
+/// Runs of numbers in one journal record of what the sinks had.
+pub const HELD_RUNS_MAX: usize = 1_024;
+/// Bytes that they take, with buffer and lane.
+pub const HELD_RUNS_BYTES_MAX: usize = 19 + 32 * HELD_RUNS_MAX;
 /// Bytes of batches that did not verify or that conflict, kept for a look.
 pub const QUARANTINE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Files in quarantine.
@@ -203,6 +207,7 @@ const _: () = assert!(HEADER_BYTES + BATCH_BYTES_MAX <= CONNECTION_READING_BYTES
 const _: () = assert!(IDLE_SECONDS_MAX < STREAM_GAP_SECONDS_MAX);
 const _: () =
     assert!(BATCH_BYTES_MAX + RECORD_HEADER_BYTES_MAX + GAP_RUNS_BYTES_MAX <= ENTRY_BYTES_MAX);
+const _: () = assert!(RECORD_HEADER_BYTES_MAX + HELD_RUNS_BYTES_MAX <= ENTRY_BYTES_MAX);
 // However many holes its lane has, a gap over all of them is taken.
 const _: () = assert!(LEDGER_HOLES_MAX + 1 < GAP_RUNS_MAX);
 // A gap's runs are beyond this; where they find no room, it opens the next frame.

@@ -12,6 +12,7 @@ use tributary_aggregator::Config;
 use tributary_aggregator::audit::Verdict;
 use tributary_aggregator::commands::audit::{self, AuditArguments};
 use tributary_aggregator::commands::quarantine::{self, QuarantineArguments};
+use tributary_aggregator::commands::restore::{self, RestoreArguments};
 use tributary_aggregator::ingest::endpoint::tls_config;
 use tributary_settings::say;
 
@@ -46,6 +47,7 @@ enum Command {
     Check,
     Audit(AuditArguments),
     Quarantine(QuarantineArguments),
+    Restore(RestoreArguments),
 }
 
 fn log(format: LogFormat) {
@@ -78,7 +80,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     log(arguments.log_format);
     // These read what may be damaged, and a reader's panic is an answer there.
-    if let Command::Audit(_) | Command::Quarantine(_) = &arguments.command {
+    if let Command::Audit(_) | Command::Quarantine(_) | Command::Restore(_) = &arguments.command {
         return look(&arguments);
     }
     abort_on_panic();
@@ -98,7 +100,7 @@ fn main() -> ExitCode {
             println!("the configuration is good");
             ExitCode::SUCCESS
         }
-        Command::Audit(_) | Command::Quarantine(_) => ExitCode::SUCCESS,
+        Command::Audit(_) | Command::Quarantine(_) | Command::Restore(_) => ExitCode::SUCCESS,
         Command::Run => match run(config) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
@@ -124,6 +126,9 @@ fn look(arguments: &Arguments) -> ExitCode {
                     Verdict::Disagrees
                 }
             })
+        }
+        Command::Restore(restore) => {
+            restore::run(restore, config, &mut out).map(|()| Verdict::Agrees)
         }
         Command::Run | Command::Check => Ok(Verdict::Agrees),
     };

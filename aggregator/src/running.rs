@@ -11,9 +11,11 @@ use crate::keeper::{Keeper, KeeperConfig, KeeperHandle, KeeperParts, KeeperStatu
 use crate::lake::source::JournalFeed;
 use crate::lake::{Lake, LakeConfig, LakeError, LakeHandle, LakeStatus};
 use crate::limits::DRAIN_SECONDS_MAX;
+use crate::restore::READY;
 use crate::stopped::lake_store;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -42,6 +44,29 @@ pub enum AggregatorError {
         path: std::path::PathBuf,
         /// What is wrong.
         reason: String,
+    },
+    /// The journal is new, and the lake is not.
+    #[error(
+        "the journal is empty, and journal {other} wrote the lake in {}: agents that send again \
+         what it has would fill it twice; put that journal back from a copy, or let \
+         `tributary-aggregator restore` begin one that knows what the lake has",
+        dir.display()
+    )]
+    AnotherLog {
+        /// The lake's folder.
+        dir: std::path::PathBuf,
+        /// The journal that wrote it.
+        other: LogId,
+    },
+    /// A restore was interrupted.
+    #[error(
+        "{} is there: a restore was interrupted; run `tributary-aggregator restore` again, it \
+         goes on",
+        dir.display()
+    )]
+    Unrestored {
+        /// Its folder.
+        dir: std::path::PathBuf,
     },
     /// The uplink does not listen.
     #[error(transparent)]
@@ -106,6 +131,18 @@ impl Drop for Stages {
     }
 }
 
+/// That no restore is half done.
+///
+/// # Errors
+/// [`AggregatorError::Unrestored`].
+pub(crate) fn whole_journal(data_dir: &Path) -> Result<(), AggregatorError> {
+    let dir = data_dir.join(READY);
+    match dir.exists() {
+        true => Err(AggregatorError::Unrestored { dir }),
+        false => Ok(()),
+    }
+}
+
 /// A new life for an empty journal: later ones sort behind earlier ones.
 pub(crate) fn new_log() -> Result<LogId, AggregatorError> {
     let mut random = [0; 8];
@@ -136,6 +173,12 @@ async fn open_lake(
     handle: &LakeHandle,
 ) -> Result<Lake, AggregatorError> {
     let store = lake_store(config, parts.log)?;
+    if *parts.durable.borrow() == 0
+        && let Some(other) = store.another_log().await?
+    {
+        let dir = config.lake_dir();
+        return Err(AggregatorError::AnotherLog { dir, other });
+    }
     let found = store.find(&parts.unread).await?;
     keeper.take_in(found).map_err(StoreError::from)?;
     let feed = JournalFeed::new(parts.reader.clone(), parts.log);
@@ -177,6 +220,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, A
             source,
         })?;
     let lock = Arc::new(DirLock::acquire(&config.data_dir)?);
+    whole_journal(&config.data_dir)?;
     let disk: Arc<dyn Disk> = Arc::new(OsDisk);
     let keeper_config = KeeperConfig {
         dir: config.data_dir.clone(),

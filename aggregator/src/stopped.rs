@@ -4,7 +4,7 @@
 use crate::config::Config;
 use crate::keeper::{Keeper, KeeperConfig, KeeperParts, StoreError};
 use crate::lake::commit::LakeStore;
-use crate::running::{AggregatorError, new_log};
+use crate::running::{AggregatorError, new_log, whole_journal};
 use object_store::local::LocalFileSystem;
 use std::sync::Arc;
 use tributary_journal::{DirLock, Disk, OsDisk};
@@ -26,6 +26,7 @@ impl Stopped {
     /// That the aggregator runs, or what does not open, and what to do.
     pub async fn open(config: &Config) -> Result<Self, AggregatorError> {
         let lock = DirLock::acquire(&config.data_dir)?;
+        whole_journal(&config.data_dir)?;
         let disk: Arc<dyn Disk> = Arc::new(OsDisk);
         let keeper_config = KeeperConfig {
             dir: config.data_dir.clone(),

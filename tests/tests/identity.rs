@@ -171,7 +171,9 @@ fn copy(from: &Path, to: &Path) {
         let there = to.join(path.file_name().unwrap());
         match path.is_dir() {
             true => copy(&path, &there),
-            false => drop(std::fs::copy(&path, there).unwrap()),
+            false if path.is_file() => drop(std::fs::copy(&path, there).unwrap()),
+            // The control socket.
+            false => {}
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use super::report::{Finding, Findings, GapReport, kind_name};
 use super::{AuditError, LaneId, Numbers};
-use crate::keeper::record::{self, RecordKind};
+use crate::keeper::record::{self, HeldRecord, RecordKind};
 use crate::keeper::store::checkpoint_of;
 use crate::limits::REPLAY_READ_BYTES;
 use std::collections::{BTreeMap, BTreeSet};
@@ -143,6 +143,8 @@ fn understand(entry: Entry) -> Option<Result<Read, String>> {
 /// What a walk meets.
 pub(super) enum Met {
     Batch(Box<Read>),
+    /// Numbers that the lake had when the journal was begun.
+    Held(HeldRecord),
     /// These entries can't be read; why.
     Lost(Range<u64>, String),
 }
@@ -311,8 +313,15 @@ impl Journal {
         (base, lake): (u64, u64),
     ) -> Result<(), AuditError> {
         let reader = self.reader.clone();
+        let held = entries.start >= base;
         walk(&reader, self.log, entries, |met| match met {
             Met::Batch(read) => self.take(&read, base, lake),
+            Met::Held(record) if held => {
+                for run in record.runs {
+                    self.ledger.recover_run(&record.agent, record.key, run);
+                }
+            }
+            Met::Held(_) => {}
             Met::Lost(numbers, why) => self.lost.push((numbers, why)),
         })
     }
@@ -522,6 +531,13 @@ fn walk(
         next = last.number + 1;
         for entry in read.drain(..).filter(|entry| entry.number < entries.end) {
             let number = entry.number;
+            if entry.kind == RecordKind::Held.code() {
+                each(match HeldRecord::parse(entry.bytes) {
+                    Ok(record) => Met::Held(record),
+                    Err(error) => Met::Lost(number..number + 1, error.to_string()),
+                });
+                continue;
+            }
             match understand(entry) {
                 None => {}
                 Some(Ok(batch)) => each(Met::Batch(Box::new(batch))),

@@ -197,7 +197,10 @@ impl Parts<'_> {
     fn lane(&self, lane: &LaneId, findings: &mut Findings) -> (LaneReport, Tally) {
         let held = self.ledger.get(lane).unwrap_or(&self.nothing);
         let waiting = self.journal.waiting.get(lane).unwrap_or(&self.nothing);
+        let restored = self.lake.restored.get(lane).unwrap_or(&self.nothing);
         let expected = Tally::of(held).without(Tally::of(waiting));
+        // What the lake had before is in files of other journals.
+        let expected = expected.without(Tally::of(restored));
         let in_lake = self.in_lake.get(lane).copied().unwrap_or_default();
         let compared = match lane.1.lane {
             Lane::Series => Vec::new(),
@@ -272,6 +275,15 @@ impl Parts<'_> {
         let mut below = HeldRanges::new();
         for (first, end) in only_in(held, waiting) {
             below.insert_missing(first, end, BatchHash([0; 32]));
+        }
+        for run in self
+            .lake
+            .restored
+            .get(lane)
+            .into_iter()
+            .flat_map(HeldRanges::iter)
+        {
+            below.remove(run.first, run.end);
         }
         let mut found = Vec::new();
         if let Some(rows) = &self.rows {

@@ -9,6 +9,7 @@ use super::report::{Finding, Findings, GapReport};
 use super::{AuditError, LaneId, Numbers, Tally};
 use crate::lake::Table;
 use crate::lake::file::{Footer, LaneSum, footer_of};
+use crate::lake::found::{RestoredLane, restored_path};
 use crate::lake::markers::{Done, Intent, MarkerName, Told, folder, intent_path, progress};
 use crate::limits::{AUDIT_GAPS_LISTED_MAX, AUDIT_LIST_BYTES_MAX, MARKER_BYTES_MAX};
 use std::collections::{BTreeMap, BTreeSet};
@@ -109,6 +110,8 @@ pub(super) struct Lake {
     rejected: BTreeMap<Flush, u64>,
     /// The part of them that never verified.
     pub(super) quarantined: Numbers,
+    /// What the journal holds because the lake had it when the journal was begun.
+    pub(super) restored: Numbers,
     /// Parquet files that no flush wrote.
     pub(super) foreign: Vec<PathBuf>,
     /// What is wrong with files that were read, and with what lies there now.
@@ -143,6 +146,7 @@ impl Lake {
             set_apart: Numbers::new(),
             rejected: BTreeMap::new(),
             quarantined: Numbers::new(),
+            restored: Numbers::new(),
             foreign: Vec::new(),
             read_findings: Findings::default(),
             now_findings: Findings::default(),
@@ -160,6 +164,9 @@ impl Lake {
         let counts = |file: &OfFlush| file.flush.log != self.log || file.flush.end <= self.position;
         let (counting, beyond): (Vec<_>, Vec<_>) = files.of_flushes.into_iter().partition(counts);
         // From here on nothing fails until it is noted that they were read.
+        if self.read_to.is_none() {
+            self.read_restored();
+        }
         counting.iter().for_each(|file| self.see(file));
         rejected.iter().for_each(|name| self.see_rejected(name));
         self.read_to = Some(self.position);
@@ -175,6 +182,26 @@ impl Lake {
             self.intent(found.position)?;
         }
         Ok(())
+    }
+
+    /// Reads what was written down when the journal was begun: once, for it never changes.
+    fn read_restored(&mut self) {
+        let path = self.dir.join(restored_path(self.log));
+        let read = match read_bounded(&path, AUDIT_LIST_BYTES_MAX) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+            text => text.map_err(|error| error.to_string()),
+        };
+        let read = read.and_then(|text| {
+            let lanes: Result<Vec<RestoredLane>, _> = serde_json::from_slice(&text);
+            lanes.map_err(|error| error.to_string())
+        });
+        match read {
+            Ok(lanes) => self.restored = lanes.iter().filter_map(RestoredLane::of).collect(),
+            Err(why) => {
+                let what = format!("{}: {why}", path.display());
+                self.read_findings.push(Finding::general(what, PUT_BACK));
+            }
+        }
     }
 
     fn markers(&self) -> PathBuf {

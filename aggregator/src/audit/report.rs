@@ -506,7 +506,9 @@ pub(super) fn kind_name(kind: RecordKind) -> &'static str {
         RecordKind::Batch => "batch",
         RecordKind::Quarantined => "quarantined batch",
         RecordKind::Gap => "gap",
-        RecordKind::Registry | RecordKind::Token | RecordKind::Revocation => "record",
+        RecordKind::Held | RecordKind::Registry | RecordKind::Token | RecordKind::Revocation => {
+            "record"
+        }
     }
 }
 

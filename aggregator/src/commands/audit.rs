@@ -4,6 +4,7 @@ use crate::audit::merge::merge;
 use crate::audit::{AuditError, Report, Verdict, audit};
 use crate::config::{Config, ConfigError};
 use crate::limits::AUDIT_REPORT_BYTES_MAX;
+use crate::restore::RestoreError;
 use crate::running::AggregatorError;
 use clap::Args;
 use std::fs::File;
@@ -44,6 +45,9 @@ pub enum CommandError {
     /// An aggregator that should be stopped runs, or does not open.
     #[error(transparent)]
     Stopped(#[from] AggregatorError),
+    /// No journal could be begun.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
     /// A file that is to be merged is no audit.
     #[error("{}: {reason}; expected what `audit --json` wrote", path.display())]
     NoReport {

@@ -5,12 +5,16 @@
 //! the sealed batch to the end. Kind `gap` has before the sealed batch: count u16 of runs, and for
 //! each its first number and one past its last, u64: the numbers that it took. Version 2 is laid
 //! out as version 1, and says that the batch is in doubt: its agent sent it to another aggregator
-//! first, and was not told what became of it.
+//! first, and was not told what became of it. Kind `held` has after the time no batch, but:
+//! buffer 16 · lane u8 · count u16 of runs, and for each its first number and one past its last,
+//! u64, and its hash sum, u128, 0 where it is not known.
 
+use crate::limits::HELD_RUNS_MAX;
 use bytes::{Buf, BufMut, Bytes};
 use std::ops::Range;
-use tributary_protocol::ids::{AgentId, AgentUuid};
+use tributary_protocol::ids::{AgentId, AgentUuid, BufferId, HashSum, Lane, LaneKey};
 use tributary_protocol::limits::{NAME_BYTES_MAX, NUMBER_MAX};
+use tributary_protocol::ranges::Held;
 
 /// The newest layout that this build writes: of what is in doubt. All else is of version 1, which
 /// older builds read.
@@ -27,6 +31,9 @@ pub enum RecordKind {
     Quarantined = 2,
     /// A declared loss that was accepted, with the numbers that nobody held before.
     Gap = 3,
+    /// Numbers of a lane that the sinks had when the journal was begun: they are held, and no sink
+    /// gets anything of them.
+    Held = 4,
     /// Reserved: an agent was enrolled.
     Registry = 16,
     /// Reserved: an enrolment token was made or used.
@@ -37,10 +44,11 @@ pub enum RecordKind {
 
 impl RecordKind {
     /// Every kind.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Batch,
         Self::Quarantined,
         Self::Gap,
+        Self::Held,
         Self::Registry,
         Self::Token,
         Self::Revocation,
@@ -74,8 +82,8 @@ pub enum RecordError {
     /// It names no agent.
     #[error("journal record without a usable tenant")]
     Tenant,
-    /// The numbers of a gap are none.
-    #[error("journal record of a gap that takes impossible numbers")]
+    /// The numbers of a gap, or those that are held, are none.
+    #[error("journal record that takes impossible numbers")]
     Runs,
 }
 
@@ -134,11 +142,8 @@ fn read_runs(bytes: &mut Bytes) -> Result<Vec<Range<u64>>, RecordError> {
     Ok(runs)
 }
 
-/// Reads an entry of this kind that carries a batch.
-///
-/// # Errors
-/// What is wrong with it; total on arbitrary bytes.
-pub fn parse(kind: RecordKind, mut bytes: Bytes) -> Result<BatchRecord, RecordError> {
+/// Who, and when.
+fn read_head(bytes: &mut Bytes) -> Result<(AgentId, i64), RecordError> {
     let truncated = |_| RecordError::Truncated;
     let version = bytes.try_get_u8().map_err(truncated)?;
     if !(1..=VERSION).contains(&version) {
@@ -157,6 +162,15 @@ pub fn parse(kind: RecordKind, mut bytes: Bytes) -> Result<BatchRecord, RecordEr
     bytes.copy_to_slice(&mut uuid);
     let accepted_at = bytes.get_i64_le();
     let agent = AgentId::new(tenant, AgentUuid(uuid)).map_err(|_| RecordError::Tenant)?;
+    Ok((agent, accepted_at))
+}
+
+/// Reads an entry of this kind that carries a batch.
+///
+/// # Errors
+/// What is wrong with it; total on arbitrary bytes.
+pub fn parse(kind: RecordKind, mut bytes: Bytes) -> Result<BatchRecord, RecordError> {
+    let (agent, accepted_at) = read_head(&mut bytes)?;
     let runs = match kind {
         RecordKind::Gap => read_runs(&mut bytes)?,
         _ => Vec::new(),
@@ -170,11 +184,70 @@ pub fn parse(kind: RecordKind, mut bytes: Bytes) -> Result<BatchRecord, RecordEr
     })
 }
 
+/// Numbers that the sinks had when the journal was begun.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HeldRecord {
+    /// Whose they are.
+    pub agent: AgentId,
+    /// Of which lane.
+    pub key: LaneKey,
+    /// They, ascending; a sum is 0 where it is not known apart.
+    pub runs: Vec<Held>,
+}
+
+impl HeldRecord {
+    /// As it stands in the journal: at most [`HELD_RUNS_MAX`] runs.
+    pub fn encode(&self, accepted_at: i64) -> Vec<u8> {
+        let mut out = header(&self.agent, accepted_at);
+        out.put_slice(&self.key.buffer.0);
+        out.put_u8(self.key.lane.code());
+        let runs = self.runs.get(..HELD_RUNS_MAX).unwrap_or(&self.runs);
+        out.put_u16_le(runs.len() as u16);
+        for run in runs {
+            out.put_u64_le(run.first);
+            out.put_u64_le(run.end);
+            out.put_u128_le(run.sum.0);
+        }
+        out
+    }
+
+    /// Reads an entry of the kind [`RecordKind::Held`].
+    ///
+    /// # Errors
+    /// What is wrong with it; total on arbitrary bytes.
+    pub fn parse(mut bytes: Bytes) -> Result<Self, RecordError> {
+        let truncated = |_| RecordError::Truncated;
+        let (agent, _) = read_head(&mut bytes)?;
+        let mut buffer = [0; 16];
+        bytes.try_copy_to_slice(&mut buffer).map_err(truncated)?;
+        let lane = Lane::from_code(bytes.try_get_u8().map_err(truncated)?);
+        let key = LaneKey {
+            buffer: BufferId(buffer),
+            lane: lane.ok_or(RecordError::Runs)?,
+        };
+        let count = usize::from(bytes.try_get_u16_le().map_err(truncated)?);
+        let (mut runs, mut at) = (Vec::new(), 0);
+        for _ in 0..count {
+            let first = bytes.try_get_u64_le().map_err(truncated)?;
+            let end = bytes.try_get_u64_le().map_err(truncated)?;
+            let sum = HashSum(bytes.try_get_u128_le().map_err(truncated)?);
+            if first < at || first >= end || end > NUMBER_MAX {
+                return Err(RecordError::Runs);
+            }
+            at = end;
+            runs.push(Held { first, end, sum });
+        }
+        Ok(Self { agent, key, runs })
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
-    use crate::limits::{GAP_RUNS_BYTES_MAX, GAP_RUNS_MAX, RECORD_HEADER_BYTES_MAX};
+    use crate::limits::{
+        GAP_RUNS_BYTES_MAX, GAP_RUNS_MAX, HELD_RUNS_BYTES_MAX, RECORD_HEADER_BYTES_MAX,
+    };
     use proptest::prelude::*;
 
     fn agent(tenant: &str) -> AgentId {
@@ -214,6 +287,29 @@ mod tests {
     }
 
     #[test]
+    fn what_the_sinks_had_comes_back_with_its_sums() {
+        let run = |i: u64| Held {
+            first: 3 * i,
+            end: 3 * i + 2,
+            sum: HashSum(u128::MAX - u128::from(i)),
+        };
+        let record = HeldRecord {
+            agent: agent(&"ü".repeat(128)),
+            key: LaneKey {
+                buffer: BufferId::new(7, 9),
+                lane: Lane::Alerts,
+            },
+            runs: (0..HELD_RUNS_MAX as u64).map(run).collect(),
+        };
+        let bytes = Bytes::from(record.encode(7));
+        assert!(bytes.len() <= RECORD_HEADER_BYTES_MAX + HELD_RUNS_BYTES_MAX);
+        for end in 0..bytes.len() {
+            assert!(HeldRecord::parse(bytes.slice(..end)).is_err(), "{end}");
+        }
+        assert_eq!(HeldRecord::parse(bytes), Ok(record));
+    }
+
+    #[test]
     fn every_cut_within_the_header_is_noticed() {
         let whole = Bytes::from(header(&agent("acme"), 1, true));
         for end in 0..whole.len() {
@@ -236,7 +332,9 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
-            let _ = parse(RecordKind::Gap, bytes.into());
+            let bytes = Bytes::from(bytes);
+            let _ = parse(RecordKind::Gap, bytes.clone());
+            let _ = HeldRecord::parse(bytes);
         }
     }
 }

@@ -5,7 +5,7 @@
 //! only when it lies below the older of two checkpoints and below every sink.
 
 use super::books::Books;
-use super::record::{self, RecordKind};
+use super::record::{self, HeldRecord, RecordKind};
 use super::snapshot::{self, SnapshotError};
 use crate::limits::{REPLAY_READ_BYTES, UNREAD_RUNS_MAX};
 use bytes::{Buf, BufMut};
@@ -34,8 +34,8 @@ pub enum StoreError {
     /// What is left of the journal begins after everything that is known about its past.
     #[error(
         "the journal in {} begins at entry {first}, and no valid checkpoint reaches it: the \
-         ledger would forget what it holds; put the checkpoints back from a copy, or rebuild the \
-         ledger from the lake",
+         ledger would forget what it holds; put the checkpoints back from a copy, or let \
+         `tributary-aggregator restore` begin a journal that knows what the lake has",
         dir.display()
     )]
     NoCheckpoint {
@@ -47,9 +47,9 @@ pub enum StoreError {
     /// There are checkpoints of a journal, and no journal.
     #[error(
         "the journal in {} is empty, but checkpoints of journal {log} lie in {}: put the journal \
-         back from a copy; or, to begin a new one that knows nothing of what was acknowledged, \
-         move {} away",
-        dir.display(), ledger.display(), ledger.display()
+         back from a copy, or let `tributary-aggregator restore` begin one that knows what the \
+         lake has",
+        dir.display(), ledger.display()
     )]
     JournalGone {
         /// The journal's folder.
@@ -62,7 +62,8 @@ pub enum StoreError {
     /// The journal ends before what was known.
     #[error(
         "the journal in {} ends at entry {end}, its checkpoint stands at {checkpoint}: the \
-         journal was rolled back (log_rolled_back); put it back from a copy",
+         journal was rolled back (log_rolled_back); put it back from a copy, or let \
+         `tributary-aggregator restore` begin one that knows what the lake has",
         dir.display()
     )]
     RolledBack {
@@ -277,6 +278,19 @@ pub(crate) fn checkpoint_of(
     }
 }
 
+/// The books in the body of a checkpoint, of whichever journal it is.
+pub(crate) fn books_of(body: &[u8]) -> Option<Books> {
+    let life = body.get(..16)?.try_into().ok()?;
+    match decode(LifeId(life), body) {
+        Ok(Of::This(_, books, _)) => {
+            // Nothing in the new journal is known to be theirs yet.
+            books.touch_all(0);
+            Some(books)
+        }
+        _ => None,
+    }
+}
+
 fn decode(life: LifeId, body: &[u8]) -> Result<Of, SnapshotError> {
     let Some((head, body)) = body.split_at_checked(24) else {
         return Err(SnapshotError::Truncated);
@@ -344,14 +358,23 @@ impl Replay {
     }
 
     fn take(&mut self, entry: Entry) {
-        let kind = RecordKind::from_code(entry.kind).filter(|kind| kind.is_batch());
-        let Some(kind) = kind else { return };
         let number = entry.number;
-        let Err(reason) = self.take_batch(entry, kind) else {
-            return;
+        let taken = match RecordKind::from_code(entry.kind) {
+            Some(RecordKind::Held) => self.take_held(entry),
+            Some(kind) if kind.is_batch() => self.take_batch(entry, kind),
+            _ => return,
         };
+        let Err(reason) = taken else { return };
         self.miss(number..number + 1);
         tracing::error!(number, reason, "a journal entry cannot be understood");
+    }
+
+    fn take_held(&mut self, entry: Entry) -> Result<(), String> {
+        let record = HeldRecord::parse(entry.bytes).map_err(|error| error.to_string())?;
+        for run in record.runs {
+            self.ledger.recover_run(&record.agent, record.key, run);
+        }
+        Ok(())
     }
 
     fn take_batch(&mut self, entry: Entry, kind: RecordKind) -> Result<(), String> {

@@ -369,7 +369,7 @@ impl LakeStore {
 
     /// Puts an object that must not be there; whether it was not. Only then is its entry durable:
     /// where the folder's sync failed, the next try finds the object there.
-    async fn create(&mut self, path: &str, bytes: Bytes) -> Result<bool, LakeError> {
+    pub(super) async fn create(&mut self, path: &str, bytes: Bytes) -> Result<bool, LakeError> {
         let created = self.try_create(path, bytes).await;
         if !matches!(created, Ok(true))
             && let Some(root) = &self.local
@@ -445,7 +445,7 @@ impl LakeStore {
 
     /// The store fsyncs what it writes and the folders that it makes, but not a folder that a
     /// killed process made before, nor the entry of an object that was there already.
-    fn make_folder_durable(&mut self, path: &str) -> Result<(), LakeError> {
+    pub(super) fn make_folder_durable(&mut self, path: &str) -> Result<(), LakeError> {
         let Some(root) = self.local.clone() else {
             return Ok(());
         };

@@ -5,6 +5,10 @@
 //! A file that is not what it was written as is an error: a number read wrongly would be held, and
 //! its agent would forget a batch that nobody has. So is a batch of which a file is missing.
 
+mod whole;
+
+pub use whole::{RestoredLane, Whole, WholeLane, restored_path};
+
 use super::columns::digest;
 use super::commit::LakeStore;
 use super::file::{Footer, LaneSum, footer};
