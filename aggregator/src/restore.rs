@@ -106,10 +106,19 @@ pub struct Summary {
 /// # Errors
 /// What is in the way; nothing is replaced then, or the next run goes on with it.
 pub async fn restore(config: &Config) -> Result<Restored, RestoreError> {
+    restore_in(config, usize::MAX).await
+}
+
+/// As [`restore`], interrupted after so many moves of the swap.
+///
+/// # Errors
+/// As [`restore`].
+#[doc(hidden)]
+pub async fn restore_in(config: &Config, moves: usize) -> Result<Restored, RestoreError> {
     let dir = &config.data_dir;
     let _lock = DirLock::acquire(dir).map_err(AggregatorError::from)?;
     if dir.join(READY).is_dir() {
-        swap(dir, usize::MAX)?;
+        swap(dir, moves)?;
         return Ok(Restored::Completed);
     }
     let log = new_log()?;
@@ -123,7 +132,7 @@ pub async fn restore(config: &Config) -> Result<Restored, RestoreError> {
     summary.why = why;
     store.note_restored(&whole).await?;
     ready(dir)?;
-    swap(dir, usize::MAX)?;
+    swap(dir, moves)?;
     Ok(Restored::Begun(summary))
 }
 
@@ -392,18 +401,17 @@ fn kept_in(dir: &Path) -> PathBuf {
     dir.join(format!("replaced-{n}"))
 }
 
-/// Puts the new journal into its place, in no more than so many moves; whether it is there.
-fn swap(dir: &Path, moves: usize) -> Result<bool, RestoreError> {
+/// Puts the new journal into its place, in no more than so many moves.
+fn swap(dir: &Path, moves: usize) -> Result<(), RestoreError> {
     let ready = dir.join(READY);
     for _ in 0..moves {
         match next_move(dir) {
             Some((from, to)) => rename(&from, &to)?,
             None => {
                 // All is in its place: what was replaced, and only that, is left in it.
-                rename(&ready, &kept_in(dir))?;
-                return Ok(true);
+                return rename(&ready, &kept_in(dir));
             }
         }
     }
-    Ok(false)
+    Ok(())
 }

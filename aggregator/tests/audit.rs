@@ -42,7 +42,7 @@ async fn open_lake(
 }
 
 /// Writes everything that is durable into `dir/lake`.
-async fn flush(kept: &Kept, dir: &Path) {
+pub async fn flush(kept: &Kept, dir: &Path) {
     let (handle, requests) = LakeHandle::new();
     let lake = open_lake(&kept.parts, dir, &handle, Duration::from_secs(3600)).await;
     let stop = CancellationToken::new();
@@ -51,13 +51,13 @@ async fn flush(kept: &Kept, dir: &Path) {
     assert_eq!(end.unwrap(), kept.entries());
 }
 
-async fn offer(kept: &Kept, session: Session, batch: &SealedBatch) {
+pub async fn offer(kept: &Kept, session: Session, batch: &SealedBatch) {
     assert_eq!(kept.offer(session, batch).await, Outcome::Durable);
 }
 
 /// An aggregator's directory: 12 batches of readings but for 4..7, which is declared lost, and 9,
 /// which never verified; two flushes of the lake, and an event that waits for the third.
-async fn made(dir: &Path) {
+pub async fn made(dir: &Path) {
     let kept = Kept::start(&os(), dir, 0).unwrap();
     let session = kept.hello().await.0.session;
     offer(&kept, session, &series(0, 0, 3)).await;
@@ -88,7 +88,7 @@ fn files_below(dir: &Path, out: &mut Vec<PathBuf>) {
 }
 
 /// The Parquet files of a table.
-fn parquet(dir: &Path, table: &str) -> Vec<PathBuf> {
+pub fn parquet(dir: &Path, table: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
     files_below(&dir.join("lake").join(table), &mut files);
     files

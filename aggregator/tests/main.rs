@@ -18,6 +18,7 @@ mod lake_steps;
 mod made;
 mod pki;
 mod readmit;
+mod restore;
 mod sealed;
 mod shed;
 mod talk;

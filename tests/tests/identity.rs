@@ -8,7 +8,7 @@ use tributary_protocol::ids::{BatchKey, Lane, SeriesId};
 use tributary_protocol::reading::{Meta, Readings, Value};
 use tributary_tests::process::{Process, wait_for};
 use tributary_tests::programs::program;
-use tributary_tests::site::{Site, backlog_gone, free_address};
+use tributary_tests::site::{Site, assert_clean, backlog_gone, free_address};
 
 const ROWS: u32 = 40;
 /// 2026-11-20T20:00:00Z.
@@ -258,4 +258,46 @@ fn two_machines_from_copies_of_one_disk_are_said_by_aggregator_agent_and_audit()
     assert_eq!(code, Some(0), "both are whole: {report:#}");
     let alarm = report["alarms"][0]["what"].as_str().unwrap();
     assert!(alarm.contains("stand under more than one name"), "{alarm}");
+}
+
+#[test]
+fn a_lost_journal_is_noticed_and_restored_from_the_lake_without_a_row_twice() {
+    let site = Site::new("restore");
+    let (mut agent, aggregator) = (site.agent(), site.aggregator());
+    agent.up();
+    let fleet = site.fleet(20, 10.0);
+    fleet.acknowledged(400);
+    let summary = fleet.end();
+    backlog_gone(&agent);
+    assert!(aggregator.terminate().success());
+    for part in ["journal", "ledger"] {
+        std::fs::remove_dir_all(site.aggregator_dir().join(part)).unwrap();
+    }
+    assert!(
+        !site.aggregator().ended().success(),
+        "it does not begin anew unseen"
+    );
+    let log = std::fs::read_to_string(site.path().join("aggregator.log")).unwrap();
+    assert!(log.contains("tributary-aggregator restore"), "{log}");
+    let restored = command(&site, &["restore", "--json"]);
+    assert_eq!(
+        lines(&restored)[0]["restored"],
+        "begun",
+        "{}",
+        said(&restored)
+    );
+    let again = command(&site, &["restore"]);
+    assert_eq!(again.status.code(), Some(0));
+    assert!(
+        said(&again).contains("nothing to restore"),
+        "{}",
+        said(&again)
+    );
+    let mut aggregator = site.aggregator();
+    aggregator.up();
+    backlog_gone(&agent);
+    let proof = site.settle(agent, aggregator);
+    assert_clean(&proof, &summary);
+    let (report, code) = site.audit();
+    assert_eq!(code, Some(0), "{report:#}");
 }
