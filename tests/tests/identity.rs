@@ -201,7 +201,8 @@ fn clone_of_the_agent(site: &Site) -> (std::net::SocketAddr, PathBuf, Process) {
 fn two_machines_from_copies_of_one_disk_are_said_by_aggregator_agent_and_audit() {
     let site = Site::new("clone");
     let (mut agent, mut aggregator) = (site.agent(), site.aggregator());
-    (agent.up(), aggregator.up());
+    agent.up();
+    aggregator.up();
     let fleet = site.fleet(20, 10.0);
     fleet.acknowledged(200);
     fleet.end();
@@ -209,7 +210,8 @@ fn two_machines_from_copies_of_one_disk_are_said_by_aggregator_agent_and_audit()
     agent.kill();
     let (mqtt, config, mut copy) = clone_of_the_agent(&site);
     let mut agent = site.agent();
-    (agent.up(), copy.up());
+    agent.up();
+    copy.up();
     let status = aggregator.status().unwrap();
     assert_eq!(status["twins_total"], 0, "{status:#}");
     // Both fill a buffer of the same life.
