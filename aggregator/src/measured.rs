@@ -59,7 +59,7 @@ pub const COUNTERS: &[(&str, &str)] = &[
     ),
     (
         "tributary_aggregator_identity_signs_total",
-        "Signs that an agent is two machines: a copy of its disk, taking turns, fenced, in conflict.",
+        "Signs that an agent is two machines, by agent and sign; see docs/identity.md.",
     ),
     (
         "tributary_aggregator_lake_damaged_entries_total",

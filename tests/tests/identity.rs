@@ -208,12 +208,12 @@ fn two_machines_from_copies_of_one_disk_are_said_by_aggregator_agent_and_audit()
     fleet.end();
     backlog_gone(&agent);
     agent.kill();
+    let status = aggregator.status().unwrap();
+    assert_eq!(status["twins_total"], 0, "{status:#}");
     let (mqtt, config, mut copy) = clone_of_the_agent(&site);
     let mut agent = site.agent();
     agent.up();
     copy.up();
-    let status = aggregator.status().unwrap();
-    assert_eq!(status["twins_total"], 0, "{status:#}");
     // Both fill a buffer of the same life.
     for mqtt in [site.mqtt, mqtt] {
         let fleet = site.fleet_at(mqtt, 20, 10.0);

@@ -11,8 +11,8 @@ use tributary_protocol::ids::{AgentId, AgentUuid, BufferId, LaneKey};
 use tributary_protocol::ledger::Ledger;
 use tributary_protocol::ranges::HeldRanges;
 
-const COPIED: &str = "if a copy or an older image of its disk was used, see docs/identity.md; if its \
-                      storage was replaced, and the old one is gone, this is of no matter";
+const COPIED: &str = "if a copy or an older image of its disk was used, see docs/identity.md; if \
+                      its storage was replaced, and the old one is gone, this is of no matter";
 const CONTRARY: &str = "another machine has its identity, or its disk lied: see docs/identity.md; \
                         `tributary-aggregator quarantine ls` lists them, `replay` takes them in";
 

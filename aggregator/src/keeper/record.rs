@@ -5,9 +5,9 @@
 //! the sealed batch to the end. Kind `gap` has before the sealed batch: count u16 of runs, and for
 //! each its first number and one past its last, u64: the numbers that it took. Version 2 is laid
 //! out as version 1, and says that the batch is in doubt: its agent sent it to another aggregator
-//! first, and was not told what became of it. Kind `held` has after the time no batch, but:
-//! buffer 16 · lane u8 · count u16 of runs, and for each its first number and one past its last,
-//! u64, and its hash sum, u128, 0 where it is not known.
+//! first, and was not told what became of it. Kind `held` has no batch after the time, but: buffer
+//! 16 · lane u8 · count u16 of runs, and for each its first number and one past its last, u64, and
+//! its hash sum, u128, 0 where it is not known.
 
 use crate::limits::HELD_RUNS_MAX;
 use bytes::{Buf, BufMut, Bytes};
