@@ -349,7 +349,7 @@ impl New {
             .collect();
         if !missing.is_empty() {
             self.held.recover_gap(agent, key, (hash, &missing));
-            let mut head = record::header(agent, record.accepted_at);
+            let mut head = record::header(agent, record.accepted_at, record.in_doubt);
             head.extend(record::runs(&missing));
             self.summary.kept += 1;
             self.push(kind.code(), &[&head, &record.sealed])?;

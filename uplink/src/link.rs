@@ -257,7 +257,7 @@ impl<S: Spool> Uplink<S> {
             return;
         }
         error!(
-            target = self.address,
+            target = self.way.address(),
             last_hour,
             "a newer session of this identity has begun: does another machine run from a copy of \
              this disk, or with this certificate? Stop one of them, and give it an identity of \

@@ -142,8 +142,8 @@ fn read_runs(bytes: &mut Bytes) -> Result<Vec<Range<u64>>, RecordError> {
     Ok(runs)
 }
 
-/// Who, and when.
-fn read_head(bytes: &mut Bytes) -> Result<(AgentId, i64), RecordError> {
+/// Who, when, and whether it is in doubt.
+fn read_head(bytes: &mut Bytes) -> Result<(AgentId, i64, bool), RecordError> {
     let truncated = |_| RecordError::Truncated;
     let version = bytes.try_get_u8().map_err(truncated)?;
     if !(1..=VERSION).contains(&version) {
@@ -162,7 +162,7 @@ fn read_head(bytes: &mut Bytes) -> Result<(AgentId, i64), RecordError> {
     bytes.copy_to_slice(&mut uuid);
     let accepted_at = bytes.get_i64_le();
     let agent = AgentId::new(tenant, AgentUuid(uuid)).map_err(|_| RecordError::Tenant)?;
-    Ok((agent, accepted_at))
+    Ok((agent, accepted_at, version == VERSION))
 }
 
 /// Reads an entry of this kind that carries a batch.
@@ -170,7 +170,7 @@ fn read_head(bytes: &mut Bytes) -> Result<(AgentId, i64), RecordError> {
 /// # Errors
 /// What is wrong with it; total on arbitrary bytes.
 pub fn parse(kind: RecordKind, mut bytes: Bytes) -> Result<BatchRecord, RecordError> {
-    let (agent, accepted_at) = read_head(&mut bytes)?;
+    let (agent, accepted_at, in_doubt) = read_head(&mut bytes)?;
     let runs = match kind {
         RecordKind::Gap => read_runs(&mut bytes)?,
         _ => Vec::new(),
@@ -178,7 +178,7 @@ pub fn parse(kind: RecordKind, mut bytes: Bytes) -> Result<BatchRecord, RecordEr
     Ok(BatchRecord {
         agent,
         accepted_at,
-        in_doubt: version == VERSION,
+        in_doubt,
         runs,
         sealed: bytes,
     })
@@ -198,7 +198,7 @@ pub struct HeldRecord {
 impl HeldRecord {
     /// As it stands in the journal: at most [`HELD_RUNS_MAX`] runs.
     pub fn encode(&self, accepted_at: i64) -> Vec<u8> {
-        let mut out = header(&self.agent, accepted_at);
+        let mut out = header(&self.agent, accepted_at, false);
         out.put_slice(&self.key.buffer.0);
         out.put_u8(self.key.lane.code());
         let runs = self.runs.get(..HELD_RUNS_MAX).unwrap_or(&self.runs);
@@ -217,7 +217,7 @@ impl HeldRecord {
     /// What is wrong with it; total on arbitrary bytes.
     pub fn parse(mut bytes: Bytes) -> Result<Self, RecordError> {
         let truncated = |_| RecordError::Truncated;
-        let (agent, _) = read_head(&mut bytes)?;
+        let (agent, ..) = read_head(&mut bytes)?;
         let mut buffer = [0; 16];
         bytes.try_copy_to_slice(&mut buffer).map_err(truncated)?;
         let lane = Lane::from_code(bytes.try_get_u8().map_err(truncated)?);
