@@ -6,8 +6,7 @@
 
 use crate::backoff;
 use crate::limits::{
-    BACKOFF_MIN, BUSY_WAIT_MAX, CURSOR_INTERVAL, FENCES_KEPT, FENCES_WITHIN, HANDSHAKE_TIMEOUT,
-    NOTICE_RANGES_MAX, TICK,
+    BACKOFF_MIN, BUSY_WAIT_MAX, CURSOR_INTERVAL, HANDSHAKE_TIMEOUT, NOTICE_RANGES_MAX, TICK,
 };
 use crate::spool::{Save, Sealed, Spool};
 use crate::status::{Status, look};
@@ -20,6 +19,7 @@ use tributary_protocol::message::{Ack, AgainReason, Message, Reject, RejectCode,
 use tributary_protocol::session::{Lookup, Notice, Outgoing, Place, Sender, SenderCursor, Urgency};
 use way::Way;
 
+mod fences;
 mod way;
 
 /// What software we are, as the other end sees it.
@@ -235,48 +235,6 @@ impl<S: Spool> Uplink<S> {
             self.disconnected(problem);
             self.part(Phase::Hanging);
         }
-    }
-
-    /// A newer session of this identity has begun, and it is not ours: somebody else has it, too.
-    fn note_fence(&mut self, message: &Message, now: i64) {
-        let fenced = |reject: &Reject| reject.code == RejectCode::Fenced;
-        if !matches!(message, Message::Reject(reject) if fenced(reject)) {
-            return;
-        }
-        // Whoever it is, two that come back at once take nothing but each other's sessions.
-        self.acked = false;
-        if self.fenced.len() >= FENCES_KEPT {
-            self.fenced.pop_front();
-        }
-        self.fenced.push_back(now);
-        self.status.send_modify(|status| status.fenced += 1);
-        self.forget_fences(now);
-        let last_hour = self.fenced.len();
-        if !last_hour.is_power_of_two() {
-            // Whoever did not read it so far does not read it now.
-            return;
-        }
-        error!(
-            target = self.way.address(),
-            last_hour,
-            "a newer session of this identity has begun: does another machine run from a copy of \
-             this disk, or with this certificate? Stop one of them, and give it an identity of \
-             its own; see docs/identity.md"
-        );
-    }
-
-    /// Says how many there were in the last hour.
-    fn forget_fences(&mut self, now: i64) {
-        let over = |at: &i64| now.saturating_sub(*at) >= us(FENCES_WITHIN);
-        while self.fenced.front().is_some_and(over) {
-            self.fenced.pop_front();
-        }
-        let count = self.fenced.len() as u64;
-        self.status.send_if_modified(|status| {
-            let changed = status.fenced_last_hour != count;
-            status.fenced_last_hour = count;
-            changed
-        });
     }
 
     /// What to do now. `random` is any 64 bits: agents with other ones come back at other times.

@@ -41,7 +41,7 @@ pub struct UplinkConfig {
 #[derive(Clone, Debug, Default)]
 pub struct Others {
     /// Them, in the order in which they are tried. With the aggregator itself, as many count as
-    /// [`ENDPOINTS_MAX`](tributary_protocol::limits::ENDPOINTS_MAX).
+    /// [`ENDPOINTS_MAX`].
     pub targets: Vec<Target>,
     /// When they are, and when it is looked for again.
     pub times: RouteTimes,

@@ -202,19 +202,9 @@ impl Parts<'_> {
         // What the lake had before is in files of other journals.
         let expected = expected.without(Tally::of(restored));
         let in_lake = self.in_lake.get(lane).copied().unwrap_or_default();
-        let compared = match lane.1.lane {
-            Lane::Series => Vec::new(),
-            _ => self.compare(lane, expected, in_lake),
-        };
         let marked = self.lake.marked.lanes.as_ref();
         let marked = marked.map(|lanes| lanes.get(lane).copied().unwrap_or_default());
-        // What files and markers both say is said once.
-        let other = marked.filter(|marked| compared.is_empty() || !marked.is_same(in_lake));
-        let differs = other.and_then(|marked| differ(lane, expected, marked));
-        compared
-            .into_iter()
-            .chain(differs)
-            .for_each(|wrong| findings.push(wrong));
+        self.disagree(lane, expected, (in_lake, marked), findings);
         let kept = self.journal.held.get(lane).unwrap_or(&self.nothing);
         let stated = |tally: Tally, rows| Stated {
             batches: tally.batches,
@@ -266,6 +256,25 @@ impl Parts<'_> {
             ranges_more,
         };
         (report, expected)
+    }
+
+    /// Finds where files or markers of the lake say of a lane what the ledger does not.
+    fn disagree(
+        &self,
+        lane: &LaneId,
+        expected: Tally,
+        (in_lake, marked): (Tally, Option<Tally>),
+        findings: &mut Findings,
+    ) {
+        let compared = match lane.1.lane {
+            Lane::Series => Vec::new(),
+            _ => self.compare(lane, expected, in_lake),
+        };
+        // What files and markers both say is said once.
+        let other = marked.filter(|marked| compared.is_empty() || !marked.is_same(in_lake));
+        let differs = other.and_then(|marked| differ(lane, expected, marked));
+        let wrong = compared.into_iter().chain(differs);
+        wrong.for_each(|wrong| findings.push(wrong));
     }
 
     /// What ledger and lake say of a lane.

@@ -213,12 +213,10 @@ impl AgentLedger {
             lanes.map(|lane| lane.elsewhere.runs()).sum()
         };
         if runs(self) + said > LEDGER_ELSEWHERE_RUNS_MAX {
-            let drained = self.lanes.iter_mut();
-            for (key, lane) in drained.filter(|(key, _)| !announced.contains(key)) {
-                if !lane.elsewhere.by_log.is_empty() {
-                    lane.elsewhere.by_log.clear();
-                    self.changed.insert(key.buffer);
-                }
+            let drained = self.lanes.keys().filter(|key| !announced.contains(key));
+            for key in drained.copied().collect::<Vec<_>>() {
+                // Through the one door: a buffer that is not folded stays so.
+                self.forget_elsewhere(key);
             }
         }
         LEDGER_ELSEWHERE_RUNS_MAX.saturating_sub(runs(self))

@@ -168,6 +168,10 @@ impl AgentLedger {
     /// Folds the buffers that the agent has no more, as far as they changed since the last look.
     pub(super) fn fold_drained(&mut self) {
         for buffer in std::mem::take(&mut self.changed) {
+            debug_assert!(
+                !self.unfolded.contains(&buffer),
+                "a lane would be there twice"
+            );
             self.fold(buffer);
         }
     }
