@@ -131,6 +131,7 @@ impl Settings {
                 alerts: config.spool.alerts,
                 aggregates: config.spool.aggregates,
                 reserve_bytes: config.agent.reserve_bytes,
+                takes_covered: false,
             },
             seal_delay: config.spool.seal_delay,
             uplink,

@@ -255,7 +255,10 @@ pub(crate) fn open_sized(
     acknowledge(&gaps.book, &body);
     let was_lost = body.is_lost;
     pass_over(&readers, &gaps.book, &mut body);
-    let sender = recalled(present, &readers, &gaps.book, &body);
+    let mut sender = recalled(present, &readers, &gaps.book, &body);
+    if config.takes_covered {
+        sender.take_covered();
+    }
     let life = LifeId(present.0);
     let known = (gaps.book.clone(), covered.clone());
     let keeper = Keeper::new(life, readers.clone(), known, (cursor, body.clone()), owed);

@@ -248,10 +248,10 @@ impl Keeper {
 
     /// Takes in what others hold. It is not in the journal: each session begins with it. An agent
     /// that knows of no others says nothing here, not even what it has trimmed: whatever is missing
-    /// below that was lost.
+    /// below that was lost. What it said before it has taken back.
     fn declare_elsewhere(&mut self, agent: &AgentId, hello: &Hello) {
         if hello.elsewhere.is_empty() {
-            return;
+            return self.judge.ledger.nothing_is_elsewhere(agent, hello);
         }
         let own = self.store.log();
         let left_out = self.judge.ledger.declare_elsewhere(agent, hello, own);

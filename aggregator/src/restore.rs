@@ -192,9 +192,9 @@ fn build(config: &Config, log: LogId, whole: &Whole) -> Result<Summary, RestoreE
     }
     let disk: Arc<dyn Disk> = Arc::new(OsDisk);
     let (mut store, _, _, _) = Store::open(&disk, &aside, config.journal(), log)?;
-    let books = newest_books(&config.data_dir)?;
+    let books = newest_books(&config.data_dir)?.unwrap_or_default();
     // Definitions alone: what is held, the entries say.
-    store.checkpoint(&Ledger::new(), &books.unwrap_or_default())?;
+    store.checkpoint(&Ledger::new(), &books)?;
     let mut new = New {
         store,
         frame: Frame::new(),
@@ -207,6 +207,11 @@ fn build(config: &Config, log: LogId, whole: &Whole) -> Result<Summary, RestoreE
         },
     };
     new.take_lake(whole)?;
+    new.append()?;
+    if new.store.end() > 0 {
+        // What the lake has stands nowhere else: not in one frame alone.
+        new.store.checkpoint(&new.held, &books)?;
+    }
     if config.data_dir.join("journal").is_dir() {
         let how = Open::SameLife {
             if_empty: tributary_journal::LifeId(log.0),
@@ -216,7 +221,15 @@ fn build(config: &Config, log: LogId, whole: &Whole) -> Result<Summary, RestoreE
         new.take_journal(&old.reader)?;
     }
     new.append()?;
-    Ok(new.summary)
+    let New { store, summary, .. } = new;
+    if store.end() == 0 {
+        // Nothing is held: a journal begins anew, and no checkpoint is of another.
+        let ledger = aside.join("ledger");
+        drop(store);
+        std::fs::remove_dir_all(&ledger).map_err(failed(&ledger))?;
+        std::fs::create_dir(&ledger).map_err(failed(&ledger))?;
+    }
+    Ok(summary)
 }
 
 /// The definitions that the newest checkpoint has, of whichever journal.

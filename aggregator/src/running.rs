@@ -12,7 +12,7 @@ use crate::lake::source::JournalFeed;
 use crate::lake::{Lake, LakeConfig, LakeError, LakeHandle, LakeStatus};
 use crate::limits::DRAIN_SECONDS_MAX;
 use crate::restore::READY;
-use crate::stopped::lake_store;
+use crate::stopped::{lake_fits, lake_store};
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -173,12 +173,7 @@ async fn open_lake(
     handle: &LakeHandle,
 ) -> Result<Lake, AggregatorError> {
     let store = lake_store(config, parts.log)?;
-    if *parts.durable.borrow() == 0
-        && let Some(other) = store.another_log().await?
-    {
-        let dir = config.lake_dir();
-        return Err(AggregatorError::AnotherLog { dir, other });
-    }
+    lake_fits(config, &store, parts).await?;
     let found = store.find(&parts.unread).await?;
     keeper.take_in(found).map_err(StoreError::from)?;
     let feed = JournalFeed::new(parts.reader.clone(), parts.log);

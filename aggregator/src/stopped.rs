@@ -3,6 +3,7 @@
 
 use crate::config::Config;
 use crate::keeper::{Keeper, KeeperConfig, KeeperParts, StoreError};
+use crate::lake::LakeError;
 use crate::lake::commit::LakeStore;
 use crate::running::{AggregatorError, new_log, whole_journal};
 use object_store::local::LocalFileSystem;
@@ -34,13 +35,45 @@ impl Stopped {
             new_log: new_log()?,
         };
         let (mut keeper, parts) = Keeper::open(&disk, &keeper_config)?;
-        let found = lake_store(config, parts.log)?.find(&parts.unread).await?;
+        let store = lake_store(config, parts.log)?;
+        lake_fits(config, &store, &parts).await?;
+        let found = store.find(&parts.unread).await?;
         keeper.take_in(found).map_err(StoreError::from)?;
         Ok(Self {
             keeper,
             parts,
             _lock: lock,
         })
+    }
+}
+
+/// That nothing is in the lake which the journal does not know: whatever is added to a journal that
+/// went back would lie below where the lake stands, and never reach it.
+///
+/// # Errors
+/// That the lake is ahead of the journal, or another's, and what to do.
+pub(crate) async fn lake_fits(
+    config: &Config,
+    store: &LakeStore,
+    parts: &KeeperParts,
+) -> Result<(), AggregatorError> {
+    let journal = *parts.durable.borrow();
+    if journal == 0
+        && let Some(other) = store.another_log().await?
+    {
+        let dir = config.lake_dir();
+        return Err(AggregatorError::AnotherLog { dir, other });
+    }
+    let (progress, begun) = store.progress().await?;
+    let lake = begun.intent.map_or(progress.position, |intent| intent.end);
+    match lake > journal {
+        true => Err(LakeError::RolledBack {
+            log: parts.log,
+            lake,
+            journal,
+        }
+        .into()),
+        false => Ok(()),
     }
 }
 

@@ -14,6 +14,7 @@ use tributary_journal::{Disk, LogConfig, LogKind, OsDisk, SimDisk, Survival};
 use tributary_protocol::batch::{Content, Cover, Decoder, SealedBatch};
 use tributary_protocol::ids::*;
 use tributary_protocol::message::*;
+use tributary_protocol::ranges::Held;
 
 pub fn agent(n: u8) -> AgentId {
     AgentId::new("acme", AgentUuid([n; 16])).unwrap()
@@ -64,6 +65,11 @@ impl Kept {
     }
 
     pub async fn hello(&self) -> (Welcome, CancellationToken) {
+        self.hello_with(Vec::new()).await
+    }
+
+    /// Of an agent that says what others hold.
+    async fn hello_with(&self, elsewhere: Vec<Elsewhere>) -> (Welcome, CancellationToken) {
         let lane = |lane: Lane| LaneState {
             key: LaneKey {
                 buffer: BUFFER,
@@ -78,6 +84,7 @@ impl Kept {
             name: "gate".into(),
             software: "test".into(),
             lanes,
+            elsewhere,
             ..Hello::default()
         };
         let fence = CancellationToken::new();
@@ -144,6 +151,31 @@ fn code(outcome: Outcome) -> RejectCode {
         Outcome::Reject(reject) => reject.code,
         other => panic!("{other:?}"),
     }
+}
+
+/// Another journal was lost, and what it held was given up meanwhile: the agent names nobody.
+#[tokio::test]
+async fn a_gap_of_what_an_agent_does_not_name_any_more_is_stored() {
+    let dir = TempDir::new().unwrap();
+    let kept = Kept::start(&os(), dir.path(), 0).unwrap();
+    let lane = Lane::Telemetry;
+    let other = Elsewhere {
+        key: LaneKey {
+            buffer: BUFFER,
+            lane,
+        },
+        log: LogId([0x77; 16]),
+        ranges: vec![Held {
+            first: 0,
+            end: 6,
+            sum: HashSum::default(),
+        }],
+    };
+    kept.hello_with(vec![other]).await;
+    let session = kept.hello().await.0.session;
+    assert_eq!(kept.offer(session, &gap(1)).await, Outcome::Durable);
+    assert_eq!(kept.entries(), 1, "judged a replay of what is nowhere");
+    kept.end().await;
 }
 
 /// An image was put back, and the agent sealed again what it had sealed and sent.

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tributary_aggregator::audit::{Verdict, audit};
-use tributary_aggregator::keeper::Outcome;
+use tributary_aggregator::keeper::{Outcome, StoreError};
 use tributary_aggregator::lake::file;
 use tributary_aggregator::restore::{Restored, Summary, restore, restore_in};
 use tributary_aggregator::running::AggregatorError;
@@ -141,6 +141,9 @@ async fn an_older_journal_is_replaced_and_what_it_alone_has_is_kept() {
     // The older journal beside the newer lake, of which the first flush is lost.
     lose(path);
     copy(&older.path().join("journal"), &path.join("journal"));
+    // What a command added there would lie below where the lake stands.
+    let refused = Stopped::open(&config(path)).await.err().unwrap();
+    assert!(refused.to_string().contains("restore"), "{refused}");
     let first = parquet(older.path(), "readings");
     for file in &first {
         let below = file.strip_prefix(older.path()).unwrap();
@@ -277,4 +280,55 @@ async fn an_empty_journal_before_a_lake_does_not_start_and_after_a_restore_nothi
     assert_eq!(rows(&config.data_dir), 20 * 50);
     let report = audit(&config.data_dir, true).unwrap();
     assert_eq!(report.verdict(), Verdict::Agrees, "{report}");
+}
+
+/// Somebody who wants to begin anew took journal and lake away, and left the checkpoints.
+#[tokio::test]
+async fn where_nothing_is_held_a_journal_begins_anew() {
+    let dir = TempDir::new().unwrap();
+    made(dir.path()).await;
+    for part in ["journal", "lake"] {
+        std::fs::remove_dir_all(dir.path().join(part)).unwrap();
+    }
+    let refused = Stopped::open(&config(dir.path())).await.err().unwrap();
+    assert!(refused.to_string().contains("restore"), "{refused}");
+    begun(dir.path()).await;
+    assert_eq!(
+        restore(&config(dir.path())).await.unwrap(),
+        Restored::Nothing
+    );
+    assert!(sent_again(dir.path()).await > 0);
+}
+
+/// Only the journal's entries said what the lake has, until the first commit.
+#[tokio::test]
+async fn a_bit_in_what_a_restore_wrote_takes_nothing_of_it() {
+    let dir = TempDir::new().unwrap();
+    made(dir.path()).await;
+    lose(dir.path());
+    begun(dir.path()).await;
+    let journal = std::fs::read_dir(dir.path().join("journal")).unwrap();
+    let mut segments: Vec<_> = journal.map(|it| it.unwrap().path()).collect();
+    segments.retain(|path| path.extension().is_some_and(|it| it == "seg"));
+    // In the first frame, behind its header.
+    let mut bytes = std::fs::read(&segments[0]).unwrap();
+    bytes[4096 + 40] ^= 1;
+    std::fs::write(&segments[0], bytes).unwrap();
+    let before = rows(dir.path());
+    // Its last frame, so it looks torn; a checkpoint knows better.
+    let refused = Kept::start(&os(), dir.path(), 0).err().unwrap();
+    assert!(
+        matches!(refused, StoreError::RolledBack { .. }),
+        "{refused}"
+    );
+    begun(dir.path()).await;
+    let kept = Kept::start(&os(), dir.path(), 0).unwrap();
+    let session = kept.hello().await.0.session;
+    for number in [0, 1, 2, 3, 7, 8] {
+        let batch = readings(number, 3, 100, 0);
+        assert_eq!(kept.offer(session, &batch).await, Outcome::Durable);
+    }
+    flush(&kept, dir.path()).await;
+    kept.end().await;
+    assert_eq!(rows(dir.path()), before, "the lake had them");
 }

@@ -47,6 +47,7 @@ fn settings() -> Settings {
     let mut settings = Settings::from_config(&config).unwrap();
     settings.wal_quota_bytes = 4 << 20;
     settings.spool.reserve_bytes = 0;
+    settings.spool.takes_covered = true;
     settings
 }
 

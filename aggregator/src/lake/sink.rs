@@ -275,7 +275,7 @@ impl Lake {
         if let Some(intent) = begun.intent {
             lake.redo(&intent).await?;
         }
-        lake.store.tidy(&lake.progress).await?;
+        lake.tidy().await;
         Ok(lake)
     }
 
@@ -441,10 +441,17 @@ impl Lake {
         }
         self.write(false).await?;
         if self.progress.chain.len() >= DONE_MARKERS_MAX {
-            self.store.tidy(&self.progress).await?;
+            self.tidy().await;
             self.progress = self.store.progress().await?.0;
         }
         Ok(())
+    }
+
+    /// Markers that say nothing any more hold nothing up: what can't be tidied stays.
+    async fn tidy(&mut self) {
+        if let Err(error) = self.store.tidy(&self.progress).await {
+            tracing::warn!(%error, "the lake's markers could not be tidied");
+        }
     }
 
     /// Writes everything that is durable at this moment; gives the position reached.

@@ -131,6 +131,15 @@ impl Covered {
 }
 
 impl Ledger {
+    /// As [`declare_elsewhere`](Self::declare_elsewhere), where an agent names no others: what it
+    /// said before was taken back.
+    pub fn nothing_is_elsewhere(&mut self, agent: &AgentId, hello: &Hello) {
+        if let Some(entry) = self.agents.get_mut(agent) {
+            let keys: Vec<LaneKey> = hello.lanes.iter().map(|state| state.key).collect();
+            keys.into_iter().for_each(|key| entry.forget_elsewhere(key));
+        }
+    }
+
     /// Takes in what an agent says, beginning a session, that others acknowledged: its numbers are
     /// no holes here, and no gap takes them; data under them is welcome all the same. What it said
     /// before and names no more was taken back, if it had room to name all. `own` is the journal of

@@ -62,6 +62,7 @@ pub struct Sender {
     place: Place,
     journal: Option<Journal>,
     takes_in_doubt: bool,
+    takes_covered: bool,
     /// What was sent and never acknowledged, and to whom; and the time, as it was last told.
     doubts: Doubts,
     now: i64,
@@ -125,6 +126,7 @@ impl Sender {
             place: Place::default(),
             journal: None,
             takes_in_doubt: false,
+            takes_covered: false,
             doubts: Doubts::new(FAILOVER_HOLD_US),
             now: 0,
             timed: false,
@@ -149,6 +151,12 @@ impl Sender {
         };
         sender.touch_all();
         sender
+    }
+
+    /// From the next session on it can be told that a batch's messages are held under another
+    /// buffer.
+    pub fn take_covered(&mut self) {
+        self.takes_covered = true;
     }
 
     /// Where it stands.
@@ -221,7 +229,7 @@ impl Sender {
             software: software.to_owned(),
             lanes: lanes.collect(),
             elsewhere: Vec::new(),
-            takes_covered: true,
+            takes_covered: self.takes_covered,
         };
         self.say_elsewhere(&mut hello);
         Ok(hello)

@@ -96,11 +96,13 @@ pub(super) fn run(
     let mut stopped = runtime.block_on(Stopped::open(config))?;
     let disputed = stopped.keeper.disputed()?;
     let names = stopped.keeper.quarantined();
+    // Nothing is no beginning of a name.
+    let is_it = |name: &String, file: &String| !file.is_empty() && name.starts_with(file.as_str());
     let chosen = |name: &String| {
         let mut files = arguments.files.iter();
-        arguments.all || files.any(|file| name.starts_with(file.as_str()))
+        arguments.all || files.any(|file| is_it(name, file))
     };
-    let unknown = |file: &&String| !names.iter().any(|name| name.starts_with(file.as_str()));
+    let unknown = |file: &&String| !names.iter().any(|name| is_it(name, file));
     let unknown: Vec<&String> = arguments.files.iter().filter(unknown).collect();
     for file in &unknown {
         let why = Err("nothing in quarantine is called so".to_owned());
@@ -113,7 +115,7 @@ pub(super) fn run(
     }
     let clock = runtime.block_on(async { Clock::start() });
     for name in names {
-        let done = replay(&mut stopped, &name, &disputed, clock)?;
+        let done = replay(&mut stopped, &name, &disputed, clock);
         well &= done.replayed;
         done.say(arguments.json, out)?;
     }
@@ -121,13 +123,11 @@ pub(super) fn run(
     Ok(well)
 }
 
-fn replay(
-    stopped: &mut Stopped,
-    name: &str,
-    disputed: &Disputed,
-    clock: Clock,
-) -> Result<Done, CommandError> {
-    let readmitted = stopped.keeper.readmit(name, disputed, clock.told())?;
-    let readmitted = readmitted.map_err(|why| why.to_string());
-    Ok(Done::of(name.to_owned(), readmitted))
+fn replay(stopped: &mut Stopped, name: &str, disputed: &Disputed, clock: Clock) -> Done {
+    let readmitted = stopped.keeper.readmit(name, disputed, clock.told());
+    let readmitted = match readmitted {
+        Ok(readmitted) => readmitted.map_err(|why| why.to_string()),
+        Err(error) => Err(format!("it stays: {error}")),
+    };
+    Done::of(name.to_owned(), readmitted)
 }
