@@ -255,10 +255,7 @@ pub(crate) fn open_sized(
     acknowledge(&gaps.book, &body);
     let was_lost = body.is_lost;
     pass_over(&readers, &gaps.book, &mut body);
-    let mut sender = recalled(present, &readers, &gaps.book, &body);
-    if config.takes_covered {
-        sender.take_covered();
-    }
+    let sender = recalled((present, config), &readers, &gaps.book, &body);
     let life = LifeId(present.0);
     let known = (gaps.book.clone(), covered.clone());
     let keeper = Keeper::new(life, readers.clone(), known, (cursor, body.clone()), owed);
@@ -314,7 +311,7 @@ fn pass_over(readers: &BTreeMap<Lane, LogReader>, book: &Book, body: &mut Cursor
 
 /// Who decides what to send, as it was before the restart.
 fn recalled(
-    present: BufferId,
+    (present, config): (BufferId, &SpoolConfig),
     readers: &BTreeMap<Lane, LogReader>,
     book: &Book,
     body: &CursorBody,
@@ -323,6 +320,9 @@ fn recalled(
     sender.recall(&body.sender);
     for (key, numbers) in book.all() {
         sender.on_shed(key, numbers, 0);
+    }
+    if config.takes_covered {
+        sender.take_covered();
     }
     sender
 }
