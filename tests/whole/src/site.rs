@@ -235,7 +235,10 @@ impl Site {
             escaped,
             seen: 0,
         };
-        process.tell(oracle, true);
+        // The power may have gone meanwhile: then the next one is looked at.
+        if !self.disk.is_off() {
+            process.tell(oracle, true);
+        }
         self.process = Some(process);
         Ok(())
     }

@@ -182,3 +182,16 @@ fn nothing_is_written_before_a_segment_that_could_not_be_begun() {
                 at 16955874 faildirsyncs site times 2\n";
     run(&text.parse().unwrap());
 }
+
+/// Definitions that go on from some that a bit took can't be understood either, and come again.
+#[test]
+fn definitions_behind_some_that_a_bit_took_come_again() {
+    let text = "whole 1 seed 1795843569 profile SiteBits agents 1 made 0 devices 1 messages 33 \
+                every 94737 rate 1000000000 flush 387416 journal 12288 spool 100 policy \
+                drop-oldest heal 10965989\n\
+                at 877357 power agent0 after 1 syncs survival nothing down 48873\n\
+                at 2833320 halfopen agent0 knows site\n\
+                at 5461213 flip site class FrameHeader\n\
+                at 6164184 power site after 0 operations survival nothing down 513\n";
+    run(&text.parse().unwrap());
+}

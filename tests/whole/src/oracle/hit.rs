@@ -118,6 +118,26 @@ impl Oracle {
         }
     }
 
+    /// Definitions behind some that were hit go on from those: without them an aggregator that
+    /// reads its journal can't understand these either, and asks for them again.
+    pub(super) fn undefined_hits(&mut self) {
+        let mut broken = BTreeSet::new();
+        for (number, entry) in (0_u64..).zip(&self.entries) {
+            let (agent, lane) = (entry.agent, entry.key.lane_key());
+            if lane.lane != Lane::Series || !self.hits.undefined.contains(&(agent, lane.buffer)) {
+                continue;
+            }
+            if self.hits.entries.contains(&number) {
+                broken.insert((agent, lane));
+            } else if broken.contains(&(agent, lane)) {
+                self.hits.entries.insert(number);
+                let numbers = entry.numbers.iter().cloned().flatten();
+                let numbers = numbers.map(|number| (agent, lane, number));
+                self.hits.numbers.extend(numbers);
+            }
+        }
+    }
+
     fn site_hit(&mut self, hit: &Hit) {
         for (_, number) in &hit.lost {
             self.hits.entries.insert(*number);
