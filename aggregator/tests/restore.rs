@@ -117,6 +117,44 @@ async fn what_the_lake_has_is_not_taken_again_once_its_journal_is_lost() {
     assert_eq!(sent_again(dir.path()).await, 0);
 }
 
+/// The journal says that it holds them, and no marker of its own tells of those files.
+#[tokio::test]
+async fn an_audit_after_a_restore_misses_every_file_that_is_taken_away() {
+    let dir = TempDir::new().unwrap();
+    made(dir.path()).await;
+    lose(dir.path());
+    begun(dir.path()).await;
+    sent_again(dir.path()).await;
+    let log = audit(dir.path(), false).unwrap().log.replace('-', "");
+    let mut of_others: Vec<_> = ["readings", "gaps"]
+        .into_iter()
+        .flat_map(|table| parquet(dir.path(), table))
+        .collect();
+    let rejected = std::fs::read_dir(dir.path().join("lake/rejected")).unwrap();
+    let rejected = rejected.map(|file| file.unwrap().path());
+    of_others.extend(rejected.filter(|file| file.extension().is_some_and(|end| end == "json")));
+    of_others.retain(|file| !file.to_string_lossy().contains(&log));
+    assert!(of_others.len() >= 3, "{of_others:?}");
+    for file in of_others {
+        let aside = dir.path().join("aside");
+        std::fs::rename(&file, &aside).unwrap();
+        for deep in [false, true] {
+            let report = audit(dir.path(), deep).unwrap();
+            let said = report.to_string();
+            assert_eq!(
+                report.verdict(),
+                Verdict::Disagrees,
+                "{}: {said}",
+                file.display()
+            );
+            assert!(said.contains("the files of other journals have"), "{said}");
+        }
+        std::fs::rename(&aside, &file).unwrap();
+    }
+    let report = audit(dir.path(), true).unwrap();
+    assert_eq!(report.verdict(), Verdict::Agrees, "{report}");
+}
+
 #[tokio::test]
 async fn an_older_journal_is_replaced_and_what_it_alone_has_is_kept() {
     let dir = TempDir::new().unwrap();

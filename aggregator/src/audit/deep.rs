@@ -4,7 +4,7 @@
 
 use super::journal::Journal;
 use super::lake::{Flush, Lake, PUT_BACK, Seen, guarded, lane_of, read_footer};
-use super::report::{Finding, Findings};
+use super::report::{Finding, Findings, Span};
 use super::{LaneId, Numbers};
 use crate::keeper::record::RecordKind;
 use crate::lake::Table;
@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::Path;
 use tributary_protocol::ids::{BatchHash, Lane};
+use tributary_protocol::ranges::HeldRanges;
 
 const TWICE: &str = "take away the file that is a copy; where none is, two aggregators wrote \
                      what one should have";
@@ -55,6 +56,26 @@ impl Rows {
             }
         }
         all
+    }
+
+    /// Of these numbers those that files of other journals neither have rows of, nor declare, nor set
+    /// apart.
+    pub(super) fn missing_in_others(
+        &self,
+        lake: &Lake,
+        lane: &LaneId,
+        of: &HeldRanges,
+    ) -> Vec<Span> {
+        let mut missing = of.clone();
+        let there = [&self.others, &lake.others_without_rows];
+        for run in there
+            .iter()
+            .filter_map(|of| of.get(lane))
+            .flat_map(HeldRanges::iter)
+        {
+            missing.remove(run.first, run.end);
+        }
+        missing.iter().map(|run| (run.first, run.end)).collect()
     }
 
     pub(super) fn findings(&self) -> Findings {

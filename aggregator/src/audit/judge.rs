@@ -101,6 +101,7 @@ pub(super) fn judge(
     findings.extend(lake.findings());
     findings.extend(rows.map(Rows::findings).unwrap_or_default());
     foreign(lake, rows, &mut findings);
+    restored(lake, rows, &mut findings);
     let ledger = lanes_of(&journal.ledger);
     let others = others_of(&journal.ledger);
     let parts = Parts {
@@ -170,6 +171,32 @@ fn foreign(lake: &Lake, rows: Option<&Rows>, findings: &mut Findings) {
             path.display()
         );
         findings.push(Finding::general(what, NOT_OURS));
+    }
+}
+
+/// What the journal holds because the lake had it: that files of other journals still have it.
+fn restored(lake: &Lake, rows: Option<&Rows>, findings: &mut Findings) {
+    for (lane, held) in &lake.restored {
+        let wanted = Tally::of(held);
+        let there = lake.others.get(lane).copied().unwrap_or_default();
+        let missing = rows.map(|rows| rows.missing_in_others(lake, lane, held));
+        // Where the lake had some twice, nobody knew a sum; and another aggregator's may be more.
+        let knows_sum = wanted.sum != HashSum::default() && there.batches == wanted.batches;
+        let is_well = there.batches >= wanted.batches && (!knows_sum || there.is_same(wanted));
+        if is_well && missing.as_ref().is_none_or(Vec::is_empty) {
+            continue;
+        }
+        let what = format!(
+            "the journal holds {} batches of it because the lake had them when it was begun (hash \
+             sum {}), the files of other journals have {} (hash sum {})",
+            wanted.batches,
+            hex(wanted.sum),
+            there.batches,
+            hex(there.sum)
+        );
+        let missing = missing.unwrap_or_else(|| spans_of(Some(held)));
+        let finding = Finding::of(lane, missing, what, PUT_BACK);
+        findings.push(finding.about(about("restored", wanted, there)));
     }
 }
 

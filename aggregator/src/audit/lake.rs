@@ -112,6 +112,10 @@ pub(super) struct Lake {
     pub(super) quarantined: Numbers,
     /// What the journal holds because the lake had it when the journal was begun.
     pub(super) restored: Numbers,
+    /// What files of other journals say of each lane, and the numbers that they declare or set
+    /// apart.
+    pub(super) others: Tallies,
+    pub(super) others_without_rows: Numbers,
     /// Parquet files that no flush wrote.
     pub(super) foreign: Vec<PathBuf>,
     /// What is wrong with files that were read, and with what lies there now.
@@ -147,6 +151,8 @@ impl Lake {
             rejected: BTreeMap::new(),
             quarantined: Numbers::new(),
             restored: Numbers::new(),
+            others: Tallies::new(),
+            others_without_rows: Numbers::new(),
             foreign: Vec::new(),
             read_findings: Findings::default(),
             now_findings: Findings::default(),
@@ -321,7 +327,12 @@ impl Lake {
         if table != Table::Gaps {
             seen.rows += footer.rows;
         }
-        for (lane, tally) in footer.lanes.iter().filter_map(tally_of).filter(|_| own) {
+        for (lane, tally) in footer.lanes.iter().filter_map(tally_of) {
+            if !own {
+                let all = self.others.entry(lane).or_default();
+                *all = all.and(tally);
+                continue;
+            }
             if marked {
                 let all = seen.lanes.entry(lane.clone()).or_default();
                 *all = all.and(tally);
@@ -332,14 +343,18 @@ impl Lake {
     }
 
     fn read_gaps(&mut self, flush: Flush, path: &Path) {
-        if flush.log != self.log {
-            return;
-        }
+        let own = flush.log == self.log;
         match gap_rows(path) {
             Ok(rows) => {
                 for row in rows {
                     match row {
-                        Gap::Of(lane, gap) => self.declare(*lane, gap),
+                        Gap::Of(lane, gap) if own => self.declare(*lane, gap),
+                        Gap::Of(lane, gap) => {
+                            let (first, end) = numbers_of(&gap);
+                            let without = self.others_without_rows.entry(*lane).or_default();
+                            without.insert_missing(first, end, BatchHash([0; 32]));
+                        }
+                        Gap::Journal(..) if !own => {}
                         Gap::Journal(first, count) => self.read_findings.push(Finding::general(
                             format!(
                                 "entries {first}..{} of the journal could not be read when the \
@@ -360,11 +375,7 @@ impl Lake {
     }
 
     fn declare(&mut self, lane: LaneId, gap: GapReport) {
-        // One that begins below its own number tells of messages, and takes that number alone.
-        let (first, end) = match gap.first < gap.batch {
-            true => (gap.batch, gap.batch.saturating_add(1)),
-            false => (gap.first, gap.first.saturating_add(gap.count)),
-        };
+        let (first, end) = numbers_of(&gap);
         let declared = self.declared.entry(lane.clone()).or_default();
         declared.insert_missing(first, end, BatchHash([0; 32]));
         self.gaps.entry(lane).or_default().push(gap);
@@ -375,8 +386,8 @@ impl Lake {
         let Some((stem, ending @ ("json" | "batches"))) = name.rsplit_once('.') else {
             return;
         };
-        let flush = flush_of(stem).filter(|flush| flush.log == self.log);
-        let flush = flush.filter(|flush| self.is_new(flush) && flush.end <= self.position);
+        let counts = |flush: &Flush| flush.log != self.log || flush.end <= self.position;
+        let flush = flush_of(stem).filter(|flush| self.is_new(flush) && counts(flush));
         let Some(flush) = flush else { return };
         *self.rejected.entry(flush).or_default() += 1;
         if ending == "json" {
@@ -407,6 +418,20 @@ impl Lake {
                 != Some(hash)
             {
                 return Err(format!("batch {number} does not lie beside it as it came"));
+            }
+            if flush.log != self.log {
+                let of_one = Tally {
+                    batches: 1,
+                    rows: 0,
+                    sum: HashSum::default().with(hash),
+                };
+                let all = self.others.entry(lane.clone()).or_default();
+                *all = all.and(of_one);
+                self.others_without_rows
+                    .entry(lane)
+                    .or_default()
+                    .insert(number, hash);
+                continue;
             }
             let new = self
                 .set_apart
@@ -553,6 +578,15 @@ impl Lake {
             )
         };
         others.into_iter().map(note).collect()
+    }
+}
+
+/// The numbers that a gap takes.
+fn numbers_of(gap: &GapReport) -> (u64, u64) {
+    // One that begins below its own number tells of messages, and takes that number alone.
+    match gap.first < gap.batch {
+        true => (gap.batch, gap.batch.saturating_add(1)),
+        false => (gap.first, gap.first.saturating_add(gap.count)),
     }
 }
 
