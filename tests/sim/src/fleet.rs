@@ -58,12 +58,18 @@ impl Swept {
             trusted,
             confused,
             gone,
+            unaware,
             ..
         } = self.stats;
         let bounds = [
             (excused, 50, "lost by a disk that lied"),
             (trusted, 10_000, "taken on trust of twins"),
             (gone, 4, "gone with a journal"),
+            (
+                unaware,
+                4,
+                "lost by a journal to which its agent did not come back",
+            ),
             (confused, 1_000, "acknowledged for another batch"),
         ];
         let mut bounds = bounds.into_iter();

@@ -13,13 +13,14 @@ const DOCUMENT: &str = "docs/crash-matrix.md";
 /// Between these lines of it stand the rows; all else is written by people.
 const BEGIN: &str = "<!-- what follows is written by cargo xtask prove -->";
 const END: &str = "<!-- up to here -->";
-const COLUMNS: [&str; 10] = [
+const COLUMNS: [&str; 11] = [
     "kind",
     "fault",
     "runs",
     "acknowledged",
     "declared",
     "set apart",
+    "excused",
     "lost",
     "doubled",
     "manual repairs",
@@ -80,6 +81,8 @@ pub struct Row {
     pub declared: Option<u64>,
     /// Whole, but beside the lake's tables: for a person to put back. Where it can be.
     pub set_apart: Option<u64>,
+    /// Gone, as the documents name it as the cost of this fault. Where there is such a cost.
+    pub excused: Option<u64>,
     /// Nowhere, and not declared.
     pub lost: u64,
     /// There more than once.
@@ -104,6 +107,7 @@ pub fn kills(runs: &[Value]) -> Result<Vec<Row>> {
             acknowledged: number_of(run, "acknowledged")?,
             declared: None,
             set_apart: None,
+            excused: None,
             lost: number_of(run, "lost")?,
             doubled: number_of(run, "duplicates")?,
             // Whoever does not start by itself ends the proof.
@@ -133,6 +137,7 @@ pub fn chaos(runs: &[Value], qos: u8) -> Result<Vec<Row>> {
         acknowledged: sum("published")?,
         declared: None,
         set_apart: None,
+        excused: None,
         lost: sum("lost")?,
         doubled: sum("duplicates")?,
         repairs: 0,
@@ -145,7 +150,7 @@ pub fn power_cuts(rows: &[Value]) -> Result<Vec<Row>> {
         let fault = figures.get("fault").and_then(Value::as_str);
         let fault = fault.context("a row without a name")?;
         let kind = match fault {
-            _ if fault.contains("power: ") => Kind::PowerCut,
+            _ if fault.contains("power: ") || fault.ends_with("the power") => Kind::PowerCut,
             _ if fault.starts_with("one bit: ") => Kind::Bit,
             _ => Kind::Call,
         };
@@ -175,6 +180,7 @@ fn row((kind, fault): (Kind, String), set_apart: Option<u64>, figures: &Value) -
         acknowledged: number_of(figures, "acknowledged")?,
         declared: Some(number_of(figures, "declared")?),
         set_apart,
+        excused: Some(number_of(figures, "excused")?),
         lost: number_of(figures, "lost")?,
         doubled: number_of(figures, "doubled")?,
         repairs: number_of(figures, "repairs")?,
@@ -213,18 +219,20 @@ fn page(before: &str, proof: &str, when: &str, rows: &[Row]) -> Result<String> {
             acknowledged,
             declared,
             set_apart,
+            excused,
             lost,
             doubled,
             repairs,
         } = row;
         let kind = kind.name();
-        let [declared, set_apart] = [declared, set_apart].map(|figure| match figure {
+        let told_apart = [declared, set_apart, excused];
+        let [declared, set_apart, excused] = told_apart.map(|figure| match figure {
             Some(figure) => figure.to_string(),
             None => "–".to_owned(),
         });
         lines.push(format!(
-            "| {kind} | {fault} | {runs} | {acknowledged} | {declared} | {set_apart} | {lost} | \
-             {doubled} | {repairs} | {proof}; {when} |"
+            "| {kind} | {fault} | {runs} | {acknowledged} | {declared} | {set_apart} | \
+             {excused} | {lost} | {doubled} | {repairs} | {proof}; {when} |"
         ));
     }
     // Kinds in their order; within one, as the proofs said them.
@@ -297,8 +305,8 @@ mod tests {
 
     fn cut(runs: u64) -> Row {
         let figures = json!({"fault": "the agent's power: all of it survives", "runs": runs,
-            "acknowledged": 9, "declared": 0, "set_apart": 0, "lost": 0, "doubled": 0,
-            "repairs": 0});
+            "acknowledged": 9, "declared": 0, "set_apart": 0, "excused": 0, "lost": 0,
+            "doubled": 0, "repairs": 0});
         power_cuts(&[figures]).unwrap().remove(0)
     }
 
@@ -308,7 +316,7 @@ mod tests {
         let first = page(&empty, "cuts", "abc, 2026-01-01", &[cut(3), cut(4)]).unwrap();
         assert!(first.contains("In all 0 simulated schedules, 7 power cuts, 0 kills"));
         let run = json!({"profile": "links", "runs": 10, "acknowledged": 100, "declared": 1,
-            "lost": 0, "doubled": 0, "repairs": 0});
+            "excused": 2, "lost": 0, "doubled": 0, "repairs": 0});
         let simulated = simulated(&[run]).unwrap();
         let both = page(&first, "sim", "abd, 2026-01-02", &simulated).unwrap();
         assert!(both.contains("In all 10 simulated schedules, 7 power cuts"));
@@ -322,10 +330,10 @@ mod tests {
         assert_eq!(
             rows,
             [
-                "| simulated | both ends of a session, profile `links` | 10 | 100 | 1 | – | 0 | 0 \
-                 | 0 | sim; abd, 2026-01-02 |",
+                "| simulated | both ends of a session, profile `links` | 10 | 100 | 1 | – | 2 | 0 \
+                 | 0 | 0 | sim; abd, 2026-01-02 |",
                 "| power cut | the agent's power: all of it survives | 5 | 9 | 0 | 0 | 0 | 0 | 0 \
-                 | cuts; abe, 2026-01-03 |",
+                 | 0 | cuts; abe, 2026-01-03 |",
             ]
         );
     }

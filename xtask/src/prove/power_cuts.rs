@@ -15,11 +15,12 @@ const PARTS: [(&str, &str); 4] = [
     ("eio", "syncs that fail"),
 ];
 /// What the figures of a part sum up over its rows.
-const SUMS: [&str; 8] = [
+const SUMS: [&str; 9] = [
     "runs",
     "acknowledged",
     "declared",
     "set_apart",
+    "excused",
     "lost",
     "doubled",
     "told",
@@ -129,7 +130,7 @@ mod tests {
     fn the_figures_of_a_part_are_the_sums_of_its_rows() {
         let row = |runs: u64| {
             json!({"fault": "a bit", "runs": runs, "acknowledged": 9, "declared": 1,
-                "set_apart": 0, "lost": 0, "doubled": 0, "told": 0, "repairs": 0})
+                "set_apart": 0, "excused": 0, "lost": 0, "doubled": 0, "told": 0, "repairs": 0})
         };
         let report = json!({ "seconds": 7 });
         let sums = figures("bits", &report, &[row(3), row(4)]).unwrap();

@@ -496,6 +496,7 @@ impl Oracle {
             let in_order = in_order || given_up || self.excused.contains(&(*agent, *key));
             // The agent did not come back to the aggregator that lost it.
             let unaware = self.several.is_some() && self.lost.contains_key(&(*agent, *key));
+            self.stats.unaware += u64::from(unaware && !in_order);
             let in_order = in_order || unaware;
             // Definitions of the present buffer, and what twins contest, stay where they are.
             let is_series = key.lane == Lane::Series;

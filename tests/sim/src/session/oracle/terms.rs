@@ -95,6 +95,8 @@ pub struct Stats {
     pub twice: u64,
     /// Numbers that a journal took with it when it was lost, after they had left the spool.
     pub gone: u64,
+    /// Numbers that a journal lost whose agent did not come back there, so that nobody noticed.
+    pub unaware: u64,
     /// Numbers of which an agent said that they are lost.
     pub told: u64,
     /// Events.
@@ -125,6 +127,7 @@ impl Stats {
             marked: self.marked + other.marked,
             twice: self.twice + other.twice,
             gone: self.gone + other.gone,
+            unaware: self.unaware + other.unaware,
             told: self.told + other.told,
             events: self.events + other.events,
         }
