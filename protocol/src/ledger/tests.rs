@@ -620,6 +620,45 @@ fn what_is_said_to_be_elsewhere_is_bounded_by_lane_agent_and_journal() {
     assert!(all <= LEDGER_ELSEWHERE_RUNS_MAX, "{all}");
 }
 
+/// A lane is not announced any more, its buffer is: what others hold of it gives way, and nothing
+/// is folded, since more may come.
+#[test]
+fn a_lane_that_gives_way_in_an_open_buffer_is_not_folded() {
+    let mut ledger = Ledger::new();
+    let buffer = key(0).buffer;
+    let session = ledger.open_session(&agent(1), &[buffer]);
+    let admission = fresh(&mut ledger, session, 0);
+    ledger.commit(admission);
+    ledger.declare_elsewhere(&agent(1), &elsewhere(0, &[(LogId([7; 16]), 5, 9)]), OWN);
+    let mut hello = elsewhere(0, &[]);
+    hello.lanes[0].key.lane = Lane::Events;
+    let run = |n: u64| Held {
+        first: 2 * n,
+        end: 2 * n + 1,
+        sum: HashSum(1),
+    };
+    hello.elsewhere.push(Elsewhere {
+        key: hello.lanes[0].key,
+        log: LogId([7; 16]),
+        ranges: (0..=LEDGER_ELSEWHERE_RUNS_MAX as u64).map(run).collect(),
+    });
+    let session = ledger.open_session(&agent(1), &[buffer]);
+    ledger.declare_elsewhere(&agent(1), &hello, OWN);
+    let lanes = ledger.lanes(&agent(1));
+    let lane = lanes.iter().find(|lane| lane.key == key(0).lane_key());
+    assert_eq!(lane.unwrap().elsewhere, []);
+    let next = ledger.open_session(&agent(1), &[buffer]);
+    assert!(next > session);
+    assert!(
+        ledger.agents[&agent(1)]
+            .lanes
+            .contains_key(&key(0).lane_key())
+    );
+    let admission = fresh(&mut ledger, next, 1);
+    ledger.commit(admission);
+    assert_eq!(ledger.held(&agent(1), key(0).lane_key())[0].end, 2);
+}
+
 #[test]
 fn an_aborted_batch_leaves_what_is_elsewhere() {
     let mut ledger = Ledger::new();
