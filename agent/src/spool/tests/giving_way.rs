@@ -2,6 +2,7 @@
 //! number that was sealed stands the batch or a gap, never both and never neither.
 
 use super::config;
+use super::gap_for;
 use crate::seal::{Now, Waits};
 use crate::spool::{self, AgentSpool, Opened, Policy, SpoolConfig};
 use std::collections::BTreeMap;
@@ -396,6 +397,38 @@ fn what_is_too_old_gives_way() {
     assert!((10..30).contains(&found.declared.len()), "{found:?}");
     let gap = opened.reader.read(key(FIRST, 0)).unwrap();
     assert_eq!(gap.gap().unwrap().detail, "older than 1 h");
+}
+
+/// A repair declared a batch in the middle of a segment: it is declared once, as it was.
+#[test]
+fn a_segment_gives_way_around_a_gap_that_stands_in_it() {
+    let disk = SimDisk::new(7);
+    let config = tight(Policy::DropOldest);
+    let mut opened = open(&disk, FIRST, &config);
+    let batches = batches(FIRST, 40);
+    for batch in &batches[..8] {
+        opened.writer.append(vec![batch.clone()]).unwrap();
+    }
+    let gap = gap_for(key(FIRST, 3), None).unwrap();
+    opened.writer.declare(&gap).unwrap();
+    for batch in &batches[8..] {
+        opened.writer.append(vec![batch.clone()]).unwrap();
+    }
+    let sheds = opened.reader.take_sheds().into_iter();
+    let given_up: Vec<u64> = sheds.flat_map(|shed| shed.numbers).collect();
+    assert!(given_up.starts_with(&[0, 1, 2, 4, 5]), "{given_up:?}");
+    drop(opened);
+    let mut opened = open(&disk, SECOND, &config);
+    let found = Found::of(&mut opened.reader, FIRST);
+    for number in given_up {
+        let rows = batches[number as usize].rows();
+        assert_eq!(found.declared[&number], Some(rows), "{number}");
+    }
+    assert_eq!(
+        opened.reader.read(key(FIRST, 3)).unwrap().bytes(),
+        gap.bytes()
+    );
+    assert_eq!(found.delivered.len() + found.declared.len(), 40);
 }
 
 #[test]
