@@ -391,9 +391,6 @@ pub const CLOCK_SANE_FROM_US: i64 = 946_684_800_000_000;
 pub const BATCH_READ_TRIES: u32 = 5;
 /// Batches that look damaged and are watched at once.
 pub const SUSPECTS_MAX: usize = 256;
-/// Batches that wait to be replaced, since their messages are held under another buffer;
-/// more are offered to it again.
-pub const COVERED_MAX: usize = 256;
 /// Bytes of the names of all series since the start; what would go beyond is a dead letter. Beyond
 /// half of it a device, and a client, may have as much as is left for all others.
 pub const DICTIONARY_BYTES_MAX: usize = 16 * 1024 * 1024;

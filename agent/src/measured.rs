@@ -31,14 +31,6 @@ pub const COUNTERS: &[(&str, &str)] = &[
     ),
     ("tributary_agent_batches_total", "Sealed batches, by lane."),
     (
-        "tributary_agent_covered_batches_total",
-        "Batches whose messages the aggregator held under another buffer, by lane.",
-    ),
-    (
-        "tributary_agent_covered_readings_total",
-        "Readings in them that were not sent twice, by lane.",
-    ),
-    (
         "tributary_agent_broker_acknowledged_total",
         "Messages acknowledged to a broker, by source.",
     ),

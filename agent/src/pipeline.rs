@@ -131,7 +131,6 @@ impl Settings {
                 alerts: config.spool.alerts,
                 aggregates: config.spool.aggregates,
                 reserve_bytes: config.agent.reserve_bytes,
-                takes_covered: false,
             },
             seal_delay: config.spool.seal_delay,
             uplink,

@@ -8,9 +8,7 @@ use crate::decode::Reading;
 use crate::limits::{DICTIONARY_BYTES_MAX, SERIES_BYTES_LEAST};
 use dictionary::Dictionary;
 use std::collections::{BTreeMap, HashMap};
-use tributary_protocol::batch::{
-    Cover, Gap, GapReason, SealError, SealedBatch, Sealer, Spec, Told,
-};
+use tributary_protocol::batch::{Cover, Gap, GapReason, SealError, SealedBatch, Sealer, Spec};
 use tributary_protocol::ids::{BatchKey, BufferId, Lane, SeriesId};
 use tributary_protocol::limits::{
     BATCH_COVERS_MAX, BATCH_READINGS_TARGET, BATCH_TEXT_TARGET_BYTES, SERIES_PER_BATCH_MAX,
@@ -147,8 +145,6 @@ struct Filling {
     readings: Readings,
     /// The messages whose readings wait.
     messages: Vec<GivenUp>,
-    /// How many readings wait of each of them and those before it.
-    ends: Vec<usize>,
     inline: Inline,
     next: u64,
 }
@@ -157,7 +153,6 @@ impl Filling {
     fn clear(&mut self) {
         self.readings.clear();
         self.messages.clear();
-        self.ends.clear();
         self.inline.truncate(0);
     }
 }
@@ -290,7 +285,6 @@ impl Lanes {
                 more_flags,
                 refused,
             });
-            filling.ends.push(filling.readings.len());
             self.since.get_or_insert(now);
         }
         self.cover(origin);
@@ -396,24 +390,20 @@ impl Lanes {
             _ => self.dictionary.len(),
         };
         let spec = self.spec(lane, number, (sealed_at, needed));
-        let places = self.message_places(lane);
-        let told = Told {
-            messages: &places,
-            shared: lane == Lane::Telemetry && !self.aside.is_empty(),
-        };
         let Self {
             sealer,
             telemetry,
             events,
+            aside,
             ..
         } = self;
         let sealed = match lane {
             Lane::Events if !events.readings.is_empty() => {
-                sealer.told(&spec, (&events.inline.all, told), &mut events.readings)
+                sealer.named(&spec, &events.inline.all, &mut events.readings)
             }
-            Lane::Telemetry if !telemetry.readings.is_empty() => {
-                sealer.told(&spec, (&[], told), &mut telemetry.readings)
-            }
+            Lane::Telemetry if telemetry.readings.is_empty() => return Ok(None),
+            Lane::Telemetry if aside.is_empty() => sealer.readings(&spec, &mut telemetry.readings),
+            Lane::Telemetry => sealer.shared(&spec, &mut telemetry.readings),
             _ => return Ok(None),
         };
         sealed.map(Some)

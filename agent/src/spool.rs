@@ -15,7 +15,6 @@ use tributary_protocol::ids::{BatchHash, BatchKey, BufferId, Lane, LaneKey};
 use tributary_protocol::ranges::HeldRanges;
 use tributary_protocol::session::{LaneStart, Sender};
 
-mod covered;
 mod cursor;
 mod declare;
 mod gaps;
@@ -255,7 +254,7 @@ pub(crate) fn open_sized(
     acknowledge(&gaps.book, &body);
     let was_lost = body.is_lost;
     pass_over(&readers, &gaps.book, &mut body);
-    let sender = recalled((present, config), &readers, &gaps.book, &body);
+    let sender = recalled(present, &readers, &gaps.book, &body);
     let life = LifeId(present.0);
     let known = (gaps.book.clone(), covered.clone());
     let keeper = Keeper::new(life, readers.clone(), known, (cursor, body.clone()), owed);
@@ -311,7 +310,7 @@ fn pass_over(readers: &BTreeMap<Lane, LogReader>, book: &Book, body: &mut Cursor
 
 /// Who decides what to send, as it was before the restart.
 fn recalled(
-    (present, config): (BufferId, &SpoolConfig),
+    present: BufferId,
     readers: &BTreeMap<Lane, LogReader>,
     book: &Book,
     body: &CursorBody,
@@ -320,9 +319,6 @@ fn recalled(
     sender.recall(&body.sender);
     for (key, numbers) in book.all() {
         sender.on_shed(key, numbers, 0);
-    }
-    if config.takes_covered {
-        sender.take_covered();
     }
     sender
 }

@@ -94,12 +94,8 @@ pub const COUNTERS: &[(&str, &str)] = &[
         "Connections of agents that were refused.",
     ),
     (
-        "tributary_aggregator_covered_batches_total",
-        "Batches not taken, since their messages are held under another buffer.",
-    ),
-    (
         "tributary_aggregator_doubled_messages_total",
-        "Messages held under two buffers, that could not be told apart.",
+        "Messages in batches of two buffers: readings of them may be stored twice.",
     ),
     (
         "tributary_aggregator_rejects_total",

@@ -109,7 +109,7 @@ fn hello() -> Message {
         name: "gate".into(),
         software: "test".into(),
         lanes,
-        ..Hello::default()
+        elsewhere: Vec::new(),
     })
 }
 
@@ -494,8 +494,8 @@ async fn a_batch_before_its_series_is_asked_for_again() {
     assert_eq!(
         agent.ack().await,
         Ack {
-            again: vec![again],
-            ..Ack::default()
+            ranges: vec![],
+            again: vec![again]
         }
     );
     agent.send(&series(0, 0, 3)).await;

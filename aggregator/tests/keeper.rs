@@ -1,6 +1,6 @@
 //! The keeper: every verdict, and what holds after a power cut, a full disk, a lost checkpoint.
 
-use crate::sealed::{BUFFER, gap, key, of_messages, readings, series, spoiled};
+use crate::sealed::{BUFFER, gap, readings, series, spoiled};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -11,7 +11,7 @@ use tributary_aggregator::keeper::{
 };
 use tributary_aggregator::lake::LakeStatus;
 use tributary_journal::{Disk, LogConfig, LogKind, OsDisk, SimDisk, Survival};
-use tributary_protocol::batch::{Content, Cover, Decoder, SealedBatch};
+use tributary_protocol::batch::{Content, Decoder, SealedBatch};
 use tributary_protocol::ids::*;
 use tributary_protocol::message::*;
 use tributary_protocol::ranges::Held;
@@ -85,7 +85,6 @@ impl Kept {
             software: "test".into(),
             lanes,
             elsewhere,
-            ..Hello::default()
         };
         let fence = CancellationToken::new();
         (
@@ -99,15 +98,6 @@ impl Kept {
     }
 
     pub async fn offer(&self, session: Session, batch: &SealedBatch) -> Outcome {
-        self.offer_of((session, true), batch).await
-    }
-
-    /// An offer of an agent that can be told what is covered, or not.
-    async fn offer_of(
-        &self,
-        (session, takes_covered): (Session, bool),
-        batch: &SealedBatch,
-    ) -> Outcome {
         let content = match batch.decode(&mut Decoder::new()) {
             Ok(Content::Readings(block)) => {
                 let types = block.rows().iter().map(|row| (row.series, row.value_type));
@@ -124,7 +114,6 @@ impl Kept {
             batch,
             content,
             in_doubt: false,
-            takes_covered,
             permit: None,
         };
         self.parts.handle.offer(offer).await.unwrap()
@@ -175,47 +164,6 @@ async fn a_gap_of_what_an_agent_does_not_name_any_more_is_stored() {
     let session = kept.hello().await.0.session;
     assert_eq!(kept.offer(session, &gap(1)).await, Outcome::Durable);
     assert_eq!(kept.entries(), 1, "judged a replay of what is nowhere");
-    kept.end().await;
-}
-
-/// An image was put back, and the agent sealed again what it had sealed and sent.
-#[tokio::test]
-async fn messages_that_are_held_under_another_buffer_are_not_stored_again() {
-    let dir = TempDir::new().unwrap();
-    let kept = Kept::start(&os(), dir.path(), 0).unwrap();
-    let session = kept.hello().await.0.session;
-    kept.offer(session, &series(0, 0, 1)).await;
-    let own = of_messages(key(Lane::Telemetry, 0), (BUFFER, 0..10), false);
-    assert_eq!(kept.offer(session, &own).await, Outcome::Durable);
-    // The journal alone knows it now.
-    kept.end().await;
-    let kept = Kept::start(&os(), dir.path(), 0).unwrap();
-    let session = kept.hello().await.0.session;
-    let later = BatchKey {
-        buffer: BufferId([8; 16]),
-        ..key(Lane::Telemetry, 0)
-    };
-    let held = |first, count| {
-        Outcome::Covered(vec![Cover {
-            buffer: BUFFER,
-            first,
-            count,
-        }])
-    };
-    let all = of_messages(later, (BUFFER, 4..10), true);
-    assert_eq!(kept.offer(session, &all).await, held(4, 6));
-    let some = of_messages(later, (BUFFER, 4..14), true);
-    assert_eq!(kept.offer(session, &some).await, held(4, 6));
-    assert_eq!(kept.entries(), 2, "nothing of it is written");
-    // Who can't be told has it taken, once its definitions are there; so has who can't divide it.
-    let unknown = Outcome::Again(AgainReason::SeriesUnknown);
-    let old = kept.offer_of((session, false), &all).await;
-    assert_eq!(old, unknown);
-    let whole = of_messages(later, (BUFFER, 4..14), false);
-    assert_eq!(kept.offer(session, &whole).await, unknown);
-    // What is left is fresh.
-    let rest = of_messages(later, (BUFFER, 10..14), true);
-    assert_eq!(kept.offer(session, &rest).await, unknown);
     kept.end().await;
 }
 

@@ -2,7 +2,7 @@
 //! collects, over a disk that fails.
 
 use crate::keeper::{SMALL, agent, config};
-use crate::sealed::{BUFFER, alerts, bulky, gap, readings, series};
+use crate::sealed::{BUFFER, alerts, bulky, gap, key, of_messages, readings, series, series_of};
 use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -20,6 +20,7 @@ use tributary_journal::sim_disk::After;
 use tributary_journal::{Disk, LifeId, SimDisk, Survival};
 use tributary_protocol::batch::{Content, Decoder, SealedBatch};
 use tributary_protocol::ids::*;
+use tributary_protocol::limits::VERIFY_TRIES_MAX;
 use tributary_protocol::message::*;
 use tributary_protocol::reading::Value;
 
@@ -91,13 +92,21 @@ impl World {
             Ok(Content::Gap(_)) => Checked::Gap,
             Err(error) => Checked::Bad(error.to_string()),
         };
+        self.hand_in_as(session, batch, content)
+    }
+
+    fn hand_in_as(
+        &self,
+        session: Session,
+        batch: &SealedBatch,
+        content: Checked,
+    ) -> oneshot::Receiver<Outcome> {
         let offer = Offer {
             session,
             agent: agent(1),
             batch: batch.clone(),
             content,
             in_doubt: false,
-            takes_covered: true,
             permit: None,
         };
         self.parts.handle.try_offer(offer).unwrap()
@@ -119,6 +128,23 @@ impl World {
 
     pub fn entries(&self) -> u64 {
         *self.parts.durable.borrow()
+    }
+
+    /// Which batches of readings stand in the journal, and whether each is in doubt.
+    fn readings(&self) -> Vec<(BatchKey, bool)> {
+        let (mut entries, life) = (Vec::new(), LifeId(self.parts.log.0));
+        let reader = &self.parts.reader;
+        reader.read(life, 0, 1 << 20, &mut entries).unwrap();
+        let records = entries.into_iter().map(|entry| {
+            let record = record::parse(RecordKind::Batch, entry.bytes).unwrap();
+            (
+                SealedBatch::open(record.sealed).unwrap().key(),
+                record.in_doubt,
+            )
+        });
+        records
+            .filter(|(key, _)| key.lane != Lane::Series)
+            .collect()
     }
 
     fn first(&self) -> u64 {
@@ -192,7 +218,6 @@ fn the_queue_is_bounded_and_says_so() {
         batch: gap(9_000),
         content: Checked::Gap,
         in_doubt: false,
-        takes_covered: true,
         permit: None,
     };
     assert!(world.parts.handle.try_offer(offer).is_err());
@@ -410,6 +435,73 @@ fn it_tidies_a_second_after_the_last_request_and_not_before() {
     // A request puts it off.
     world.hello(2 * due - 1);
     assert_eq!(world.keeper.turn(at(2 * due)), 3 * due - 1);
+}
+
+/// An image was put back, and both lives sealed the same messages: all of it is taken, and the
+/// entry of what comes second is marked, in one turn as well, and after a restart.
+#[test]
+fn an_entry_is_in_doubt_where_another_buffer_has_some_of_its_messages() {
+    const IMAGE: BufferId = BufferId([8; 16]);
+    let of = |buffer, number| BatchKey {
+        buffer,
+        ..key(Lane::Telemetry, number)
+    };
+    let sealed = |buffer, number, messages| of_messages(of(buffer, number), (BUFFER, messages));
+    let disk = SimDisk::new(1);
+    let mut world = World::open(&disk);
+    let session = world.hello(0).0.session;
+    for defs in [series_of(BUFFER), series_of(IMAGE)] {
+        assert_eq!(world.offer(session, &defs, 0), Outcome::Durable);
+    }
+    let together = [
+        sealed(BUFFER, 0, 0..10),
+        sealed(IMAGE, 0, 5..15),
+        sealed(BUFFER, 1, 30..40),
+    ];
+    let mut answers = together.each_ref().map(|it| world.hand_in(session, it));
+    world.keeper.turn(at(1));
+    for answer in &mut answers {
+        assert_eq!(answer.try_recv().unwrap(), Outcome::Durable);
+    }
+    // What does not verify is in no sink, neither in this turn nor later.
+    let unusable = sealed(IMAGE, 1, 60..70);
+    let spoil = |world: &World| {
+        let content = Checked::Bad("a bit".to_owned());
+        world.hand_in_as(session, &unusable, content)
+    };
+    for _ in 1..VERIFY_TRIES_MAX {
+        let mut answer = spoil(&world);
+        world.keeper.turn(at(2));
+        let damaged = Outcome::Again(AgainReason::Damaged);
+        assert_eq!(answer.try_recv().unwrap(), damaged);
+    }
+    let mut last = spoil(&world);
+    let beside = sealed(BUFFER, 2, 60..65);
+    assert_eq!(world.offer(session, &beside, 3), Outcome::Durable);
+    assert_eq!(last.try_recv().unwrap(), Outcome::Durable);
+    let mut world = World::open(&disk.crash(Survival::Nothing));
+    let session = world.hello(0).0.session;
+    let later = [
+        sealed(BUFFER, 3, 65..70),
+        sealed(BUFFER, 4, 12..20),
+        sealed(IMAGE, 2, 64..80),
+        sealed(IMAGE, 3, 80..90),
+    ];
+    for batch in &later {
+        assert_eq!(world.offer(session, batch, 0), Outcome::Durable);
+    }
+    let marks = [
+        (of(BUFFER, 0), false),
+        (of(IMAGE, 0), true),
+        (of(BUFFER, 1), false),
+        (of(IMAGE, 1), false),
+        (of(BUFFER, 2), false),
+        (of(BUFFER, 3), false),
+        (of(BUFFER, 4), true),
+        (of(IMAGE, 2), true),
+        (of(IMAGE, 3), false),
+    ];
+    assert_eq!(world.readings(), marks);
 }
 
 #[test]

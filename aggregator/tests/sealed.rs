@@ -30,21 +30,28 @@ fn spec(key: BatchKey, series_needed: u32) -> Spec {
 
 /// Definitions of `count` series from `base` on.
 pub fn series(number: u64, base: u32, count: u32) -> SealedBatch {
-    defined(number, base, count, "p")
+    defined(key(Lane::Series, number), base, count, "p")
 }
 
 /// As [`series`], with other definitions.
 pub fn redefined(number: u64, base: u32, count: u32) -> SealedBatch {
-    defined(number, base, count, "q")
+    defined(key(Lane::Series, number), base, count, "q")
 }
 
-fn defined(number: u64, base: u32, count: u32, metric: &str) -> SealedBatch {
+/// What the one series of [`of_messages`] is called in this buffer.
+pub fn series_of(buffer: BufferId) -> SealedBatch {
+    let key = BatchKey {
+        buffer,
+        ..key(Lane::Series, 0)
+    };
+    defined(key, 0, 1, "p")
+}
+
+fn defined(key: BatchKey, base: u32, count: u32, metric: &str) -> SealedBatch {
     let def =
         |n: u32| SeriesDef::new(&format!("pump-{n}"), metric, Some("Pa"), ValueType::F64).unwrap();
     let defs: Vec<SeriesDef> = (base..base + count).map(def).collect();
-    Sealer::new()
-        .series(&spec(key(Lane::Series, number), 0), base, &defs)
-        .unwrap()
+    Sealer::new().series(&spec(key, 0), base, &defs).unwrap()
 }
 
 /// `rows` readings of `series` series; `salt` makes the content another one.
@@ -67,12 +74,10 @@ pub fn readings(number: u64, series: u32, rows: u32, salt: u64) -> SealedBatch {
         .unwrap()
 }
 
-/// One reading of each of these messages of a buffer, sealed under this name; `told`: it says of
-/// which message each of them is.
+/// One reading of each of these messages of a buffer, sealed under this name.
 pub fn of_messages(
     key: BatchKey,
     (origin, messages): (BufferId, std::ops::Range<u64>),
-    told: bool,
 ) -> SealedBatch {
     let mut block = Readings::new();
     for message in messages.clone() {
@@ -89,12 +94,7 @@ pub fn of_messages(
         first: messages.start,
         count: messages.end - messages.start,
     }];
-    let places: Vec<u64> = (0..messages.end - messages.start).collect();
-    let told = Told {
-        messages: if told { &places } else { &[] },
-        shared: false,
-    };
-    Sealer::new().told(&spec, (&[], told), &mut block).unwrap()
+    Sealer::new().readings(&spec, &mut block).unwrap()
 }
 
 /// `rows` readings of two series, by turns in this hour and the next.

@@ -43,7 +43,7 @@ fn hello() -> Bytes {
         name: "gate".into(),
         software: "test".into(),
         lanes: vec![lane(Lane::Series), lane(Lane::Telemetry)],
-        ..Hello::default()
+        elsewhere: Vec::new(),
     };
     Message::Hello(hello).encode().unwrap()
 }

@@ -11,7 +11,6 @@ mod envelope;
 mod marks;
 mod numbers;
 mod order;
-mod origins;
 mod pack;
 mod scale;
 mod seal;
@@ -32,7 +31,6 @@ use pack::Unpacker;
 use std::ops::Range;
 use std::sync::Arc;
 
-pub use origins::Told;
 pub use seal::Sealer;
 
 /// What a batch holds.
@@ -408,8 +406,6 @@ pub struct SealedBatch {
     body: Bytes,
     gap: Option<Arc<Gap>>,
     names: Option<Arc<[SeriesDef]>>,
-    /// Where in the bytes it says of which message each row is, if it does: checked.
-    origins: Option<Range<u32>>,
     shared: bool,
 }
 
@@ -473,6 +469,11 @@ impl SealedBatch {
     /// How many series of its buffer must be known to name what is in it.
     pub fn series_needed(&self) -> u32 {
         self.head.series_needed
+    }
+
+    /// Whether other batches of its lane hold readings of the messages that it covers, too.
+    pub fn is_shared(&self) -> bool {
+        self.shared
     }
 
     /// The messages that it covers.

@@ -4,7 +4,6 @@
 //! [`Ledger::commit`] makes it held, and [`Ledger::abort`] makes it absent again. It stores no
 //! batch, sends no acknowledgement, and knows no clock.
 
-use crate::batch::Cover;
 use crate::ids::{AgentId, BatchHash, BatchKey, BufferId, HashSum, LaneKey, Session};
 use crate::limits::{
     AGENT_BUFFERS_MAX, AGENT_LANES_MAX, LEDGER_HASHES_MAX, LEDGER_HOLES_MAX, LEDGER_PENDING_MAX,
@@ -76,9 +75,6 @@ pub enum Verdict {
         /// counted.
         verified: bool,
     },
-    /// Messages that it covers are held under another buffer: these, all or some of them. Never
-    /// stored; the agent seals what is left again.
-    Covered(Vec<Cover>),
     /// Held or being written with another hash: a clone, or a disk that lied. Never acknowledged.
     Conflict,
     /// From a session that a newer one has fenced.
@@ -413,17 +409,17 @@ impl Ledger {
         key: BatchKey,
         hash: BatchHash,
     ) -> Verdict {
-        self.judge_covering(session, agent, (key, hash), (Covering::default(), false))
+        self.judge_covering(session, agent, (key, hash), Covering::default())
     }
 
-    /// As [`judge`](Self::judge), with what it says of messages; `takes`: whether its agent can be
-    /// told that it is covered. Otherwise it is taken all the same.
+    /// As [`judge`](Self::judge), with the messages that it covers: how many of them others hold is
+    /// [told](Admission::doubled).
     pub fn judge_covering(
         &mut self,
         session: Session,
         agent: &AgentId,
         (key, hash): (BatchKey, BatchHash),
-        covering: (Covering, bool),
+        covering: Covering,
     ) -> Verdict {
         let entry = self.agents.entry(agent.clone()).or_default();
         if session.0 < entry.session {
@@ -494,9 +490,7 @@ impl Ledger {
     fn end_pending(&mut self, admission: &Admission) -> Option<&mut LaneLedger> {
         let entry = self.agents.get_mut(&admission.agent)?;
         entry.changed(admission.key.buffer);
-        if !admission.covering.is_empty() {
-            entry.messages.end(admission.key);
-        }
+        entry.messages.end(admission.key);
         let lane = entry.lanes.get_mut(&admission.key.lane_key())?;
         for run in &admission.runs {
             if lane.pending.remove(&run.start).is_some() {

@@ -73,18 +73,10 @@ pub const AGENT_FOLDED_MAX: usize = 262_144;
 /// Hashes that a ledger keeps of all lanes of an agent whose buffers are not announced any more:
 /// those of the newest lanes.
 pub const LEDGER_FOLDED_HASHES_MAX: usize = 4_096;
-/// Lives and lanes of one agent of whose messages a ledger knows which are held, at most: of more
-/// the one that was begun first is forgotten, and a batch that covers its messages again is taken.
-pub const LEDGER_MESSAGE_LANES_MAX: usize = 4_096;
-/// Runs of messages of one life and lane that a ledger knows to be covered by one buffer, at most;
-/// of more the lowest is forgotten.
-pub const LEDGER_MESSAGE_RUNS_MAX: usize = 128;
-/// Buffers beside its own that a ledger knows to cover messages of one life and lane, at most; of
-/// more the oldest is forgotten.
-pub const LEDGER_MESSAGE_BUFFERS_MAX: usize = 8;
-/// Runs of messages that a ledger says of one batch to be covered, at most: what is left out comes
-/// once more, in a batch of less.
-pub const COVERED_RUNS_MAX: usize = 64;
+/// Runs of messages of one agent that a ledger knows to be in what is held, at most: about 3 MB
+/// where each is of another life. Of more, the lowest of the life and lane that was begun first is
+/// forgotten, and a batch that holds its messages again is not marked.
+pub const LEDGER_MESSAGE_RUNS_MAX: usize = 4_096;
 /// Batches of one session between judgement and commit, at most.
 pub const LEDGER_PENDING_MAX: usize = 4_096;
 
@@ -98,8 +90,6 @@ pub const HELLO_ELSEWHERE_BYTES: usize = 32 * 1024;
 pub const WELCOME_RANGES_MAX: usize = LEDGER_HOLES_MAX + 1;
 /// Ranges that one `Ack` may carry, at most.
 pub const ACK_RANGES_MAX: usize = 256;
-/// Runs of covered messages that one `Ack` may carry, at most.
-pub const ACK_COVERED_MAX: usize = ACK_COALESCE_BATCHES * COVERED_RUNS_MAX / 4;
 /// Batches that one `Ack` covers before it is sent.
 pub const ACK_COALESCE_BATCHES: usize = 64;
 /// Microseconds that an `Ack` waits for more, at most.
@@ -172,11 +162,6 @@ const _: () = assert!(HELLO_LANES_MAX <= AGENT_LANES_MAX);
 const _: () = assert!(HELLO_LANES_MAX <= AGENT_FOLDED_MAX);
 // All lanes of the newest buffer keep theirs.
 const _: () = assert!(5 * LEDGER_HASHES_MAX <= LEDGER_FOLDED_HASHES_MAX);
-// An Ack that is full fits a control frame (64, 40 and 40 bytes each).
-const _: () =
-    assert!(64 * ACK_COVERED_MAX + (40 + 40) * ACK_RANGES_MAX + 1024 <= CONTROL_FRAME_BYTES_MAX);
-const _: () = assert!(COVERED_RUNS_MAX <= ACK_COVERED_MAX && BATCH_COVERS_MAX <= COVERED_RUNS_MAX);
 const _: () = assert!(BATCH_TEXT_TARGET_BYTES <= BATCH_TEXT_BYTES_MAX);
-// 4,096 readings of the worst kind take about 40 bytes each beside their texts, and three more
-// where it is told of which message they are.
-const _: () = assert!(BATCH_TEXT_BYTES_MAX + 43 * BATCH_READINGS_TARGET < BATCH_BYTES_MAX);
+// 4,096 readings of the worst kind take about 40 bytes each beside their texts.
+const _: () = assert!(BATCH_TEXT_BYTES_MAX + 40 * BATCH_READINGS_TARGET < BATCH_BYTES_MAX);

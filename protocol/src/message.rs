@@ -1,14 +1,13 @@
 //! What the two ends of a session say to each other beside batches: `Hello`, `Welcome`, `Ack`,
 //! `Reject`, from and to FlatBuffers. Total on arbitrary bytes; decides nothing.
 
-use crate::batch::Cover;
 use crate::frame::{Frame, FrameError, FrameKind, frame};
 use crate::generated::tributary::wire;
 use crate::ids::{BatchKey, BufferId, HashSum, Lane, LaneKey, LogId, Session};
 use crate::limits::{
-    ACK_COVERED_MAX, ACK_RANGES_MAX, CONTROL_FRAME_BYTES_MAX, FLATBUFFERS_DEPTH_MAX,
-    FLATBUFFERS_TABLES_MAX, HELLO_ELSEWHERE_BYTES, HELLO_ELSEWHERE_MAX, HELLO_LANES_MAX,
-    NAME_BYTES_MAX, NUMBER_MAX, WELCOME_RANGES_MAX,
+    ACK_RANGES_MAX, CONTROL_FRAME_BYTES_MAX, FLATBUFFERS_DEPTH_MAX, FLATBUFFERS_TABLES_MAX,
+    HELLO_ELSEWHERE_BYTES, HELLO_ELSEWHERE_MAX, HELLO_LANES_MAX, NAME_BYTES_MAX, NUMBER_MAX,
+    WELCOME_RANGES_MAX,
 };
 use crate::ranges::Held;
 use bytes::Bytes;
@@ -55,8 +54,6 @@ pub struct Hello {
     pub lanes: Vec<LaneState>,
     /// What of it others acknowledged, as far as there is room for it.
     pub elsewhere: Vec<Elsewhere>,
-    /// Whether it can be told that a batch is [covered](Ack::covered).
-    pub takes_covered: bool,
 }
 
 /// What an aggregator holds of one lane.
@@ -127,15 +124,6 @@ pub struct Again {
     pub reason: AgainReason,
 }
 
-/// Messages that a batch covers and that are held under another buffer: the batch was not taken.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct CoveredRun {
-    /// Which batch.
-    pub key: BatchKey,
-    /// Which messages.
-    pub messages: Cover,
-}
-
 /// What became of batches: the only thing that lets an agent forget them.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Ack {
@@ -143,8 +131,6 @@ pub struct Ack {
     pub ranges: Vec<AckRange>,
     /// Asked for again.
     pub again: Vec<Again>,
-    /// Not taken, and not to be sent again: all that is said of one batch stands in one `Ack`.
-    pub covered: Vec<CoveredRun>,
 }
 
 /// Why a session ends.

@@ -425,25 +425,13 @@ impl<S: Spool> Uplink<S> {
 
     fn ack(&mut self, ack: &Ack, now: i64) -> Result<(), String> {
         self.sender.on_ack(ack).map_err(|e| e.to_string())?;
-        if !ack.ranges.is_empty() || !ack.covered.is_empty() {
+        if !ack.ranges.is_empty() {
             self.acked = true;
             self.way.progresses(now);
         }
         self.hold_back(ack, now);
-        self.replace_covered(now);
         self.trim(now);
         Ok(())
-    }
-
-    /// Has a gap stand for what is not taken because others hold its messages. Where the spool
-    /// takes no more of that now, it is offered again soon.
-    fn replace_covered(&mut self, now: i64) {
-        while let Some((key, messages)) = self.sender.poll_covered() {
-            if !self.spool.replace(key, messages) {
-                self.sender.uncover(key);
-                self.hold.0 = Some(now.saturating_add(us(BACKOFF_MIN)));
-            }
-        }
     }
 
     /// An aggregator without room is not asked again at once, but ever less often.

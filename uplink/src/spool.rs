@@ -1,7 +1,7 @@
 //! What the uplink needs of whoever keeps the batches: no storage is known here.
 
 use std::ops::Range;
-use tributary_protocol::batch::{Cover, SealedBatch};
+use tributary_protocol::batch::SealedBatch;
 use tributary_protocol::ids::{BatchKey, LaneKey};
 use tributary_protocol::session::{SenderCursor, Trim};
 
@@ -51,14 +51,6 @@ pub trait Spool: Send {
     /// What was given up since the last call.
     fn take_sheds(&mut self) -> Vec<Shed> {
         Vec::new()
-    }
-    /// This batch is not taken, because the aggregator holds these of its messages under another
-    /// buffer: has a gap of reason `repeat` stand for it, behind the rest of its readings, sealed
-    /// anew. Both come as what [was sealed](Sealed) and what was [given up](Self::take_sheds) do.
-    /// `false`: not now; it is offered once more.
-    fn replace(&mut self, key: BatchKey, held: Vec<Cover>) -> bool {
-        let _ = (key, held);
-        false
     }
     /// Everything below is acknowledged and may go.
     fn trim(&mut self, trim: Trim);

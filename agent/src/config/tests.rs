@@ -105,7 +105,6 @@ fn an_empty_file_gives_the_documented_defaults() {
         alerts: config.spool.alerts,
         aggregates: config.spool.aggregates,
         reserve_bytes: config.agent.reserve_bytes,
-        takes_covered: false,
     };
     assert_eq!(spool, SpoolConfig::default());
 }

@@ -5,7 +5,7 @@ use super::spoken::GROUP_BYTES_MAX;
 use super::{Lanes, Readings, SealedBatch};
 use metrics::counter;
 use tracing::warn;
-use tributary_protocol::batch::{Spec, Told};
+use tributary_protocol::batch::Spec;
 use tributary_protocol::ids::Lane;
 use tributary_protocol::limits::BATCH_READINGS_TARGET;
 
@@ -42,11 +42,7 @@ impl Lanes {
                 series_needed: self.dictionary.len(),
                 covers: self.covers.clone(),
             };
-            let told = Told {
-                shared: true,
-                ..Told::default()
-            };
-            match self.sealer.told(&spec, (&[], told), readings) {
+            match self.sealer.shared(&spec, readings) {
                 Ok(batch) if bytes + batch.bytes().len() <= GROUP_BYTES_MAX => {
                     bytes += batch.bytes().len();
                     sealed.push(batch);

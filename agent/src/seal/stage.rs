@@ -7,7 +7,6 @@
 mod alone;
 mod captured;
 mod configured;
-mod covered;
 mod forwarded;
 mod indexed;
 mod judged;
@@ -389,7 +388,6 @@ impl SealStage {
         if self.lanes.is_due(now.monotonic) || self.dead.owes() {
             self.seal(now)?;
         }
-        self.replace_covered(now)?;
         let asked = self.put_back.takes_checkpoint();
         if asked || self.since_checkpoint >= self.checkpoint_due || self.wants_room() {
             self.checkpoint(now)?;

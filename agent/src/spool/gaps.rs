@@ -4,7 +4,7 @@
 //! Its blocks are taken ahead, and it may use the reserve: on a full disk it is what frees room.
 
 use super::{ENTRY_BATCH, ONE_ENTRY};
-use crate::limits::{COVERED_MAX, GAP_SEGMENT_BYTES, GAP_SPOOL_BYTES, GAPS_MAX};
+use crate::limits::{GAP_SEGMENT_BYTES, GAP_SPOOL_BYTES, GAPS_MAX};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
@@ -13,7 +13,7 @@ use tributary_journal::{
     Appended, Damage, Disk, Frame, LifeId, Log, LogConfig, LogError, LogKind, LogReader, LogWriter,
     Open,
 };
-use tributary_protocol::batch::{Cover, SealedBatch};
+use tributary_protocol::batch::SealedBatch;
 use tributary_protocol::ids::{BatchKey, LaneKey};
 use tributary_uplink::Shed;
 
@@ -37,9 +37,6 @@ struct State {
     acked: BTreeMap<LaneKey, u64>,
     /// What was shed and not yet told to who sends.
     news: Vec<Shed>,
-    /// What the aggregator does not take, since it holds these messages under another buffer:
-    /// a gap is to stand for it.
-    covered: BTreeMap<BatchKey, Vec<Cover>>,
     /// What is in the book: of each life of the log, all below this number. A gap that is durable
     /// and not yet in the book is needed, and stands at this number or above.
     taken_in: BTreeMap<LifeId, u64>,
@@ -212,26 +209,6 @@ impl Book {
         self.lock().news.push(shed);
     }
 
-    /// A batch is to be replaced; `false` when too many wait for that.
-    pub(super) fn ask(&self, key: BatchKey, held: Vec<Cover>) -> bool {
-        let mut state = self.lock();
-        let takes = state.covered.len() < COVERED_MAX || state.covered.contains_key(&key);
-        if takes {
-            state.covered.insert(key, held);
-        }
-        takes
-    }
-
-    /// The next batch that is to be replaced, and which of its messages are held.
-    pub(super) fn next_asked(&self) -> Option<(BatchKey, Vec<Cover>)> {
-        self.lock().covered.pop_first()
-    }
-
-    /// Whether there is room for one more.
-    pub(super) fn has_room(&self) -> bool {
-        self.count() < GAPS_MAX
-    }
-
     fn count(&self) -> usize {
         self.lock().gaps.values().map(BTreeMap::len).sum()
     }
@@ -290,7 +267,7 @@ impl Gaps {
 
     /// Makes a gap durable. What it stands for may go then.
     pub(super) fn append(&mut self, gap: &SealedBatch) -> Result<(), LogError> {
-        if !self.book.has_room() {
+        if self.book.count() >= GAPS_MAX {
             return Err(LogError::Full {
                 dir: "the spool's declared losses".into(),
                 quota_bytes: GAP_SPOOL_BYTES,

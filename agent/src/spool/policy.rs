@@ -56,10 +56,6 @@ pub struct SpoolConfig {
     pub aggregates: LanePolicy,
     /// Bytes of the file system that are left free.
     pub reserve_bytes: u64,
-    /// Whether the aggregator may refuse what it holds under another buffer. No configuration says
-    /// so: the messages are told by their numbers alone, and two machines may give one number to
-    /// two messages (docs/decisions/0028).
-    pub takes_covered: bool,
 }
 
 impl Default for SpoolConfig {
@@ -75,7 +71,6 @@ impl Default for SpoolConfig {
             alerts: lane(Policy::DropOldest, ALERTS_SPOOL_BYTES),
             aggregates: lane(Policy::DropOldest, AGGREGATES_SPOOL_BYTES),
             reserve_bytes: crate::limits::RESERVE_BYTES,
-            takes_covered: false,
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::limits::{BATCH_READ_TRIES, SUSPECTS_MAX};
 use crate::seal::Origin;
 use std::collections::BTreeMap;
 use tributary_journal::{LifeId, LogError, LogReader};
-use tributary_protocol::batch::{Cover, SealedBatch};
+use tributary_protocol::batch::SealedBatch;
 use tributary_protocol::ids::{BatchKey, BufferId, Lane, LaneKey};
 use tributary_protocol::session::{LaneStart, SenderCursor, Trim};
 use tributary_uplink::{Save, Shed, Spool, SpoolError};
@@ -191,10 +191,6 @@ impl Spool for AgentSpool {
 
     fn take_sheds(&mut self) -> Vec<Shed> {
         self.book.take_news()
-    }
-
-    fn replace(&mut self, key: BatchKey, held: Vec<Cover>) -> bool {
-        self.book.ask(key, held)
     }
 
     fn trim(&mut self, trim: Trim) {

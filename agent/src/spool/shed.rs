@@ -214,15 +214,6 @@ pub(super) fn gap_for(
     contents.gap(about, &mut Sealer::new())
 }
 
-/// The gap without readings that stands for a batch whose readings are held under other numbers.
-pub(super) fn repeat(batch: &SealedBatch, sealer: &mut Sealer) -> Result<SealedBatch, SealError> {
-    let mut contents = Contents::new(batch.key().lane_key(), batch.key().number);
-    contents.take(batch);
-    contents.each = vec![Some(0)];
-    let detail = "held under another buffer, or sealed again";
-    contents.gap((GapReason::Repeat, detail.to_owned()), sealer)
-}
-
 /// The buffer whose life this is.
 pub(super) fn lane_key(life: LifeId, lane: tributary_protocol::ids::Lane) -> LaneKey {
     LaneKey {

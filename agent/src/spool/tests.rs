@@ -1,6 +1,5 @@
 //! The spool: what is damaged is declared, what it covers is found again.
 
-mod covered;
 mod cursor_lags;
 mod gap_log;
 mod giving_way;

@@ -27,11 +27,11 @@ pub(super) struct LaneLog {
 
 /// The only writer of the spool.
 pub struct SpoolWriter {
-    pub(super) lanes: BTreeMap<Lane, LaneLog>,
-    pub(super) gaps: Gaps,
+    lanes: BTreeMap<Lane, LaneLog>,
+    gaps: Gaps,
     keeper: SharedKeeper,
     frame: Frame,
-    pub(super) sealer: Sealer,
+    sealer: Sealer,
     refuse: RefuseNew,
     /// When the spool was opened, by both clocks.
     opened: Option<Now>,

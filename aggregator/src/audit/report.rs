@@ -211,7 +211,7 @@ pub struct LaneReport {
     pub quarantined: Vec<Span>,
     /// Numbers of batches that the lake could not write as rows; they lie in `rejected/`.
     pub set_apart: Vec<Span>,
-    /// Numbers of which another aggregator may hold the same.
+    /// Numbers of which another aggregator may hold the same, or another batch the same messages.
     pub in_doubt: Vec<Span>,
     /// The ledger's number and hash sum.
     pub ledger: Stated,

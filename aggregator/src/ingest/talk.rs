@@ -53,8 +53,6 @@ pub struct Talk {
     bucket: Bucket,
     /// The handshake is complete: what comes was sent by who holds the key, and now.
     confirmed: bool,
-    /// The agent can be told that a batch is covered.
-    takes_covered: bool,
     /// Came before that.
     early: Option<Hello>,
     /// Pages of the answer to `Hello` that are not said yet.
@@ -70,7 +68,6 @@ impl Talk {
             decoder: None,
             bucket: Bucket::new(now.at),
             confirmed: false,
-            takes_covered: false,
             early: None,
             welcome: VecDeque::new(),
         }
@@ -110,7 +107,6 @@ impl Talk {
             return Err(End::Gone);
         }
         let hello = self.receiver.on_message(message)?;
-        self.takes_covered = hello.takes_covered;
         self.check_expiry(now)?;
         if !self.confirmed {
             self.early = Some(hello);
@@ -155,7 +151,6 @@ impl Talk {
             batch,
             content,
             in_doubt,
-            takes_covered: self.takes_covered,
             permit: None,
         })
     }
@@ -183,7 +178,6 @@ impl Talk {
         match outcome {
             Some(Outcome::Durable) => self.receiver.on_durable(key, now.at),
             Some(Outcome::Again(reason)) => self.receiver.on_again(key, reason, now.at),
-            Some(Outcome::Covered(messages)) => self.receiver.on_covered(key, messages, now.at),
             Some(Outcome::Reject(reject)) => return Err(reject.into()),
             None => return Err(closing()),
         }

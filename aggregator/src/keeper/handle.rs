@@ -6,7 +6,7 @@ use crate::limits::KEEPER_QUEUE_MAX;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
-use tributary_protocol::batch::{Cover, SealedBatch};
+use tributary_protocol::batch::SealedBatch;
 use tributary_protocol::ids::{AgentId, SeriesId, Session};
 use tributary_protocol::message::{AgainReason, Hello, Reject, Welcome};
 use tributary_protocol::reading::ValueType;
@@ -68,8 +68,6 @@ pub struct Offer {
     pub content: Checked,
     /// Whether its agent sent it to another aggregator first, and was not told what became of it.
     pub in_doubt: bool,
-    /// Whether its agent can be told that it is covered.
-    pub takes_covered: bool,
     /// Its share of the budget, given back when it is dealt with.
     pub permit: Option<OwnedSemaphorePermit>,
 }
@@ -81,8 +79,6 @@ pub enum Outcome {
     Durable,
     /// Ask for it again.
     Again(AgainReason),
-    /// It is not taken: these of its messages are held under another buffer.
-    Covered(Vec<Cover>),
     /// End the session, and say why.
     Reject(Reject),
 }

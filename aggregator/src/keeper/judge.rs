@@ -7,7 +7,7 @@ use super::{Checked, Offer, Outcome};
 use crate::limits::{GAP_RUNS_MAX, VERIFY_TRIES_HELD_MAX};
 use std::collections::HashMap;
 use tributary_planted::planted;
-use tributary_protocol::batch::{Cover, Kind};
+use tributary_protocol::batch::Kind;
 use tributary_protocol::ids::{AgentId, BatchHash, BatchKey};
 use tributary_protocol::ledger::{Admission, Covering, Ledger, Refusal, Verdict};
 use tributary_protocol::limits::VERIFY_TRIES_MAX;
@@ -58,7 +58,7 @@ impl Judge {
                 self.ledger.judge_gap(offer.session, &offer.agent, key, gap)
             }
             Kind::Readings | Kind::Series => {
-                let covering = (Covering::of(&offer.batch), offer.takes_covered);
+                let covering = Covering::of(&offer.batch);
                 let named = (key, hash);
                 self.ledger
                     .judge_covering(offer.session, &offer.agent, named, covering)
@@ -67,13 +67,10 @@ impl Judge {
         match verdict {
             Verdict::Fresh(mut admission) => {
                 if offer.batch.kind() == Kind::Gap {
-                    admission.set_covering(Covering::of(&offer.batch));
+                    let covering = Covering::of(&offer.batch);
+                    self.ledger.set_covering(&mut admission, covering);
                 }
                 self.examine(offer, admission)
-            }
-            Verdict::Covered(messages) => {
-                tell_covered(offer, &messages);
-                Step::Answer(Outcome::Covered(messages))
             }
             Verdict::Pending if planted!(Blind7) => Step::Answer(Outcome::Durable),
             Verdict::Pending => Step::Share,
@@ -151,7 +148,7 @@ impl Judge {
 
     /// A batch that does not verify is asked for again, and at the last try held as quarantined,
     /// so that no poison stops a lane.
-    fn count_try(&mut self, offer: &Offer, admission: Admission, reason: &str) -> Step {
+    fn count_try(&mut self, offer: &Offer, mut admission: Admission, reason: &str) -> Step {
         let id = (offer.agent.clone(), offer.batch.key(), offer.batch.hash());
         if self.tries.len() >= VERIFY_TRIES_HELD_MAX && !self.tries.contains_key(&id) {
             // Forgetting only makes somebody send it more often.
@@ -165,17 +162,18 @@ impl Judge {
             self.ledger.abort(admission);
             return Step::Answer(Outcome::Again(AgainReason::Damaged));
         }
+        // Its readings are in no sink.
+        self.ledger
+            .set_covering(&mut admission, Covering::default());
         Step::Append(admission, RecordKind::Quarantined)
     }
 
     /// The batch is durable as this kind of record.
-    pub fn commit(&mut self, offer: &Offer, mut admission: Admission, kind: RecordKind) {
+    pub fn commit(&mut self, offer: &Offer, admission: Admission, kind: RecordKind) {
         if admission.doubled() > 0 {
             tell_doubled(offer, admission.doubled());
         }
         if kind == RecordKind::Quarantined {
-            // Its readings are in no sink.
-            admission.set_covering(Covering::default());
             let id = (offer.agent.clone(), offer.batch.key(), offer.batch.hash());
             self.tries.remove(&id);
             if offer.batch.kind() == Kind::Series {
@@ -190,25 +188,13 @@ impl Judge {
     }
 }
 
-/// Says that a batch is not stored, since its messages are.
-fn tell_covered(offer: &Offer, messages: &[Cover]) {
-    let (agent, batch) = (&offer.agent, offer.batch.key());
-    let count: u64 = messages.iter().map(|run| run.count).sum();
-    let first = messages.first().map(|run| (run.buffer, run.first));
-    tracing::warn!(%agent, %batch, messages = count, ?first,
-        "readings of this batch are stored already, under another buffer of the agent: its storage \
-         was put back from a copy, or its disk lost what it had confirmed. They are not stored \
-         twice; the agent sends the rest of the batch again");
-    metrics::counter!("tributary_aggregator_covered_batches_total").increment(1);
-}
-
 /// Says that some of what is stored may be there twice.
 fn tell_doubled(offer: &Offer, messages: u64) {
     let (agent, batch) = (&offer.agent, offer.batch.key());
     tracing::warn!(%agent, %batch, messages,
-        "readings of these messages are stored already, under another buffer of the agent, and \
-         can't be told apart from the others in this batch: they are there twice now. The agent's \
-         storage was copied or put back while it went on, or its software is older");
+        "readings of these messages are stored under another buffer of the agent, too, and may be \
+         there twice now: its storage was copied, or put back from a copy, or its disk lost what \
+         it had confirmed. The entry is marked as in doubt");
     metrics::counter!("tributary_aggregator_doubled_messages_total").increment(messages);
 }
 

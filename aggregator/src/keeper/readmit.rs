@@ -151,7 +151,6 @@ impl Keeper {
                 batch,
                 content,
                 in_doubt: false,
-                takes_covered: false,
                 permit: None,
             };
             self.take_now(offer, now)?;
@@ -175,7 +174,6 @@ impl Keeper {
             Ok(Outcome::Durable) => Ok(()),
             Ok(Outcome::Again(reason)) => Err(Stays::NotTaken(format!("{reason:?}"))),
             Ok(Outcome::Reject(reject)) => Err(Stays::NotTaken(reject.detail)),
-            Ok(Outcome::Covered(_)) => Err(Stays::NotTaken("it was judged covered".to_owned())),
             Err(_) => {
                 // It waits in vain: nothing of it counts.
                 self.end_hold();

@@ -4,10 +4,11 @@
 //! version u8 · tenant length u16 · tenant · agent UUID 16 · accepted at i64 (µs since 1970) ·
 //! the sealed batch to the end. Kind `gap` has before the sealed batch: count u16 of runs, and for
 //! each its first number and one past its last, u64: the numbers that it took. Version 2 is laid
-//! out as version 1, and says that the batch is in doubt: its agent sent it to another aggregator
-//! first, and was not told what became of it. Kind `held` has no batch after the time, but: buffer
-//! 16 · lane u8 · count u16 of runs, and for each its first number and one past its last, u64, and
-//! its hash sum, u128, 0 where it is not known.
+//! out as version 1, and says that the batch is in doubt, another may hold its readings as well:
+//! its agent sent it to another aggregator first, and was not told what became of it; or messages
+//! that it covers are in a batch of another buffer. Kind `held` has no batch after the time, but:
+//! buffer 16 · lane u8 · count u16 of runs, and for each its first number and one past its last,
+//! u64, and its hash sum, u128, 0 where it is not known.
 
 use crate::limits::HELD_RUNS_MAX;
 use bytes::{Buf, BufMut, Bytes};
@@ -94,7 +95,7 @@ pub struct BatchRecord {
     pub agent: AgentId,
     /// When it was accepted: microseconds since 1970, UTC.
     pub accepted_at: i64,
-    /// Whether another aggregator may hold it as well.
+    /// Whether another batch may hold its readings as well, here or at another aggregator.
     pub in_doubt: bool,
     /// Of a gap, the numbers that it took.
     pub runs: Vec<Range<u64>>,

@@ -139,7 +139,8 @@ impl Keeper {
                 return;
             }
         };
-        let in_doubt = offer.in_doubt && !planted!(MarkNotKept);
+        // Its agent says so, or another batch has some of its messages.
+        let in_doubt = offer.in_doubt && !planted!(MarkNotKept) || admission.doubled() > 0;
         let mut header = record::header(&offer.agent, now.wall_us, in_doubt);
         if kind == RecordKind::Gap {
             header.extend(record::runs(admission.runs()));

@@ -4,7 +4,6 @@
 
 use super::{
     BatchError, Codec, Content, Cover, Gap, GapReason, Head, Kind, SealedBatch, check_covers,
-    origins,
 };
 use crate::generated::tributary::wire;
 use crate::ids::{BatchHash, BatchKey, BufferId, Lane};
@@ -69,18 +68,6 @@ pub(super) fn open(bytes: Bytes) -> Result<SealedBatch, BatchError> {
     if gap.is_some() && (!body.is_empty() || head.raw_bytes > 0) {
         return Err(BatchError::Head("a gap with a body"));
     }
-    let told = root.origins().map(|told| told.bytes());
-    if let Some(told) = told {
-        let places = origins::count(&covers)
-            .filter(|_| head.kind == Kind::Readings)
-            .and_then(|end| origins::read(told, (head.rows as usize, end)));
-        places.ok_or(BatchError::Head("it names messages that it does not cover"))?;
-    }
-    let origins = told.map(|told| {
-        // What is told stands in the bytes, which are few.
-        let start = told.as_ptr().addr().saturating_sub(bytes.as_ptr().addr()) as u32;
-        start..start + told.len() as u32
-    });
     let shared = root.shared();
     let hash = BatchHash::of(&bytes);
     Ok(SealedBatch {
@@ -90,7 +77,6 @@ pub(super) fn open(bytes: Bytes) -> Result<SealedBatch, BatchError> {
         body,
         gap,
         names,
-        origins,
         shared,
         bytes,
     })
@@ -168,8 +154,6 @@ pub(super) struct Parts<'a> {
     pub body: &'a [u8],
     pub gap: Option<&'a Gap>,
     pub names: &'a [SeriesDef],
-    /// Of which message each row is, as bytes.
-    pub origins: &'a [u8],
     pub shared: bool,
 }
 
@@ -189,7 +173,6 @@ pub(super) fn write(builder: &mut FlatBufferBuilder<'_>, head: &Head, parts: &Pa
         .map(|def| write_def(builder, def))
         .collect();
     let names = (!names.is_empty()).then(|| builder.create_vector(&names));
-    let told = (!parts.origins.is_empty()).then(|| builder.create_vector(parts.origins));
     let body = (!parts.body.is_empty()).then(|| builder.create_vector(parts.body));
     let span = head.event_last.wrapping_sub(head.event_first) as u64;
     let sealed_after = head.sealed_at.wrapping_sub(head.event_last) as u64;
@@ -214,7 +197,6 @@ pub(super) fn write(builder: &mut FlatBufferBuilder<'_>, head: &Head, parts: &Pa
         sealed_after_high: (sealed_after >> 32) as u32,
         number_high: (head.key.number >> 32) as u32,
         names,
-        origins: told,
         shared: parts.shared,
     };
     let root = wire::Batch::create(builder, &args);

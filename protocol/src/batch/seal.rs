@@ -6,7 +6,6 @@
 use super::columns::ColumnWriter;
 use super::envelope::{self, Parts};
 use super::order::Order;
-use super::origins::{self, Told};
 use super::pack::Packer;
 use super::{Codec, Content, Decoder, Gap, Head, Kind, SealError, SealedBatch, Spec, check_covers};
 use crate::limits::{BATCH_READINGS_MAX, SERIES_PER_BATCH_MAX};
@@ -64,7 +63,7 @@ impl Sealer {
         spec: &Spec,
         readings: &mut Readings,
     ) -> Result<SealedBatch, SealError> {
-        self.named(spec, &[], readings)
+        self.sealed(spec, Parts::default(), readings)
     }
 
     /// As [`readings`](Self::readings), for lanes that [may](crate::ids::Lane::may_name_itself):
@@ -80,19 +79,38 @@ impl Sealer {
         names: &[SeriesDef],
         readings: &mut Readings,
     ) -> Result<SealedBatch, SealError> {
-        self.told(spec, (names, Told::default()), readings)
+        let said = Parts {
+            names,
+            ..Parts::default()
+        };
+        self.sealed(spec, said, readings)
     }
 
-    /// As [`named`](Self::named), and says what is told of the messages of the rows.
+    /// As [`readings`](Self::readings), and says that other batches of the lane hold readings of
+    /// the same messages, too.
     ///
     /// # Errors
-    /// As there, and when messages are told that are not covered.
-    pub fn told(
+    /// As there.
+    pub fn shared(
         &mut self,
         spec: &Spec,
-        (names, told): (&[SeriesDef], Told<'_>),
         readings: &mut Readings,
     ) -> Result<SealedBatch, SealError> {
+        let said = Parts {
+            shared: true,
+            ..Parts::default()
+        };
+        self.sealed(spec, said, readings)
+    }
+
+    /// Seals readings, with what is `said` beside them.
+    fn sealed(
+        &mut self,
+        spec: &Spec,
+        said: Parts<'_>,
+        readings: &mut Readings,
+    ) -> Result<SealedBatch, SealError> {
+        let names = said.names;
         let rows = readings.len();
         if rows == 0 {
             return Err(SealError::Empty);
@@ -111,7 +129,6 @@ impl Sealer {
         head.check_names(names.len()).map_err(SealError::Head)?;
         names.iter().try_for_each(SeriesDef::check)?;
         check_rows(readings, head.series_end(names.len()))?;
-        let places = in_order(told.messages, readings.rows())?;
         self.order.sort(readings.rows_mut());
         let (tokens, bits) = self
             .columns
@@ -125,13 +142,7 @@ impl Sealer {
             Codec::Stored
         };
         envelope::join_bits(bits, packed.unwrap_or(tokens), &mut self.body);
-        let more = Parts {
-            names,
-            origins: &origins::write(&places),
-            shared: told.shared,
-            ..Parts::default()
-        };
-        let batch = self.finish(spec, &head, more)?;
+        let batch = self.finish(spec, &head, said)?;
         if self.verify || cfg!(debug_assertions) {
             let Content::Readings(decoded) = batch.decode(&mut self.decoder)? else {
                 return Err(SealError::Differs);
@@ -227,7 +238,6 @@ impl Sealer {
         let same = batch.head == *head
             && *batch.covers == *spec.covers
             && batch.names() == parts.names
-            && batch.told_origins().unwrap_or_default() == parts.origins
             && batch.shared == parts.shared;
         if !same {
             return Err(SealError::Differs);
@@ -248,19 +258,6 @@ fn head(spec: &Spec, kind: Kind, rows: usize, (first, last): (i64, i64)) -> Head
         series_needed: spec.series_needed,
         raw_bytes: 0,
     }
-}
-
-/// What is told of rows, in the decoded order; nothing where nothing is.
-fn in_order(told: &[u64], rows: &[Row]) -> Result<Vec<u64>, SealError> {
-    if told.is_empty() {
-        return Ok(Vec::new());
-    }
-    if told.len() != rows.len() {
-        return Err(SealError::Head("it does not tell the message of each row"));
-    }
-    let mut places: Vec<_> = rows.iter().zip(told).collect();
-    places.sort_by_key(|(row, _)| (row.series, row.meta.event_time));
-    Ok(places.into_iter().map(|(_, place)| *place).collect())
 }
 
 /// Checks each row for what no batch may hold.

@@ -281,46 +281,6 @@ fn what_no_batch_may_hold_is_refused() {
 }
 
 #[test]
-fn each_row_names_its_message_where_that_is_told() {
-    let mut sealer = Sealer::new();
-    let mut replayed = spec(Lane::Telemetry, 2);
-    let cover = |life, first, count| Cover {
-        buffer: BufferId::new(life, 1),
-        first,
-        count,
-    };
-    replayed.covers = vec![cover(1, 40, 5), cover(2, 7, 2)];
-    let at = |event_time| Meta {
-        event_time,
-        ..Meta::default()
-    };
-    let mut readings = Readings::new();
-    // In the order of the log; sealed, they stand by series and time.
-    for (series, time) in [(1, 5), (0, 9), (1, 4), (0, 9)] {
-        let value = Value::I64(time);
-        readings.push(SeriesId(series), at(time), value).unwrap();
-    }
-    let told = |messages| Told {
-        messages,
-        shared: false,
-    };
-    let plain = sealer.readings(&replayed, &mut readings.clone()).unwrap();
-    assert_eq!((plain.messages(), plain.tells_messages()), (None, false));
-    let mut sorted = readings.clone();
-    let parts = (&[][..], told(&[0, 3, 4, 5]));
-    let sealed = sealer.told(&replayed, parts, &mut sorted).unwrap();
-    let (one, two) = (BufferId::new(1, 1), BufferId::new(2, 1));
-    let messages = vec![(one, 43), (two, 7), (one, 44), (one, 40)];
-    assert_eq!(sealed.messages(), Some(messages));
-    assert!(sealed.bytes().len() <= plain.bytes().len() + 32);
-    for wrong in [&[0, 3, 4, 7][..], &[0, 3, 4]] {
-        let parts = (&[][..], told(wrong));
-        let sealed = sealer.told(&replayed, parts, &mut readings.clone());
-        assert!(sealed.is_err(), "{wrong:?}");
-    }
-}
-
-#[test]
 fn too_many_rows_or_bytes_are_refused() {
     let mut sealer = Sealer::new();
     let mut many = Readings::new();

@@ -1389,227 +1389,6 @@ impl<'a> Again {
 
 }
 
-// struct CoveredRun, aligned to 8
-#[repr(transparent)]
-#[derive(Clone, Copy, PartialEq)]
-pub struct CoveredRun(pub [u8; 64]);
-impl Default for CoveredRun { 
-  fn default() -> Self { 
-    Self([0; 64])
-  }
-}
-impl ::core::fmt::Debug for CoveredRun {
-  fn fmt(&self, f: &mut ::core::fmt::Formatter) -> ::core::fmt::Result {
-    f.debug_struct("CoveredRun")
-      .field("buffer", &self.buffer())
-      .field("number", &self.number())
-      .field("origin", &self.origin())
-      .field("first", &self.first())
-      .field("end", &self.end())
-      .field("lane", &self.lane())
-      .finish()
-  }
-}
-
-impl ::flatbuffers::SimpleToVerifyInSlice for CoveredRun {}
-impl<'a> ::flatbuffers::Follow<'a> for CoveredRun {
-  type Inner = &'a CoveredRun;
-  #[inline]
-  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
-    unsafe { <&'a CoveredRun>::follow(buf, loc) }
-  }
-}
-impl<'a> ::flatbuffers::Follow<'a> for &'a CoveredRun {
-  type Inner = &'a CoveredRun;
-  #[inline]
-  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
-    unsafe { ::flatbuffers::follow_cast_ref::<CoveredRun>(buf, loc) }
-  }
-}
-impl<'b> ::flatbuffers::Push for CoveredRun {
-    type Output = CoveredRun;
-    #[inline]
-    unsafe fn push(&self, dst: &mut [u8], _written_len: usize) {
-        let src = unsafe { ::core::slice::from_raw_parts(self as *const CoveredRun as *const u8, <Self as ::flatbuffers::Push>::size()) };
-        dst.copy_from_slice(src);
-    }
-    #[inline]
-    fn alignment() -> ::flatbuffers::PushAlignment {
-        ::flatbuffers::PushAlignment::new(8)
-    }
-}
-
-impl<'a> ::flatbuffers::Verifiable for CoveredRun {
-  #[inline]
-  fn run_verifier(
-    v: &mut ::flatbuffers::Verifier, pos: usize
-  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
-    v.in_buffer::<Self>(pos)
-  }
-}
-
-impl<'a> CoveredRun {
-  #[allow(clippy::too_many_arguments)]
-  pub fn new(
-    buffer: &Id128,
-    number: u64,
-    origin: &Id128,
-    first: u64,
-    end: u64,
-    lane: u8,
-  ) -> Self {
-    let mut s = Self([0; 64]);
-    s.set_buffer(buffer);
-    s.set_number(number);
-    s.set_origin(origin);
-    s.set_first(first);
-    s.set_end(end);
-    s.set_lane(lane);
-    s
-  }
-
-  pub fn buffer(&self) -> &Id128 {
-    // Safety:
-    // Created from a valid Table for this object
-    // Which contains a valid struct in this slot
-    unsafe { &*(self.0[0..].as_ptr() as *const Id128) }
-  }
-
-  #[allow(clippy::identity_op)]
-  pub fn set_buffer(&mut self, x: &Id128) {
-    self.0[0..0 + 16].copy_from_slice(&x.0)
-  }
-
-  pub fn number(&self) -> u64 {
-    let mut mem = ::core::mem::MaybeUninit::<<u64 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
-    // Safety:
-    // Created from a valid Table for this object
-    // Which contains a valid value in this slot
-    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
-      ::core::ptr::copy_nonoverlapping(
-        self.0[16..].as_ptr(),
-        mem.as_mut_ptr() as *mut u8,
-        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
-      );
-      mem.assume_init()
-    })
-  }
-
-  pub fn set_number(&mut self, x: u64) {
-    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
-    // Safety:
-    // Created from a valid Table for this object
-    // Which contains a valid value in this slot
-    unsafe {
-      ::core::ptr::copy_nonoverlapping(
-        &x_le as *const _ as *const u8,
-        self.0[16..].as_mut_ptr(),
-        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
-      );
-    }
-  }
-
-  pub fn origin(&self) -> &Id128 {
-    // Safety:
-    // Created from a valid Table for this object
-    // Which contains a valid struct in this slot
-    unsafe { &*(self.0[24..].as_ptr() as *const Id128) }
-  }
-
-  #[allow(clippy::identity_op)]
-  pub fn set_origin(&mut self, x: &Id128) {
-    self.0[24..24 + 16].copy_from_slice(&x.0)
-  }
-
-  pub fn first(&self) -> u64 {
-    let mut mem = ::core::mem::MaybeUninit::<<u64 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
-    // Safety:
-    // Created from a valid Table for this object
-    // Which contains a valid value in this slot
-    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
-      ::core::ptr::copy_nonoverlapping(
-        self.0[40..].as_ptr(),
-        mem.as_mut_ptr() as *mut u8,
-        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
-      );
-      mem.assume_init()
-    })
-  }
-
-  pub fn set_first(&mut self, x: u64) {
-    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
-    // Safety:
-    // Created from a valid Table for this object
-    // Which contains a valid value in this slot
-    unsafe {
-      ::core::ptr::copy_nonoverlapping(
-        &x_le as *const _ as *const u8,
-        self.0[40..].as_mut_ptr(),
-        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
-      );
-    }
-  }
-
-  pub fn end(&self) -> u64 {
-    let mut mem = ::core::mem::MaybeUninit::<<u64 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
-    // Safety:
-    // Created from a valid Table for this object
-    // Which contains a valid value in this slot
-    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
-      ::core::ptr::copy_nonoverlapping(
-        self.0[48..].as_ptr(),
-        mem.as_mut_ptr() as *mut u8,
-        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
-      );
-      mem.assume_init()
-    })
-  }
-
-  pub fn set_end(&mut self, x: u64) {
-    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
-    // Safety:
-    // Created from a valid Table for this object
-    // Which contains a valid value in this slot
-    unsafe {
-      ::core::ptr::copy_nonoverlapping(
-        &x_le as *const _ as *const u8,
-        self.0[48..].as_mut_ptr(),
-        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
-      );
-    }
-  }
-
-  pub fn lane(&self) -> u8 {
-    let mut mem = ::core::mem::MaybeUninit::<<u8 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
-    // Safety:
-    // Created from a valid Table for this object
-    // Which contains a valid value in this slot
-    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
-      ::core::ptr::copy_nonoverlapping(
-        self.0[56..].as_ptr(),
-        mem.as_mut_ptr() as *mut u8,
-        ::core::mem::size_of::<<u8 as ::flatbuffers::EndianScalar>::Scalar>(),
-      );
-      mem.assume_init()
-    })
-  }
-
-  pub fn set_lane(&mut self, x: u8) {
-    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
-    // Safety:
-    // Created from a valid Table for this object
-    // Which contains a valid value in this slot
-    unsafe {
-      ::core::ptr::copy_nonoverlapping(
-        &x_le as *const _ as *const u8,
-        self.0[56..].as_mut_ptr(),
-        ::core::mem::size_of::<<u8 as ::flatbuffers::EndianScalar>::Scalar>(),
-      );
-    }
-  }
-
-}
-
 pub enum GapOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -1815,8 +1594,7 @@ impl<'a> Batch<'a> {
   pub const VT_SEALED_AFTER_HIGH: ::flatbuffers::VOffsetT = 14;
   pub const VT_NUMBER_HIGH: ::flatbuffers::VOffsetT = 16;
   pub const VT_NAMES: ::flatbuffers::VOffsetT = 18;
-  pub const VT_ORIGINS: ::flatbuffers::VOffsetT = 20;
-  pub const VT_SHARED: ::flatbuffers::VOffsetT = 22;
+  pub const VT_SHARED: ::flatbuffers::VOffsetT = 20;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1828,7 +1606,6 @@ impl<'a> Batch<'a> {
     args: &'args BatchArgs<'args>
   ) -> ::flatbuffers::WIPOffset<Batch<'bldr>> {
     let mut builder = BatchBuilder::new(_fbb);
-    if let Some(x) = args.origins { builder.add_origins(x); }
     if let Some(x) = args.names { builder.add_names(x); }
     builder.add_number_high(args.number_high);
     builder.add_sealed_after_high(args.sealed_after_high);
@@ -1899,13 +1676,6 @@ impl<'a> Batch<'a> {
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<SeriesDef>>>>(Batch::VT_NAMES, None)}
   }
   #[inline]
-  pub fn origins(&self) -> Option<::flatbuffers::Vector<'a, u8>> {
-    // Safety:
-    // Created from valid Table for this object
-    // which contains a valid value in this slot
-    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u8>>>(Batch::VT_ORIGINS, None)}
-  }
-  #[inline]
   pub fn shared(&self) -> bool {
     // Safety:
     // Created from valid Table for this object
@@ -1928,7 +1698,6 @@ impl ::flatbuffers::Verifiable for Batch<'_> {
      .visit_field::<u32>("sealed_after_high", Self::VT_SEALED_AFTER_HIGH, false)?
      .visit_field::<u32>("number_high", Self::VT_NUMBER_HIGH, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<SeriesDef>>>>("names", Self::VT_NAMES, false)?
-     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("origins", Self::VT_ORIGINS, false)?
      .visit_field::<bool>("shared", Self::VT_SHARED, false)?
      .finish();
     Ok(())
@@ -1943,7 +1712,6 @@ pub struct BatchArgs<'a> {
     pub sealed_after_high: u32,
     pub number_high: u32,
     pub names: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<SeriesDef<'a>>>>>,
-    pub origins: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
     pub shared: bool,
 }
 impl<'a> Default for BatchArgs<'a> {
@@ -1958,7 +1726,6 @@ impl<'a> Default for BatchArgs<'a> {
       sealed_after_high: 0,
       number_high: 0,
       names: None,
-      origins: None,
       shared: false,
     }
   }
@@ -2002,10 +1769,6 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> BatchBuilder<'a, 'b, A> {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Batch::VT_NAMES, names);
   }
   #[inline]
-  pub fn add_origins(&mut self, origins: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u8>>) {
-    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Batch::VT_ORIGINS, origins);
-  }
-  #[inline]
   pub fn add_shared(&mut self, shared: bool) {
     self.fbb_.push_slot::<bool>(Batch::VT_SHARED, shared, false);
   }
@@ -2036,7 +1799,6 @@ impl ::core::fmt::Debug for Batch<'_> {
       ds.field("sealed_after_high", &self.sealed_after_high());
       ds.field("number_high", &self.number_high());
       ds.field("names", &self.names());
-      ds.field("origins", &self.origins());
       ds.field("shared", &self.shared());
       ds.finish()
   }
@@ -2658,7 +2420,6 @@ impl<'a> Hello<'a> {
   pub const VT_NAME: ::flatbuffers::VOffsetT = 12;
   pub const VT_LANES: ::flatbuffers::VOffsetT = 14;
   pub const VT_ELSEWHERE: ::flatbuffers::VOffsetT = 16;
-  pub const VT_TAKES_COVERED: ::flatbuffers::VOffsetT = 18;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -2675,7 +2436,6 @@ impl<'a> Hello<'a> {
     if let Some(x) = args.name { builder.add_name(x); }
     if let Some(x) = args.software { builder.add_software(x); }
     if let Some(x) = args.codecs { builder.add_codecs(x); }
-    builder.add_takes_covered(args.takes_covered);
     builder.add_protocol_max(args.protocol_max);
     builder.add_protocol_min(args.protocol_min);
     builder.finish()
@@ -2731,13 +2491,6 @@ impl<'a> Hello<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Elsewhere>>>>(Hello::VT_ELSEWHERE, None)}
   }
-  #[inline]
-  pub fn takes_covered(&self) -> bool {
-    // Safety:
-    // Created from valid Table for this object
-    // which contains a valid value in this slot
-    unsafe { self._tab.get::<bool>(Hello::VT_TAKES_COVERED, Some(false)).unwrap()}
-  }
 }
 
 impl ::flatbuffers::Verifiable for Hello<'_> {
@@ -2753,7 +2506,6 @@ impl ::flatbuffers::Verifiable for Hello<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("name", Self::VT_NAME, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<LaneState>>>>("lanes", Self::VT_LANES, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<Elsewhere>>>>("elsewhere", Self::VT_ELSEWHERE, false)?
-     .visit_field::<bool>("takes_covered", Self::VT_TAKES_COVERED, false)?
      .finish();
     Ok(())
   }
@@ -2766,7 +2518,6 @@ pub struct HelloArgs<'a> {
     pub name: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub lanes: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<LaneState<'a>>>>>,
     pub elsewhere: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Elsewhere<'a>>>>>,
-    pub takes_covered: bool,
 }
 impl<'a> Default for HelloArgs<'a> {
   #[inline]
@@ -2779,7 +2530,6 @@ impl<'a> Default for HelloArgs<'a> {
       name: None,
       lanes: None,
       elsewhere: None,
-      takes_covered: false,
     }
   }
 }
@@ -2818,10 +2568,6 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> HelloBuilder<'a, 'b, A> {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Hello::VT_ELSEWHERE, elsewhere);
   }
   #[inline]
-  pub fn add_takes_covered(&mut self, takes_covered: bool) {
-    self.fbb_.push_slot::<bool>(Hello::VT_TAKES_COVERED, takes_covered, false);
-  }
-  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> HelloBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     HelloBuilder {
@@ -2846,7 +2592,6 @@ impl ::core::fmt::Debug for Hello<'_> {
       ds.field("name", &self.name());
       ds.field("lanes", &self.lanes());
       ds.field("elsewhere", &self.elsewhere());
-      ds.field("takes_covered", &self.takes_covered());
       ds.finish()
   }
 }
@@ -3266,7 +3011,6 @@ impl<'a> ::flatbuffers::Follow<'a> for Ack<'a> {
 impl<'a> Ack<'a> {
   pub const VT_RANGES: ::flatbuffers::VOffsetT = 4;
   pub const VT_AGAIN: ::flatbuffers::VOffsetT = 6;
-  pub const VT_COVERED: ::flatbuffers::VOffsetT = 8;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -3278,7 +3022,6 @@ impl<'a> Ack<'a> {
     args: &'args AckArgs<'args>
   ) -> ::flatbuffers::WIPOffset<Ack<'bldr>> {
     let mut builder = AckBuilder::new(_fbb);
-    if let Some(x) = args.covered { builder.add_covered(x); }
     if let Some(x) = args.again { builder.add_again(x); }
     if let Some(x) = args.ranges { builder.add_ranges(x); }
     builder.finish()
@@ -3299,13 +3042,6 @@ impl<'a> Ack<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, Again>>>(Ack::VT_AGAIN, None)}
   }
-  #[inline]
-  pub fn covered(&self) -> Option<::flatbuffers::Vector<'a, CoveredRun>> {
-    // Safety:
-    // Created from valid Table for this object
-    // which contains a valid value in this slot
-    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, CoveredRun>>>(Ack::VT_COVERED, None)}
-  }
 }
 
 impl ::flatbuffers::Verifiable for Ack<'_> {
@@ -3316,7 +3052,6 @@ impl ::flatbuffers::Verifiable for Ack<'_> {
     v.visit_table(pos)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, AckRange>>>("ranges", Self::VT_RANGES, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, Again>>>("again", Self::VT_AGAIN, false)?
-     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, CoveredRun>>>("covered", Self::VT_COVERED, false)?
      .finish();
     Ok(())
   }
@@ -3324,7 +3059,6 @@ impl ::flatbuffers::Verifiable for Ack<'_> {
 pub struct AckArgs<'a> {
     pub ranges: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, AckRange>>>,
     pub again: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, Again>>>,
-    pub covered: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, CoveredRun>>>,
 }
 impl<'a> Default for AckArgs<'a> {
   #[inline]
@@ -3332,7 +3066,6 @@ impl<'a> Default for AckArgs<'a> {
     AckArgs {
       ranges: None,
       again: None,
-      covered: None,
     }
   }
 }
@@ -3349,10 +3082,6 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> AckBuilder<'a, 'b, A> {
   #[inline]
   pub fn add_again(&mut self, again: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , Again>>) {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Ack::VT_AGAIN, again);
-  }
-  #[inline]
-  pub fn add_covered(&mut self, covered: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , CoveredRun>>) {
-    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Ack::VT_COVERED, covered);
   }
   #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> AckBuilder<'a, 'b, A> {
@@ -3374,7 +3103,6 @@ impl ::core::fmt::Debug for Ack<'_> {
     let mut ds = f.debug_struct("Ack");
       ds.field("ranges", &self.ranges());
       ds.field("again", &self.again());
-      ds.field("covered", &self.covered());
       ds.finish()
   }
 }

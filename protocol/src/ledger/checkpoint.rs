@@ -290,16 +290,15 @@ fn read_messages(input: &mut &[u8]) -> Result<Messages, CheckpointError> {
         }
         for _ in 0..input.try_get_u32_le()? {
             let by = BufferId(read_16(input)?);
-            let mut runs = Vec::new();
             for _ in 0..input.try_get_u32_le()? {
-                runs.push(read_range(input)?);
+                known.add(by, read_range(input)?);
             }
-            known.others.insert(by, runs);
         }
         if !messages.insert(LaneKey { buffer, lane }, known) {
             return Err(CheckpointError::Field("messages, which are there twice"));
         }
     }
+    messages.bound();
     Ok(messages)
 }
 

@@ -1,28 +1,20 @@
-//! Which messages of an agent's write-ahead logs are in what is held: the same message sealed under
-//! two buffers, after an image was restored or a disk lied, is told apart by it.
+//! Which messages of an agent's write-ahead logs are in what is held. The same message sealed under
+//! two buffers, after an image was restored or a disk lied, is noticed by it. It decides nothing:
+//! whatever comes is taken.
 //!
 //! Only the lanes that hold readings of messages are looked at, and only batches of readings count:
 //! a declared loss is no reading that arrived. It is a function of what was committed, in order.
 
-use super::{Admission, AgentLedger, Ledger, Refusal, Verdict};
+use super::{Admission, AgentLedger, Ledger, Verdict};
 use crate::batch::{Cover, GapReason, Kind, SealedBatch};
 use crate::ids::{AgentId, BatchHash, BatchKey, BufferId, Lane, LaneKey};
-use crate::limits::{
-    COVERED_RUNS_MAX, LEDGER_MESSAGE_BUFFERS_MAX, LEDGER_MESSAGE_LANES_MAX, LEDGER_MESSAGE_RUNS_MAX,
-};
+use crate::limits::LEDGER_MESSAGE_RUNS_MAX;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
-use tributary_planted::planted;
 
-/// What a batch says of messages, as far as a ledger has to know.
+/// The messages that a batch covers, as far as a ledger has to know.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
-pub struct Covering {
-    covers: Vec<Cover>,
-    /// Whether its readings are all that the lane has of these messages.
-    whole: bool,
-    /// Whether its readings can be told apart by message.
-    splits: bool,
-}
+pub struct Covering(pub(super) Vec<Cover>);
 
 impl Covering {
     /// What this batch says.
@@ -30,7 +22,7 @@ impl Covering {
         let BatchKey { buffer, lane, .. } = batch.key();
         let covers = batch.covers().iter().copied();
         let reason = batch.gap().map(|gap| gap.reason);
-        let covers: Vec<_> = match (lane, batch.kind(), reason) {
+        Self(match (lane, batch.kind(), reason) {
             (Lane::Telemetry | Lane::Events, Kind::Readings, _) => covers.collect(),
             // It stands between batches, and takes no messages from them.
             (Lane::Telemetry | Lane::Events, Kind::Gap, Some(GapReason::Refused)) => covers
@@ -38,52 +30,8 @@ impl Covering {
                 .map(|cover| Cover { count: 0, ..cover })
                 .collect(),
             _ => Vec::new(),
-        };
-        Self {
-            covers,
-            whole: !batch.is_shared(),
-            splits: batch.tells_messages(),
-        }
+        })
     }
-
-    #[cfg(test)]
-    pub(super) fn made(covers: Vec<Cover>, whole: bool, splits: bool) -> Self {
-        Self {
-            covers,
-            whole,
-            splits,
-        }
-    }
-
-    /// Whether there is nothing to know.
-    pub(super) fn is_empty(&self) -> bool {
-        self.covers.is_empty()
-    }
-
-    fn count(&self) -> u64 {
-        let counts = self.covers.iter().map(|cover| cover.count);
-        counts.fold(0, u64::saturating_add)
-    }
-
-    fn overlaps(&self, other: &Self) -> bool {
-        let meets = |a: &Cover, b: &Cover| {
-            let runs = (run_of(a), run_of(b));
-            a.buffer == b.buffer && overlap(&runs.0, &runs.1).is_some()
-        };
-        let mut ours = self.covers.iter();
-        ours.any(|a| other.covers.iter().any(|b| meets(a, b)))
-    }
-}
-
-/// What is to be made of a batch that covers messages.
-#[derive(PartialEq, Eq, Debug)]
-pub(super) enum Found {
-    /// So many of them are held under other buffers, and nothing can be done about it.
-    Take { doubled: u64 },
-    /// These are: it is not to be taken.
-    Covered(Vec<Cover>),
-    /// Some are being written under another buffer.
-    Pending,
 }
 
 fn run_of(cover: &Cover) -> Range<u64> {
@@ -95,6 +43,18 @@ fn overlap(a: &Range<u64>, b: &Range<u64>) -> Option<Range<u64>> {
     (!both.is_empty()).then_some(both)
 }
 
+/// How many messages are in some of these runs.
+fn count(mut runs: Vec<Range<u64>>) -> u64 {
+    runs.sort_by_key(|run| run.start);
+    let (mut count, mut end) = (0, 0);
+    for run in runs {
+        let from = run.start.max(end);
+        count += run.end.saturating_sub(from);
+        end = end.max(run.end);
+    }
+    count
+}
+
 /// Batches of a lane that follow each other, of the life whose messages they cover: between them no
 /// message gave the lane a reading.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -104,8 +64,14 @@ pub(super) struct Segment {
 }
 
 impl Segment {
-    fn goes_on_as(&self, next: &Self) -> bool {
-        self.numbers.end == next.numbers.start && self.messages.end <= next.messages.start
+    /// As one, if the other goes on where this ends. Several batches may be of one message.
+    fn with(&self, next: &Self) -> Option<Self> {
+        let follows = self.numbers.end == next.numbers.start;
+        let follows = follows && self.messages.start <= next.messages.start;
+        follows.then(|| Self {
+            numbers: self.numbers.start..next.numbers.end,
+            messages: self.messages.start..next.messages.end.max(self.messages.end),
+        })
     }
 }
 
@@ -119,6 +85,10 @@ pub(super) struct Known {
 }
 
 impl Known {
+    fn runs(&self) -> usize {
+        self.own.len() + self.others.values().map(Vec::len).sum::<usize>()
+    }
+
     fn add_own(&mut self, new: Segment) {
         let at = self
             .own
@@ -129,56 +99,59 @@ impl Known {
             let (Some(one), Some(next)) = (self.own.get(at), self.own.get(at + 1)) else {
                 continue;
             };
-            if one.goes_on_as(next) {
-                let joined = Segment {
-                    numbers: one.numbers.start..next.numbers.end,
-                    messages: one.messages.start..next.messages.end,
-                };
+            if let Some(joined) = one.with(next) {
                 self.own.splice(at..at + 2, [joined]);
             }
         }
-        if self.own.len() > LEDGER_MESSAGE_RUNS_MAX {
-            self.own.remove(0);
-        }
     }
 
-    fn add(&mut self, by: BufferId, run: Range<u64>) {
-        if run.is_empty() {
-            return;
-        }
-        let full = self.others.len() >= LEDGER_MESSAGE_BUFFERS_MAX;
-        if full && !self.others.contains_key(&by) {
-            self.others.pop_first();
-        }
+    /// Messages that are in batches of another life.
+    pub(super) fn add(&mut self, by: BufferId, run: Range<u64>) {
         let runs = self.others.entry(by).or_default();
-        runs.push(run);
-        *runs = union(std::mem::take(runs));
-        if runs.len() > LEDGER_MESSAGE_RUNS_MAX {
-            runs.remove(0);
+        let from = runs.partition_point(|it| it.end < run.start);
+        let mut joined = run;
+        let met = |it: &&Range<u64>| it.start <= joined.end;
+        let meets = runs.iter().skip(from).take_while(met).count();
+        for run in runs.drain(from..from + meets) {
+            joined = joined.start.min(run.start)..joined.end.max(run.end);
         }
+        runs.insert(from, joined);
     }
 
-    /// What of these messages is in batches that are held; `but`: not in those of that very life.
-    fn held(&self, run: &Range<u64>, but: Option<BufferId>) -> Vec<Range<u64>> {
-        let own = self.own.iter().filter(|_| but.is_none());
+    /// What of these messages is in batches that are held, but for those of one buffer, of `own`:
+    /// the life that they are of.
+    fn held(&self, run: &Range<u64>, but: BufferId, own: BufferId) -> Vec<Range<u64>> {
+        let own = self.own.iter().filter(|_| own != but);
         let own = own.map(|segment| &segment.messages);
-        let others = self.others.iter().filter(|(by, _)| Some(**by) != but);
-        let all = own.chain(others.flat_map(|(_, runs)| runs));
-        union(all.filter_map(|held| overlap(held, run)).collect())
+        let others = self.others.iter().filter(|(by, _)| **by != but);
+        let others = others.flat_map(|(_, runs)| {
+            let from = runs.partition_point(|it| it.end <= run.start);
+            let meets = |it: &&Range<u64>| it.start < run.end;
+            runs.iter().skip(from).take_while(meets)
+        });
+        let all = own.chain(others);
+        all.filter_map(|held| overlap(held, run)).collect()
     }
-}
 
-/// Runs, ascending and apart.
-fn union(mut runs: Vec<Range<u64>>) -> Vec<Range<u64>> {
-    runs.sort_by_key(|run| run.start);
-    let mut union: Vec<Range<u64>> = Vec::with_capacity(runs.len());
-    for run in runs {
-        match union.last_mut() {
-            Some(last) if run.start <= last.end => last.end = run.end.max(last.end),
-            _ => union.push(run),
+    /// Forgets the run of the lowest messages.
+    fn forget_lowest(&mut self) {
+        let own = self.own.first().map(|it| it.messages.start);
+        let firsts = self.others.iter();
+        let firsts = firsts.filter_map(|(by, runs)| Some((runs.first()?.start, *by)));
+        match (own, firsts.min()) {
+            (own, Some((other, by))) if own.is_none_or(|own| other < own) => {
+                let runs = self.others.entry(by).or_default();
+                runs.remove(0);
+                if runs.is_empty() {
+                    self.others.remove(&by);
+                }
+            }
+            (Some(_), _) => {
+                self.own.remove(0);
+            }
+            (None, _) => {}
         }
     }
-    union
 }
 
 /// What is known of one agent's messages.
@@ -188,8 +161,10 @@ pub(super) struct Messages {
     known: BTreeMap<LaneKey, Known>,
     /// The same, as they were begun.
     order: VecDeque<LaneKey>,
+    /// How many runs that is.
+    runs: usize,
     /// Of batches between judgement and commit.
-    pending: Vec<(BatchKey, Covering)>,
+    pending: BTreeMap<BatchKey, Covering>,
 }
 
 impl Messages {
@@ -199,59 +174,78 @@ impl Messages {
         order.filter_map(|key| self.known.get_key_value(key))
     }
 
-    /// Lives and lanes, and the most runs and buffers of one.
+    /// Lives and lanes, and the runs of all of them.
     #[cfg(test)]
-    pub(super) fn sizes(&self) -> (usize, usize, usize) {
-        let runs = self.known.values().map(|known| known.own.len()).max();
-        let buffers = self.known.values().map(|known| known.others.len()).max();
-        let (runs, buffers) = (runs.unwrap_or(0), buffers.unwrap_or(0));
+    pub(super) fn sizes(&self) -> (usize, usize) {
         assert_eq!(self.known.len(), self.order.len());
-        (self.known.len(), runs, buffers)
+        assert_eq!(
+            self.known.values().map(Known::runs).sum::<usize>(),
+            self.runs
+        );
+        (self.known.len(), self.runs)
     }
 
     /// Takes in what is known of a life and lane; `false` when there was something.
     pub(super) fn insert(&mut self, key: LaneKey, known: Known) -> bool {
         self.order.push_back(key);
+        self.runs += known.runs();
         self.known.insert(key, known).is_none()
     }
 
-    fn of(&mut self, key: LaneKey) -> &mut Known {
-        if !self.known.contains_key(&key) {
-            if self.order.len() >= LEDGER_MESSAGE_LANES_MAX
-                && let Some(first) = self.order.pop_front()
-            {
-                self.known.remove(&first);
-            }
+    /// Changes what is known of the messages of one life, in one lane.
+    fn change(&mut self, key: LaneKey, change: impl FnOnce(&mut Known)) {
+        let known = self.known.entry(key).or_insert_with(|| {
             self.order.push_back(key);
+            Known::default()
+        });
+        self.runs -= known.runs();
+        change(known);
+        self.runs += known.runs();
+        self.bound();
+    }
+
+    /// Keeps no more than may be kept: the lowest run of the life and lane that was begun first
+    /// goes.
+    pub(super) fn bound(&mut self) {
+        while self.runs > LEDGER_MESSAGE_RUNS_MAX {
+            let Some(first) = self.order.front() else {
+                return;
+            };
+            let left = self.known.get_mut(first).map_or(0, |known| {
+                let before = known.runs();
+                known.forget_lowest();
+                self.runs -= before - known.runs();
+                known.runs()
+            });
+            if left == 0 {
+                self.known.remove(first);
+                self.order.pop_front();
+            }
         }
-        self.known.entry(key).or_default()
     }
 
     /// A batch is being written.
-    pub(super) fn begin(&mut self, key: BatchKey, covering: &Covering) {
-        if !covering.is_empty() {
-            self.pending.push((key, covering.clone()));
+    fn begin(&mut self, key: BatchKey, covering: &Covering) {
+        if !covering.0.is_empty() {
+            self.pending.insert(key, covering.clone());
         }
     }
 
     /// It is not any more: it is held, or it never was.
     pub(super) fn end(&mut self, key: BatchKey) {
-        self.pending.retain(|(pending, _)| *pending != key);
+        self.pending.remove(&key);
     }
 
     /// A batch is held.
-    pub(super) fn add(&mut self, key: BatchKey, covering: &Covering) {
-        if !covering.whole {
-            return;
-        }
+    fn add(&mut self, key: BatchKey, covering: &Covering) {
         let BatchKey {
             buffer,
             lane,
             number,
         } = key;
-        let own = covering.covers.iter().filter(|it| it.buffer == buffer);
+        let own = covering.0.iter().filter(|it| it.buffer == buffer);
         let is_one = own.count() == 1;
-        for cover in &covering.covers {
+        for cover in &covering.0 {
             let messages = run_of(cover);
             let origin = LaneKey {
                 buffer: cover.buffer,
@@ -259,96 +253,84 @@ impl Messages {
             };
             if cover.buffer == buffer && is_one {
                 let numbers = number..number + 1;
-                self.of(origin).add_own(Segment { numbers, messages });
+                self.change(origin, |known| known.add_own(Segment { numbers, messages }));
             } else if !messages.is_empty() {
-                self.of(origin).add(buffer, messages);
+                self.change(origin, |known| known.add(buffer, messages));
             }
         }
     }
 
-    /// What is to be made of a batch; `takes`: whether its agent can be told that it is covered.
-    pub(super) fn find(&self, key: BatchKey, covering: &Covering, takes: bool) -> Found {
-        let (mut held, mut count) = (Vec::new(), 0);
-        for cover in &covering.covers {
+    /// How many of these messages are in batches of other buffers, held or being written. A buffer
+    /// has each reading once.
+    fn doubled(&self, key: BatchKey, covering: &Covering) -> u64 {
+        let others = |other: &&BatchKey| other.lane == key.lane && other.buffer != key.buffer;
+        let pending = self.pending.iter().filter(|(other, _)| others(other));
+        let pending: Vec<&Cover> = pending.flat_map(|(_, covering)| &covering.0).collect();
+        let held = |cover: &Cover| {
             let origin = LaneKey {
                 buffer: cover.buffer,
                 lane: key.lane,
             };
-            // A life seals a message of its own once.
-            let but = Some(key.buffer).filter(|buffer| *buffer == cover.buffer);
+            let run = run_of(cover);
             let known = self.known.get(&origin);
-            let runs = known.map(|it| it.held(&run_of(cover), but));
-            for run in runs.into_iter().flatten() {
-                count += run.end - run.start;
-                held.push(Cover {
-                    buffer: cover.buffer,
-                    first: run.start,
-                    count: run.end - run.start,
-                });
-            }
-        }
-        let all = count > 0 && count == covering.count();
-        if takes && all {
-            // Runs are at most as many as covers and what lies between them.
-            let whole = covering.covers.iter().filter(|cover| cover.count > 0);
-            return Found::Covered(whole.copied().collect());
-        }
-        let meets = |(pending, other): &(BatchKey, Covering)| {
-            pending.lane == key.lane && other.whole && covering.overlaps(other)
+            let mut held =
+                known.map_or_else(Vec::new, |known| known.held(&run, key.buffer, cover.buffer));
+            let pending = pending.iter().filter(|it| it.buffer == cover.buffer);
+            held.extend(pending.filter_map(|it| overlap(&run_of(it), &run)));
+            count(held)
         };
-        if takes && self.pending.iter().any(meets) && !planted!(CoveredIgnoresPending) {
-            return Found::Pending;
-        }
-        if takes && count > 0 && covering.splits {
-            held.truncate(COVERED_RUNS_MAX);
-            return Found::Covered(held);
-        }
-        Found::Take { doubled: count }
+        let each = covering.0.iter().map(held);
+        each.fold(0, u64::saturating_add)
     }
 }
 
 impl Admission {
-    /// How many of the messages that it covers are held under another buffer as well: some of its
-    /// readings may be there twice.
+    /// How many of the messages that it covers are in batches of other buffers, held or being
+    /// written: some of its readings may be there twice.
     pub fn doubled(&self) -> u64 {
         self.doubled
-    }
-
-    /// Sets what it says of messages once it is committed; nothing, where its readings can't be
-    /// used.
-    pub fn set_covering(&mut self, covering: Covering) {
-        self.covering = covering;
     }
 }
 
 impl AgentLedger {
-    /// As [`admit`](Self::admit), unless its messages are held under another buffer.
+    /// As [`admit`](Self::admit), with the messages that it covers.
     pub(super) fn admit_covering(
         &mut self,
         agent: &AgentId,
         (key, hash): (BatchKey, BatchHash),
-        (covering, takes): (Covering, bool),
+        covering: Covering,
     ) -> Verdict {
-        let doubled = match self.messages.find(key, &covering, takes) {
-            Found::Covered(messages) => return Verdict::Covered(messages),
-            Found::Pending => return Verdict::Refused(Refusal::Busy),
-            Found::Take { doubled } => doubled,
-        };
         let mut verdict = self.admit(agent, key, hash, None);
         if let Verdict::Fresh(admission) = &mut verdict {
+            admission.doubled = self.messages.doubled(key, &covering);
             self.messages.begin(key, &covering);
             admission.covering = covering;
-            admission.doubled = doubled;
         }
         verdict
     }
 }
 
 impl Ledger {
+    /// Sets what an admission covers, instead of what it did; nothing, where its readings can't be
+    /// used: then it doubles nothing, either.
+    pub fn set_covering(&mut self, admission: &mut Admission, covering: Covering) {
+        let Some(entry) = self.agents.get_mut(&admission.agent) else {
+            return;
+        };
+        entry.messages.end(admission.key);
+        admission.doubled = entry.messages.doubled(admission.key, &covering);
+        entry.messages.begin(admission.key, &covering);
+        admission.covering = covering;
+    }
+
     /// Takes in what a batch that was [recovered](Self::recover), and was not held before, says of
     /// messages.
     pub fn recover_covering(&mut self, agent: &AgentId, key: BatchKey, covering: &Covering) {
-        if let Some(entry) = self.agents.get_mut(agent).filter(|_| !covering.is_empty()) {
+        if let Some(entry) = self
+            .agents
+            .get_mut(agent)
+            .filter(|_| !covering.0.is_empty())
+        {
             entry.messages.add(key, covering);
         }
     }

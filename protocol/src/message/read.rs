@@ -1,11 +1,10 @@
 //! Messages from FlatBuffers: verified first, then every field checked on its way into our types.
 
 use super::{
-    ACK_COVERED_MAX, ACK_RANGES_MAX, Ack, AckRange, Again, AgainReason, BatchKey, BufferId, Cover,
-    CoveredRun, Elsewhere, FrameKind, HELLO_ELSEWHERE_BYTES, HELLO_ELSEWHERE_MAX, HELLO_LANES_MAX,
-    HashSum, Held, Hello, Lane, LaneHeld, LaneKey, LaneState, LogId, Message, MessageError,
-    NAME_BYTES_MAX, NUMBER_MAX, PROTOCOL, Reject, RejectCode, Session, WELCOME_RANGES_MAX, Welcome,
-    options, wire,
+    ACK_RANGES_MAX, Ack, AckRange, Again, AgainReason, BatchKey, BufferId, Elsewhere, FrameKind,
+    HELLO_ELSEWHERE_BYTES, HELLO_ELSEWHERE_MAX, HELLO_LANES_MAX, HashSum, Held, Hello, Lane,
+    LaneHeld, LaneKey, LaneState, LogId, Message, MessageError, NAME_BYTES_MAX, NUMBER_MAX,
+    PROTOCOL, Reject, RejectCode, Session, WELCOME_RANGES_MAX, Welcome, options, wire,
 };
 use flatbuffers::{Follow, Verifiable, root_with_opts};
 
@@ -118,7 +117,6 @@ fn read_hello(hello: wire::Hello<'_>) -> Result<Hello, MessageError> {
             .map(state)
             .collect::<Result<_, MessageError>>()?,
         elsewhere: read_elsewhere(hello)?,
-        takes_covered: hello.takes_covered(),
     })
 }
 
@@ -209,8 +207,6 @@ fn read_ack(ack: wire::Ack<'_>) -> Result<Ack, MessageError> {
     let kind = FrameKind::Ack;
     let ranges = ack.ranges().unwrap_or_default();
     let again = ack.again().unwrap_or_default();
-    let covered = ack.covered().unwrap_or_default();
-    count(kind, "covered", covered.len(), ACK_COVERED_MAX)?;
     count(kind, "ranges", ranges.len(), ACK_RANGES_MAX)?;
     count(kind, "again", again.len(), ACK_RANGES_MAX)?;
     let ack_range = |acked: &wire::AckRange| {
@@ -249,25 +245,6 @@ fn read_ack(ack: wire::Ack<'_>) -> Result<Ack, MessageError> {
             .iter()
             .map(once_more)
             .collect::<Result<_, MessageError>>()?,
-        covered: covered.iter().map(read_covered).collect::<Result<_, _>>()?,
-    })
-}
-
-fn read_covered(run: &wire::CoveredRun) -> Result<CoveredRun, MessageError> {
-    let kind = FrameKind::Ack;
-    let (number, _) = range(kind, run.number(), run.number())?;
-    let (first, end) = range(kind, run.first(), run.end())?;
-    Ok(CoveredRun {
-        key: BatchKey {
-            buffer: buffer(run.buffer()),
-            lane: lane(kind, run.lane())?,
-            number,
-        },
-        messages: Cover {
-            buffer: buffer(run.origin()),
-            first,
-            count: end - first,
-        },
     })
 }
 

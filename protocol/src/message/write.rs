@@ -1,8 +1,8 @@
 //! Messages to FlatBuffers.
 
 use super::{
-    Ack, BatchKey, BufferId, CoveredRun, Elsewhere, FlatBufferBuilder, FrameKind, Held, Hello,
-    LaneHeld, LaneState, Message, PROTOCOL, Reject, Welcome, wire,
+    Ack, BatchKey, BufferId, Elsewhere, FlatBufferBuilder, FrameKind, Held, Hello, LaneHeld,
+    LaneState, Message, PROTOCOL, Reject, Welcome, wire,
 };
 
 pub(super) fn message(b: &mut FlatBufferBuilder<'_>, message: &Message) -> FrameKind {
@@ -43,7 +43,6 @@ fn write_hello(b: &mut FlatBufferBuilder<'_>, hello: &Hello) -> FrameKind {
         lanes: Some(b.create_vector(&lanes)),
         // Who has one aggregator says what it always said.
         elsewhere: (!elsewhere.is_empty()).then(|| b.create_vector(&elsewhere)),
-        takes_covered: hello.takes_covered,
     };
     let root = wire::Hello::create(b, &args);
     b.finish_minimal(root);
@@ -142,26 +141,13 @@ fn write_ack(b: &mut FlatBufferBuilder<'_>, ack: &Ack) -> FrameKind {
             wire::Again::new(&buffer_id(buffer), number, lane.code(), again.reason as u8)
         })
         .collect();
-    let covered: Vec<_> = ack.covered.iter().map(covered_run).collect();
     let args = wire::AckArgs {
         ranges: (!ranges.is_empty()).then(|| b.create_vector(&ranges)),
         again: (!again.is_empty()).then(|| b.create_vector(&again)),
-        covered: (!covered.is_empty()).then(|| b.create_vector(&covered)),
     };
     let root = wire::Ack::create(b, &args);
     b.finish_minimal(root);
     FrameKind::Ack
-}
-
-fn covered_run(CoveredRun { key, messages }: &CoveredRun) -> wire::CoveredRun {
-    wire::CoveredRun::new(
-        &buffer_id(key.buffer),
-        key.number,
-        &buffer_id(messages.buffer),
-        messages.first,
-        messages.first.saturating_add(messages.count),
-        key.lane.code(),
-    )
 }
 
 fn write_reject(b: &mut FlatBufferBuilder<'_>, reject: &Reject) -> FrameKind {

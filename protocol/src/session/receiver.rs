@@ -2,12 +2,9 @@
 //! wait a little for each other. It judges no batch; the ledger does.
 
 use super::Illegal;
-use crate::batch::Cover;
 use crate::ids::{BatchKey, Session};
-use crate::limits::{ACK_COALESCE_BATCHES, ACK_COALESCE_US, ACK_COVERED_MAX, ACK_RANGES_MAX};
-use crate::message::{
-    Ack, AckRange, Again, AgainReason, CoveredRun, Hello, Message, Reject, RejectCode,
-};
+use crate::limits::{ACK_COALESCE_BATCHES, ACK_COALESCE_US, ACK_RANGES_MAX};
+use crate::message::{Ack, AckRange, Again, AgainReason, Hello, Message, Reject, RejectCode};
 use tributary_planted::planted;
 
 /// Where a connection stands.
@@ -210,18 +207,6 @@ impl Receiver {
     /// A batch could not be taken now.
     pub fn on_again(&mut self, key: BatchKey, reason: AgainReason, now: i64) {
         self.ack.again.push(Again { key, reason });
-        self.count(now);
-    }
-
-    /// These messages, which a batch covers, are held under another buffer: it is not taken. It
-    /// comes again where there is no room to say so.
-    pub fn on_covered(&mut self, key: BatchKey, messages: Vec<Cover>, now: i64) {
-        if self.ack.covered.len() + messages.len() > ACK_COVERED_MAX {
-            return self.on_again(key, AgainReason::Busy, now);
-        }
-        let runs = messages.into_iter();
-        let runs = runs.map(|messages| CoveredRun { key, messages });
-        self.ack.covered.extend(runs);
         self.count(now);
     }
 

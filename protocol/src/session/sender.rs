@@ -5,7 +5,6 @@
 //! a stated share for the backlog. Batches stay in the spools; it knows names, sizes and hashes.
 
 use super::Illegal;
-use crate::batch::Cover;
 use crate::ids::{BatchHash, BatchKey, BufferId, HashSum, Lane, LaneKey, Session};
 use crate::limits::{
     AGENT_BUFFERS_MAX, BACKLOG_SHARE_PERCENT, FAILOVER_HOLD_US, IN_FLIGHT_BATCHES, IN_FLIGHT_BYTES,
@@ -18,7 +17,6 @@ use tributary_planted::planted;
 
 mod acked;
 mod choice;
-mod covered;
 mod doubt;
 mod failover;
 pub(crate) mod index;
@@ -62,7 +60,6 @@ pub struct Sender {
     place: Place,
     journal: Option<Journal>,
     takes_in_doubt: bool,
-    takes_covered: bool,
     /// What was sent and never acknowledged, and to whom; and the time, as it was last told.
     doubts: Doubts,
     now: i64,
@@ -81,8 +78,6 @@ pub struct Sender {
     series_known: BTreeMap<BufferId, u32>,
     pages: Vec<LaneHeld>,
     notices: Vec<Notice>,
-    /// Batches that are not taken, and what of them is held under another buffer: not told yet.
-    covered: BTreeMap<BatchKey, Vec<Cover>>,
     in_flight: BTreeMap<BatchKey, InFlight>,
     in_flight_bytes: u64,
     window: Window,
@@ -126,7 +121,6 @@ impl Sender {
             place: Place::default(),
             journal: None,
             takes_in_doubt: false,
-            takes_covered: false,
             doubts: Doubts::new(FAILOVER_HOLD_US),
             now: 0,
             timed: false,
@@ -140,7 +134,6 @@ impl Sender {
             series_known: BTreeMap::new(),
             pages: Vec::new(),
             notices: Vec::new(),
-            covered: BTreeMap::new(),
             in_flight: BTreeMap::new(),
             in_flight_bytes: 0,
             window: Window {
@@ -151,12 +144,6 @@ impl Sender {
         };
         sender.touch_all();
         sender
-    }
-
-    /// From the next session on it can be told that a batch's messages are held under another
-    /// buffer.
-    pub fn take_covered(&mut self) {
-        self.takes_covered = true;
     }
 
     /// Where it stands.
@@ -229,7 +216,6 @@ impl Sender {
             software: software.to_owned(),
             lanes: lanes.collect(),
             elsewhere: Vec::new(),
-            takes_covered: self.takes_covered,
         };
         self.say_elsewhere(&mut hello);
         Ok(hello)
@@ -332,9 +318,6 @@ impl Sender {
         for again in &ack.again {
             self.on_again(again.key, again.reason);
         }
-        for run in &ack.covered {
-            self.on_covered(run.key, run.messages);
-        }
         Ok(())
     }
 
@@ -430,7 +413,6 @@ impl Sender {
         self.session = None;
         self.journal = None;
         self.pages.clear();
-        self.covered.clear();
         if planted!(FlightKept) {
             return;
         }

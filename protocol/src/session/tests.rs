@@ -555,7 +555,7 @@ fn a_gap_waits_for_what_it_stands_for_and_is_under_way() {
     };
     let ack = |first, end| Ack {
         ranges: vec![range(first, end)],
-        ..Ack::default()
+        again: Vec::new(),
     };
     sender.on_ack(&ack(0, 2)).unwrap();
     assert_eq!(sender.poll_send(), Some((key(0), Urgency::Live)));
@@ -598,7 +598,7 @@ fn a_gap_is_one_batch_of_the_backlog() {
         };
         let ack = Ack {
             ranges: vec![range],
-            ..Ack::default()
+            again: Vec::new(),
         };
         sender.on_ack(&ack).unwrap();
     }
@@ -663,7 +663,7 @@ fn live_data_goes_first_and_the_backlog_gets_its_share() {
         sender
             .on_ack(&Ack {
                 ranges: vec![range],
-                ..Ack::default()
+                again: Vec::new(),
             })
             .unwrap();
     }
@@ -732,7 +732,7 @@ fn nothing_else_is_sent_while_its_series_are_unknown() {
     sender
         .on_ack(&Ack {
             ranges: vec![range],
-            ..Ack::default()
+            again: Vec::new(),
         })
         .unwrap();
     assert_eq!(sender.poll_send(), Some((reading, Urgency::Live)));
@@ -786,7 +786,7 @@ fn an_ack_of_what_was_never_sent_trims_nothing() {
     sender
         .on_ack(&Ack {
             ranges: vec![range],
-            ..Ack::default()
+            again: Vec::new(),
         })
         .unwrap();
     assert_eq!(sender.poll_trims(), []);

@@ -1,6 +1,6 @@
 //! Batches of several shapes, made from a seed: the same on every machine, for ever.
 
-use tributary_protocol::batch::{Cover, Gap, GapReason, SealedBatch, Sealer, Spec, Told};
+use tributary_protocol::batch::{Cover, Gap, GapReason, SealedBatch, Sealer, Spec};
 use tributary_protocol::ids::{BatchKey, BufferId, Lane, SeriesId};
 use tributary_protocol::reading::{Flags, Meta, Readings, Value, ValueType};
 use tributary_protocol::series::SeriesDef;
@@ -260,27 +260,19 @@ pub fn all() -> Vec<(&'static str, SealedBatch)> {
         ("shed", sealer.gap(&gone, &shed()).unwrap()),
         ("events", events(&mut sealer)),
         ("aggregates", aggregates(&mut sealer)),
-        ("replayed", replayed(&mut sealer)),
+        ("shared", shared(&mut sealer)),
     ]
 }
 
-/// Messages of an earlier life with several readings each, from the log.
-fn replayed(sealer: &mut Sealer) -> SealedBatch {
+/// Part of what messages of an earlier life gave.
+fn shared(sealer: &mut Sealer) -> SealedBatch {
     let mut spec = spec(Lane::Telemetry, 4_000);
     spec.covers = vec![Cover {
         buffer: BufferId::new(4, 44),
         first: 1_000,
         count: 70,
     }];
-    let mut readings = narrow(60);
-    let each = readings.len() / 60;
-    let rows = 0..readings.len();
-    let messages: Vec<u64> = rows.map(|row| 10 + (row / each) as u64).collect();
-    let told = Told {
-        messages: &messages,
-        shared: true,
-    };
-    sealer.told(&spec, (&[], told), &mut readings).unwrap()
+    sealer.shared(&spec, &mut narrow(60)).unwrap()
 }
 
 fn first_of_narrow() -> Readings {

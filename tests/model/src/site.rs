@@ -265,8 +265,7 @@ impl Site {
                 seen.must(Rule::I11, self.newest != Some(link));
                 Step::End
             }
-            // Nothing here is replayed under another name.
-            Verdict::Refused(_) | Verdict::Covered(_) => {
+            Verdict::Refused(_) => {
                 seen.must(Rule::I11, false);
                 Step::End
             }

@@ -97,11 +97,6 @@ bugs! {
     AnsweredBeforeSync,
     /// A second copy of what is being written is acknowledged at once.
     SharedAtOnce,
-    /// What is being written under another buffer is not looked at: messages that two batches cover
-    /// are stored twice.
-    CoveredIgnoresPending,
-    /// What is left of a batch whose messages are covered in part is not sealed again.
-    CoveredDropsRest,
     /// Every third frame of a log is not synced.
     SyncSkipped,
     /// What is replayed is read by the rules of now.

@@ -179,11 +179,7 @@ impl Link {
         let key = key(0).lane_key();
         let ranges = vec![AckRange { key, first, end }];
         let again = Vec::new();
-        let ack = Message::Ack(Ack {
-            ranges,
-            again,
-            ..Ack::default()
-        });
+        let ack = Message::Ack(Ack { ranges, again });
         self.core.message(ack, self.now);
     }
 
@@ -193,11 +189,7 @@ impl Link {
             reason: AgainReason::Busy,
         }];
         let ranges = Vec::new();
-        let ack = Message::Ack(Ack {
-            ranges,
-            again,
-            ..Ack::default()
-        });
+        let ack = Message::Ack(Ack { ranges, again });
         self.core.message(ack, self.now);
     }
 }

@@ -8,10 +8,7 @@ use super::{Rule, Violation};
 /// Where they are named.
 const LIST: &str = "tests/planted/src/lib.rs";
 /// The manifests that may switch them on.
-const SIMULATIONS: [&str; 6] = [
-    // For simulations among their own tests.
-    "protocol/Cargo.toml",
-    "agent/Cargo.toml",
+const SIMULATIONS: [&str; 4] = [
     "tests/sim/Cargo.toml",
     "tests/model/Cargo.toml",
     "tests/turmoil/Cargo.toml",
@@ -156,9 +153,9 @@ mod tests {
     #[test]
     fn only_the_simulations_switch_them_on() {
         let plain = "[dependencies]\ntributary-planted.workspace = true\n";
-        assert!(found(&[("uplink/Cargo.toml", plain)]).is_empty());
+        assert!(found(&[("agent/Cargo.toml", plain)]).is_empty());
         let on = "[dependencies]\ntributary-planted = { workspace = true, features = [\"on\"] }\n";
-        assert_eq!(found(&[("uplink/Cargo.toml", on)]).len(), 1);
+        assert_eq!(found(&[("agent/Cargo.toml", on)]).len(), 1);
         let behind = "[features]\nplanted = [\"tributary-planted/on\"]\n";
         for simulation in SIMULATIONS {
             assert_eq!(found(&[(simulation, on)]).len(), 1, "always on is too much");

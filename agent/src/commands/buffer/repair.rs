@@ -56,7 +56,6 @@ pub(super) fn run(dir: &Path, config: &Config, out: &mut dyn Write) -> Result<bo
         alerts: config.spool.alerts,
         aggregates: config.spool.aggregates,
         reserve_bytes: config.agent.reserve_bytes,
-        takes_covered: false,
     };
     let repaired = repair(&disk, &spool::dir(dir), present, &spool)?;
     tell(&repaired, out)?;

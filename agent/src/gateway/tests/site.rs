@@ -3,9 +3,9 @@
 
 use super::Random;
 use crate::spool::AgentSpool;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tributary_protocol::batch::{Kind, SealedBatch};
-use tributary_protocol::ids::{AgentId, AgentUuid, BufferId, Lane, LogId};
+use tributary_protocol::ids::{AgentId, AgentUuid, BatchKey, BufferId, Lane, LogId};
 use tributary_protocol::ledger::{Covering, Ledger, Verdict};
 use tributary_protocol::limits::{IN_FLIGHT_BATCHES, IN_FLIGHT_BYTES};
 use tributary_protocol::message::{AgainReason, Hello, LaneHeld, Message, Welcome};
@@ -20,10 +20,8 @@ pub(super) struct Site {
     books: BTreeMap<BufferId, u32>,
     /// What it keeps, each batch once.
     pub journal: Vec<SealedBatch>,
-    /// What it did not take, since it has the messages under another buffer; and of how many it
-    /// could not be told.
-    pub covered: Vec<SealedBatch>,
-    pub doubled: u64,
+    /// Of that what has messages that it has under another buffer as well.
+    pub marked: BTreeSet<BatchKey>,
     receiver: Receiver,
     /// Batches on their way.
     wire: Vec<SealedBatch>,
@@ -41,8 +39,7 @@ impl Site {
             ledger: Ledger::new(),
             books: BTreeMap::new(),
             journal: Vec::new(),
-            covered: Vec::new(),
-            doubled: 0,
+            marked: BTreeSet::new(),
             receiver: Receiver::new(),
             wire: Vec::new(),
             said: VecDeque::new(),
@@ -177,18 +174,16 @@ impl Site {
                 self.ledger.judge_gap(session, &self.agent, key, gap)
             }
             _ => {
-                let (named, covering) = ((key, batch.hash()), (Covering::of(batch), true));
+                let (named, covering) = ((key, batch.hash()), Covering::of(batch));
                 let agent = &self.agent;
                 self.ledger.judge_covering(session, agent, named, covering)
             }
         };
         match verdict {
-            Verdict::Covered(held) => {
-                self.covered.push(batch.clone());
-                return self.receiver.on_covered(key, held, now);
-            }
             Verdict::Fresh(admission) => {
-                self.doubled += admission.doubled();
+                if admission.doubled() > 0 {
+                    self.marked.insert(key);
+                }
                 if key.lane == Lane::Series {
                     let after = batch.series_needed().saturating_add(batch.rows());
                     *known = after.max(*known);

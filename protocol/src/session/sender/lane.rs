@@ -41,8 +41,6 @@ pub(super) struct LaneOut {
     pub(super) stuck: BTreeMap<u64, u32>,
     /// Unreadable in the spool.
     pub(super) skipped: BTreeSet<u64>,
-    /// Not taken as they are: they wait for a gap.
-    pub(super) covered: BTreeSet<u64>,
     /// Numbers that a gap stands for, by the first: it is sent under that one for all of them.
     gaps: BTreeMap<u64, u64>,
     series: bool,
@@ -70,7 +68,6 @@ impl LaneOut {
             early: BTreeSet::new(),
             stuck: BTreeMap::new(),
             skipped: BTreeSet::new(),
-            covered: BTreeSet::new(),
             gaps: BTreeMap::new(),
             series: key.lane == Lane::Series,
         }
@@ -90,7 +87,6 @@ impl LaneOut {
         self.series_awaited = 0;
         self.early.clear();
         self.stuck.clear();
-        self.covered.clear();
     }
 
     /// Settles those of the ledger's runs whose sums equal our own, and says which, and whether one
@@ -234,7 +230,6 @@ impl LaneOut {
     /// A gap stands for these numbers from now on.
     pub(super) fn shed(&mut self, numbers: &Range<u64>) {
         self.gaps.insert(numbers.start, numbers.end);
-        self.covered.retain(|number| !numbers.contains(number));
         self.first = self.first.min(numbers.start);
         self.end = self.end.max(numbers.end);
     }
@@ -327,8 +322,7 @@ impl LaneOut {
         let mut at = numbers.start;
         while at < numbers.end {
             let batch = self.gap_at(at).unwrap_or(at..at + 1);
-            let waits = self.skipped.contains(&batch.start) || self.covered.contains(&batch.start);
-            if !under_way(&batch) && !waits {
+            if !under_way(&batch) && !self.skipped.contains(&batch.start) {
                 return Some(batch.start);
             }
             at = batch.end;

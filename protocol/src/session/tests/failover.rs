@@ -596,8 +596,8 @@ fn who_sees_holes_where_others_hold_gets_it_all() {
         reason: AgainReason::Holes,
     };
     let ack = Ack {
+        ranges: Vec::new(),
         again: vec![again],
-        ..Ack::default()
     };
     pair.sender.on_ack(&ack).unwrap();
     let mut marked = Vec::new();

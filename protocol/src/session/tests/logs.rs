@@ -74,7 +74,7 @@ fn acked(first: u64, end: u64) -> Ack {
     };
     Ack {
         ranges: vec![range],
-        ..Ack::default()
+        again: Vec::new(),
     }
 }
 

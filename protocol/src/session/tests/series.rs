@@ -44,7 +44,6 @@ fn ack(durable: &[BatchKey], unknown: &[BatchKey]) -> Ack {
     Ack {
         ranges: durable.iter().map(range).collect(),
         again: unknown.iter().map(again).collect(),
-        ..Ack::default()
     }
 }
 

@@ -379,11 +379,6 @@ impl Site {
                 }
                 Some(Step::End(RejectCode::Fenced))
             }
-            // Nothing here is replayed under another name.
-            Verdict::Covered(_) => {
-                oracle.violate(super::Invariant::I11, || format!("{}: covered", item.key));
-                Some(Step::End(RejectCode::Protocol))
-            }
             Verdict::Refused(refusal) => {
                 oracle.violate(super::Invariant::I11, || format!("{}: {refusal}", item.key));
                 Some(Step::End(RejectCode::Protocol))

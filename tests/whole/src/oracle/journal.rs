@@ -20,6 +20,7 @@ pub(super) struct Entry {
     hash: BatchHash,
     pub numbers: Vec<Range<u64>>,
     gap: bool,
+    in_doubt: bool,
 }
 
 /// What is durable under a number.
@@ -52,6 +53,7 @@ fn parse(stored: Stored) -> Result<Entry, String> {
         hash: batch.hash(),
         numbers,
         gap: kind == RecordKind::Gap,
+        in_doubt: record.in_doubt,
     })
 }
 
@@ -156,6 +158,12 @@ impl Oracle {
         if !sent.is_some_and(|hashes| hashes.contains(&hash)) {
             self.violate(Invariant::I2, || {
                 format!("{key} is in the journal, and nobody sent it")
+            });
+        }
+        // There is one aggregator, and no image of a disk: only a bit has messages sealed twice.
+        if entry.in_doubt && !self.hits.agents.contains(&agent) {
+            self.violate(Invariant::I5, || {
+                format!("{key} is in doubt, and nobody else has its messages")
             });
         }
         let lane = self.held.entry((agent, key.lane_key())).or_default();

@@ -292,7 +292,7 @@ impl World<'_> {
         };
         let ack = Ack {
             ranges: vec![range],
-            ..Ack::default()
+            again: Vec::new(),
         };
         let bytes = super::encode(&Message::Ack(ack));
         let at = self.net.message(escaped.id, Side::Agent, self.now());
