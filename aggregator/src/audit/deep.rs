@@ -2,8 +2,9 @@
 //! is there twice, and that each batch has the rows that the journal says. It holds the identities
 //! of one flush at a time, and of each lane the numbers.
 
+use super::files::{guarded, read_footer};
 use super::journal::Journal;
-use super::lake::{Flush, Lake, PUT_BACK, Seen, guarded, lane_of, read_footer};
+use super::lake::{Flush, Lake, PUT_BACK, Seen, lane_of};
 use super::report::{Finding, Findings, Span};
 use super::{LaneId, Numbers};
 use crate::keeper::record::RecordKind;
@@ -58,8 +59,8 @@ impl Rows {
         all
     }
 
-    /// Of these numbers those that files of other journals neither have rows of, nor declare, nor set
-    /// apart.
+    /// Of these numbers those of which files of other journals have nothing: no row, no
+    /// declaration, and no place among what is set apart.
     pub(super) fn missing_in_others(
         &self,
         lake: &Lake,

@@ -1,9 +1,11 @@
 //! Which Parquet files lie below a lake, at any depth: those of flushes, and those that it did not
-//! write. Whoever reads the lake with a wildcard reads both. It opens none of them.
+//! write. Whoever reads the lake with a wildcard reads both. Of what it opens it reads the footer.
 
 use super::AuditError;
 use super::lake::Flush;
+use super::report::GapReport;
 use crate::lake::Table;
+use crate::lake::file::{Footer, footer_of};
 use crate::limits::{AUDIT_DEPTH_MAX, AUDIT_FOREIGN_MAX};
 use std::fs::File;
 use std::io::{self, Read};
@@ -152,4 +154,25 @@ pub(super) fn flush_of(stem: &str) -> Option<Flush> {
     };
     let (first, end) = (number()?, number()?);
     (first < end).then_some(Flush { log, first, end })
+}
+
+/// The numbers that a gap takes.
+pub(super) fn numbers_of(gap: &GapReport) -> (u64, u64) {
+    // One that begins below its own number tells of messages, and takes that number alone.
+    match gap.first < gap.batch {
+        true => (gap.batch, gap.batch.saturating_add(1)),
+        false => (gap.first, gap.first.saturating_add(gap.count)),
+    }
+}
+
+/// Footer and number of rows.
+pub(super) fn read_footer(path: &Path) -> Result<(Footer, u64), String> {
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    guarded(|| footer_of(&path.display().to_string(), &file).map_err(|error| error.to_string()))
+}
+
+/// Runs what may panic on damaged bytes: Parquet's reader relies on what it reads.
+pub(super) fn guarded<T>(read: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(read));
+    read.unwrap_or_else(|_| Err("the Parquet reader panicked: the file is damaged".to_owned()))
 }

@@ -1,7 +1,8 @@
 //! The lake's table of declared losses, row by row.
 
 use super::LaneId;
-use super::lake::{guarded, lane_of};
+use super::files::guarded;
+use super::lake::lane_of;
 use super::report::GapReport;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::RowAccessor;

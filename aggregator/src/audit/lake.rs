@@ -2,13 +2,13 @@
 //! once is not read again: each [`update`](Lake::update) adds what came since. Rows of readings are
 //! the business of [`deep`](super::deep).
 
-use super::files::{self, OfFlush, flush_of, names_in, read_bounded};
+use super::files::{self, OfFlush, flush_of, names_in, numbers_of, read_bounded, read_footer};
 use super::gaps::{Gap, gap_rows};
 use super::rejected::Rejected;
 use super::report::{Finding, Findings, GapReport};
 use super::{AuditError, LaneId, Numbers, Tally};
 use crate::lake::Table;
-use crate::lake::file::{Footer, LaneSum, footer_of};
+use crate::lake::file::{Footer, LaneSum};
 use crate::lake::found::{RestoredLane, restored_path};
 use crate::lake::markers::{Done, Intent, MarkerName, Told, folder, intent_path, progress};
 use crate::limits::{AUDIT_GAPS_LISTED_MAX, AUDIT_LIST_BYTES_MAX, MARKER_BYTES_MAX};
@@ -581,15 +581,6 @@ impl Lake {
     }
 }
 
-/// The numbers that a gap takes.
-fn numbers_of(gap: &GapReport) -> (u64, u64) {
-    // One that begins below its own number tells of messages, and takes that number alone.
-    match gap.first < gap.batch {
-        true => (gap.batch, gap.batch.saturating_add(1)),
-        false => (gap.first, gap.first.saturating_add(gap.count)),
-    }
-}
-
 /// The lanes of which a flush's files have something else than its marker says.
 fn by_lane(done: &Done, seen: Option<&FlushSeen>, set_apart: &Numbers) -> Vec<LaneId> {
     let there = |lane: &LaneId| seen.and_then(|seen| seen.lanes.get(lane).copied());
@@ -619,16 +610,4 @@ fn tally_of(sum: &LaneSum) -> Option<(LaneId, Tally)> {
         sum: HashSum(u128::from_str_radix(&sum.hash_sum, 16).ok()?),
     };
     Some((lane, tally))
-}
-
-/// Footer and number of rows.
-pub(super) fn read_footer(path: &Path) -> Result<(Footer, u64), String> {
-    let file = File::open(path).map_err(|error| error.to_string())?;
-    guarded(|| footer_of(&path.display().to_string(), &file).map_err(|error| error.to_string()))
-}
-
-/// Runs what may panic on damaged bytes: Parquet's reader relies on what it reads.
-pub(super) fn guarded<T>(read: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
-    let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(read));
-    read.unwrap_or_else(|_| Err("the Parquet reader panicked: the file is damaged".to_owned()))
 }

@@ -67,8 +67,8 @@ pub struct Row {
     pub declared: u64,
     /// In `rejected/`, or dead letters: whole, but what says how to read them is damaged.
     pub set_apart: u64,
-    /// Nowhere, not declared, or not as published, within what the documents name as the cost of this
-    /// very fault; alerts and aggregates, too.
+    /// Nowhere and not declared, or not as published, within what the documents name as the cost of
+    /// this very fault; alerts and aggregates, too.
     pub excused: u64,
     /// Nowhere, and not declared.
     pub lost: u64,

@@ -114,9 +114,9 @@ fn run_table(sweep: Sweep) -> bool {
         }) else {
             return false;
         };
-        // The sweep ends with the first batch that is nowhere and has no excuse, or is there twice
-        // and not marked, or wants a person to drain: of those there is none here. What had left the
-        // spool and was lost by a disk that lied, or with a journal, no agent can bring back.
+        // The sweep ends with the first batch that is nowhere without an excuse, or is there twice
+        // unmarked, or wants a person to drain: here is none. What had left the spool and was lost
+        // by a disk that lied, or with a journal, no agent can bring back.
         rows.push(format!(
             "{{\"profile\":\"{profile}\",\"runs\":{},\"acknowledged\":{},\"declared\":{},\
              \"excused\":{},\"lost\":0,\"doubled\":0,\"repairs\":0}}",
