@@ -33,6 +33,14 @@ type LaneId = (AgentId, LaneKey);
 /// The numbers of lanes, with their hash sums.
 type Numbers = BTreeMap<LaneId, HeldRanges>;
 
+/// The lane with these names.
+fn lane_of(agent: &str, buffer: &str, lane: &str) -> Option<LaneId> {
+    let (tenant, uuid) = agent.split_once('/')?;
+    let agent = AgentId::new(tenant, uuid.parse().ok()?).ok()?;
+    let (buffer, lane) = (buffer.parse().ok()?, lane.parse().ok()?);
+    Some((agent, LaneKey { buffer, lane }))
+}
+
 /// Number and hash sum of some batches of a lane, and their readings.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 struct Tally {

@@ -4,9 +4,9 @@
 
 use super::files::{guarded, read_footer};
 use super::journal::Journal;
-use super::lake::{Flush, Lake, PUT_BACK, Seen, lane_of};
+use super::lake::{Flush, Lake, PUT_BACK, Seen};
 use super::report::{Finding, Findings, Span};
-use super::{LaneId, Numbers};
+use super::{LaneId, Numbers, lane_of};
 use crate::keeper::record::RecordKind;
 use crate::lake::Table;
 use crate::lake::columns::digest;

@@ -2,12 +2,29 @@
 
 use super::LaneId;
 use super::files::guarded;
-use super::lake::lane_of;
+use super::lane_of;
 use super::report::GapReport;
+use crate::limits::AUDIT_GAPS_LISTED_MAX;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::RowAccessor;
 use std::fs::File;
 use std::path::Path;
+
+/// Declared losses of a lane: the first, and how many more there are.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Declared {
+    pub(super) listed: Vec<GapReport>,
+    pub(super) more: u64,
+}
+
+impl Declared {
+    pub(super) fn push(&mut self, gap: GapReport) {
+        match self.listed.len() < AUDIT_GAPS_LISTED_MAX {
+            true => self.listed.push(gap),
+            false => self.more += 1,
+        }
+    }
+}
 
 /// A row of the table of declared losses.
 pub(super) enum Gap {

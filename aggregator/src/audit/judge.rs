@@ -2,8 +2,9 @@
 //! folder.
 
 use super::deep::Rows;
+use super::gaps::Declared;
 use super::journal::{Journal, lanes_of, only_in};
-use super::lake::{Declared, Lake, NOT_OURS, PUT_BACK, Tallies};
+use super::lake::{Lake, NOT_OURS, PUT_BACK, Tallies};
 use super::report::{
     Elsewhere, Finding, Findings, LaneReport, REPORT_VERSION, Report, Run, Span, Stated, cut,
 };

@@ -3,20 +3,20 @@
 //! the business of [`deep`](super::deep).
 
 use super::files::{self, OfFlush, flush_of, names_in, numbers_of, read_bounded, read_footer};
-use super::gaps::{Gap, gap_rows};
+use super::gaps::{Declared, Gap, gap_rows};
 use super::rejected::Rejected;
 use super::report::{Finding, Findings, GapReport};
-use super::{AuditError, LaneId, Numbers, Tally};
+use super::{AuditError, LaneId, Numbers, Tally, lane_of};
 use crate::lake::Table;
 use crate::lake::file::{Footer, LaneSum};
 use crate::lake::found::{RestoredLane, restored_path};
 use crate::lake::markers::{Done, Intent, MarkerName, Told, folder, intent_path, progress};
-use crate::limits::{AUDIT_GAPS_LISTED_MAX, AUDIT_LIST_BYTES_MAX, MARKER_BYTES_MAX};
+use crate::limits::{AUDIT_LIST_BYTES_MAX, MARKER_BYTES_MAX};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use tributary_protocol::ids::{AgentId, BatchHash, HashSum, Lane, LaneKey, LogId};
+use tributary_protocol::ids::{BatchHash, HashSum, Lane, LogId};
 
 pub(super) const PUT_BACK: &str = "put it back from a copy of the lake";
 pub(super) const NOT_OURS: &str =
@@ -68,22 +68,6 @@ pub(super) struct Marked {
     /// Whether every marker could be read.
     pub(super) are_whole: bool,
     findings: Findings,
-}
-
-/// Declared losses of a lane: the first, and how many more there are.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Declared {
-    pub(super) listed: Vec<GapReport>,
-    pub(super) more: u64,
-}
-
-impl Declared {
-    pub(super) fn push(&mut self, gap: GapReport) {
-        match self.listed.len() < AUDIT_GAPS_LISTED_MAX {
-            true => self.listed.push(gap),
-            false => self.more += 1,
-        }
-    }
 }
 
 /// What the lake says.
@@ -592,14 +576,6 @@ fn by_lane(done: &Done, seen: Option<&FlushSeen>, set_apart: &Numbers) -> Vec<La
         there.rows != marked.rows || !(whole || there.is_same(*marked))
     });
     wrong.map(|(lane, _)| lane).collect()
-}
-
-/// The lane with these names.
-pub(super) fn lane_of(agent: &str, buffer: &str, lane: &str) -> Option<LaneId> {
-    let (tenant, uuid) = agent.split_once('/')?;
-    let agent = AgentId::new(tenant, uuid.parse().ok()?).ok()?;
-    let (buffer, lane) = (buffer.parse().ok()?, lane.parse().ok()?);
-    Some((agent, LaneKey { buffer, lane }))
 }
 
 fn tally_of(sum: &LaneSum) -> Option<(LaneId, Tally)> {

@@ -1,7 +1,7 @@
 //! What the lake could not write as rows: the lists in `rejected/`, and the batches beside them.
 
 use super::LaneId;
-use super::lake::lane_of;
+use super::lane_of;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use tributary_protocol::ids::BatchHash;
