@@ -7,6 +7,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use tributary_journal::{Cursor, CursorError, Disk};
+use tributary_planted::planted;
 use tributary_protocol::ids::BufferId;
 
 /// Begins the next life of the storage in `dir`: greater than the counter, than every life that
@@ -30,6 +31,14 @@ pub fn begin(disk: &Arc<dyn Disk>, dir: &Path, seen: u64) -> Result<BufferId, Cu
         path: dir.join("life"),
         source,
     })?;
+    if planted!(BufferKept)
+        && let Some(kept) = LOGS
+            .iter()
+            .filter_map(|log| newest_named(&**disk, &dir.join(log)))
+            .max()
+    {
+        return Ok(kept);
+    }
     Ok(BufferId::new(life, stamp.salt))
 }
 
@@ -47,12 +56,13 @@ const LOGS: [&str; 8] = [
 
 /// The greatest life that names a segment in `dir`; its name begins with the life's 32 digits.
 fn greatest_named(disk: &dyn Disk, dir: &Path) -> u64 {
+    newest_named(disk, dir).map_or(0, BufferId::life)
+}
+
+fn newest_named(disk: &dyn Disk, dir: &Path) -> Option<BufferId> {
     let files = disk.list(dir).unwrap_or_default();
-    let lives = files.iter().filter_map(|name| {
-        let life: BufferId = name.get(..32)?.parse().ok()?;
-        Some(life.life())
-    });
-    lives.max().unwrap_or(0)
+    let lives = files.iter().filter_map(|name| name.get(..32)?.parse().ok());
+    lives.max_by_key(|life: &BufferId| life.life())
 }
 
 #[cfg(test)]

@@ -253,6 +253,7 @@ impl Store {
     pub fn trim(&self, sinks: u64) -> Result<u64, LogError> {
         match self.positions.as_slice() {
             [.., newest] if planted!(Blind8) => self.reader.trim(self.life, sinks.min(*newest)),
+            [.., older, _] if planted!(TrimmedBeyondLake) => self.reader.trim(self.life, *older),
             [.., older, _] => self.reader.trim(self.life, sinks.min(*older)),
             _ => Ok(0),
         }

@@ -8,6 +8,7 @@ use crate::limits::LAKE_READ_BYTES;
 use std::collections::VecDeque;
 use std::ops::Range;
 use tributary_journal::{Entry, LifeId, LogError, LogReader};
+use tributary_planted::planted;
 use tributary_protocol::batch::{Content as Decoded, Decoder, Gap, GapPart, SealedBatch};
 use tributary_protocol::ids::LogId;
 
@@ -122,7 +123,7 @@ fn gap_rows(gap: &Gap, runs: &[Range<u64>]) -> Vec<GapRow> {
 
 impl Feed for JournalFeed {
     fn end(&self) -> u64 {
-        self.reader.end(self.life).unwrap_or(0)
+        self.reader.end(self.life).unwrap_or(0) + u64::from(planted!(BeyondDurable))
     }
 
     fn next(&mut self, from: u64) -> Result<Option<Item>, LakeError> {

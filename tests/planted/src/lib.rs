@@ -113,6 +113,14 @@ bugs! {
     DoneBeforeFiles,
     /// An interrupted flush is redone up to what is durable now.
     RedoneToAnotherEnd,
+    /// A life of the storage takes the name of the one before.
+    BufferKept,
+    /// Marks are no part of a checkpoint: a restart knows those alone that the log behind it gives.
+    MarksForgotten,
+    /// The lake reads an entry more of the journal than is durable.
+    BeyondDurable,
+    /// The aggregator's journal is trimmed whether the lake has it or not.
+    TrimmedBeyondLake,
     /// Batches go to an aggregator before the cursor says that it may have them.
     SentBeforeSaved,
     /// The aggregator's journal does not say of a batch that it is in doubt.
@@ -133,6 +141,10 @@ impl Bug {
         Self::NoIntent,
         Self::DoneBeforeFiles,
         Self::RedoneToAnotherEnd,
+        Self::BufferKept,
+        Self::MarksForgotten,
+        Self::BeyondDurable,
+        Self::TrimmedBeyondLake,
         Self::Blind5,
         Self::Blind6,
         Self::Blind7,

@@ -7,6 +7,13 @@ use super::{Rule, Violation};
 
 /// Where they are named.
 const LIST: &str = "tests/planted/src/lib.rs";
+/// The programs that look for them.
+const RUNNERS: [&str; 4] = [
+    "tests/sim/src/bin/planted.rs",
+    "tests/model/src/bin/planted.rs",
+    "tests/turmoil/src/bin/planted.rs",
+    "tests/whole/src/bin/planted_whole.rs",
+];
 /// The manifests that may switch them on.
 const SIMULATIONS: [&str; 4] = [
     "tests/sim/Cargo.toml",
@@ -30,6 +37,7 @@ const SWITCH: Rule = Rule {
 /// Every violation of these rules.
 pub fn check(files: &[File]) -> Vec<Violation> {
     let mut violations = sites(files);
+    violations.extend(unsought(files));
     violations.extend(
         files
             .iter()
@@ -90,6 +98,35 @@ fn sites(files: &[File]) -> Vec<Violation> {
     violations
 }
 
+/// Each name is one that a program looks for.
+fn unsought(files: &[File]) -> Vec<Violation> {
+    let Some(list) = files.iter().find(|file| file.path == LIST) else {
+        return Vec::new();
+    };
+    // Those of the whole are looked for because the list itself says so.
+    let sought = |name: &str| {
+        let of_list = [format!("Self::{name},")];
+        let of_runner = [" ", ",", "\n", ")"].map(|behind| format!("Bug::{name}{behind}"));
+        files.iter().any(|file| match &*file.path {
+            LIST => of_list
+                .iter()
+                .any(|it| file.source().masked.code.contains(&**it)),
+            path if RUNNERS.contains(&path) => of_runner
+                .iter()
+                .any(|it| file.source().masked.code.contains(&**it)),
+            _ => false,
+        })
+    };
+    let listed = listed(list).into_iter();
+    let unsought = listed.filter(|(_, name)| !sought(name));
+    unsought
+        .filter_map(|(line, name)| {
+            let what = format!("`{name}`: no program looks for it");
+            list.source().at(line, what, PLANTED)
+        })
+        .collect()
+}
+
 /// No manifest gives the package a feature.
 fn switch(manifest: &File) -> Vec<Violation> {
     let source = manifest.source();
@@ -123,7 +160,28 @@ mod tests {
             .collect()
     }
 
-    const NAMES: (&str, &str) = (LIST, "//! A.\nbugs! {\n    /// Wrong.\n    OneBug,\n}\n");
+    const NAMES: (&str, &str) = (
+        LIST,
+        "//! A.\nbugs! {\n    /// Wrong.\n    OneBug,\n}\nconst OF: &[Bug] = &[Self::OneBug,];\n",
+    );
+
+    #[test]
+    fn every_bug_is_looked_for() {
+        let list = (LIST, "//! A.\nbugs! {\n    /// Wrong.\n    OneBug,\n}\n");
+        let site = (
+            "agent/src/a.rs",
+            "//! L.\nfn f() {\n    if planted!(OneBug) {}\n}\n",
+        );
+        let missed = found(&[list, site]);
+        assert_eq!(
+            missed,
+            [format!("{LIST}:4 `OneBug`: no program looks for it")]
+        );
+        let runner = "//! L.\nfn f() {\n    match bug { Bug::OneBug => 1 }\n}\n";
+        assert!(found(&[list, site, (RUNNERS[0], runner)]).is_empty());
+        let another = runner.replace("OneBug", "OneBugMore");
+        assert_eq!(found(&[list, site, (RUNNERS[0], &another)]).len(), 1);
+    }
 
     #[test]
     fn every_bug_has_a_site_in_the_product() {

@@ -88,8 +88,8 @@ impl SealStage {
             }
             _ => Flags::default(),
         };
-        let readings = self.rows.iter();
         let taking = taking(message, flags, now);
+        let readings = self.rows.iter();
         if let Err(reason) = self.lanes.take(lane, origin, readings, taking) {
             let readings = Some(self.rows.len() as u64);
             self.pass(origin, false, now)?;

@@ -4,10 +4,14 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 use tributary_model::check::check;
 use tributary_model::scope::{ISLANDS, ONE, Scope, THREE, TWIN, TWO_AGAIN};
 use tributary_model::{Protocol, Rule};
 use tributary_planted::Bug;
+
+/// Within which a bug is to be found.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// What is meant to show a bug, and in which scope; nothing where it takes more than a scope has.
 fn expected(bug: Bug) -> Option<(Rule, Scope)> {
@@ -62,7 +66,9 @@ fn is_found(bug: Bug, (rule, scope): (Rule, Scope)) -> bool {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut model = Protocol::new(scope);
     model.bug = Some(bug);
+    let began = Instant::now();
     let checked = check(model, threads);
+    let took = began.elapsed();
     let states = checked.states;
     let Some(broken) = checked.broken else {
         println!("{bug:?}: not found in {states} states");
@@ -70,11 +76,15 @@ fn is_found(bug: Bug, (rule, scope): (Rule, Scope)) -> bool {
     };
     let (name, steps) = (broken.rule.name(), broken.steps.len());
     println!(
-        "{bug:?}: {name}, after {steps} steps of {}, {states} states",
-        scope.name
+        "{bug:?}: {name}, after {steps} steps of {}, {states} states, {:.1} s",
+        scope.name,
+        took.as_secs_f64()
     );
     if broken.rule != rule {
         println!("    expected {}", rule.name());
     }
-    broken.rule == rule
+    if took > LIMIT {
+        println!("    that is too late");
+    }
+    broken.rule == rule && took <= LIMIT
 }

@@ -5,11 +5,15 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 use tributary_planted::{Bug, plant};
 use tributary_turmoil::limits::PLANTED_SEEDS;
 use tributary_turmoil::oracle::Broken;
 use tributary_turmoil::plan::Plan;
 use tributary_turmoil::run;
+
+/// Within which a bug is to be found.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Whether this is meant to show that bug.
 type Meant = fn(&Broken) -> bool;
@@ -53,11 +57,16 @@ fn is_found(bug: Bug) -> bool {
         plant(None);
         broken.map(|broken| (seed, broken))
     };
-    let Some((seed, broken)) = (1..=PLANTED_SEEDS).find_map(planted) else {
-        println!("{bug:?}: not found in {PLANTED_SEEDS} seeds");
+    let began = Instant::now();
+    let mut seeds = (1..=PLANTED_SEEDS).take_while(|_| began.elapsed() < LIMIT);
+    let Some((seed, broken)) = seeds.find_map(planted) else {
+        println!("{bug:?}: not found in {PLANTED_SEEDS} seeds, or in {LIMIT:?}");
         return false;
     };
-    println!("{bug:?}: seed {seed}, {broken}");
+    println!(
+        "{bug:?}: seed {seed}, {broken}, {:.1} s",
+        began.elapsed().as_secs_f64()
+    );
     // One that is asked for by name may show as it likes.
     if !expected(bug).is_none_or(|meant| meant(&broken)) {
         println!("    another check was meant to find it");

@@ -1,7 +1,7 @@
 //! Runs seeds of the simulation over real QUIC, `turmoil --seeds COUNT --from SEED`, and with
-//! `--within SECONDS` those that begin in time: ends with 1 at the first that does not hold, and
-//! says which it was and what broke. With `SEED=…` in the environment it runs that one.
-//! `turmoil --trace SEED` prints every datagram of one, and last the hash of all of them.
+//! `--within SECONDS` those that begin in time, `--at-least COUNT` of them: ends with 1 at the
+//! first that does not hold, and says which it was and what broke. With `SEED=…` in the environment it
+//! runs that one. `turmoil --trace SEED` prints every datagram of one, and last the hash of all.
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
@@ -16,6 +16,7 @@ struct Asked {
     seeds: u64,
     from: u64,
     within: Option<Duration>,
+    at_least: u64,
 }
 
 fn main() -> ExitCode {
@@ -33,11 +34,13 @@ fn main() -> ExitCode {
             seeds: 1,
             from: seed,
             within: None,
+            at_least: 1,
         }),
         Some(asked) => all(&asked),
         None => {
             eprintln!(
-                "usage: turmoil --seeds COUNT --from SEED [--within SECONDS] | turmoil --trace SEED"
+                "usage: turmoil --seeds COUNT --from SEED [--within SECONDS \
+                 --at-least COUNT] | turmoil --trace SEED"
             );
             ExitCode::from(2)
         }
@@ -49,6 +52,7 @@ fn asked(words: &[String]) -> Option<Asked> {
         seeds: 1,
         from: 0,
         within: None,
+        at_least: 1,
     };
     for pair in words.chunks(2) {
         let [name, value] = pair else { return None };
@@ -56,6 +60,7 @@ fn asked(words: &[String]) -> Option<Asked> {
         match name.as_str() {
             "--seeds" => asked.seeds = value,
             "--from" => asked.from = value,
+            "--at-least" => asked.at_least = value,
             "--within" => asked.within = Some(Duration::from_secs(value)),
             _ => return None,
         }
@@ -122,5 +127,9 @@ fn all(asked: &Asked) -> ExitCode {
         "{sealed} batches: {elsewhere} held by another than the agent's own aggregator, {in_doubt} \
          in doubt, {twice} in two journals, {gaps} under gaps; none lost, none twice unmarked"
     );
+    if seeds < asked.at_least {
+        println!("only {seeds} of {} seeds were run", asked.at_least);
+        return ExitCode::from(1);
+    }
     ExitCode::SUCCESS
 }

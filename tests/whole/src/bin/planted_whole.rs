@@ -31,6 +31,10 @@ fn expected(bug: Bug) -> &'static [Invariant] {
         Bug::Blind8 => &[I15],
         Bug::Blind10 => &[I1, I3],
         Bug::Blind12 => &[I1],
+        Bug::MarksForgotten => &[I1],
+        Bug::BufferKept => &[I15],
+        Bug::BeyondDurable => &[I1, I3],
+        Bug::TrimmedBeyondLake => &[I1],
         Bug::NoIntent | Bug::DoneBeforeFiles | Bug::RedoneToAnotherEnd => &[I1, I15],
         // Those of the session have their own world: here, whatever shows them.
         _ => &[],

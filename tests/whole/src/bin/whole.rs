@@ -34,6 +34,8 @@ struct Asked {
     profile: Option<Profile>,
     /// Seeds begin for so long, at most.
     within: Duration,
+    /// So many have to be run.
+    at_least: u64,
 }
 
 fn profile(name: &str) -> Result<Profile, String> {
@@ -54,6 +56,7 @@ fn asked() -> Result<Asked, String> {
         },
         profile: None,
         within: Duration::MAX,
+        at_least: 1,
     };
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
@@ -70,10 +73,11 @@ fn asked() -> Result<Asked, String> {
             "--threads" => asked.seeds.threads = (number()? as usize).clamp(1, THREADS_MAX),
             "--profile" => asked.profile = Some(profile(&value)?),
             "--within" => asked.within = Duration::from_secs(number()?),
+            "--at-least" => asked.at_least = number()?,
             _ => {
                 return Err(format!(
                     "`{name}` is no option: --plan, --lines, --seeds, --from, --threads, \
-                     --profile, --within"
+                     --profile, --within, --at-least"
                 ));
             }
         }
@@ -137,8 +141,12 @@ fn run_seeds(asked: &Asked) -> bool {
         done.runs
     );
     let Some(found) = done.found else {
-        println!("all holds");
-        return true;
+        let is_enough = done.runs >= asked.at_least;
+        match is_enough {
+            true => println!("all holds"),
+            false => println!("only {} of {} seeds were run", done.runs, asked.at_least),
+        }
+        return is_enough;
     };
     println!("SEED={} {}", found.plan.seed, found.violation);
     let invariant = found.violation.invariant;
