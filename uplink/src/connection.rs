@@ -4,6 +4,7 @@ use crate::limits::{
     HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, KEEP_ALIVE, RECEIVE_WINDOW_BYTES, SEND_WINDOW_BYTES,
     STREAM_RECEIVE_WINDOW_BYTES, UDP_BUFFER_BYTES,
 };
+use crate::progress;
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Endpoint, EndpointConfig, TokioRuntime, TransportConfig, VarInt};
 use rustls::RootCertStore;
@@ -203,7 +204,8 @@ fn transport(last_rtt: Option<Duration>) -> TransportConfig {
         // The aggregator opens no stream; it answers on the one that we open.
         .max_concurrent_bidi_streams(VarInt::from_u32(0))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
-        .datagram_receive_buffer_size(None);
+        .datagram_receive_buffer_size(None)
+        .congestion_controller_factory(Arc::new(progress::Counting));
     if let Some(rtt) = last_rtt {
         // A first flight that is lost costs one timeout: of the link's size, not of a guess.
         transport.initial_rtt(rtt.clamp(Duration::from_millis(1), Duration::from_secs(1)));

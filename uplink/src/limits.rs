@@ -30,6 +30,8 @@ pub const PROBE_AFTER: Duration = Duration::from_secs(1);
 /// How long what is under way may take before a session is left for the first of the list: less
 /// than that one waits to be greeted.
 pub const RETURN_DRAIN: Duration = Duration::from_secs(2);
+/// Bytes of a packet that is more than a sign of life, and carries part of a batch.
+pub const PROGRESS_PACKET_BYTES: u64 = 512;
 /// How long a goodbye may take to arrive.
 pub const GOODBYE: Duration = Duration::from_secs(1);
 /// Ranges that a line about an aggregator's loss names; the rest is only counted.

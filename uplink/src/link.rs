@@ -101,6 +101,8 @@ enum Phase {
 struct Saving {
     due: Option<i64>,
     under_way: bool,
+    /// Nothing is kept before this, since it failed.
+    not_before: i64,
     /// What is being kept, where it matters when it is.
     cursor: Option<SenderCursor>,
 }
@@ -211,11 +213,25 @@ impl<S: Spool> Uplink<S> {
         }
     }
 
-    /// What was to be [saved](Do::Save) is.
-    pub fn saved(&mut self) {
+    /// What was to be [saved](Do::Save) is; or it could not be, and is tried again later.
+    pub fn saved(&mut self, kept: bool, now: i64) {
         self.saving.under_way = false;
-        if let Some(cursor) = self.saving.cursor.take() {
+        let cursor = self.saving.cursor.take();
+        if !kept {
+            let again = now.saturating_add(us(CURSOR_INTERVAL));
+            self.saving.due = Some(again);
+            self.saving.not_before = again;
+        } else if let Some(cursor) = cursor {
             self.sender.on_saved(&cursor);
+        }
+    }
+
+    /// Something of what is under way arrived over there: of the aggregator itself that says
+    /// nothing.
+    pub fn moved(&mut self, now: i64) {
+        let refuses = self.hold.1 > 0;
+        if self.phase == Phase::Open && self.sender.in_flight() > 0 && !refuses {
+            self.way.moves(now);
         }
     }
 
@@ -303,6 +319,7 @@ impl<S: Spool> Uplink<S> {
     /// What is to be kept now of what was acknowledged.
     fn save(&mut self, now: i64) -> Option<Save> {
         let is_due = self.saving.due.is_some_and(|due| due <= now) || self.must_save_first();
+        let is_due = is_due && self.saving.not_before <= now;
         let is_last = self.phase == Phase::Closing;
         if self.saving.under_way || !(is_due || is_last) {
             return None;
@@ -315,6 +332,7 @@ impl<S: Spool> Uplink<S> {
         self.saving = Saving {
             due: None,
             under_way: true,
+            not_before: 0,
             cursor: self.way.is_choice().then_some(cursor),
         };
         Some(save)
@@ -384,8 +402,11 @@ impl<S: Spool> Uplink<S> {
             session = self.sender.session().map_or(0, |session| session.0),
             "uplink up"
         );
+        let (address, away) = (self.way.address(), self.way.at() > 0);
         self.status.send_modify(|status| {
             status.connected = true;
+            address.clone_into(&mut status.aggregator);
+            status.away = away;
             status.problem = None;
             status.sessions += 1;
         });
@@ -482,7 +503,12 @@ impl<S: Spool> Uplink<S> {
     /// The next batch to send, if there is one and the aggregator may have room.
     fn fill(&mut self, now: i64) -> Option<Do> {
         let holds = self.hold.0.is_some_and(|until| now < until);
-        if holds || self.way.is_leaving() || self.must_save_first() {
+        if self.must_save_first() {
+            // The disk holds this up, and not the aggregator.
+            self.way.moves(now);
+            return None;
+        }
+        if holds || self.way.is_leaving() {
             return None;
         }
         while let Some((key, urgency)) = self.sender.poll_send() {

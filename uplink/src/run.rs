@@ -5,6 +5,7 @@ use crate::connection::{Connector, Identity, Net, Target};
 use crate::control;
 use crate::limits::{GOODBYE, HANDSHAKE_TIMEOUT, PROBE_AFTER, RECEIVE_WINDOW_BYTES, TICK};
 use crate::link::{Do, Uplink};
+use crate::progress;
 use crate::saving::Saving;
 use crate::spool::{Sealed, Spool};
 use crate::status::Status;
@@ -111,6 +112,8 @@ struct Link {
     sending: JoinSet<Result<(), String>>,
     /// What the connection's own count was when it was last added to the status.
     udp_counted: u64,
+    /// The same of what [moved](progress::moved).
+    moved: u64,
     silence: Silence,
 }
 
@@ -145,7 +148,7 @@ enum Event {
     Message(Result<Message, String>),
     Sent(Result<(), String>),
     Probed(Result<Link, String>),
-    Saved,
+    Saved(bool),
     Time,
 }
 
@@ -180,7 +183,7 @@ impl<S: Spool> Shell<S> {
     }
 
     fn now(&self) -> i64 {
-        i64::try_from(self.begun.elapsed().as_micros()).unwrap_or(i64::MAX)
+        since(self.begun)
     }
 
     /// Waits for whatever comes first. Cancel safe: each branch is a receive that loses nothing
@@ -213,7 +216,7 @@ impl<S: Spool> Shell<S> {
             message = or_never(message) => Event::Message(message),
             sent = ended(sent) => Event::Sent(sent),
             sealed = or_never(sealed.as_mut().map(mpsc::Receiver::recv)) => Event::Sealed(sealed),
-            () = saving.ended() => Event::Saved,
+            kept = saving.ended() => Event::Saved(kept),
             probed = ended(Some(probing)) => Event::Probed(probed),
             () = tokio::time::sleep_until(until) => Event::Time,
         }
@@ -225,7 +228,7 @@ impl<S: Spool> Shell<S> {
             Event::Sealed(None) => self.close(),
             Event::Message(Ok(message)) => self.core.message(message, self.now()),
             Event::Message(Err(problem)) | Event::Sent(Err(problem)) => self.lose(problem),
-            Event::Saved => self.core.saved(),
+            Event::Saved(kept) => self.core.saved(kept, self.now()),
             Event::Probed(Ok(link)) => {
                 self.probed = Some(link);
                 self.core.probed(self.now(), self.now());
@@ -287,10 +290,10 @@ impl<S: Spool> Shell<S> {
                     Some(next) => core.sealed(next),
                     None => {
                         *sealed = None;
-                        core.closed(i64::try_from(begun.elapsed().as_micros()).unwrap_or(i64::MAX));
+                        core.closed(since(*begun));
                     }
                 },
-                () = saving.ended() => core.saved(),
+                kept = saving.ended() => core.saved(kept, since(*begun)),
                 () = tokio::time::sleep(TICK) => {}
             }
         }
@@ -330,6 +333,11 @@ impl<S: Spool> Shell<S> {
         }
         let rtt = link.connection.rtt();
         self.connector.remember_rtt(self.core.at(), rtt);
+        let moved = progress::moved(&link.connection);
+        if moved > link.moved {
+            link.moved = moved;
+            self.core.moved(since(self.begun));
+        }
         let more = sent - link.udp_counted;
         link.udp_counted = sent;
         self.core.status().send_modify(|status| {
@@ -368,6 +376,7 @@ impl Link {
             greeted_by,
             sending: JoinSet::new(),
             udp_counted: 0,
+            moved: 0,
             silence: Silence {
                 datagrams: 0,
                 since: Instant::now(),
@@ -375,6 +384,10 @@ impl Link {
             },
         })
     }
+}
+
+fn since(begun: Instant) -> i64 {
+    i64::try_from(begun.elapsed().as_micros()).unwrap_or(i64::MAX)
 }
 
 /// What the future gives, if there is one. Cancel safe if it is.

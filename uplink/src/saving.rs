@@ -10,7 +10,7 @@ use tributary_protocol::session::Sender;
 /// acknowledged.
 #[derive(Default)]
 pub(crate) struct Saving {
-    under_way: JoinSet<()>,
+    under_way: JoinSet<bool>,
     in_place: bool,
 }
 
@@ -31,8 +31,9 @@ impl Saving {
         };
     }
 
-    /// Waits for the end of one; for ever where none is under way. Cancel safe.
-    pub(crate) async fn ended(&mut self) {
+    /// Waits for the end of one, and says whether it was kept; for ever where none is under way.
+    /// Cancel safe.
+    pub(crate) async fn ended(&mut self) -> bool {
         match self.under_way.join_next().await {
             Some(ended) => whole(ended),
             None => std::future::pending().await,
@@ -42,16 +43,17 @@ impl Saving {
     /// Keeps what is acknowledged by now, where nothing is being kept.
     pub(crate) async fn finish(&mut self, spool: &mut impl Spool, sender: &Sender) {
         self.begin(spool.save(&sender.cursor()));
-        self.ended().await;
+        // One that was not kept lets what was acknowledged be sent again.
+        let _ = self.ended().await;
     }
 }
 
 /// What panicked there, panics here.
-fn whole(ended: Result<(), JoinError>) {
-    if let Err(error) = ended
-        && let Ok(panic) = error.try_into_panic()
-    {
-        resume_unwind(panic);
+fn whole(ended: Result<bool, JoinError>) -> bool {
+    match ended.map_err(JoinError::try_into_panic) {
+        Ok(kept) => kept,
+        Err(Ok(panic)) => resume_unwind(panic),
+        Err(Err(_)) => false,
     }
 }
 
@@ -70,16 +72,16 @@ mod tests {
         let mut saving = Saving::default();
         saving.begin(Box::new(move || {
             begun.send(thread::current().id()).unwrap();
-            ended.recv().unwrap();
+            ended.recv().is_ok()
         }));
         assert_ne!(begins.recv().unwrap(), thread::current().id());
         tokio::select! {
             biased;
-            () = saving.ended() => unreachable!("it is being written"),
+            _ = saving.ended() => unreachable!("it is being written"),
             () = tokio::task::yield_now() => {}
         }
         end.send(()).unwrap();
-        saving.ended().await;
+        assert!(saving.ended().await);
         assert!(saving.under_way.is_empty());
     }
 
@@ -103,7 +105,7 @@ mod tests {
             fn trim(&mut self, _: tributary_protocol::session::Trim) {}
             fn save(&mut self, _: &tributary_protocol::session::SenderCursor) -> Save {
                 let kept = self.0.clone();
-                Box::new(move || kept.send(()).unwrap())
+                Box::new(move || kept.send(()).is_ok())
             }
         }
         let (kept, keeps) = mpsc::sync_channel(1);

@@ -37,8 +37,8 @@ pub struct SpoolError {
     pub passing: bool,
 }
 
-/// What is done where a disk may be waited for.
-pub type Save = Box<dyn FnOnce() + Send>;
+/// What is done where a disk may be waited for: whether it was kept, durably.
+pub type Save = Box<dyn FnOnce() -> bool + Send>;
 
 /// Where batches are until they are acknowledged.
 pub trait Spool: Send {

@@ -11,6 +11,10 @@ use tributary_protocol::session::Sender;
 pub struct Status {
     /// Whether a session is open.
     pub connected: bool,
+    /// Where the aggregator is that was reached last; empty before any was.
+    pub aggregator: String,
+    /// Whether that is not the first of the list.
+    pub away: bool,
     /// Why not, in words.
     pub problem: Option<String>,
     /// Round trip of the link, in microseconds.
@@ -19,6 +23,8 @@ pub struct Status {
     pub backlog_batches: u64,
     /// Their bytes, about.
     pub backlog_bytes: u64,
+    /// Batches that another aggregator may hold, without having said so.
+    pub in_doubt_batches: u64,
     /// Sessions opened since the start.
     pub sessions: u64,
     /// Bytes of sealed batches sent since the start, repeats included.
@@ -47,9 +53,16 @@ impl Status {
 
     /// Takes in what is not acknowledged; whether that changed.
     pub fn show_backlog(&mut self, sender: &Sender) -> bool {
-        let before = (self.backlog_batches, self.backlog_bytes);
-        (self.backlog_batches, self.backlog_bytes) = sender.backlog();
-        before != (self.backlog_batches, self.backlog_bytes)
+        let (batches, bytes) = sender.backlog();
+        let now = (batches, bytes, sender.in_doubt());
+        let told = (
+            &mut self.backlog_batches,
+            &mut self.backlog_bytes,
+            &mut self.in_doubt_batches,
+        );
+        let before = (*told.0, *told.1, *told.2);
+        (*told.0, *told.1, *told.2) = now;
+        before != now
     }
 }
 
@@ -110,7 +123,7 @@ mod tests {
         }
         fn trim(&mut self, _: Trim) {}
         fn save(&mut self, _: &SenderCursor) -> Save {
-            Box::new(|| {})
+            Box::new(|| true)
         }
     }
 

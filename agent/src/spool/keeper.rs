@@ -75,8 +75,8 @@ impl Keeper {
         }
     }
 
-    /// Keeps a cursor, and lets go of what it and those before it say.
-    pub(super) fn keep(&mut self, mut body: CursorBody, trims: BTreeMap<LaneKey, u64>) {
+    /// Keeps a cursor, and lets go of what it and those before it say. Whether it is kept.
+    pub(super) fn keep(&mut self, mut body: CursorBody, trims: BTreeMap<LaneKey, u64>) -> bool {
         self.trims.extend(trims);
         for (key, below) in &mut self.trims {
             // What was taken back since is sent again.
@@ -104,8 +104,12 @@ impl Keeper {
             Ok(()) if frees => self.unlink(),
             Ok(()) => self.trims.clear(),
             // Nothing is lost: what stays is sent again, and judged a replay.
-            Err(error) => tracing::warn!(%error, "the spool's cursor can't be written"),
+            Err(error) => {
+                tracing::warn!(%error, "the spool's cursor can't be written");
+                return false;
+            }
         }
+        true
     }
 
     /// Makes sure that the cursor knows these numbers of a lane to be acknowledged, before they

@@ -146,9 +146,10 @@ pub struct Route {
     return_after_us: i64,
     /// Whether the one that is meant is being dialled.
     under_way: bool,
-    /// Since when nothing is taken, and when the session that stands began.
+    /// Since when nothing is taken; and since when nothing moves in the session that stands, or
+    /// when it began.
     silent_since: i64,
-    welcomed_at: i64,
+    moved_at: i64,
     /// Whether anything was taken in it.
     took: bool,
     /// Not dialled, or not looked for, before this.
@@ -170,7 +171,7 @@ impl Route {
             return_after_us: times.return_after_us,
             under_way: false,
             silent_since: now,
-            welcomed_at: now,
+            moved_at: now,
             took: false,
             not_before: now,
             failures: 0,
@@ -218,10 +219,11 @@ impl Route {
         waits.into_iter().chain(self.leaves_at()).min()
     }
 
-    /// When a session is left in which nothing was taken: never, if there is no other to go to.
+    /// When a session is left in which nothing was taken, nor moved: never, if there is no other
+    /// to go to.
     fn leaves_at(&self) -> Option<i64> {
         let session = !matches!(self.state, RouteState::Dialling(_));
-        let since = self.silent_since.max(self.welcomed_at);
+        let since = self.silent_since.max(self.moved_at);
         (session && self.endpoints > 1).then(|| since.saturating_add(self.failover_after_us))
     }
 
@@ -234,6 +236,12 @@ impl Route {
         self.in_round = 0;
     }
 
+    /// What is under way moves, over a link that is slow: the session is not left for it. It is
+    /// nothing that was taken: if the session breaks, this was a try that failed.
+    pub fn on_movement(&mut self, now: i64) {
+        self.moved_at = self.moved_at.max(now);
+    }
+
     /// A session stands with the one that was dialled.
     ///
     /// # Errors
@@ -241,7 +249,7 @@ impl Route {
     pub fn on_welcomed(&mut self, now: i64) -> Result<(), Illegal> {
         self.advance(RouteEvent::Welcomed)?;
         self.under_way = false;
-        self.welcomed_at = now;
+        self.moved_at = now;
         self.took = false;
         self.not_before = now.saturating_add(self.return_after_us);
         Ok(())

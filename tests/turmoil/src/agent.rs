@@ -207,6 +207,7 @@ impl Spool for AgentDisk {
             };
             held.batches.retain(|key, _| stays(key));
             held.gaps.retain(|gap| stays(&last_of(gap)));
+            true
         })
     }
 }

@@ -94,6 +94,7 @@ impl Spool for MadeSpool {
                 let below = trims.get(&key.lane_key()).copied().unwrap_or(0);
                 batch.numbers().end > below
             });
+            true
         })
     }
 }

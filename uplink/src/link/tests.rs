@@ -48,6 +48,8 @@ fn batch(number: u64) -> SealedBatch {
 struct Held {
     batches: BTreeMap<BatchKey, SealedBatch>,
     failing: bool,
+    /// No cursor can be kept.
+    full: bool,
     sheds: Vec<Shed>,
     trims: Vec<Trim>,
     saved: Arc<Mutex<Vec<u64>>>,
@@ -74,7 +76,13 @@ impl Spool for Held {
     fn save(&mut self, cursor: &SenderCursor) -> Save {
         let saved = Arc::clone(&self.saved);
         let acked = cursor.acked(key(0).lane_key()).end();
-        Box::new(move || saved.lock().unwrap().push(acked))
+        let full = self.full;
+        Box::new(move || {
+            if !full {
+                saved.lock().unwrap().push(acked);
+            }
+            !full
+        })
     }
 }
 
@@ -135,8 +143,8 @@ impl Link {
                 Do::Say(Message::Hello(_)) => done.push("hello".into()),
                 Do::Leave(Message::Reject(reject)) => done.push(format!("{:?}", reject.code)),
                 Do::Save(save) => {
-                    save();
-                    self.core.saved();
+                    let kept = save();
+                    self.core.saved(kept, self.now);
                     done.push("save".into());
                 }
                 Do::Done(drained) => return (vec![format!("done {drained}")], 0),
@@ -149,8 +157,8 @@ impl Link {
 
     fn open(&mut self) {
         while let Do::Save(save) = self.poll() {
-            save();
-            self.core.saved();
+            let kept = save();
+            self.core.saved(kept, self.now);
         }
         assert_eq!(self.core.phase, Phase::Dialling);
         self.core.dialled(self.now);
@@ -164,8 +172,8 @@ impl Link {
         while self.core.phase != Phase::Dialling {
             match self.poll() {
                 Do::Save(save) => {
-                    save();
-                    self.core.saved();
+                    let kept = save();
+                    self.core.saved(kept, self.now);
                 }
                 Do::Wait(at) => self.now = at,
                 Do::Dial => {}
@@ -289,8 +297,8 @@ fn one_cursor_is_kept_at_a_time_a_second_behind_what_was_acknowledged() {
         link.now += us(CURSOR_INTERVAL);
         assert_eq!(link.all().0, [""; 0]);
     }
-    save();
-    link.core.saved();
+    let kept = save();
+    link.core.saved(kept, link.now);
     assert_eq!(link.all().0, ["save"]);
     assert_eq!(*saved.lock().unwrap(), [1, 3]);
     assert_eq!(link.core.spool().trims.last().map(|it| it.below), Some(3));
@@ -385,8 +393,8 @@ fn what_is_left_goes_out_before_it_leaves_and_the_last_cursor_is_kept() {
         match link.poll() {
             Do::Leave(_) => done.push("leave"),
             Do::Save(save) => {
-                save();
-                link.core.saved();
+                let kept = save();
+                link.core.saved(kept, link.now);
                 done.push("save");
             }
             Do::Done(drained) => {
@@ -415,8 +423,8 @@ fn draining_has_an_end_also_where_nobody_is_there() {
             }
             Do::Wait(at) => link.now = at,
             Do::Save(save) => {
-                save();
-                link.core.saved();
+                let kept = save();
+                link.core.saved(kept, link.now);
             }
             Do::Done(drained) => break drained,
             other => panic!("{other:?}"),

@@ -65,6 +65,11 @@ impl Way {
         self.route.on_progress(now);
     }
 
+    /// Something moves towards it, or it is not what is waited for.
+    pub(super) fn moves(&mut self, now: i64) {
+        self.route.on_movement(now);
+    }
+
     /// A session stands with the one that was dialled.
     pub(super) fn welcomed(&mut self, now: i64) -> Result<(), String> {
         self.welcomed = true;

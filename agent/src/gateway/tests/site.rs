@@ -80,8 +80,8 @@ impl Site {
             }
             1..8 => {
                 if let Some(save) = self.save.take() {
-                    save();
-                    uplink.saved();
+                    let kept = save();
+                    uplink.saved(kept, now);
                 }
                 "saved".to_owned()
             }

@@ -214,3 +214,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_moves_is_waited_for_and_is_nothing_that_was_taken() {
+    let mut route = Route::new(2, RouteTimes::default(), 0);
+    assert_eq!(route.poll(0), RouteStep::Dial(0));
+    route.on_welcomed(0).unwrap();
+    let later = 3 * FAILOVER_AFTER_US;
+    for now in (0..later).step_by(1_000_000) {
+        route.on_movement(now);
+        assert_eq!(route.poll(now), RouteStep::Wait);
+    }
+    // The link breaks before anything was taken: the next of the list is tried.
+    route.on_lost(later, 0).unwrap();
+    assert_eq!(route.poll(later), RouteStep::Dial(1));
+}

@@ -184,6 +184,22 @@ impl Doubts {
             .any(|runs| !runs.within(numbers.start, numbers.end).is_empty())
     }
 
+    /// How many another journal than `present` may hold.
+    pub(super) fn count(&self, present: LogId) -> u64 {
+        let others = self.of.iter().filter(|of| of.journal.log != present);
+        let others = others.map(|of| &of.lanes).chain([&self.gone]);
+        let mut all = Lanes::new();
+        for (lane, runs) in others.flatten() {
+            let held = all.entry(*lane).or_default();
+            let runs = runs.iter();
+            runs.for_each(|run| {
+                held.insert_missing(run.first, run.end, UNKNOWN);
+            });
+        }
+        let runs = all.values().flat_map(HeldRanges::iter);
+        runs.map(|run| run.end - run.first).sum()
+    }
+
     /// The journals that may hold something.
     pub(super) fn sent_to(&self) -> impl Iterator<Item = Journal> {
         self.of.iter().map(|of| of.journal)

@@ -156,6 +156,12 @@ impl Sender {
         key.lane != Lane::Series && (self.doubts.is_held_elsewhere(log, key, numbers) || acked())
     }
 
+    /// How many batches were sent to another aggregator than the one that was met last, which did
+    /// not say what became of them.
+    pub fn in_doubt(&self) -> u64 {
+        self.doubts.count(self.present_log())
+    }
+
     fn present_log(&self) -> LogId {
         self.journal.map_or(LogId::FORGOTTEN, |journal| journal.log)
     }

@@ -82,10 +82,10 @@ impl World<'_> {
         let Some((_, save)) = sending.saving.take() else {
             return;
         };
-        save();
+        let kept = save();
         sending.ask_at = now;
         if let Some(uplink) = sending.uplink() {
-            uplink.saved();
+            uplink.saved(kept, now);
         }
     }
 

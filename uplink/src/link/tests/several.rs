@@ -35,8 +35,8 @@ impl Link {
                 Do::Wait(at) => self.now = at,
                 Do::Dial => return self.core.at(),
                 Do::Save(save) => {
-                    save();
-                    self.core.saved();
+                    let kept = save();
+                    self.core.saved(kept, self.now);
                 }
                 other => panic!("{other:?}"),
             }
@@ -78,8 +78,8 @@ impl Link {
                 next if done(&next) => return,
                 Do::Wait(at) => self.now = at,
                 Do::Save(save) => {
-                    save();
-                    self.core.saved();
+                    let kept = save();
+                    self.core.saved(kept, self.now);
                 }
                 other => panic!("{other:?}"),
             }
@@ -98,8 +98,8 @@ fn nothing_is_sent_to_a_journal_before_the_cursor_names_it() {
     };
     // However often it is asked.
     assert_eq!(link.all().0, [""; 0]);
-    save();
-    link.core.saved();
+    let kept = save();
+    link.core.saved(kept, link.now);
     assert_eq!(link.all().0, ["send 0"]);
     // It is named for good.
     link.core.lost("gone".into());
@@ -144,8 +144,11 @@ fn it_comes_home_beside_the_session_that_stands() {
     link.seal();
     assert_eq!(link.all().0, [""; 0], "what is new waits");
     link.ack(1, 2);
-    assert!(matches!(link.poll(), Do::Save(_) | Do::Leave(_)));
-    link.core.saved();
+    match link.poll() {
+        Do::Save(save) => link.core.saved(save(), link.now),
+        Do::Leave(_) => {}
+        other => panic!("{other:?}"),
+    }
     link.until(|next| matches!(next, Do::Adopt));
     assert_eq!(link.core.at(), 0);
     link.greet();
@@ -195,5 +198,76 @@ fn who_takes_nothing_is_left_for_the_next() {
     assert_eq!(link.now - begun, FAILOVER);
     let problem = link.core.status().borrow().problem.clone();
     assert_eq!(problem.as_deref(), Some("the aggregator takes nothing"));
+    link.reach(1);
+}
+
+#[test]
+fn a_cursor_that_could_not_be_kept_names_nobody() {
+    let mut link = several();
+    link.core.spool().full = true;
+    link.seal();
+    link.reach(0);
+    // Again and again, at some distance; and nobody is left for it.
+    let begun = link.now;
+    let mut tries = 0;
+    while link.now - begun < 2 * FAILOVER {
+        match link.poll() {
+            Do::Save(save) => {
+                tries += 1;
+                link.core.saved(save(), link.now);
+            }
+            Do::Wait(at) => link.now = at,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!((5..=15).contains(&tries), "{tries}");
+    link.core.spool().full = false;
+    link.until(|next| matches!(next, Do::Send(..)));
+    assert_eq!(link.core.spool().saved.lock().unwrap().len(), 1);
+}
+
+#[test]
+fn who_takes_long_over_a_link_that_moves_is_not_left() {
+    let mut link = several();
+    link.seal();
+    link.reach(0);
+    assert_eq!(link.all().0, ["save", "send 0"]);
+    let begun = link.now;
+    while link.now - begun < 3 * FAILOVER {
+        match link.poll() {
+            Do::Wait(at) => link.now = at,
+            Do::Save(save) => link.core.saved(save(), link.now),
+            other => panic!("{other:?}"),
+        }
+        link.core.moved(link.now);
+    }
+    let stopped = link.now;
+    link.until(|next| matches!(next, Do::Leave(_)));
+    assert_eq!(link.now - stopped, FAILOVER);
+    link.reach(1);
+}
+
+#[test]
+fn who_hears_of_it_all_and_has_no_room_is_left() {
+    let mut link = several();
+    link.seal();
+    link.reach(0);
+    assert_eq!(link.all().0, ["save", "send 0"]);
+    link.busy(0);
+    let begun = link.now;
+    loop {
+        link.core.moved(link.now);
+        match link.poll() {
+            Do::Wait(at) => link.now = at,
+            Do::Save(save) => link.core.saved(save(), link.now),
+            Do::Send(..) => {
+                link.core.moved(link.now);
+                link.busy(0);
+            }
+            Do::Leave(_) => break,
+            other => panic!("{other:?}"),
+        }
+        assert!(link.now - begun < 10 * FAILOVER);
+    }
     link.reach(1);
 }
