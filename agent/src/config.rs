@@ -7,8 +7,7 @@ use crate::decode::Rules;
 use crate::detect;
 use crate::forward::ForwardRules;
 use crate::limits::{
-    CONFIG_BYTES_MAX, CONFIG_ERRORS_MAX, ENDPOINTS_MAX, MAX_AGE_HOURS, RESERVE_BYTES,
-    WRITE_GB_PER_DAY_MAX,
+    CONFIG_BYTES_MAX, CONFIG_ERRORS_MAX, MAX_AGE_HOURS, RESERVE_BYTES, WRITE_GB_PER_DAY_MAX,
 };
 use crate::source::{BrokerConfig, ListenerConfig};
 use crate::spool::{LanePolicy, Policy, SpoolConfig};
@@ -25,9 +24,11 @@ use tributary_settings::{ByteSize, Diagnostic, Document, Section, Table};
 mod broker;
 mod listener;
 mod restart;
+mod uplink;
 
 pub use broker::brokers;
 pub use restart::{NeedsRestart, changed};
+pub use uplink::UplinkSettings;
 
 /// What replaces settings begins with this.
 pub const ENVIRONMENT_PREFIX: &str = "TRIBUTARY_AGENT";
@@ -165,21 +166,6 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// `[uplink]`; without endpoints nothing is sent, and the spool keeps everything.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct UplinkSettings {
-    /// The aggregators, the preferred one first.
-    pub endpoints: Vec<Endpoint>,
-    /// Who signs the aggregators' certificates.
-    pub ca: PathBuf,
-    /// The agent's certificate.
-    pub certificate: PathBuf,
-    /// Its key.
-    pub key: PathBuf,
-    /// The name that the aggregator's certificate must hold; the endpoint's host when left out.
-    pub server_name: Option<String>,
-}
-
 /// `[http]`
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HttpSettings {
@@ -291,7 +277,7 @@ impl Config {
                 forward: ForwardRules::read(&mut root, &detect),
                 detect,
                 spool: spool(&mut root.section("spool")),
-                uplink: uplink(&mut root.section("uplink")),
+                uplink: uplink::uplink(&mut root.section("uplink")),
                 http: HttpSettings {
                     address: address_or(&mut root.section("http"), loopback(9464)),
                 },
@@ -458,41 +444,6 @@ fn endpoint(text: &str, like: &str) -> Result<Endpoint, String> {
         })
     } else {
         Err(wrong())
-    }
-}
-
-fn uplink(section: &mut Section) -> UplinkSettings {
-    let endpoints = section.read("endpoints", |texts: Vec<String>| {
-        if texts.len() > ENDPOINTS_MAX {
-            return Err(format!(
-                "holds {} endpoints; at most {ENDPOINTS_MAX}",
-                texts.len()
-            ));
-        }
-        texts
-            .iter()
-            .map(|text| endpoint(text, "aggregator:7443"))
-            .collect()
-    });
-    let endpoints: Vec<Endpoint> = endpoints.unwrap_or_default();
-    let mut file = |name: &'static str| {
-        let path = section.optional::<PathBuf>(name);
-        if path.is_none() && !endpoints.is_empty() {
-            section.wrong(
-                name,
-                "is missing: with endpoints, the path of a PEM file is needed",
-            );
-        }
-        path.unwrap_or_default()
-    };
-    let (ca, certificate, key) = (file("ca"), file("certificate"), file("key"));
-    let server_name = section.optional("server_name");
-    UplinkSettings {
-        endpoints,
-        ca,
-        certificate,
-        key,
-        server_name,
     }
 }
 

@@ -112,7 +112,14 @@ impl Desk {
             Ok(watching) => watching,
             Err(why) => return Answer::Refused(self.unwatched(why.words())),
         };
-        watching.fenced_last_hour = self.uplink.borrow().fenced_last_hour;
+        {
+            let uplink = self.uplink.borrow();
+            watching.fenced_last_hour = uplink.fenced_last_hour;
+            watching.in_doubt_batches = uplink.in_doubt_batches;
+            if uplink.away {
+                watching.away_at.clone_from(&uplink.aggregator);
+            }
+        }
         let bytes = |series: &WatchedSeries| {
             // Each byte of a name escaped, and the rest.
             6 * (series.device.len() + series.metric.len()) + 128

@@ -104,10 +104,16 @@ struct Report {
 #[derive(Debug, Serialize)]
 struct UplinkReport {
     connected: bool,
+    /// Where the aggregator is that was reached last, and whether that is not the first of the
+    /// list.
+    aggregator: String,
+    away: bool,
     problem: Option<String>,
     rtt_us: u64,
     backlog_batches: u64,
     backlog_bytes: u64,
+    /// Batches that another aggregator may hold, without having said so.
+    in_doubt_batches: u64,
     sessions: u64,
     /// Sessions of the last hour that another machine with this identity ended.
     fenced_last_hour: u64,
@@ -153,10 +159,13 @@ impl Sources {
             brokers: self.brokers.iter().map(|b| b.borrow().clone()).collect(),
             uplink: UplinkReport {
                 connected: uplink.connected,
+                aggregator: uplink.aggregator,
+                away: uplink.away,
                 problem: uplink.problem,
                 rtt_us: uplink.rtt_us,
                 backlog_batches: uplink.backlog_batches,
                 backlog_bytes: uplink.backlog_bytes,
+                in_doubt_batches: uplink.in_doubt_batches,
                 sessions: uplink.sessions,
                 fenced_last_hour: uplink.fenced_last_hour,
                 udp_bytes_sent: uplink.udp_bytes_sent,
@@ -186,6 +195,8 @@ async fn rendered(State(sources): State<Sources>) -> Response {
     };
     let uplink = sources.uplink.borrow().clone();
     gauge!("tributary_agent_uplink_connected").set(f64::from(u8::from(uplink.connected)));
+    gauge!("tributary_agent_uplink_away").set(f64::from(u8::from(uplink.away)));
+    gauge!("tributary_agent_in_doubt_batches").set(uplink.in_doubt_batches as f64);
     gauge!("tributary_agent_uplink_rtt_seconds").set(uplink.rtt_us as f64 / 1e6);
     gauge!("tributary_agent_backlog_batches").set(uplink.backlog_batches as f64);
     gauge!("tributary_agent_backlog_bytes").set(uplink.backlog_bytes as f64);

@@ -338,8 +338,9 @@ pub const CONFIG_ERRORS_MAX: usize = 32;
 pub const MAX_AGE_HOURS: u64 = 87_600;
 /// GB a day that a budget of writes may be, at most: no limit for any flash.
 pub const WRITE_GB_PER_DAY_MAX: u32 = 100_000;
-/// Endpoints of the uplink.
-pub const ENDPOINTS_MAX: usize = 16;
+/// Seconds that the uplink's times may be told: an aggregator is left, looked for again, or waited
+/// for so long.
+pub const UPLINK_SECONDS: (u64, u64) = (1, 7 * 24 * 3_600);
 
 // --- marks ---
 

@@ -98,13 +98,7 @@ fn main() -> ExitCode {
         }
     };
     let config = &loaded.config;
-    let settings = || {
-        let settings = Settings::from_config(config);
-        settings.map_err(|error| {
-            say!("{error}");
-            ExitCode::from(2)
-        })
-    };
+    let settings = || Settings::from_config(config);
     let path = arguments.config.as_deref();
     match arguments.command {
         Command::User(_) | Command::Detect(_) => ExitCode::SUCCESS,
@@ -127,15 +121,14 @@ fn main() -> ExitCode {
         Command::Check => {
             let warnings = loaded.warnings.iter();
             warnings.for_each(|warning| say!("warning: {warning}"));
-            settings().map_or_else(|code| code, |settings| check(&settings))
+            check(&settings())
         }
-        Command::Run => match settings().map(|settings| run(settings, &loaded, path)) {
-            Ok(Ok(())) => ExitCode::SUCCESS,
-            Ok(Err(error)) => {
+        Command::Run => match run(settings(), &loaded, path) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
                 say!("{error:#}");
                 ExitCode::FAILURE
             }
-            Err(code) => code,
         },
     }
 }
@@ -221,7 +214,15 @@ fn check(settings: &Settings) -> ExitCode {
         return ExitCode::from(2);
     }
     match uplink {
-        Some(_) => println!("the configuration is good"),
+        Some(uplink) => {
+            println!("the configuration is good");
+            let others = uplink.others.targets.iter().map(|it| it.address.as_str());
+            let others: Vec<&str> = others.collect();
+            if !others.is_empty() {
+                let home = &uplink.target.address;
+                println!("home is {home}; while it is away: {}", others.join(", "));
+            }
+        }
         None => {
             println!("the configuration is good; without [uplink] endpoints nothing is forwarded");
         }

@@ -371,6 +371,10 @@ pub const GAUGES: &[(&str, &str)] = &[
         "Series that gave way and are kept.",
     ),
     (
+        "tributary_agent_in_doubt_batches",
+        "Batches that another aggregator may hold, without having said so.",
+    ),
+    (
         "tributary_agent_mqtt_certificate_expiry_timestamp_seconds",
         "Until when the listener's certificate is valid, in seconds since 1970.",
     ),
@@ -404,6 +408,10 @@ pub const GAUGES: &[(&str, &str)] = &[
         "1 while a full spool holds up acknowledgements, else 0.",
     ),
     ("tributary_agent_standing_alerts", "Alerts that stand."),
+    (
+        "tributary_agent_uplink_away",
+        "1 while the aggregator that was reached last is not the first of the list, else 0.",
+    ),
     (
         "tributary_agent_uplink_connected",
         "1 while the connection to the aggregator stands, else 0.",

@@ -52,7 +52,7 @@ use tributary_journal::{
     CheckpointError, CommitPolicy, CursorError, DirLock, Disk, LifeId, LockError, LogError,
     LogReader, OsDisk, Wear,
 };
-use tributary_uplink::{Identity, Others, Status, Target, UplinkConfig};
+use tributary_uplink::{Status, UplinkConfig};
 
 /// Everything that a running agent has to know.
 #[derive(Clone, Debug)]
@@ -82,40 +82,16 @@ pub struct Settings {
     pub seal_delay: Duration,
     /// The way to the aggregator; without one, everything stays in the spool.
     pub uplink: Option<UplinkConfig>,
+    /// How long what another aggregator may hold waits for it, in microseconds.
+    pub failover_hold_us: i64,
     /// How long what is left may take to go out once it is told to stop.
     pub drain_deadline: Duration,
 }
 
 impl Settings {
     /// The settings that a configuration asks for.
-    ///
-    /// # Errors
-    /// What it asks for and this version cannot do, for people.
-    pub fn from_config(config: &Config) -> Result<Self, String> {
-        let uplink = match config.uplink.endpoints.as_slice() {
-            [] => None,
-            [endpoint] => Some(UplinkConfig {
-                target: Target {
-                    address: endpoint.to_string(),
-                    server_name: config.uplink.server_name.clone(),
-                },
-                others: Others::default(),
-                identity: Identity {
-                    ca: config.uplink.ca.clone(),
-                    certificate: config.uplink.certificate.clone(),
-                    key: config.uplink.key.clone(),
-                },
-                name: config.agent.name.clone(),
-                drain_deadline: limits::DRAIN_DEADLINE,
-            }),
-            several => {
-                let count = several.len();
-                return Err(format!(
-                    "uplink.endpoints: {count} endpoints are given; this version sends to one"
-                ));
-            }
-        };
-        Ok(Self {
+    pub fn from_config(config: &Config) -> Self {
+        Self {
             data_dir: config.agent.data_dir.clone(),
             name: config.agent.name.clone(),
             listener: config.listener.clone(),
@@ -133,9 +109,12 @@ impl Settings {
                 reserve_bytes: config.agent.reserve_bytes,
             },
             seal_delay: config.spool.seal_delay,
-            uplink,
+            uplink: config
+                .uplink
+                .config(&config.agent.name, limits::DRAIN_DEADLINE),
+            failover_hold_us: config.uplink.failover_hold_us,
             drain_deadline: limits::DRAIN_DEADLINE,
-        })
+        }
     }
 }
 
@@ -331,7 +310,8 @@ async fn start_stages(
     stages.spawn_blocking(move || sealing.run_to_end(&storage.damage, &listening));
     // Ends behind the sealing stage, with the last checkpoint of what is judged.
     stages.spawn_blocking(move || keep(storage.writer));
-    let (sender, reader) = (storage.sender, storage.reader);
+    let (mut sender, reader) = (storage.sender, storage.reader);
+    sender.hold_for(settings.failover_hold_us);
     stages.spawn(forward(settings.uplink, sender, reader, sealed_in, status));
     Ok(Agent {
         mqtt,

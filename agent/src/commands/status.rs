@@ -79,11 +79,22 @@ pub fn text(watching: &Watching) -> String {
         configured,
         listed,
         fenced_last_hour,
+        away_at,
+        in_doubt_batches,
     } = watching;
     let mut text =
         format!("{series} series, {learning} still learning; {fast} judged on 1 s windows\n");
     if *fenced_last_hour > 0 {
         text.push_str(&fenced_line(*fenced_last_hour));
+    }
+    if !away_at.is_empty() {
+        let at = escaped(away_at);
+        text.push_str(&format!("away from home: its aggregator is {at}\n"));
+    }
+    if *in_doubt_batches > 0 {
+        text.push_str(&format!(
+            "{in_doubt_batches} batches in doubt: another aggregator may hold them\n"
+        ));
     }
     if *series > 0 && !clock_trusted {
         text.push_str("the gateway's clock is not trusted: see docs/detection.md, Time\n");
@@ -218,12 +229,16 @@ mod tests {
                 series("v", JudgedBy::Seconds, "judged"),
             ],
             fenced_last_hour: 2,
+            away_at: "second:7443".to_owned(),
+            in_doubt_batches: 3,
         };
         assert_eq!(
             text(&watching),
             "4 series, 1 still learning; 1 judged on 1 s windows\n\
              another machine with this agent's identity ended its session 2 times in the last \
              hour: see docs/identity.md\n\
+             away from home: its aggregator is second:7443\n\
+             3 batches in doubt: another aggregator may hold them\n\
              the gateway's clock is not trusted: see docs/detection.md, Time\n\
              gateway-7/pump-3  its clock is not believed: 56 years behind\n\
              p  its clock is not believed: 1 minute ahead\n\

@@ -83,7 +83,7 @@ fn every_setting_is_read() {
         .map(ToString::to_string)
         .collect();
     assert_eq!(endpoints, ["aggregator:7443", "[2001:db8::1]:7443"]);
-    assert_eq!(config.uplink.server_name.as_deref(), Some("aggregator"));
+    assert_eq!(config.uplink.server_names, ["aggregator"]);
     assert_eq!(config.http.address.port(), 0);
 }
 
@@ -190,6 +190,52 @@ fn what_is_no_toml_says_where() {
     assert_eq!(
         wrong,
         ["line 1: `agent` is an integer; expected a section: [agent]"]
+    );
+}
+
+#[test]
+fn several_aggregators_are_each_another_one_and_have_their_names() {
+    const FILES: &str = "ca = \"c\"\ncertificate = \"c\"\nkey = \"k\"\n";
+    let uplink = |text: &str| parse(&format!("[uplink]\n{FILES}{text}"), &[]);
+    let config = |text: &str| uplink(text).unwrap().uplink;
+    let wrong = |text: &str| uplink(text).unwrap_err().join("\n");
+    let targets = |text: &str| {
+        let config = config(text).config("gate", Duration::from_secs(1)).unwrap();
+        let all = [config.target].into_iter().chain(config.others.targets);
+        let words = |target: tributary_uplink::Target| {
+            let name = target.server_name.unwrap_or_default();
+            format!("{} {name}", target.address)
+        };
+        all.map(words).collect::<Vec<_>>()
+    };
+    assert_eq!(targets("endpoints = \"a:1\""), ["a:1 "]);
+    let two = "endpoints = [\"a:1\", \"b:1\"]\n";
+    assert_eq!(targets(two), ["a:1 ", "b:1 "]);
+    let named = |names: &str| format!("{two}server_name = {names}");
+    assert_eq!(targets(&named("\"x\"")), ["a:1 x", "b:1 x"]);
+    assert_eq!(targets(&named("[\"x\", \"y\"]")), ["a:1 x", "b:1 y"]);
+    let said = wrong(&named("[\"x\", \"y\", \"z\"]"));
+    assert!(
+        said.contains("`uplink.server_name` holds 3 names for 2 endpoints"),
+        "{said}"
+    );
+    let said = wrong("endpoints = [\"a:1\", \"A:1\"]");
+    assert!(
+        said.contains("`uplink.endpoints` names A:1 twice"),
+        "{said}"
+    );
+    let said = wrong("endpoints = [\"a:1\", \"b:1\", \"c:1\", \"d:1\", \"e:1\"]");
+    assert!(said.contains("holds 5 endpoints; at most 4"), "{said}");
+    let said = wrong("endpoints = [\"a:1\", \"tcp://b:1\"]");
+    assert!(said.contains("without `tcp://`"), "{said}");
+    let times = config(&format!("{two}failover_after_s = 2\nfailover_hold_s = 3"));
+    assert_eq!(times.times.failover_after_us, 2_000_000);
+    assert_eq!(times.failover_hold_us, 3_000_000);
+    assert_eq!(times.times.return_after_us, 600_000_000);
+    let said = wrong(&format!("{two}return_after_s = 0"));
+    assert!(
+        said.contains("`uplink.return_after_s` is 0; expected 1 to 604800"),
+        "{said}"
     );
 }
 

@@ -44,7 +44,7 @@ impl Random {
 
 fn settings() -> Settings {
     let config = Config::parse("[agent]\ndata_dir = \"/data\"\n", []).unwrap();
-    let mut settings = Settings::from_config(&config).unwrap();
+    let mut settings = Settings::from_config(&config);
     settings.wal_quota_bytes = 4 << 20;
     settings.spool.reserve_bytes = 0;
     settings

@@ -100,6 +100,12 @@ pub struct Watching {
     /// matter of the judging stage, which says 0, and of whoever asks in the end all the same.
     #[serde(default)]
     pub fenced_last_hour: u64,
+    /// Where the agent is that is not at the first aggregator of its list; empty at home.
+    #[serde(default)]
+    pub away_at: String,
+    /// Batches that another aggregator may hold, without having said so.
+    #[serde(default)]
+    pub in_doubt_batches: u64,
 }
 
 /// Why nobody says what is watched.

@@ -9,7 +9,7 @@ async fn agent(dir: &Path) -> (Agent, CancellationToken) {
     );
     let config = Config::parse(&text, []).unwrap();
     let stop = CancellationToken::new();
-    let settings = Settings::from_config(&config).unwrap();
+    let settings = Settings::from_config(&config);
     let agent = start(settings, stop.clone()).await.unwrap();
     (agent, stop)
 }

@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use tokio_util::sync::CancellationToken;
+use tributary_agent::config::UplinkSettings;
 use tributary_agent::pipeline::{self, Agent, StartError};
 use tributary_agent::source::{ListenerConfig, ListenerError};
 use tributary_agent::spool::SpoolConfig;
@@ -138,6 +139,7 @@ pub async fn start_agent(
             name: AGENT_NAME.to_owned(),
             drain_deadline: DRAIN_DEADLINE,
         }),
+        failover_hold_us: UplinkSettings::default().failover_hold_us,
         drain_deadline: DRAIN_DEADLINE,
     };
     match pipeline::start(settings, stop).await {

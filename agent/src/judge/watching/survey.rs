@@ -124,6 +124,8 @@ impl Judge {
             configured: self.tallied(&survey.windows),
             listed: listed.collect(),
             fenced_last_hour: 0,
+            away_at: String::new(),
+            in_doubt_batches: 0,
         }
     }
 }

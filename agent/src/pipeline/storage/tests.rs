@@ -11,7 +11,7 @@ const NOW: i64 = 1_777_593_600_000_000;
 
 fn settings(dir: &Path) -> Settings {
     let text = format!("[agent]\ndata_dir = \"{}\"\n", dir.display());
-    Settings::from_config(&Config::parse(&text, []).unwrap()).unwrap()
+    Settings::from_config(&Config::parse(&text, []).unwrap())
 }
 
 struct Place {
