@@ -234,6 +234,7 @@ fn item(entry: u64) -> Item {
         agent: agent(1),
         key: batch.key(),
         hash: batch.hash(),
+        in_doubt: entry % 2 == 1,
         sealed: batch.bytes().clone(),
     };
     let content = Content::Named(readings, batch.names().into());

@@ -28,6 +28,7 @@ pub fn origin(entry: u64) -> Origin {
         agent: agent(1),
         key,
         hash: BatchHash::of(&sealed),
+        in_doubt: entry % 2 == 1,
         sealed,
     }
 }

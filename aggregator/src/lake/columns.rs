@@ -65,6 +65,7 @@ pub fn readings_schema() -> SchemaRef {
         ("clock_suspect", DataType::Boolean, false),
         ("maybe_repeat", DataType::Boolean, false),
         ("no_device_time", DataType::Boolean, false),
+        ("in_doubt", DataType::Boolean, false),
     ])
 }
 
@@ -85,6 +86,7 @@ pub fn gaps_schema() -> SchemaRef {
         ("event_last", timestamp(), false),
         ("reason", DataType::Utf8, false),
         ("detail", DataType::Utf8, false),
+        ("in_doubt", DataType::Boolean, false),
     ])
 }
 
@@ -208,6 +210,7 @@ impl ReadingColumns {
             Arc::new(self.maybe_repeat.finish()),
             Arc::new(self.no_device_time.finish()),
         ]);
+        columns.push(whose.in_doubt);
         RecordBatch::try_new(readings_schema(), columns)
     }
 }
@@ -266,6 +269,10 @@ pub fn gaps_columns(gaps: &[&Gap]) -> Result<RecordBatch, ArrowError> {
         let values = gaps.iter().map(|(_, gap)| of(gap));
         Arc::new(TimestampMicrosecondArray::from_iter_values(values).with_timezone("UTC"))
     };
+    let in_doubt = gaps
+        .iter()
+        .map(|(origin, _)| origin.as_ref().is_some_and(|it| it.in_doubt));
+    let in_doubt: BooleanArray = in_doubt.map(Some).collect();
     let readings: Int64Array = gaps
         .iter()
         .map(|(_, gap)| gap.readings.map(|count| count as i64))
@@ -283,6 +290,7 @@ pub fn gaps_columns(gaps: &[&Gap]) -> Result<RecordBatch, ArrowError> {
         time(&|gap| gap.event_last),
         text(&|gap| gap.reason.clone()),
         text(&|gap| gap.detail.clone()),
+        Arc::new(in_doubt),
     ];
     RecordBatch::try_new(gaps_schema(), columns)
 }

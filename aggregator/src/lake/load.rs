@@ -61,6 +61,8 @@ pub struct Origin {
     pub key: BatchKey,
     /// Its hash.
     pub hash: BatchHash,
+    /// Whether another batch may hold its rows as well.
+    pub in_doubt: bool,
     /// Its sealed bytes: what is kept when they cannot be written as rows.
     pub sealed: Bytes,
 }

@@ -66,6 +66,7 @@ impl JournalFeed {
             agent: record.agent,
             key: batch.key(),
             hash: batch.hash(),
+            in_doubt: record.in_doubt,
             sealed,
         };
         let content = if kind == RecordKind::Quarantined {

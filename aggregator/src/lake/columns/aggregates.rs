@@ -47,6 +47,7 @@ pub fn aggregates_schema() -> SchemaRef {
         ("received_time", timestamp(), false),
         ("revision", dictionary(), true),
         ("json", DataType::Utf8, false),
+        ("in_doubt", DataType::Boolean, false),
     ])
 }
 
@@ -121,7 +122,8 @@ impl Spoken for AggregateColumns {
             Arc::new(self.closed.finish()),
         ]);
         columns.extend(carried.whose.times);
-        columns.extend::<[ArrayRef; 2]>([Arc::new(self.revision.finish()), carried.json]);
+        let revision: ArrayRef = Arc::new(self.revision.finish());
+        columns.extend([revision, carried.json, carried.whose.in_doubt]);
         RecordBatch::try_new(aggregates_schema(), columns)
     }
 }

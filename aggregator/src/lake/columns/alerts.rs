@@ -42,6 +42,7 @@ pub fn alerts_schema() -> SchemaRef {
         ("late", DataType::Boolean, true),
         ("text", DataType::Utf8, true),
         ("json", DataType::Utf8, false),
+        ("in_doubt", DataType::Boolean, false),
     ])
 }
 
@@ -108,13 +109,14 @@ impl Spoken for AlertColumns {
             Arc::new(self.value.finish()),
         ]);
         columns.extend(carried.whose.times);
-        columns.extend::<[ArrayRef; 6]>([
+        columns.extend::<[ArrayRef; 7]>([
             utc(self.detection_time),
             utc(self.window_from),
             utc(self.window_to),
             Arc::new(self.late.finish()),
             Arc::new(self.text.finish()),
             carried.json,
+            carried.whose.in_doubt,
         ]);
         RecordBatch::try_new(alerts_schema(), columns)
     }

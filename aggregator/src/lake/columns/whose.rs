@@ -4,7 +4,9 @@
 use super::{OriginTexts, Texts, utc};
 use crate::lake::load::{FlushPlan, PlannedRow};
 use arrow_array::ArrayRef;
-use arrow_array::builder::{Int32Builder, Int64Builder, TimestampMicrosecondBuilder};
+use arrow_array::builder::{
+    BooleanBuilder, Int32Builder, Int64Builder, TimestampMicrosecondBuilder,
+};
 use arrow_schema::ArrowError;
 use std::sync::Arc;
 
@@ -21,6 +23,7 @@ pub(super) struct Whose {
     metric: Texts,
     event_time: TimestampMicrosecondBuilder,
     received_time: TimestampMicrosecondBuilder,
+    in_doubt: BooleanBuilder,
 }
 
 /// The same as columns.
@@ -31,6 +34,8 @@ pub(super) struct WhoseColumns {
     pub names: [ArrayRef; 2],
     /// Event time and received time.
     pub times: [ArrayRef; 2],
+    /// Whether another batch may hold the row as well: the last column of every table.
+    pub in_doubt: ArrayRef,
 }
 
 impl Whose {
@@ -55,6 +60,7 @@ impl Whose {
         let meta = &row.reading.meta;
         self.event_time.append_value(meta.event_time);
         self.received_time.append_value(meta.received_time);
+        self.in_doubt.append_value(origin.in_doubt);
         Ok(&name.unit)
     }
 
@@ -73,6 +79,7 @@ impl Whose {
                 Arc::new(self.metric.finish()),
             ],
             times: [utc(self.event_time), utc(self.received_time)],
+            in_doubt: Arc::new(self.in_doubt.finish()),
         }
     }
 }

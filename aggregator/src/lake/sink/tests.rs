@@ -37,6 +37,7 @@ impl Feed for Three {
                 number: from,
             },
             hash: BatchHash::of(&sealed),
+            in_doubt: false,
             sealed,
         };
         let reason = "made so".to_owned();
