@@ -149,9 +149,10 @@ struct ReplayArgs {
 
 #[derive(Args)]
 struct VerifyArgs {
-    /// The lake: its folder, or its folder `readings`
-    #[arg(long, value_name = "DIR")]
-    lake: PathBuf,
+    /// The lake: its folder, or its folder `readings`; several times for what several
+    /// aggregators of the same agents hold together
+    #[arg(long, value_name = "DIR", required = true)]
+    lake: Vec<PathBuf>,
     /// The truth ledger of the run
     #[arg(long, value_name = "FILE")]
     truth: PathBuf,
@@ -277,7 +278,7 @@ fn print(text: &str) {
 }
 
 fn check(args: &VerifyArgs) -> u8 {
-    let report = match verify::compare(&args.lake, &args.truth) {
+    let report = match verify::compare_all(&args.lake, &args.truth) {
         Ok(report) => report,
         Err(error) => {
             say(&format!("tributary-sim: {error}"));
@@ -327,6 +328,7 @@ fn in_words(report: &Report, clean: bool) -> String {
         ("unacknowledged, delivered", report.unacknowledged_delivered),
         ("lost", report.lost),
         ("duplicates", report.duplicates),
+        ("twice, in doubt", report.twice_in_doubt),
         ("changed", report.changed),
         ("foreign", report.foreign),
         ("earlier", report.earlier),

@@ -83,6 +83,7 @@ pub struct Relay {
 #[derive(Debug, Default)]
 struct Shared {
     cut: AtomicBool,
+    mute: AtomicBool,
     carried: AtomicU64,
     sent_bytes: AtomicU64,
 }
@@ -133,8 +134,14 @@ impl Relay {
         self.shared.cut.store(true, Ordering::Relaxed);
     }
 
+    /// From now on nothing comes back: what agents send still arrives.
+    pub fn mute(&self) {
+        self.shared.mute.store(true, Ordering::Relaxed);
+    }
+
     /// From now on the link is as it was.
     pub fn mend(&self) {
+        self.shared.mute.store(false, Ordering::Relaxed);
         self.shared.cut.store(false, Ordering::Relaxed);
     }
 
@@ -262,7 +269,8 @@ impl Carrying {
                 let Ok(length) = back.recv(&mut bytes).await else {
                     continue;
                 };
-                if shared.cut.load(Ordering::Relaxed) {
+                let cut = shared.cut.load(Ordering::Relaxed);
+                if cut || shared.mute.load(Ordering::Relaxed) {
                     continue;
                 }
                 for datagram in direction.carry(bytes.get(..length).unwrap_or_default()) {

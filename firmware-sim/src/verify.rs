@@ -70,6 +70,9 @@ pub struct Report {
     pub lost: u64,
     /// Rows beyond the first of one reading.
     pub duplicates: u64,
+    /// The same where several lakes are read, and all but one of the rows say that they are in
+    /// doubt: allowed.
+    pub twice_in_doubt: u64,
     /// Rows whose reading has another time, type or value bits.
     pub changed: u64,
     /// Rows of known devices that were never published.
@@ -138,24 +141,20 @@ impl Report {
 /// is a finding, not an error; where a damaged one makes the reader of Parquet panic, that is so
 /// too, but in a process whose panic hook aborts: that ends then, and never well.
 pub fn compare(lake: &Path, truth: &Path) -> Result<Report, VerifyError> {
+    compare_all(&[lake], truth)
+}
+
+/// As [`compare`], with all that several lakes hold together. What is in doubt in all of them but
+/// one is no duplicate.
+///
+/// # Errors
+/// As those of [`compare`].
+pub fn compare_all(lakes: &[impl AsRef<Path>], truth: &Path) -> Result<Report, VerifyError> {
     let mut oracle = Oracle::load(truth)?;
-    let found = lake::files(lake).map_err(|error| VerifyError::Lake {
-        path: lake.to_owned(),
-        error,
-    })?;
-    oracle.report.skipped = found.skipped;
-    let too_deep = |file| Unreadable {
-        file,
-        why: format!("a folder more than {VERIFY_DEPTH_MAX} levels down"),
-    };
-    oracle.report.unreadable = found.too_deep.into_iter().map(too_deep).collect();
-    for file in found.files {
-        oracle.report.files += 1;
-        if let Err(why) = lake::read_rows(&file, &mut |row| oracle.judge(&row, &file)) {
-            oracle.report.unreadable.push(Unreadable { file, why });
-        }
+    oracle.several = lakes.len() > 1;
+    for lake in lakes {
+        oracle.read(lake.as_ref())?;
     }
-    oracle.count_declared(lake)?;
     Ok(oracle.conclude())
 }
 
@@ -259,6 +258,8 @@ const PRESENT: u8 = 2;
 /// A row with its sequence and time was seen: one more is a duplicate.
 const SEEN: u8 = 4;
 const DELIVERED: u8 = 8;
+/// One of the rows that were seen is not in doubt.
+const CERTAIN: u8 = 16;
 
 /// A published reading; what it was, and what the lake has shown of it.
 struct Entry {
@@ -296,6 +297,8 @@ struct Oracle {
     started_us: i64,
     /// Whether rows say the device's numbers.
     numbered: bool,
+    /// Whether more than one lake is read: then what is in doubt may be in another.
+    several: bool,
     report: Report,
 }
 
@@ -314,6 +317,7 @@ impl Oracle {
             places: HashMap::new(),
             started_us: started_ms.saturating_mul(1_000),
             numbered,
+            several: false,
             report: Report::default(),
         };
         let tail = reader.read(|event| oracle.learn(event))?;
@@ -415,6 +419,27 @@ impl Oracle {
         })
     }
 
+    fn read(&mut self, lake: &Path) -> Result<(), VerifyError> {
+        let found = lake::files(lake).map_err(|error| VerifyError::Lake {
+            path: lake.to_owned(),
+            error,
+        })?;
+        self.report.skipped.extend(found.skipped);
+        let too_deep = |file| Unreadable {
+            file,
+            why: format!("a folder more than {VERIFY_DEPTH_MAX} levels down"),
+        };
+        let too_deep = found.too_deep.into_iter().map(too_deep);
+        self.report.unreadable.extend(too_deep);
+        for file in found.files {
+            self.report.files += 1;
+            if let Err(why) = lake::read_rows(&file, &mut |row| self.judge(&row, &file)) {
+                self.report.unreadable.push(Unreadable { file, why });
+            }
+        }
+        self.count_declared(lake)
+    }
+
     /// Counts one row of the lake.
     fn judge(&mut self, row: &Row<'_>, file: &Path) {
         self.report.rows += 1;
@@ -456,10 +481,16 @@ impl Oracle {
         }
         let same_time = row.time_us == entry.time_us;
         entry.state |= PRESENT;
+        let in_doubt = row.in_doubt && self.several;
         if same_time && entry.state & SEEN != 0 {
-            report.duplicates += 1;
-            note(&mut report.examples.duplicates, || row.describe(file));
+            if in_doubt || entry.state & CERTAIN == 0 {
+                report.twice_in_doubt += 1;
+            } else {
+                report.duplicates += 1;
+                note(&mut report.examples.duplicates, || row.describe(file));
+            }
         }
+        entry.state |= if same_time && !in_doubt { CERTAIN } else { 0 };
         if same_time && is_same(entry, row, &self.places) {
             if entry.state & DELIVERED == 0 {
                 report.delivered += 1;

@@ -24,6 +24,8 @@ pub struct Row {
     pub time_us: i64,
     pub received_us: i64,
     pub value: Value,
+    /// Files without such rows have no column of that name, as those of earlier versions.
+    pub in_doubt: bool,
 }
 
 /// A truth ledger and a lake that agree, to be spoiled.
@@ -96,6 +98,7 @@ impl Site {
                 time_us: reading.time_us,
                 received_us: reading.time_us + 1_234,
                 value: reading.value.clone(),
+                in_doubt: false,
             }
         };
         self.readings.iter().map(row).collect()
@@ -191,7 +194,7 @@ pub fn write(path: &Path, rows: &[Row]) {
             None
         }
     });
-    let columns: Vec<(&str, ArrayRef)> = vec![
+    let mut columns: Vec<(&str, ArrayRef)> = vec![
         ("tenant", text(&|_| Some("default".to_owned()))),
         (
             "row",
@@ -217,6 +220,10 @@ pub fn write(path: &Path, rows: &[Row]) {
             Arc::new(rows.iter().map(|row| row.seq).collect::<Int64Array>()),
         ),
     ];
+    if rows.iter().any(|row| row.in_doubt) {
+        let truths = rows.iter().map(|row| Some(row.in_doubt));
+        columns.push(("in_doubt", Arc::new(truths.collect::<BooleanArray>())));
+    }
     let batch = RecordBatch::try_from_iter(columns).unwrap();
     let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))

@@ -114,6 +114,40 @@ fn a_doubled_row_is_found() {
 }
 
 #[test]
+fn of_two_lakes_what_is_in_doubt_in_one_is_there_once() {
+    let site = Site::new();
+    site.write();
+    let other = Site::new();
+    let lakes = [site.lake(), other.lake()];
+    let both = || verify::compare_all(&lakes, &site.truth()).unwrap();
+    let mut rows = site.rows()[..3].to_vec();
+    write(&other.hour().join("a.parquet"), &rows);
+    let report = both();
+    assert_eq!(
+        (found(&report), report.twice_in_doubt),
+        (((0, 3, 0, 0), 0), 0)
+    );
+    rows[1].in_doubt = true;
+    write(&other.hour().join("a.parquet"), &rows);
+    let report = both();
+    assert_eq!(
+        (found(&report), report.twice_in_doubt),
+        (((0, 2, 0, 0), 0), 1)
+    );
+    rows.iter_mut().for_each(|row| row.in_doubt = true);
+    write(&other.hour().join("a.parquet"), &rows);
+    // Whichever is read first.
+    for lakes in [[site.lake(), other.lake()], [other.lake(), site.lake()]] {
+        let report = verify::compare_all(&lakes, &site.truth()).unwrap();
+        assert!(report.is_clean(), "{report:?}");
+        assert_eq!((report.delivered, report.twice_in_doubt), (1_000, 3));
+    }
+    // In one lake nothing is there twice, whatever it says.
+    write(&site.hour().join("d.parquet"), &rows);
+    assert_eq!(found(&verified(&site)), ((0, 3, 0, 0), 0));
+}
+
+#[test]
 fn a_second_copy_with_another_value_is_a_duplicate_too() {
     let site = Site::new();
     site.write();
@@ -383,6 +417,7 @@ fn decoded(topic: &str, payload: &[u8]) -> Row {
         time_us,
         received_us: time_us + 5_000,
         value,
+        in_doubt: false,
     }
 }
 

@@ -15,6 +15,7 @@ mod captures;
 mod config;
 mod crash;
 mod crowd;
+mod failover;
 mod full_disk;
 mod hostile;
 mod identity;

@@ -32,6 +32,8 @@ pub(super) struct Rows {
     own: Numbers,
     /// In those of others: what one held before, or another aggregator beside it.
     others: Numbers,
+    /// Of both, those whose rows say that another batch may hold them as well.
+    pub(super) in_doubt: Numbers,
     findings: Findings,
 }
 
@@ -96,7 +98,7 @@ impl Rows {
                 let batch = batch.map_err(|error| error.to_string())?;
                 all += batch.num_rows() as u64;
                 // What has no such columns is nothing of the lake's.
-                let _ = identities(&batch, |names, number, _| {
+                let _ = identities(&batch, |names, number, _, _| {
                     let lane = lanes.place(names);
                     let lane = lane.and_then(|place| lanes.all.get(place));
                     twice += u64::from(lane.is_some_and(|lane| self.has(lane, number)));
@@ -122,7 +124,7 @@ impl Rows {
             [one] => dir.join(&*one.path).display().to_string(),
             _ => format!("the files of entries {}..{}", flush.first, flush.end),
         };
-        for ((lane, number), rows_of) in places {
+        for ((lane, number), (rows_of, in_doubt)) in places {
             let Some(lane) = lanes.all.get(lane) else {
                 continue;
             };
@@ -134,6 +136,9 @@ impl Rows {
             }
             let to = if own { &mut self.own } else { &mut self.others };
             add(to, lane, number, number + 1);
+            if in_doubt {
+                add(&mut self.in_doubt, lane, number, number + 1);
+            }
             for (what, todo) in wrong {
                 let (numbers, what) = (vec![(number, number + 1)], format!("{what} in {shown}"));
                 self.findings.push(Finding::of(lane, numbers, what, todo));
@@ -142,8 +147,8 @@ impl Rows {
     }
 }
 
-/// Rows of one flush, by lane and number: their places.
-type Places = BTreeMap<(usize, u64), Vec<i32>>;
+/// Rows of one flush, by lane and number: their places, and whether they are in doubt.
+type Places = BTreeMap<(usize, u64), (Vec<i32>, bool)>;
 
 /// The lanes of a flush, by the place at which they were met.
 #[derive(Default)]
@@ -188,9 +193,11 @@ fn places_of((dir, files): (&Path, &[Seen]), findings: &mut Findings) -> (Lanes,
         let read = whole.and_then(|batch| match (batch, seen.table) {
             // Of declared losses the numbers are known already.
             (None, _) | (_, Table::Gaps) => Ok(()),
-            (Some(batch), _) => identities(&batch, |names, batch, row| {
+            (Some(batch), _) => identities(&batch, |names, batch, row, in_doubt| {
                 if let Some(lane) = lanes.place(names) {
-                    places.entry((lane, batch)).or_default().push(row);
+                    let (rows, any) = places.entry((lane, batch)).or_default();
+                    rows.push(row);
+                    *any |= in_doubt;
                 }
             }),
         });
@@ -235,10 +242,10 @@ fn expected(flush: &Flush, journal: &Journal) -> HashMap<(LaneId, u64), u64> {
     expected
 }
 
-/// Hands over the identity of every row.
+/// Hands over the identity of every row, and whether it is in doubt.
 fn identities(
     batch: &RecordBatch,
-    mut each: impl FnMut([&str; 4], u64, i32),
+    mut each: impl FnMut([&str; 4], u64, i32, bool),
 ) -> Result<(), String> {
     let text = |name: &str| -> Result<&StringArray, String> {
         let column = batch.column_by_name(name);
@@ -257,9 +264,14 @@ fn identities(
     let places = batch.column_by_name("row");
     let places = places.and_then(|column| column.as_primitive_opt::<Int32Type>());
     let places = places.ok_or("it has no column `row`")?;
+    // Files of earlier versions have no such column.
+    let in_doubt = batch.column_by_name("in_doubt");
+    let in_doubt = in_doubt.and_then(|column| column.as_boolean_opt());
     for i in 0..batch.num_rows() {
         let names = names.map(|column| column.value(i));
-        each(names, numbers.value(i).cast_unsigned(), places.value(i));
+        let number = numbers.value(i).cast_unsigned();
+        let in_doubt = in_doubt.is_some_and(|column| column.value(i));
+        each(names, number, places.value(i), in_doubt);
     }
     Ok(())
 }

@@ -80,6 +80,8 @@ struct Parts<'a> {
     /// What the files of the lake have of each lane, and of which numbers it has rows.
     in_lake: Tallies,
     rows: Option<Numbers>,
+    /// Those that are in doubt, as rows say.
+    in_doubt: Option<&'a Numbers>,
     ledger: Numbers,
     others: Others,
     gaps: BTreeMap<LaneId, Declared>,
@@ -110,6 +112,7 @@ pub(super) fn judge(
         journal,
         in_lake: lake.lanes(),
         rows: rows.map(|rows| rows.numbers(lake)),
+        in_doubt: rows.map(|rows| &rows.in_doubt),
         ledger,
         others,
         gaps,
@@ -255,7 +258,12 @@ impl Parts<'_> {
         let mut missing = missing(held, &elsewhere, floor);
         let mut set_apart = only_in(set_apart, &quarantined);
         let mut quarantined = spans_of(Some(&quarantined));
-        let mut in_doubt = spans_of(self.journal.in_doubt.get(lane));
+        let rows_say = self.in_doubt.and_then(|numbers| numbers.get(lane));
+        let mut in_doubt = self.journal.in_doubt.get(lane).cloned().unwrap_or_default();
+        for (first, end) in spans_of(rows_say) {
+            in_doubt.insert_missing(first, end, BatchHash([0; 32]));
+        }
+        let mut in_doubt = spans_of(Some(&in_doubt));
         let ranges_more = cut(&mut committed)
             + cut(&mut missing)
             + cut(&mut set_apart)

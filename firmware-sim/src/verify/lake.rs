@@ -36,6 +36,8 @@ pub(super) struct Row<'a> {
     pub(super) time_us: i64,
     pub(super) received_us: i64,
     pub(super) value: Cell<'a>,
+    /// Whether another batch may hold it as well; of old files nobody says so.
+    pub(super) in_doubt: bool,
 }
 
 impl Row<'_> {
@@ -184,11 +186,8 @@ pub(super) fn read_identities(
             let mut lane = Column::<ByteArrayType>::open(group, "lane", byte_array)?;
             let mut batch = Column::<Int64Type>::open(group, "batch", int64)?;
             let mut row = Column::<Int32Type>::open(group, "row", int32)?;
-            let columns = group.metadata().columns();
-            let has_json = columns
-                .iter()
-                .any(|column| column.column_path().string() == "json");
-            let json = has_json.then(|| Column::<ByteArrayType>::open(group, "json", byte_array));
+            let json = has(group, "json")
+                .then(|| Column::<ByteArrayType>::open(group, "json", byte_array));
             let mut json = json.transpose()?;
             buffer.read(rows)?;
             lane.read(rows)?;
@@ -286,6 +285,9 @@ fn read_group(
     let mut truth = Column::<BoolType>::open(group, "value_bool", boolean)?;
     let mut text = Column::<ByteArrayType>::open(group, "value_str", byte_array)?;
     let mut seq = Column::<Int64Type>::open(group, "device_seq", int64)?;
+    let mut in_doubt = has(group, "in_doubt")
+        .then(|| Column::<BoolType>::open(group, "in_doubt", boolean))
+        .transpose()?;
     time.is_micros(group)?;
     received.is_micros(group)?;
     let mut left = rows;
@@ -301,6 +303,9 @@ fn read_group(
         truth.read(count)?;
         text.read(count)?;
         seq.read(count)?;
+        if let Some(in_doubt) = &mut in_doubt {
+            in_doubt.read(count)?;
+        }
         for _ in 0..count {
             let (device, metric) = (device.text()?, metric.text()?);
             let (time_us, received_us) = (time.present()?, received.present()?);
@@ -317,6 +322,7 @@ fn read_group(
                 _ => None,
             };
             let value = value.unwrap_or(Cell::Nothing(kind));
+            let in_doubt = in_doubt.as_mut().and_then(Column::take).copied();
             each(Row {
                 device,
                 metric,
@@ -324,11 +330,18 @@ fn read_group(
                 time_us,
                 received_us,
                 value,
+                in_doubt: in_doubt.unwrap_or(false),
             });
         }
         left -= count;
     }
     Ok(())
+}
+
+/// Whether there is such a column: earlier files lack those that came later.
+fn has(group: &dyn RowGroupReader, name: &str) -> bool {
+    let mut columns = group.metadata().columns().iter();
+    columns.any(|column| column.column_path().string() == name)
 }
 
 /// One column of a row group, read in blocks.
