@@ -310,8 +310,7 @@ async fn start_stages(
     stages.spawn_blocking(move || sealing.run_to_end(&storage.damage, &listening));
     // Ends behind the sealing stage, with the last checkpoint of what is judged.
     stages.spawn_blocking(move || keep(storage.writer));
-    let (mut sender, reader) = (storage.sender, storage.reader);
-    sender.hold_for(settings.failover_hold_us);
+    let (sender, reader) = (held_for(storage.sender, &settings), storage.reader);
     stages.spawn(forward(settings.uplink, sender, reader, sealed_in, status));
     Ok(Agent {
         mqtt,
@@ -331,6 +330,15 @@ async fn start_stages(
         wal: wal.thread,
         lock,
     })
+}
+
+/// A sender that keeps what may be at one aggregator from the others for as long as is configured.
+fn held_for(
+    mut sender: tributary_protocol::session::Sender,
+    settings: &Settings,
+) -> tributary_protocol::session::Sender {
+    sender.hold_for(settings.failover_hold_us);
+    sender
 }
 
 /// What the log of a life begins with.

@@ -38,7 +38,7 @@ pub struct Running {
 }
 
 pub async fn start(dir: &Path, rules: &str) -> Running {
-    let settings = Settings::from_config(&config(dir, rules)).unwrap();
+    let settings = Settings::from_config(&config(dir, rules));
     let stop = CancellationToken::new();
     let agent = pipeline::start(settings, stop.clone()).await.unwrap();
     Running { agent, stop }

@@ -91,8 +91,7 @@ const LANES: [Lane; 3] = [Lane::Series, Lane::Telemetry, Lane::Events];
 fn settings(shape: &Shape) -> Settings {
     let config = Config::parse("[agent]\ndata_dir = \"/data\"\n", []);
     let config = config.unwrap_or_else(|wrong| panic!("{wrong:?}"));
-    let settings = Settings::from_config(&config);
-    let mut settings = settings.unwrap_or_else(|wrong| panic!("{wrong}"));
+    let mut settings = Settings::from_config(&config);
     settings.wal_quota_bytes = WAL_BYTES;
     settings.spool.reserve_bytes = 0;
     if shape.spool > 0 {

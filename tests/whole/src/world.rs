@@ -110,7 +110,7 @@ trait Linked {
     fn dialled(&mut self, since: i64);
     fn lost(&mut self, problem: &str);
     fn message(&mut self, message: Message, now: i64);
-    fn saved(&mut self);
+    fn saved(&mut self, kept: bool, now: i64);
     fn backlog(&self) -> (u64, u64);
 }
 
@@ -131,8 +131,8 @@ impl<S: Spool> Linked for Uplink<S> {
         Self::message(self, message, now);
     }
 
-    fn saved(&mut self) {
-        Self::saved(self);
+    fn saved(&mut self, kept: bool, now: i64) {
+        Self::saved(self, kept, now);
     }
 
     fn backlog(&self) -> (u64, u64) {

@@ -1,7 +1,9 @@
 //! Runs seeds of the simulation over real QUIC, `turmoil --seeds COUNT --from SEED`, and with
-//! `--within SECONDS` those that begin in time, `--at-least COUNT` of them: ends with 1 at the
-//! first that does not hold, and says which it was and what broke. With `SEED=…` in the environment it
-//! runs that one. `turmoil --trace SEED` prints every datagram of one, and last the hash of all.
+//! `--within SECONDS` those that begin in time, `--at-least COUNT` of them.
+//!
+//! Ends with 1 at the first that does not hold, and says which it was and what broke. With `SEED=…`
+//! in the environment it runs that one. `turmoil --trace SEED` prints every datagram of one, and
+//! last the hash of all of them.
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
