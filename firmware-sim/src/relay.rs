@@ -12,7 +12,7 @@ use tokio::net::UdpSocket;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-/// How bad the link is: out of a thousand datagrams, how many meet which fate.
+/// How many datagrams meet which fate: of a thousand where it says how bad a link is.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Weather {
     /// Lost.
@@ -32,6 +32,7 @@ struct Direction {
     weather: Weather,
     /// (datagrams that still go before it, it).
     held: Vec<(u64, Vec<u8>)>,
+    shared: Arc<Shared>,
 }
 
 impl Direction {
@@ -44,13 +45,21 @@ impl Direction {
         } = self.weather;
         let draw = self.rng.below(1_000);
         let mut out = match draw {
-            draw if draw < lost => vec![],
-            draw if draw < lost + doubled => vec![datagram.to_vec(); 2],
+            draw if draw < lost => {
+                self.shared.lost.fetch_add(1, Ordering::Relaxed);
+                vec![]
+            }
+            draw if draw < lost + doubled => {
+                self.shared.doubled.fetch_add(1, Ordering::Relaxed);
+                vec![datagram.to_vec(); 2]
+            }
             draw if draw < lost + doubled + late && self.held.len() < HELD_DATAGRAMS_MAX => {
+                self.shared.late.fetch_add(1, Ordering::Relaxed);
                 self.held.push((self.rng.below(7) + 2, datagram.to_vec()));
                 vec![]
             }
             draw if draw < lost + doubled + late + damaged => {
+                self.shared.damaged.fetch_add(1, Ordering::Relaxed);
                 let mut bytes = datagram.to_vec();
                 let place = self.rng.below(bytes.len().max(1) as u64) as usize;
                 if let Some(byte) = bytes.get_mut(place) {
@@ -84,8 +93,12 @@ pub struct Relay {
 struct Shared {
     cut: AtomicBool,
     mute: AtomicBool,
-    carried: AtomicU64,
     sent_bytes: AtomicU64,
+    // How many datagrams met each fate, either way.
+    lost: AtomicU64,
+    doubled: AtomicU64,
+    late: AtomicU64,
+    damaged: AtomicU64,
 }
 
 impl Relay {
@@ -145,9 +158,15 @@ impl Relay {
         self.shared.cut.store(false, Ordering::Relaxed);
     }
 
-    /// Datagrams from agents that came to it while the link was whole.
-    pub fn carried(&self) -> u64 {
-        self.shared.carried.load(Ordering::Relaxed)
+    /// How many datagrams met each fate so far, in either direction.
+    pub fn met(&self) -> Weather {
+        let count = |fate: &AtomicU64| fate.load(Ordering::Relaxed);
+        Weather {
+            lost: count(&self.shared.lost),
+            doubled: count(&self.shared.doubled),
+            late: count(&self.shared.late),
+            damaged: count(&self.shared.damaged),
+        }
     }
 
     /// Bytes of payload that agents sent, cut link or not.
@@ -192,6 +211,7 @@ impl Carrying {
             rng: Rng::new(self.seed, self.directions),
             weather: self.weather,
             held: vec![],
+            shared: Arc::clone(&self.shared),
         }
     }
 
@@ -212,7 +232,6 @@ impl Carrying {
             if shared.cut.load(Ordering::Relaxed) {
                 continue;
             }
-            shared.carried.fetch_add(1, Ordering::Relaxed);
             if !flows.contains_key(&from) {
                 let opened = match self.open(from, used, &mut returning).await {
                     Ok(opened) => opened,
@@ -310,6 +329,7 @@ mod tests {
             rng: Rng::new(1, 0),
             weather,
             held: vec![],
+            shared: Arc::default(),
         };
         // Each says its number twice, so that a damaged one is like no other.
         let sent: Vec<Vec<u8>> = (0..10_000u32).map(|n| n.to_be_bytes().repeat(2)).collect();

@@ -42,7 +42,15 @@ fn a_bad_link_that_is_cut_again_and_again_loses_and_doubles_nothing() {
     }
     let summary = fleet.end();
     backlog_gone(&agent);
-    assert!(relay.carried() > 0, "nothing went over the relay");
+    let met = relay.met();
+    for (fate, count) in [
+        ("lost", met.lost),
+        ("doubled", met.doubled),
+        ("late", met.late),
+        ("damaged", met.damaged),
+    ] {
+        assert!(count > 0, "no datagram was {fate}: {met:?}");
+    }
     let report = site.settle(agent, aggregator);
     assert_clean(&report, &summary);
 }
