@@ -528,10 +528,16 @@ async fn publish_v5(server: &Server, count: u32) {
     sender.await.unwrap();
 }
 
+/// A folder in which what is synced is durable.
+pub(crate) fn on_disk() -> tempfile::TempDir {
+    let dir = tributary_ground::scratch(Path::new(env!("CARGO_TARGET_TMPDIR")), "listener-");
+    dir.unwrap_or_else(|why| panic!("{why}"))
+}
+
 #[tokio::test]
 async fn what_real_clients_heard_acknowledged_is_on_disk_in_order() {
     const COUNT: u32 = 500;
-    let dir = tempfile::tempdir().unwrap();
+    let dir = on_disk();
     let opened = open_log(dir.path(), LIFE);
     let server = serve(opened.writer).await;
     let (server, taking) = taken(server);

@@ -32,39 +32,12 @@ fn profile_dir() -> PathBuf {
 /// A folder for what tests write, on a real file system.
 ///
 /// # Panics
-/// On a file system in memory: an fdatasync there proves nothing.
+/// Where an fdatasync proves nothing.
 pub fn scratch(name: &str) -> tempfile::TempDir {
-    let target = profile_dir()
-        .parent()
-        .expect("the target folder")
-        .to_owned();
-    let tmp = target.join("tmp");
-    std::fs::create_dir_all(&tmp).unwrap();
-    let kind = file_system(&tmp.canonicalize().unwrap());
-    assert!(
-        !matches!(&*kind, "tmpfs" | "ramfs"),
-        "{} is in memory ({kind}): set CARGO_TARGET_DIR to a folder on a disk",
-        tmp.display()
-    );
-    tempfile::Builder::new()
-        .prefix(&format!("{name}-"))
-        .tempdir_in(tmp)
-        .unwrap()
-}
-
-/// The type of the file system that `path` lies on; empty where the system doesn't say.
-fn file_system(path: &Path) -> String {
-    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    let mounts = mounts.lines().filter_map(|line| {
-        let mut fields = line.split(' ').skip(1);
-        Some((fields.next()?.to_owned(), fields.next()?.to_owned()))
-    });
-    let holding = mounts.filter(|(dir, _)| path.starts_with(dir));
-    // The last of equal length is the one that is seen.
-    holding
-        .max_by_key(|(dir, _)| dir.len())
-        .map(|(_, kind)| kind)
-        .unwrap_or_default()
+    let target = profile_dir();
+    let target = target.parent().expect("the target folder");
+    let made = tributary_ground::scratch(&target.join("tmp"), &format!("{name}-"));
+    made.unwrap_or_else(|why| panic!("{why}"))
 }
 
 /// The program called `name`, built if need be.

@@ -287,7 +287,7 @@ async fn publish_qos_2_v5(server: &Server, count: u32) {
 #[tokio::test]
 async fn real_clients_publish_with_qos_2() {
     const COUNT: u32 = 300;
-    let dir = tempfile::tempdir().unwrap();
+    let dir = on_disk();
     let opened = open_log(dir.path(), LIFE);
     let server = serve(opened.writer).await;
     let (server, taking) = taken(server);

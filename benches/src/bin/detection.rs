@@ -7,7 +7,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout)]
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Error, Result, ensure};
 use clap::Parser;
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
@@ -334,7 +334,7 @@ fn message(series: u64, reading: u64, values: &mut Values, out: &mut Vec<u8>) ->
 const BLOCK: u64 = 50_000;
 
 fn stage(messages: u64) -> Result<Value> {
-    let place = tempfile::tempdir()?;
+    let place = tributary_ground::below_target("detection-").map_err(Error::msg)?;
     let mut told = Told::new(place.path(), &by_readings())?;
     let mut values = Values(1);
     let (mut ns, mut bytes, series) = (0, 0, 1_000);
@@ -388,7 +388,7 @@ fn full(place: &Path, series: u64, readings: u64) -> Result<Told> {
 }
 
 fn memory(series: u64) -> Result<Value> {
-    let place = tempfile::tempdir()?;
+    let place = tributary_ground::below_target("detection-").map_err(Error::msg)?;
     // What the first series takes along is not theirs.
     drop(black_box(full(place.path(), 1, MEMORY_READINGS)?));
     let before = resident_bytes("VmRSS:")?;
@@ -399,7 +399,7 @@ fn memory(series: u64) -> Result<Value> {
 }
 
 fn checkpoint(series: u64) -> Result<Value> {
-    let place = tempfile::tempdir()?;
+    let place = tributary_ground::below_target("detection-").map_err(Error::msg)?;
     let told = full(place.path(), series, LEARNED)?;
     let before = resident_bytes("VmRSS:")?;
     let begun = cpu_ns();
@@ -434,7 +434,7 @@ const WATCHED: u64 = 10_000;
 const BETWEEN_WRITES: u64 = 2_000;
 
 fn idle_series() -> Result<Value> {
-    let place = tempfile::tempdir()?;
+    let place = tributary_ground::below_target("detection-").map_err(Error::msg)?;
     let dir = place.path().join("idle");
     let settings = Settings {
         series_max: usize::try_from(WATCHED)?,
@@ -498,7 +498,7 @@ fn idle_series() -> Result<Value> {
 const BEFORE_IT_GIVES_WAY: u64 = 20;
 
 fn kept(series: u64) -> Result<Value> {
-    let place = tempfile::tempdir()?;
+    let place = tributary_ground::below_target("detection-").map_err(Error::msg)?;
     let dir = place.path().join("idle");
     let settings = Settings {
         series_max: usize::try_from(WATCHED)?,

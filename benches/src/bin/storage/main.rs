@@ -12,7 +12,7 @@ mod measures;
 mod meter;
 mod report;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
 use clap::Parser;
 use measures::{MEASURES, Measure};
 use meter::Sample;
@@ -21,15 +21,13 @@ use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// File systems that hold nothing when the power goes, by their magic numbers (linux/magic.h).
-const MEMORY_FILE_SYSTEMS: [i64; 2] = [0x0102_1994, 0x8584_58f6];
-
 /// Measures write-ahead log, sealing, spool and recovery on real files.
 #[derive(Parser)]
 struct Arguments {
-    /// Where to make the folder that is written to, and removed at the end: a real disk.
-    #[arg(long, default_value = "target")]
-    dir: PathBuf,
+    /// Where to make the folder that is written to, and removed at the end: a real disk. Otherwise
+    /// target, or what TRIBUTARY_TEST_DIR names.
+    #[arg(long)]
+    dir: Option<PathBuf>,
     /// How often everything is measured; the median counts.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=99))]
     rounds: u32,
@@ -53,9 +51,20 @@ struct Report {
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     match &arguments.one {
-        Some(name) => one(name, &arguments.dir),
+        Some(name) => one(name, arguments.dir.as_deref().context("--one needs --dir")?),
         None => all(&arguments),
     }
+}
+
+/// The folder that is written to.
+fn place(dir: Option<&Path>) -> Result<tempfile::TempDir, String> {
+    let prefix = "storage-bench-";
+    let Some(dir) = dir else {
+        return tributary_ground::below_target(prefix);
+    };
+    tributary_ground::check(dir)?;
+    let made = tempfile::Builder::new().prefix(prefix).tempdir_in(dir);
+    made.map_err(|error| format!("a folder in {}: {error}", dir.display()))
 }
 
 /// Runs one measure in this process.
@@ -80,11 +89,7 @@ fn all(arguments: &Arguments) -> Result<()> {
         "no measure's name begins with `{}`",
         arguments.only
     );
-    refuse_memory(&arguments.dir)?;
-    let place = tempfile::Builder::new()
-        .prefix("storage-bench-")
-        .tempdir_in(&arguments.dir)
-        .with_context(|| format!("making a folder in {}", arguments.dir.display()))?;
+    let place = place(arguments.dir.as_deref()).map_err(Error::msg)?;
     let backlog = place.path().join("backlog");
     if chosen.iter().any(|measure| measure.wants_backlog) {
         child("prepare", &backlog)?;
@@ -146,17 +151,4 @@ fn child(name: &str, dir: &Path) -> Result<String> {
         bail!("{name}: {}: {}", output.status, said.trim_end());
     }
     Ok(String::from_utf8(output.stdout)?)
-}
-
-/// fdatasync costs nothing in memory: a figure from there would be a lie.
-fn refuse_memory(dir: &Path) -> Result<()> {
-    let kind = rustix::fs::statfs(dir)
-        .with_context(|| format!("looking at {}", dir.display()))?
-        .f_type;
-    let dir = dir.display();
-    ensure!(
-        !MEMORY_FILE_SYSTEMS.contains(&kind),
-        "{dir} lies in memory (tmpfs), where fdatasync does nothing: name a disk with --dir DIR"
-    );
-    Ok(())
 }
