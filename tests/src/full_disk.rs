@@ -6,14 +6,13 @@ use crate::limits::GIVES_WAY_READINGS_MAX;
 use crate::process::{Process, wait_for};
 use crate::programs::scratch;
 use crate::site::{Fleet, Site, backlog_gone};
-use crate::small_disk::{Filler, Kind, SmallDisk};
+use crate::small_disk::{Filler, SmallDisk};
+use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
 /// How the agent fares.
 #[derive(Clone, Copy, Debug)]
 pub struct Run {
-    /// On which file system.
-    pub kind: Kind,
     /// What gives way.
     pub policy: &'static str,
     /// How many sensors.
@@ -39,19 +38,17 @@ impl Run {
         )
     }
 
-    /// Runs it; what became of what was published, in a line, or that it was left out.
+    /// Runs it; what became of what was published: a row of the crash matrix, and more.
+    ///
+    /// # Errors
+    /// When there is no such file system, for want of the right to mount one.
     ///
     /// # Panics
     /// When the agent exits, wedges, or hides a loss.
-    pub fn run(&self) -> String {
-        let name = format!("full-disk-{:?}-{}", self.kind, self.policy);
+    pub fn run(&self) -> Result<Value, String> {
+        let name = format!("full-disk-{}", self.policy);
         let place = scratch(&name);
-        let disk = match SmallDisk::mount(self.kind, place.path()) {
-            Ok(disk) => disk,
-            Err(why) => {
-                return format!("{name}: left out, for want of the right to mount: {why}");
-            }
-        };
+        let disk = SmallDisk::mount(place.path())?;
         let site = Site::new(&name).storing(&disk.path().join("agent"), &self.storage());
         let mut agent = site.agent();
         agent.up();
@@ -93,14 +90,30 @@ impl Run {
         backlog_gone(&agent);
         assert!(agent.is_up());
         let report = site.settle(agent, aggregator);
+        let (audit, _) = site.audit();
+        let findings = audit["findings"].as_array().map_or(0, Vec::len);
 
         let declared = report.declared;
-        let line = format!(
-            "{name}: published {}, acknowledged {own_blocks} into its own blocks, {at_full} until \
-             the link was back and {} in all, delivered {}, declared {declared} (given up {shed}, \
-             refused {refused}, blocked {blocked})",
-            report.published, report.acknowledged, report.delivered
-        );
+        let row = json!({
+            "kind": "full disk",
+            "fault": format!("an ext4 of 64 MB without a free block, `{}`", self.policy),
+            "runs": 1,
+            "published": report.published,
+            "own_blocks": own_blocks,
+            "at_full": at_full,
+            "acknowledged": report.acknowledged,
+            "delivered": report.delivered,
+            "declared": declared,
+            "shed": shed,
+            "refused": refused,
+            "excused": 0,
+            "set_apart": 0,
+            "lost": report.lost.saturating_sub(declared),
+            "doubled": report.duplicates,
+            "altered": report.changed + report.foreign,
+            "told": 0,
+            "repairs": u64::from(findings > 0),
+        });
         assert_eq!(report.acknowledged, summary.counts.acknowledged);
         assert_eq!(report.declared_unknown, 0, "{report:#?}");
         assert_eq!(
@@ -118,7 +131,8 @@ impl Run {
             _ if self.gives_way => assert!(declared > 0, "nothing gave way: {report:#?}"),
             _ => {}
         }
-        line
+        assert_eq!(findings, 0, "{audit:#}");
+        Ok(row)
     }
 
     /// Waits until the policy is at work.

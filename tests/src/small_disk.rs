@@ -10,15 +10,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
-/// What kind of file system.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
-    /// In memory: fdatasync does nothing, but a full one is as full as any.
-    Tmpfs,
-    /// ext4 in a file: its own journal, and blocks that it takes late.
-    Ext4,
-}
-
 /// A mounted file system; unmounted when it is dropped.
 #[derive(Debug)]
 pub struct SmallDisk {
@@ -40,25 +31,21 @@ fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
 }
 
 impl SmallDisk {
-    /// Mounts a file system of 64 MB below `dir`.
+    /// Mounts an ext4 of 64 MB, in a file, below `dir`: its own journal, and blocks that it takes
+    /// late.
     ///
     /// # Errors
     /// Why it can't be: mounting needs rights that a test may not have.
-    pub fn mount(kind: Kind, dir: &Path) -> Result<Self, String> {
+    pub fn mount(dir: &Path) -> Result<Self, String> {
         let mounted = dir.join("disk");
         std::fs::create_dir_all(&mounted).map_err(|error| error.to_string())?;
         let to = mounted.to_str().ok_or("a path that is no text")?;
-        match kind {
-            Kind::Tmpfs => run("mount", &["-t", "tmpfs", "-o", "size=64m", "none", to])?,
-            Kind::Ext4 => {
-                let image = dir.join("image");
-                let file = std::fs::File::create(&image).map_err(|error| error.to_string())?;
-                file.set_len(64 << 20).map_err(|error| error.to_string())?;
-                let image = image.to_str().ok_or("a path that is no text")?;
-                run("mkfs.ext4", &["-q", "-m", "0", image])?;
-                run("mount", &["-o", "loop", image, to])?;
-            }
-        }
+        let image = dir.join("image");
+        let file = std::fs::File::create(&image).map_err(|error| error.to_string())?;
+        file.set_len(64 << 20).map_err(|error| error.to_string())?;
+        let image = image.to_str().ok_or("a path that is no text")?;
+        run("mkfs.ext4", &["-q", "-m", "0", image])?;
+        run("mount", &["-o", "loop", image, to])?;
         Ok(Self { dir: mounted })
     }
 

@@ -1,19 +1,26 @@
 //! A file system of 64 MB, filled by somebody else while readings come in and the link is cut.
-//! `cargo xtask prove full-disk` runs each policy on each file system for minutes; this is short.
+//! `cargo xtask prove full-disk` runs each policy for minutes; this is short.
 
+use std::io::Write;
 use std::time::Duration;
 use tributary_tests::full_disk::Run;
-use tributary_tests::small_disk::Kind;
 
 #[test]
 fn a_full_disk_ends_nothing_and_hides_nothing() {
     let run = Run {
-        kind: Kind::Tmpfs,
         policy: "drop-oldest",
         sensors: 100,
         rate_hz: 20.0,
         gives_way: false,
         full: Duration::from_secs(5),
     };
-    eprintln!("{}", run.run());
+    match run.run() {
+        Ok(row) => eprintln!("{row}"),
+        // Not by `eprintln`, which a test that passes keeps to itself: nothing was tested.
+        Err(why) => writeln!(
+            std::io::stderr(),
+            "a_full_disk_ends_nothing_and_hides_nothing: NOT TESTED, no file system to fill: {why}"
+        )
+        .unwrap(),
+    }
 }

@@ -59,6 +59,14 @@ fn bits_hide_no_loss(recording: &Recording) {
         let outcome = stopped.flip(recording, bit);
         assert!(outcome.keeps(recording, bit), "{bit:#?}\n{outcome:#?}");
     }
+    let (stopped, lost) = stopped.with_a_gap();
+    let bits = stopped.bits_of_gaps(1, &lost);
+    assert!(!bits.is_empty(), "no bit of a declared loss");
+    for bit in &bits {
+        let outcome = stopped.flip(recording, bit);
+        assert!(outcome.keeps(recording, bit), "{bit:#?}\n{outcome:#?}");
+        assert!(!outcome.losses.is_empty(), "{bit:#?}\n{outcome:#?}");
+    }
 }
 
 #[test]

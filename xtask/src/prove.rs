@@ -11,17 +11,46 @@ mod matrix;
 mod model;
 mod power_cuts;
 mod sim;
+mod sweep;
 mod table;
 
 use crate::results::{self, machine::Machine};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
+use clap::Parser as _;
 use serde_json::Value;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Instant;
+use sweep::Which;
 
 /// What to prove.
 #[derive(clap::Args)]
 pub struct Arguments {
+    /// One of them; all, one after the other, when none is named: that takes hours
+    #[command(subcommand)]
+    proof: Option<Proof>,
+}
+
+/// All there are, with the arguments that they have then.
+const ALL: [&[&str]; 12] = [
+    &["model"],
+    &["sim"],
+    &["whole"],
+    &["turmoil"],
+    &["chaos"],
+    &["chaos", "--qos", "2"],
+    &["kills"],
+    &["power-cuts"],
+    &["full-disk"],
+    &["day"],
+    &["latency"],
+    &["detection-cost"],
+];
+
+/// One of them, as its words say.
+#[derive(clap::Parser)]
+struct One {
     #[command(subcommand)]
     proof: Proof,
 }
@@ -51,6 +80,10 @@ enum Proof {
     PowerCuts(power_cuts::Arguments),
     /// Both ends of a session in one thread, by seed: every kind of trouble, one after the other
     Sim(sim::Arguments),
+    /// All of Tributary in one thread, by seed: from devices to the lake
+    Whole(sweep::Arguments),
+    /// The real uplink and the real ingest over real QUIC, by seed
+    Turmoil(sweep::Arguments),
     /// Both ends of a session and the ledger in a model checker: every order of events of a small
     /// scope, with one aggregator and with two
     Model,
@@ -69,44 +102,111 @@ enum Proof {
     DetectionCost,
 }
 
-/// Runs it, and writes its figures once all went well.
+/// Runs it, or all of them.
 pub fn run(root: &Path, arguments: &Arguments) -> Result<()> {
+    match &arguments.proof {
+        Some(proof) => prove(root, proof),
+        None => all(root),
+    }
+}
+
+/// Runs all, whatever comes of each; then says what each took, and fails if one did.
+fn all(root: &Path) -> Result<()> {
+    let names: Vec<String> = ALL.iter().map(|words| words.join(" ")).collect();
+    println!("one after the other: {}", names.join(", "));
+    let mut summary = String::new();
+    let mut failed = Vec::new();
+    for (name, words) in names.iter().zip(ALL) {
+        let begun = Instant::now();
+        let one = One::try_parse_from([&["prove"], words].concat())?;
+        let said = match prove(root, &one.proof) {
+            Ok(()) => "holds".to_owned(),
+            Err(error) => {
+                eprintln!("error: {name}: {error:#}");
+                failed.push(name.as_str());
+                format!("FAILED: {error:#}")
+            }
+        };
+        let minutes = begun.elapsed().as_secs().div_ceil(60);
+        writeln!(summary, "{name:<16} {minutes:>4} min  {said}")?;
+    }
+    print!("{summary}");
+    ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
+    Ok(())
+}
+
+/// What a proof found: its section of the results, and its rows of the matrix.
+struct Proven {
+    title: String,
+    command: String,
+    table: String,
+    faults: Vec<matrix::Row>,
+}
+
+/// Runs it, and writes its figures once all went well.
+fn prove(root: &Path, proof: &Proof) -> Result<()> {
+    let ground = root.join(tributary_ground::target());
+    tributary_ground::folder(&ground).map_err(Error::msg)?;
     let machine = Machine::look(root)?;
-    ensure!(
-        !machine.proves_nothing(),
-        "target lies on a file system in memory or on an overlay, where an fdatasync proves \
-         nothing: run it on a disk"
-    );
+    if let Proof::PowerCuts(arguments) = proof {
+        return power_cuts::run(root, arguments, |title, command, rows| {
+            let proven = Proven {
+                title: title.to_owned(),
+                command: command.to_owned(),
+                table: table::power_cuts(rows)?,
+                faults: matrix::real(rows)?,
+            };
+            keep(root, &machine, &proven)
+        });
+    }
+    keep(root, &machine, &proven(root, proof)?)
+}
+
+fn keep(root: &Path, machine: &Machine, proven: &Proven) -> Result<()> {
+    let Proven {
+        title,
+        command,
+        table,
+        faults,
+    } = proven;
+    let text = format!("```sh\n{command}\n```\n\n{machine}\n{table}");
+    results::keep_proof(root, title, &text)?;
+    match faults.is_empty() {
+        true => Ok(()),
+        false => matrix::keep(root, title, machine, faults),
+    }
+}
+
+fn proven(root: &Path, proof: &Proof) -> Result<Proven> {
     let mut faults = Vec::new();
-    let (title, command, table) = match &arguments.proof {
+    let (title, command, table) = match proof {
         Proof::Chaos { seeds, qos } => {
-            let title = format!("chaos, QoS {qos}");
-            let command = format!("cargo xtask prove chaos --seeds {seeds} --qos {qos}");
             let runs = chaos(root, *seeds, *qos)?;
             faults = matrix::chaos(&runs, *qos)?;
-            (title, command, table::chaos(&runs)?)
+            let command = format!("cargo xtask prove chaos --seeds {seeds} --qos {qos}");
+            (format!("chaos, QoS {qos}"), command, table::chaos(&runs)?)
         }
         Proof::Kills { count, seed } => {
-            let command = format!("cargo xtask prove kills --count {count} --seed {seed}");
             let runs = kills(root, *count, *seed)?;
             faults = matrix::kills(&runs)?;
+            let command = format!("cargo xtask prove kills --count {count} --seed {seed}");
             ("kills".to_owned(), command, table::kills(&runs)?)
         }
-        Proof::PowerCuts(arguments) => {
-            return power_cuts::run(root, arguments, |title, command, rows| {
-                let table = table::power_cuts(rows)?;
-                let text = format!("```sh\n{command}\n```\n\n{machine}\n{table}");
-                results::keep_proof(root, title, &text)?;
-                matrix::keep(root, title, &machine, &matrix::power_cuts(rows)?)
-            });
-        }
+        Proof::PowerCuts(_) => bail!("its parts are kept apart"),
         Proof::Sim(arguments) => {
             let rows = sim::run(root, arguments)?;
             faults = matrix::simulated(&rows)?;
             let table = table::simulated(&rows)?;
             ("simulation".to_owned(), arguments.command(), table)
         }
-        Proof::Model => model::run(root)?,
+        Proof::Whole(arguments) => return swept(root, Which::Whole, arguments),
+        Proof::Turmoil(arguments) => return swept(root, Which::Turmoil, arguments),
+        Proof::Model => {
+            let rows = model::run(root)?;
+            faults = matrix::model(&rows)?;
+            let command = "cargo xtask prove model".to_owned();
+            ("model".to_owned(), command, table::model(&rows)?)
+        }
         Proof::Day { report } => {
             // It counts and measures no time: the same in every run.
             let report = match report {
@@ -118,7 +218,9 @@ pub fn run(root: &Path, arguments: &Arguments) -> Result<()> {
             ("a day".to_owned(), command, table)
         }
         Proof::FullDisk(arguments) => {
-            let table = full_disk::run(root, arguments)?;
+            let rows = full_disk::run(root, arguments)?;
+            faults = matrix::real(&rows)?;
+            let table = table::full_disk(&rows)?;
             ("full disk".to_owned(), arguments.command(), table)
         }
         Proof::Latency(arguments) => {
@@ -131,12 +233,22 @@ pub fn run(root: &Path, arguments: &Arguments) -> Result<()> {
             ("cost of detection".to_owned(), command, table)
         }
     };
-    let text = format!("```sh\n{command}\n```\n\n{machine}\n{table}");
-    results::keep_proof(root, &title, &text)?;
-    match faults.is_empty() {
-        true => Ok(()),
-        false => matrix::keep(root, &title, &machine, &faults),
-    }
+    Ok(Proven {
+        title,
+        command,
+        table,
+        faults,
+    })
+}
+
+fn swept(root: &Path, which: Which, arguments: &sweep::Arguments) -> Result<Proven> {
+    let run = sweep::run(root, which, arguments)?;
+    Ok(Proven {
+        title: which.name().to_owned(),
+        command: arguments.command(which),
+        table: table::swept(which.about(), &run)?,
+        faults: matrix::swept(which.fault(), &run)?,
+    })
 }
 
 /// The JSON on the last line of a file.
@@ -147,7 +259,9 @@ fn printed(path: &Path) -> Result<Value> {
 }
 
 fn chaos(root: &Path, seeds: u64, qos: u8) -> Result<Vec<Value>> {
-    let data = root.join("target").join("prove-chaos");
+    let data = root.join(tributary_ground::target());
+    let data = tributary_ground::folder(&data).map_err(Error::msg)?;
+    let data = data.join("prove-chaos");
     let mut runs = Vec::new();
     for seed in 1..=seeds {
         clear(&data)?;
@@ -203,4 +317,22 @@ fn last_line(root: &Path, arguments: &[&str]) -> Result<Value> {
         bail!("it failed ({}); nothing is written. {last}", ran.status);
     }
     serde_json::from_str(last).context("its last line is no JSON")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn all_is_every_proof_there_is() {
+        for words in ALL {
+            let one = One::try_parse_from([&["prove"], words].concat());
+            assert!(one.is_ok(), "{words:?}");
+        }
+        for known in One::command().get_subcommands() {
+            let name = known.get_name();
+            assert!(ALL.iter().any(|words| words[0] == name), "{name}");
+        }
+    }
 }

@@ -32,8 +32,9 @@ fn main() -> ExitCode {
         "acknowledged": outcome.report.acknowledged,
         "delivered": outcome.report.delivered,
         "redelivered": outcome.fleet.counts.resent,
-        "lost": outcome.report.lost + outcome.report.changed,
+        "lost": outcome.report.lost,
         "duplicates": outcome.report.duplicates,
+        "altered": outcome.report.changed + outcome.report.foreign,
         "elapsed_s": (outcome.seconds * 10.0).round() / 10.0,
     });
     for (point, kills) in Point::ALL.iter().zip(outcome.kills) {

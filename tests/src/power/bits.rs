@@ -18,6 +18,19 @@ use tributary_sim::verify::Loss;
 const HEADER_BYTES: u64 = 4096;
 const SECOND_HEADER: u64 = 2048;
 const FRAME_HEAD_BYTES: u64 = 24;
+/// Where an agent's declared losses are.
+const GAPS: &str = "spool/gaps";
+/// The folders of logs that there are.
+const LOGS: [&str; 8] = [
+    "agent/wal",
+    "agent/deadletter",
+    "agent/spool/telemetry",
+    "agent/spool/alerts",
+    "agent/spool/aggregates",
+    "agent/spool/series",
+    "agent/spool/gaps",
+    "aggregator/journal",
+];
 
 /// What is known to come of a bit, whatever a program does.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -42,6 +55,35 @@ pub enum Promise {
     /// A file of the lake that counts: nobody reads it again but the audit, which says so if a row
     /// of it is another or is gone.
     Lake,
+}
+
+impl Promise {
+    /// All there are.
+    const ALL: [Self; 7] = [
+        Self::Whole,
+        Self::Declared,
+        Self::LastFrame,
+        Self::InLake,
+        Self::Rules,
+        Self::Intent,
+        Self::Lake,
+    ];
+}
+
+/// Makes sure that each promise and each log has a bit that puts it to the test.
+///
+/// # Panics
+/// When one has none.
+pub fn check_that_all_is_hit<'b>(bits: impl Iterator<Item = &'b Bit> + Clone) {
+    for promise in Promise::ALL {
+        let has = bits.clone().any(|bit| bit.promise == promise);
+        assert!(has, "no bit puts {promise:?} to the test");
+    }
+    for log in LOGS {
+        let region = format!("{log}/*.seg: ");
+        let has = bits.clone().any(|bit| bit.region.starts_with(&region));
+        assert!(has, "no bit is in {log}");
+    }
 }
 
 /// Which log a frame is of.
@@ -125,6 +167,59 @@ impl Stopped {
         }
     }
 
+    /// The same once the agent has started alone on a segment of readings whose headers are both
+    /// damaged: what was in it stands in `spool/gaps` as lost. And what that was.
+    ///
+    /// # Panics
+    /// When there is no such segment, or nothing is declared.
+    pub fn with_a_gap(mut self) -> (Self, Hit) {
+        let agent = &mut self.left.agent;
+        let of_readings = |(path, image): &(&PathBuf, &mut Image)| {
+            path.starts_with("spool/telemetry") && !frames(image).is_empty()
+        };
+        let mut segments = agent.files.iter_mut().filter(of_readings);
+        let (path, image) = segments.next_back().expect("a segment of readings");
+        let life = life_of(path).expect("it is of a life").to_owned();
+        let first = frames(image)[0].first;
+        let hit = Hit {
+            kind: Kind::Spool("telemetry".to_owned()),
+            life,
+            // Nobody knows how many there were: as many as can have been are declared.
+            frame: Frame {
+                at: 0,
+                bytes: image.bytes,
+                first,
+                count: image.bytes,
+            },
+        };
+        for header in [0, SECOND_HEADER] {
+            flip_at(image, header, 0);
+        }
+        let site = super::recording::site("gap");
+        let dir = site.root(Machine::Agent);
+        agent.write(&dir).unwrap();
+        let mut alone = site.agent();
+        alone.up();
+        alone.kill();
+        *agent = Tree::read(&dir).unwrap();
+        let is_gap =
+            |(path, image): (&PathBuf, &Image)| path.starts_with(GAPS) && !frames(image).is_empty();
+        assert!(agent.files.iter().any(is_gap), "nothing is declared");
+        (self, hit)
+    }
+
+    /// Bits of the declared losses alone, where this is known to be lost: it stays declared.
+    pub fn bits_of_gaps(&self, seed: u64, lost: &Hit) -> Vec<Bit> {
+        let bits = self.bits(seed).into_iter();
+        let gaps = bits.filter(|bit| bit.machine == Machine::Agent && bit.path.starts_with(GAPS));
+        let of_the_loss = |bit| Bit {
+            hit: Some(lost.clone()),
+            promise: Promise::Declared,
+            ..bit
+        };
+        gaps.map(of_the_loss).collect()
+    }
+
     /// A bit of each region of each kind of file.
     pub fn bits(&self, seed: u64) -> Vec<Bit> {
         let mut dice = Dice::unasked(seed);
@@ -141,9 +236,17 @@ impl Stopped {
                 }
             }
             for (kind, paths) in kinds {
-                // The newest by name, and another.
+                // The newest by name, another, and where a life of the agent's log begins.
                 let other = dice.below(paths.len() as u64) as usize;
+                let begins = |path: &&&PathBuf| {
+                    path.starts_with("wal")
+                        && frames(&tree.files[**path])
+                            .first()
+                            .is_some_and(|frame| frame.first == 0)
+                };
                 let mut chosen = vec![paths[paths.len() - 1], paths[other]];
+                chosen.extend(paths.iter().find(begins));
+                chosen.sort();
                 chosen.dedup();
                 for path in chosen {
                     let mut later = paths.iter().filter(|other| **other > path);
@@ -198,40 +301,50 @@ impl Outcome {
         let agrees = self.audit_agrees(bit);
         match bit.promise {
             Promise::Whole => agrees && self.is_clean_but_for_the_audit(),
-            Promise::Declared => is_told && within && self.doubled == 0 && agrees,
+            Promise::Declared => is_told && within && self.doubled + self.altered == 0 && agrees,
             Promise::InLake => {
                 // Once the ledger's checkpoints are past it, nobody needs the segment any more.
                 let is_gone = bit
                     .path
                     .file_name()
                     .is_none_or(|it| !self.journal.contains(it));
-                is_told && within && self.doubled == 0 && (is_gone || !self.audit.is_empty())
+                is_told
+                    && within
+                    && self.doubled + self.altered == 0
+                    && (is_gone || !self.audit.is_empty())
             }
             Promise::Rules => {
-                self.is_started && self.doubled == 0 && self.lost <= self.letters && agrees
+                let is_once = self.doubled + self.altered == 0;
+                self.is_started && is_once && self.lost <= self.letters && agrees
             }
-            Promise::LastFrame => within && self.is_started || self.is_refused("log_rolled_back"),
+            Promise::LastFrame if self.is_started => within && self.altered == 0 && agrees,
+            Promise::LastFrame => {
+                // Only what the lake knows better than a journal: and the audit says it, too.
+                let is_journal = bit.hit.as_ref().is_some_and(Hit::is_of_the_journal);
+                is_journal && self.is_refused("log_rolled_back") && !self.audit.is_empty()
+            }
             Promise::Intent => self.is_clean(),
-            Promise::Lake => self.is_started && (self.is_clean() || !self.audit.is_empty()),
+            Promise::Lake => self.is_started && (self.is_clean() || self.is_named(bit)),
         }
     }
 
     /// Whether the audit finds nothing but the damage itself. A damaged journal is one, with what
     /// the lake declares of it and what nobody can compare any more.
     fn audit_agrees(&self, bit: &Bit) -> bool {
-        let name = bit.path.file_name().and_then(|name| name.to_str());
-        let names_it = |finding: &String| name.is_some_and(|name| finding.contains(name));
-        let is_journal = bit
-            .hit
-            .as_ref()
-            .is_some_and(|hit| hit.kind == Kind::Journal);
-        self.audit.iter().all(names_it) || is_journal && self.audit.iter().any(names_it)
+        let is_journal = bit.hit.as_ref().is_some_and(Hit::is_of_the_journal);
+        let names_it = |finding: &String| bit.is_named_in(finding);
+        self.audit.iter().all(names_it) || is_journal && self.is_named(bit)
+    }
+
+    /// Whether the audit names the damaged file.
+    fn is_named(&self, bit: &Bit) -> bool {
+        self.audit.iter().any(|finding| bit.is_named_in(finding))
     }
 
     /// Whether no more is lost or doubled than was in the frame of the bit, or needs it.
     fn is_within(&self, recording: &Recording, bit: &Bit) -> bool {
         let Some(hit) = &bit.hit else {
-            return self.lost + self.doubled + self.missing.told() == 0;
+            return self.lost + self.doubled + self.altered + self.missing.told() == 0;
         };
         let rows = &recording.stored.rows;
         let numbers = hit.frame.numbers();
@@ -288,6 +401,19 @@ impl Outcome {
     }
 }
 
+impl Hit {
+    fn is_of_the_journal(&self) -> bool {
+        self.kind == Kind::Journal
+    }
+}
+
+impl Bit {
+    fn is_named_in(&self, finding: &str) -> bool {
+        let name = self.path.file_name().and_then(|name| name.to_str());
+        name.is_some_and(|name| finding.contains(name))
+    }
+}
+
 impl Frame {
     /// The numbers of its entries.
     fn numbers(&self) -> std::ops::Range<i64> {
@@ -317,10 +443,13 @@ fn hit(machine: Machine, path: &Path, image: &Image, offset: u64) -> Option<Hit>
 
 fn flip(tree: &mut Tree, bit: &Bit) {
     let image = tree.files.get_mut(&bit.path).expect("a file that is there");
-    let number = bit.offset / PAGE_BYTES as u64;
-    let page = image.pages.entry(number);
+    flip_at(image, bit.offset, bit.bit);
+}
+
+fn flip_at(image: &mut Image, offset: u64, bit: u8) {
+    let page = image.pages.entry(offset / PAGE_BYTES as u64);
     let page = page.or_insert_with(|| Arc::new([0; PAGE_BYTES]));
-    Arc::make_mut(page)[(bit.offset % PAGE_BYTES as u64) as usize] ^= 1 << bit.bit;
+    Arc::make_mut(page)[(offset % PAGE_BYTES as u64) as usize] ^= 1 << bit;
 }
 
 /// A name for what the file is for.

@@ -72,8 +72,10 @@ pub struct Outcome {
     pub later: u64,
     /// Of both, how many are nowhere.
     pub lost: u64,
-    /// Rows that are there twice, of alerts too, or that nobody published like that.
+    /// Rows that are there more than once, of alerts too.
     pub doubled: u64,
+    /// Rows that nobody published like that.
+    pub altered: u64,
     /// What was declared lost.
     pub losses: Vec<Loss>,
     /// What was sealed, or heard, and is not in the lake as it was.
@@ -100,10 +102,16 @@ impl Outcome {
 
     /// The same, whatever the audit found.
     pub fn is_clean_but_for_the_audit(&self) -> bool {
-        self.lost + self.doubled + self.set_apart + self.missing.told() == 0
+        self.lost + self.doubled + self.altered + self.set_apart + self.missing.told() == 0
             && self.missing.rows.is_empty()
             && self.losses.is_empty()
             && self.wrong.is_none()
+    }
+
+    /// Whether a person has to do something: start what does not start, do what a finding of the
+    /// audit says, or put back what was set apart.
+    pub fn wants_a_person(&self) -> bool {
+        !self.is_started || !self.audit.is_empty() || self.set_apart > 0
     }
 
     /// Readings that were declared lost, as far as anybody knows.
@@ -263,6 +271,7 @@ pub fn carry_out(
         later: 0,
         lost: 0,
         doubled: 0,
+        altered: 0,
         losses: Vec::new(),
         missing: Missing::default(),
         set_apart: 0,
@@ -289,6 +298,14 @@ pub fn carry_out(
         let text = panicked.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panicked.downcast_ref::<&str>().copied());
         outcome.wrong = Some(text.unwrap_or("a panic without words").to_owned());
+        if !outcome.is_started {
+            // Whoever does not start has an audit all the same.
+            let looked = AssertUnwindSafe(|| outcome.look_at_the_audit(&site));
+            let audited = catch_unwind(looked);
+            if audited.is_err() {
+                outcome.audit.clear();
+            }
+        }
     }
     if !is_well(&outcome) {
         site.keep();
@@ -325,6 +342,10 @@ impl Outcome {
             None => alerts_told_twice(site).max(self.missing.twice.len() as u64),
             Some(_) => 0,
         };
+        self.look_at_the_audit(site);
+    }
+
+    fn look_at_the_audit(&mut self, site: &Site) {
         let (report, code) = site.audit();
         let findings = report["findings"].as_array().cloned().unwrap_or_default();
         let words = findings.iter().map(|finding| finding["what"].to_string());
@@ -341,7 +362,8 @@ impl Outcome {
 
     fn add(&mut self, report: &Report) {
         self.lost += report.lost;
-        self.doubled += report.duplicates + report.changed + report.foreign;
+        self.doubled += report.duplicates;
+        self.altered += report.changed + report.foreign;
         let truth = report.truth_tail.as_ref();
         let wrong = truth.cloned().or_else(|| {
             let unreadable = report.unreadable.first()?;

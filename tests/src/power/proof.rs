@@ -2,8 +2,8 @@
 //! the rows of its table.
 
 use super::Survival;
-use super::bits::{Bit, Promise, Stopped};
-use super::cuts::{self, Cut, Outcome, Syncs, choose, replay};
+use super::bits::{Bit, Promise, Stopped, check_that_all_is_hit};
+use super::cuts::{Cut, Outcome, Syncs, Victims, choose, replay};
 use super::faults::{self, Failing, Fault, Faulted};
 use super::recording::{Machine, Recording, Scale};
 use crate::limits::{CUTS_AT_ONCE, PROOF_RUN_SECONDS, PROOF_SENSORS};
@@ -14,6 +14,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::Instant;
+
+/// Kinds of rows.
+const POWER_CUT: &str = "power cut";
+const CALL: &str = "failing call";
 
 /// A part of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,26 +61,29 @@ pub struct Extent {
 /// A row of the table. All counts but `runs`, `told`, `repairs` and `broken` are of readings.
 #[derive(Clone, Default, Debug)]
 pub struct Row {
+    /// What kind of thing breaks: a row of the crash matrix.
+    pub kind: &'static str,
     /// What was done.
     pub fault: String,
-    /// How often.
+    /// How often: each of these is one fault, and stands in no other row.
     pub runs: u64,
     /// Acknowledged before it and after it, over all runs.
     pub acknowledged: u64,
-    /// Declared lost.
+    /// Not in the lake, and a gap there says so.
     pub declared: u64,
+    /// Not in the lake, for a cause of which the documents say that it may: and it was that cause.
+    pub excused: u64,
     /// In `rejected/`, or dead letters: whole, but what says how to read them is damaged.
     pub set_apart: u64,
-    /// Nowhere and not declared, or not as published, within what the documents name as the cost of
-    /// this very fault; alerts and aggregates, too.
-    pub excused: u64,
-    /// Nowhere, and not declared.
+    /// Nowhere, and nothing says so.
     pub lost: u64,
-    /// There twice, or not as published.
+    /// There more than once.
     pub doubled: u64,
+    /// There with another content than was published, or never published.
+    pub altered: u64,
     /// Alerts and aggregates that were sealed or heard, and are not there as they were.
     pub told: u64,
-    /// Runs in which a person would have had to mend something.
+    /// Runs in which a person would have had to do something.
     pub repairs: u64,
     /// Runs in which it was not as promised.
     pub broken: u64,
@@ -86,41 +93,41 @@ impl Row {
     /// It as JSON.
     pub fn json(&self) -> serde_json::Value {
         serde_json::json!({
+            "kind": self.kind,
             "fault": self.fault,
             "runs": self.runs,
             "acknowledged": self.acknowledged,
             "declared": self.declared,
-            "set_apart": self.set_apart,
             "excused": self.excused,
+            "set_apart": self.set_apart,
             "lost": self.lost,
             "doubled": self.doubled,
+            "altered": self.altered,
             "told": self.told,
             "repairs": self.repairs,
             "broken": self.broken,
         })
     }
 
-    /// Counts a run; `has_excuse`: what is named as the cost of its fault may be gone.
-    fn add(&mut self, outcome: &Outcome, is_kept: bool, has_excuse: bool) {
+    /// Counts a run. `may_miss`: the documents say that what the fault was in may be missing.
+    fn add(&mut self, outcome: &Outcome, is_kept: bool, may_miss: bool) {
         self.runs += 1;
         self.acknowledged += outcome.acknowledged + outcome.later;
         let is_of_unknown_size = outcome.losses.iter().any(|loss| loss.readings.is_none());
-        let missing = outcome.lost.saturating_sub(outcome.declared());
         self.declared += outcome.declared();
-        match (outcome.set_apart > 0, is_of_unknown_size && is_kept) {
-            (true, _) => self.set_apart += missing,
-            // Of a gap that does not say how many it stands for, nobody knows more; that they were
-            // in the frame of the bit is looked at before.
-            (_, true) => self.declared += missing,
-            _ if has_excuse && is_kept => self.excused += missing,
-            _ => self.lost += missing,
-        }
-        match has_excuse && is_kept {
-            true => self.excused += outcome.doubled + outcome.missing.told(),
-            false => self.doubled += outcome.doubled,
-        }
+        let missing = outcome.lost.saturating_sub(outcome.declared());
+        // That all of it was in the frame of the fault is looked at before: it is kept then.
+        *match is_kept {
+            true if outcome.set_apart > 0 => &mut self.set_apart,
+            // Of a gap that does not say how many it stands for, nobody knows more.
+            true if is_of_unknown_size => &mut self.declared,
+            true if may_miss => &mut self.excused,
+            _ => &mut self.lost,
+        } += missing;
+        self.doubled += outcome.doubled;
+        self.altered += outcome.altered;
         self.told += outcome.missing.told();
-        self.repairs += u64::from(outcome.wrong.is_some());
+        self.repairs += u64::from(outcome.wants_a_person());
         self.broken += u64::from(!is_kept);
     }
 }
@@ -130,9 +137,9 @@ impl Row {
 struct Table(BTreeMap<String, Row>);
 
 impl Table {
-    fn row(&mut self, fault: String) -> &mut Row {
+    fn row(&mut self, kind: &'static str, fault: String) -> &mut Row {
         let row = self.0.entry(fault.clone()).or_default();
-        row.fault = fault;
+        (row.kind, row.fault) = (kind, fault);
         row
     }
 }
@@ -186,30 +193,30 @@ fn cut(recording: &Recording, extent: Extent) -> Vec<Row> {
             Survival::Half(_) => "a half of it survives",
             Survival::All => "all of it survives",
         };
-        let whose = match outcome.cut.victims {
-            cuts::Victims::Agent => "the agent's",
-            cuts::Victims::Aggregator => "the aggregator's",
-            cuts::Victims::Both => "both machines'",
-        };
+        let whose = whose(outcome.cut.victims);
         let again = match outcome.cut.again {
             Some(_) => ", and power goes again",
             None => "",
         };
-        let row = table.row(format!("{whose} power: {survives}{again}"));
+        let row = table.row(POWER_CUT, format!("{whose} power: {survives}{again}"));
         row.add(outcome, outcome.is_clean(), false);
-        // In a power cut nothing has to be declared lost: each declaration is a loss.
-        row.lost += outcome.declared();
     }
     table.0.into_values().collect()
 }
 
+fn whose(victims: Victims) -> &'static str {
+    match victims {
+        Victims::Agent => "the agent's",
+        Victims::Aggregator => "the aggregator's",
+        Victims::Both => "both machines'",
+    }
+}
+
 fn flip(recording: &Recording, extent: Extent) -> Vec<Row> {
     let mut table = Table::default();
-    let operations = recording.log.len();
-    let states = [recording.backlog_at, operations / 2, operations * 3 / 4];
-    for (state, operations) in (0..).zip(states) {
-        let stopped = Stopped::after(recording, operations);
-        let bits = stopped.bits(extent.seed + state);
+    let all = states(recording, extent.seed);
+    check_that_all_is_hit(all.iter().flat_map(|(_, bits)| bits));
+    for (stopped, bits) in all {
         let bits: Vec<Bit> = bits.into_iter().step_by(extent.every).collect();
         let outcomes = at_once(&bits, |bit| (bit.clone(), stopped.flip(recording, bit)));
         for (bit, mut outcome) in outcomes {
@@ -227,16 +234,41 @@ fn flip(recording: &Recording, extent: Extent) -> Vec<Row> {
                 Promise::Lake => "a Parquet file that counts",
                 Promise::Intent => "what says that a flush of the lake is under way",
             };
-            let row = table.row(format!("one bit: {kind}"));
-            if bit.promise == Promise::Rules {
+            let row = table.row("bit", format!("one bit: {kind}"));
+            if bit.promise == Promise::Rules && outcome.lost > 0 {
                 // What misses its rules is a dead letter.
                 outcome.set_apart += outcome.letters;
             }
-            let has_excuse = matches!(bit.promise, Promise::LastFrame | Promise::Lake);
-            row.add(&outcome, is_kept, has_excuse);
+            let may_miss = matches!(bit.promise, Promise::LastFrame | Promise::Lake);
+            row.add(&outcome, is_kept, may_miss);
         }
     }
     table.0.into_values().collect()
+}
+
+/// The bits to flip, and in what: three times of the run, and where it has what is there for a
+/// moment only.
+fn states(recording: &Recording, seed: u64) -> Vec<(Stopped, Vec<Bit>)> {
+    let operations = recording.log.len();
+    let at = [recording.backlog_at, operations / 2, operations * 3 / 4];
+    let of = |(seed, operations)| {
+        let stopped = Stopped::after(recording, operations);
+        let bits = stopped.bits(seed);
+        (stopped, bits)
+    };
+    let mut all: Vec<_> = (seed..).zip(at).map(of).collect();
+    for (promise, at) in [
+        (Promise::Rules, recording.trims_at()),
+        (Promise::Intent, recording.flushes_at()),
+    ] {
+        let (stopped, mut bits) = of((seed + 3, at));
+        bits.retain(|bit| bit.promise == promise);
+        all.push((stopped, bits));
+    }
+    let (stopped, lost) = Stopped::after(recording, recording.backlog_at).with_a_gap();
+    let bits = stopped.bits_of_gaps(seed + 4, &lost);
+    all.push((stopped, bits));
+    all
 }
 
 fn fail(failing: Failing, extent: Extent) -> Vec<Row> {
@@ -268,7 +300,7 @@ fn fail(failing: Failing, extent: Extent) -> Vec<Row> {
 }
 
 fn add_fault(table: &mut Table, fault: Fault, outcome: Option<Faulted>) {
-    let whose = match fault.machine {
+    let of = match fault.machine {
         Machine::Agent => "the agent's",
         Machine::Aggregator => "the aggregator's",
     };
@@ -276,26 +308,31 @@ fn add_fault(table: &mut Table, fault: Fault, outcome: Option<Faulted>) {
         Failing::Write => "write or growth finds no room",
         Failing::Sync => "fsync fails",
     };
-    let name = format!("one of {whose} calls: {what}");
+    let name = format!("one of {of} calls: {what}");
     let Some(outcome) = outcome else {
         eprintln!("{fault:?}: it panicked, as said above");
-        let row = table.row(name);
+        let row = table.row(CALL, name);
         (row.runs, row.repairs, row.broken) = (row.runs + 1, row.repairs + 1, row.broken + 1);
         return;
     };
     if !outcome.came {
+        eprintln!("{fault:?}: the run ended before that call: it counts nowhere");
         return;
     }
-    let row = table.row(name.clone());
+    let row = table.row(CALL, name);
     row.runs += 1;
     row.acknowledged += outcome.acknowledged;
     if let Some(cut) = outcome.cut {
         if !cut.is_clean() {
             eprintln!("{fault:?}\n{cut:#?}");
         }
-        table
-            .row(format!("{name}, and then the power"))
-            .add(&cut, cut.is_clean(), false);
+        // The call is counted: this is a power cut, of the same run.
+        let name = format!(
+            "{} power, behind an fsync of {of} that failed",
+            whose(cut.cut.victims)
+        );
+        let row = table.row(POWER_CUT, name);
+        row.add(&cut, cut.is_clean(), false);
     }
 }
 

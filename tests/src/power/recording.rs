@@ -168,6 +168,36 @@ impl Recording {
         self.site.root(machine).to_str().unwrap().to_owned()
     }
 
+    /// After so many operations the agent's log was whole from its beginning for the last time.
+    ///
+    /// # Panics
+    /// When it always was.
+    pub fn trims_at(&self) -> usize {
+        let wal = format!("{}/wal/", self.root(Machine::Agent));
+        let is_segment = |path: &str| path.starts_with(&wal) && path.ends_with(".seg");
+        let trims = |op: &Op| match op {
+            Op::Remove { path } | Op::Rename { from: path, .. } => is_segment(path),
+            _ => false,
+        };
+        let mut ops = self.log.ops();
+        ops.position(|(_, op)| trims(&op))
+            .expect("a log that is cut")
+    }
+
+    /// After so many operations a flush of the lake was under way for the last time.
+    ///
+    /// # Panics
+    /// When none ever was.
+    pub fn flushes_at(&self) -> usize {
+        let ends = |op: &Op| match op {
+            Op::Remove { path } | Op::Rename { from: path, .. } => path.ends_with(".intent"),
+            _ => false,
+        };
+        let ops = self.log.ops().enumerate();
+        let ends = ops.filter(|(_, (_, op))| ends(op)).map(|(place, _)| place);
+        ends.last().expect("a flush that ends")
+    }
+
     /// A disk on which nothing was done yet.
     pub fn disk(&self) -> Disk {
         disk_of(&self.site)

@@ -15,14 +15,15 @@ const PARTS: [(&str, &str); 4] = [
     ("eio", "syncs that fail"),
 ];
 /// What the figures of a part sum up over its rows.
-const SUMS: [&str; 9] = [
+const SUMS: [&str; 10] = [
     "runs",
     "acknowledged",
     "declared",
-    "set_apart",
     "excused",
+    "set_apart",
     "lost",
     "doubled",
+    "altered",
     "told",
     "repairs",
 ];
@@ -105,7 +106,8 @@ fn run_part(root: &Path, arguments: &Arguments, part: &str) -> Result<Value> {
 }
 
 fn figures_path(root: &Path, part: &str) -> PathBuf {
-    root.join(format!("target/prove/power-cuts-{part}.json"))
+    let target = root.join(tributary_ground::target());
+    target.join(format!("prove/power-cuts-{part}.json"))
 }
 
 /// What a table over all proofs needs of a part.
@@ -130,7 +132,8 @@ mod tests {
     fn the_figures_of_a_part_are_the_sums_of_its_rows() {
         let row = |runs: u64| {
             json!({"fault": "a bit", "runs": runs, "acknowledged": 9, "declared": 1,
-                "set_apart": 0, "excused": 0, "lost": 0, "doubled": 0, "told": 0, "repairs": 0})
+                "excused": 0, "set_apart": 0, "lost": 0, "doubled": 0, "altered": 0, "told": 0,
+                "repairs": 0})
         };
         let report = json!({ "seconds": 7 });
         let sums = figures("bits", &report, &[row(3), row(4)]).unwrap();

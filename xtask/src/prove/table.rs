@@ -39,10 +39,11 @@ const POWER_CUTS: &Columns = &[
     ("runs", "runs"),
     ("readings acknowledged", "acknowledged"),
     ("declared", "declared"),
-    ("set apart", "set_apart"),
     ("excused", "excused"),
+    ("set apart", "set_apart"),
     ("lost", "lost"),
     ("doubled", "doubled"),
+    ("altered", "altered"),
     ("alerts and aggregates missing", "told"),
     ("manual repairs", "repairs"),
 ];
@@ -51,9 +52,50 @@ const SIMULATED: &Columns = &[
     ("seeds", "runs"),
     ("batches held", "acknowledged"),
     ("declared", "declared"),
-    ("lost by a disk that lied", "lost"),
+    ("lost by a disk that lied, or with a journal", "excused"),
+    ("lost", "lost"),
     ("doubled", "doubled"),
 ];
+
+/// Of a sweep of `whole` or of `turmoil`.
+const SWEPT: &Columns = &[
+    ("seeds", "runs"),
+    ("acknowledged", "acknowledged"),
+    ("declared", "declared"),
+    ("lost", "lost"),
+    ("doubled", "doubled"),
+    ("manual repairs", "repairs"),
+    ("seconds", "seconds"),
+];
+
+/// The row of such a sweep; `about` says what its counts are of.
+pub fn swept(about: &str, run: &Value) -> Result<String> {
+    Ok(format!(
+        "{about}\n\n{}",
+        table(SWEPT, std::slice::from_ref(run))?
+    ))
+}
+
+const FULL_DISK: &Columns = &[
+    ("published", "published"),
+    ("acknowledged into its own blocks", "own_blocks"),
+    ("until the link was back", "at_full"),
+    ("in all", "acknowledged"),
+    ("delivered", "delivered"),
+    ("declared", "declared"),
+    ("given up", "shed"),
+    ("refused", "refused"),
+    ("lost", "lost"),
+    ("doubled", "doubled"),
+    ("altered", "altered"),
+];
+
+/// A row for each policy.
+pub fn full_disk(rows: &[Value]) -> Result<String> {
+    let about = "Readings. An agent on an ext4 of 64 MB that somebody else fills, and keeps full, \
+                 while the link is\ncut: `declared` are those that gave way.";
+    Ok(format!("{about}\n\n{}", named(FULL_DISK, rows, "fault")?))
+}
 
 /// A row for each profile of the simulation, named in front.
 pub fn simulated(rows: &[Value]) -> Result<String> {
@@ -90,12 +132,12 @@ pub fn model(rows: &[Value]) -> Result<String> {
 /// A row for each kind of fault, named in front.
 pub fn power_cuts(rows: &[Value]) -> Result<String> {
     let about = "`Acknowledged` counts what devices heard acknowledged, before and after it; \
-                 `lost` readings that are nowhere\nand not declared; `set apart` those in \
-                 `rejected/` or \
-                 among the dead letters: what says how to read them is\ndamaged. What is promised \
-                 of rules, a last frame, a batch that the lake has, a Parquet file and a flush \
-                 under\nway is in `docs/storage.md`, How it is tested; of all others the last four \
-                 are 0.";
+                 `lost` readings that are nowhere\nand not declared; `excused` those of a \
+                 last frame or a Parquet file, of which `docs/storage.md`, How it is \
+                 tested,\nsays so; `set apart` \
+                 those in `rejected/` or among the dead letters: what says how to read them is \
+                 damaged;\n`altered` rows that nobody published like that. Of a power cut, and of \
+                 a call that fails, all from `declared` on\nare 0.";
     let figures = named(POWER_CUTS, rows, "fault")?;
     Ok(format!("{about}\n\n{figures}"))
 }
@@ -169,13 +211,17 @@ mod tests {
     #[test]
     fn a_row_of_power_cuts_begins_with_its_name() {
         let row = json!({"fault": "a bit", "runs": 3, "acknowledged": 9, "declared": 1,
-            "set_apart": 0, "excused": 0, "lost": 0, "doubled": 0, "told": 0, "repairs": 0});
+            "excused": 0, "set_apart": 0, "lost": 0, "doubled": 0, "altered": 0, "told": 0,
+            "repairs": 0});
         let text = power_cuts(std::slice::from_ref(&row)).unwrap();
         let lines: Vec<&str> = text
             .lines()
             .skip_while(|line| !line.starts_with('|'))
             .collect();
-        assert_eq!(lines[2], "| a bit | 3 | 9 | 1 | 0 | 0 | 0 | 0 | 0 | 0 |");
+        assert_eq!(
+            lines[2],
+            "| a bit | 3 | 9 | 1 | 0 | 0 | 0 | 0 | 0 | 0 | 0 |"
+        );
         assert!(lines[0].starts_with("| fault | runs |") && lines[1].starts_with("| --- |---|"));
         assert!(power_cuts(&[json!({"fault": "a bit"})]).is_err());
     }

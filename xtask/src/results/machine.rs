@@ -29,7 +29,8 @@ impl Machine {
         let git = |arguments: &[&str]| output(Path::new("git"), arguments, root);
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let changed = git(&["status", "--porcelain", "--untracked-files=no"])?;
-        let target = root.join("target");
+        let target = root.join(tributary_ground::target());
+        let target = tributary_ground::folder(&target).unwrap_or(target);
         let target = target.canonicalize().unwrap_or(target);
         let mounts = read("/proc/self/mounts");
         Ok(Self {
@@ -62,12 +63,6 @@ impl Machine {
             _ => ", changed",
         };
         format!("{}{changed}, {}", self.commit, self.day)
-    }
-
-    /// Whether nobody knows what an fdatasync here does: in memory nothing, and on an overlay what
-    /// lies below it does.
-    pub fn proves_nothing(&self) -> bool {
-        matches!(&*self.file_system, "tmpfs" | "ramfs" | "overlay")
     }
 }
 

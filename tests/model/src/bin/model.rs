@@ -86,12 +86,13 @@ fn row(scope: &Scope, checked: &Checked) -> String {
         "{{\"scope\":\"{name}\",\"ledgers\":{sites},\"batches\":{batches},\
          \"connections\":{},\"losses\":{},\"agent_crashes\":{},\"site_crashes\":{},\
          \"failed_appends\":{},\"sheds\":{},\"states\":{states},\"steps\":{steps},\
-         \"depth\":{depth},\"seconds\":{seconds}}}",
+         \"depth\":{depth},\"seconds\":{seconds},\"broken\":{}}}",
         left.dials,
         left.losses,
         left.agent_crashes,
         left.site_crashes,
         left.failed_appends,
-        left.sheds
+        left.sheds,
+        u64::from(checked.broken.is_some())
     )
 }

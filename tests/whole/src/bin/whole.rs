@@ -140,10 +140,18 @@ fn run_seeds(asked: &Asked) -> bool {
         "{} runs in {seconds:.1} s: {a_minute:.0} a minute",
         done.runs
     );
+    // A run that shows anything that must not be is in no row.
+    let broken = u64::from(done.found.is_some());
+    let (told, declared) = (done.stats.told, done.stats.declared);
+    let row = format!(
+        "{{\"runs\":{},\"acknowledged\":{told},\"declared\":{declared},\"lost\":{broken},\
+         \"doubled\":{broken},\"repairs\":{broken},\"seconds\":{}}}",
+        done.runs, seconds as u64
+    );
     let Some(found) = done.found else {
         let is_enough = done.runs >= asked.at_least;
         match is_enough {
-            true => println!("all holds"),
+            true => println!("all holds\n{row}"),
             false => println!("only {} of {} seeds were run", done.runs, asked.at_least),
         }
         return is_enough;
