@@ -69,6 +69,8 @@ pub enum Which {
     Wal,
     /// Sealed batches of a lane.
     Lane(Lane),
+    /// The copy of the definitions of series.
+    SeriesCopy,
     /// Declared losses that stand for batches.
     Gaps,
     /// Messages that gave no readings.
@@ -79,10 +81,11 @@ impl Which {
     /// Every log.
     pub fn all() -> impl Iterator<Item = Self> {
         let lanes = Lane::ALL.into_iter().map(Self::Lane);
-        [Self::Wal]
-            .into_iter()
-            .chain(lanes)
-            .chain([Self::Gaps, Self::DeadLetters])
+        [Self::Wal].into_iter().chain(lanes).chain([
+            Self::SeriesCopy,
+            Self::Gaps,
+            Self::DeadLetters,
+        ])
     }
 
     /// Its folder below the agent's.
@@ -90,6 +93,7 @@ impl Which {
         match self {
             Self::Wal => "wal".into(),
             Self::Lane(lane) => Path::new("spool").join(lane.name()),
+            Self::SeriesCopy => Path::new("spool").join(spool::COPY_FOLDER),
             Self::Gaps => "spool/gaps".into(),
             Self::DeadLetters => "deadletter".into(),
         }
@@ -98,7 +102,7 @@ impl Which {
     fn kind(self) -> LogKind {
         match self {
             Self::Wal => LogKind::Wal,
-            Self::Lane(_) | Self::Gaps => LogKind::Spool,
+            Self::Lane(_) | Self::SeriesCopy | Self::Gaps => LogKind::Spool,
             Self::DeadLetters => LogKind::DeadLetter,
         }
     }

@@ -43,9 +43,10 @@ pub fn begin(disk: &Arc<dyn Disk>, dir: &Path, seen: u64) -> Result<BufferId, Cu
 }
 
 /// The folders whose segments are named by their life.
-const LOGS: [&str; 8] = [
+const LOGS: [&str; 9] = [
     "wal",
     "spool/series",
+    "spool/series-copy",
     "spool/alerts",
     "spool/telemetry",
     "spool/aggregates",

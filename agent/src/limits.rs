@@ -374,6 +374,8 @@ pub const SPOOL_SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
 pub const WAL_SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
 /// Bytes of the lane `series` in the spool: definitions are small and few.
 pub const SERIES_SPOOL_BYTES: u64 = 64 * 1024 * 1024;
+/// Bytes of a segment of the copy of that lane.
+pub const SERIES_COPY_SEGMENT_BYTES: u64 = 1024 * 1024;
 /// Bytes of the lane `telemetry` in the spool, by default.
 pub const SPOOL_QUOTA_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 /// Bytes of the lane `events` in the spool, by default.
@@ -512,6 +514,7 @@ const _: () = assert!(4 * CONFIG_BYTES_MAX <= CONFIGURATION_BYTES_MAX as u64);
 // The greatest gap fits a segment of its own, and the greatest batch what is left when new readings
 // are refused.
 const _: () = assert!(BATCH_BYTES_MAX as u64 + 8_192 < GAP_SEGMENT_BYTES);
+const _: () = assert!(BATCH_BYTES_MAX as u64 + 8_192 < SERIES_COPY_SEGMENT_BYTES);
 const _: () = assert!((BATCH_BYTES_MAX as u64) < REFUSE_ROOM_BYTES);
 const _: () = assert!(REFUSE_ROOM_BYTES < tributary_journal::limits::WAL_SEGMENT_BYTES);
 const _: () = assert!(2 * DICTIONARY_BYTES_MAX as u64 <= SERIES_SPOOL_BYTES);

@@ -24,6 +24,7 @@ mod policy;
 mod reader;
 pub mod repair;
 mod shed;
+mod twice;
 mod writer;
 
 pub use cursor::{CursorBody, CursorBodyError};
@@ -36,6 +37,7 @@ use declare::{declare_missing, declare_unmet, unaccounted};
 use gaps::{Book, Gaps};
 use keeper::{Keeper, SharedKeeper};
 use owed::Owed;
+pub(crate) use twice::{COPY_FOLDER, LaneReader};
 use writer::LaneLog;
 
 /// The lanes that this agent fills.
@@ -238,11 +240,13 @@ pub(crate) fn open_sized(
             declare_missing(lane, &opened.reader, &body, &mut gaps, &mut owed)?;
             finish_shedding(lane, &opened.reader, &gaps.book)?;
         }
-        readers.insert(lane, opened.reader.clone());
+        let (copy, reader) = twice::open((disk, dir), (lane, config), &opened, &mut damage)?;
+        readers.insert(lane, reader);
         damage.extend(opened.recovery.damage);
         let log = LaneLog {
             writer: opened.writer,
             reader: opened.reader,
+            copy,
             policy,
         };
         logs.insert(lane, log);
@@ -288,7 +292,7 @@ fn acknowledge(book: &Book, body: &CursorBody) {
 
 /// Where the cursor does not tell all that was acknowledged, what is gone without a word is taken
 /// for acknowledged, also from the next start on: nobody knows better.
-fn pass_over(readers: &BTreeMap<Lane, LogReader>, book: &Book, body: &mut CursorBody) {
+fn pass_over(readers: &BTreeMap<Lane, LaneReader>, book: &Book, body: &mut CursorBody) {
     if body.tells_all() {
         return;
     }
@@ -311,7 +315,7 @@ fn pass_over(readers: &BTreeMap<Lane, LogReader>, book: &Book, body: &mut Cursor
 /// Who decides what to send, as it was before the restart.
 fn recalled(
     present: BufferId,
-    readers: &BTreeMap<Lane, LogReader>,
+    readers: &BTreeMap<Lane, LaneReader>,
     book: &Book,
     body: &CursorBody,
 ) -> Sender {
@@ -344,7 +348,7 @@ fn finish_shedding(lane: Lane, reader: &LogReader, book: &Book) -> Result<(), Lo
 /// What there is of each lane: in its log, and under gaps. What lies between them is neither, so it
 /// was acknowledged.
 fn lane_starts(
-    readers: &BTreeMap<Lane, LogReader>,
+    readers: &BTreeMap<Lane, LaneReader>,
     book: &Book,
     body: &CursorBody,
 ) -> Vec<LaneStart> {

@@ -210,7 +210,7 @@ async fn a_damaged_batch_is_named_by_file_and_byte_and_declared_by_a_repair() {
     // What is declared is no fault any more.
     let (done, said, _) = command(dir.path(), &["verify"]).await;
     assert_eq!(done, Ok(true), "{said}");
-    let expected = format!("acknowledged or declared: {expected}");
+    let expected = format!("nothing to do: {expected}");
     assert!(said.contains(&expected), "{said}");
     // Once more declares nothing more.
     let (done, said, _) = command(dir.path(), &["repair"]).await;

@@ -16,28 +16,27 @@ impl SeriesNames {
     /// Those of `buffer`.
     pub fn of(view: &View, buffer: BufferId) -> Self {
         let mut names = Self::default();
-        let Some(log) = view.log(Which::Lane(Lane::Series)) else {
-            return names;
-        };
         let life = LifeId(buffer.0);
-        let Some(span) = log
-            .reader
-            .lives()
-            .into_iter()
-            .find(|span| span.life == life)
-        else {
-            return names;
-        };
         let mut decoder = Decoder::new();
-        walk(&log.reader, life, span.first..span.end, |met| {
-            let Met::Entry(entry) = met else { return };
-            let Ok(batch) = SealedBatch::open(entry.bytes) else {
-                return;
-            };
-            if let Ok(Content::Series { base, defs }) = batch.decode(&mut decoder) {
-                names.0.extend((base..).zip(defs));
+        // What one of them can't give back, the other does.
+        for which in [Which::Lane(Lane::Series), Which::SeriesCopy] {
+            let reader = view.log(which).map(|log| &log.reader);
+            let spans = reader.into_iter().flat_map(|reader| {
+                let spans = reader.lives().into_iter();
+                spans.map(move |span| (reader, span))
+            });
+            for (reader, span) in spans.filter(|(_, span)| span.life == life) {
+                walk(reader, life, span.first..span.end, |met| {
+                    let Met::Entry(entry) = met else { return };
+                    let Ok(batch) = SealedBatch::open(entry.bytes) else {
+                        return;
+                    };
+                    if let Ok(Content::Series { base, defs }) = batch.decode(&mut decoder) {
+                        names.0.extend((base..).zip(defs));
+                    }
+                });
             }
-        });
+        }
         names
     }
 

@@ -8,7 +8,7 @@ use serde::Serialize;
 use std::fmt;
 use std::ops::Range;
 use std::path::Path;
-use tributary_journal::Entry;
+use tributary_journal::{Entry, LifeId};
 use tributary_protocol::batch::{Decoder, SealedBatch};
 use tributary_protocol::ids::{BatchKey, BufferId, Lane, LaneKey};
 
@@ -73,7 +73,7 @@ pub struct Verified {
     pub faults: Vec<Fault>,
     /// How many more of them.
     pub faults_more: u64,
-    /// What can't be read, and was acknowledged, or is declared lost already.
+    /// What can't be read, and was acknowledged, is declared lost already, or lies there twice.
     pub declared: Vec<Fault>,
 }
 
@@ -183,7 +183,8 @@ fn list(found: &mut Verified, fault: Fault) {
     }
 }
 
-/// Notes what can't be read: apart, where it is declared already or matters no more.
+/// Notes what can't be read: apart, where it is declared already, lies there twice, or matters no
+/// more.
 fn note(
     view: &View,
     log: &Opened,
@@ -192,7 +193,9 @@ fn note(
     found: &mut Verified,
 ) {
     let is_declared = match log.which {
-        Which::Lane(Lane::Series) | Which::DeadLetters => false,
+        Which::DeadLetters => false,
+        Which::Lane(Lane::Series) => stands_in(view, Which::SeriesCopy, buffer, numbers),
+        Which::SeriesCopy => stands_in(view, Which::Lane(Lane::Series), buffer, numbers),
         Which::Lane(lane) => {
             // Where nobody knows how many there were, the first stands for all.
             let end = numbers.end.max(numbers.start + 1);
@@ -209,6 +212,27 @@ fn note(
         true => {}
         false => list(found, fault),
     }
+}
+
+/// Whether another log holds these definitions, whole; where nobody knows how many there were, all
+/// that it has from the first on.
+fn stands_in(view: &View, other: Which, buffer: BufferId, numbers: Range<u64>) -> bool {
+    let life = LifeId(buffer.0);
+    let Some(log) = view.log(other) else {
+        return false;
+    };
+    let end = match numbers.is_empty() {
+        true => log.reader.end(life).unwrap_or(0),
+        false => numbers.end,
+    };
+    let mut decoder = Decoder::new();
+    let mut whole = 0;
+    walk(&log.reader, life, numbers.start..end, |met| {
+        let Met::Entry(entry) = met else { return };
+        let batch = check_batch(entry, Lane::Series, buffer, &mut decoder);
+        whole += u64::from(batch.is_ok());
+    });
+    numbers.start < end && whole == end - numbers.start
 }
 
 fn fault(
@@ -250,7 +274,8 @@ fn check(
     decoder: &mut Decoder,
     found: &mut Verified,
 ) -> Option<Fault> {
-    found.entries += 1;
+    // What lies there twice is counted once.
+    found.entries += u64::from(log.which != Which::SeriesCopy);
     let number = entry.number;
     let wrong = match log.which {
         Which::Wal => None,
@@ -267,6 +292,7 @@ fn check(
             }
             Err(what) => Some(what),
         },
+        Which::SeriesCopy => check_batch(entry, Lane::Series, buffer, decoder).err(),
         Which::Gaps => match SealedBatch::open(entry.bytes) {
             Ok(batch) if batch.gap().is_some() => batch
                 .decode(decoder)

@@ -224,7 +224,7 @@ fn check(dir: &Path, json: bool, out: &mut dyn Write) -> Result<bool, CommandErr
         writeln!(out, "{fault}")?;
     }
     for fault in &verified.declared {
-        writeln!(out, "acknowledged or declared: {fault}")?;
+        writeln!(out, "nothing to do: {fault}")?;
     }
     writeln!(
         out,
@@ -238,7 +238,7 @@ fn check(dir: &Path, json: bool, out: &mut dyn Write) -> Result<bool, CommandErr
         0 => {}
         n => writeln!(
             out,
-            "{n} more that were acknowledged, or are declared lost already"
+            "{n} more that were acknowledged, are declared lost already, or lie there twice"
         )?,
     }
     if verified.gone > 0 {

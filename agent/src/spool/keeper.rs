@@ -5,11 +5,11 @@
 use super::gaps::Book;
 use super::owed::Owed;
 use super::shed::lane_key;
-use super::{Covered, CursorBody};
+use super::{Covered, CursorBody, LaneReader};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tributary_journal::{Cursor, CursorError, LifeId, LogReader, SegmentInfo};
+use tributary_journal::{Cursor, CursorError, LifeId, SegmentInfo};
 use tributary_protocol::ids::{Lane, LaneKey};
 
 /// Keeps what was acknowledged, for who sends and for who sheds.
@@ -31,7 +31,7 @@ impl SharedKeeper {
 #[derive(Debug)]
 pub(super) struct Keeper {
     present: LifeId,
-    readers: BTreeMap<Lane, LogReader>,
+    readers: BTreeMap<Lane, LaneReader>,
     book: Book,
     covered: Covered,
     cursor: Cursor,
@@ -48,7 +48,7 @@ pub(super) struct Keeper {
 impl Keeper {
     pub(super) fn new(
         present: LifeId,
-        readers: BTreeMap<Lane, LogReader>,
+        readers: BTreeMap<Lane, LaneReader>,
         (book, covered): (Book, Covered),
         (cursor, newest): (Cursor, CursorBody),
         owed: Owed,
@@ -173,10 +173,8 @@ impl Keeper {
     fn frees(&self) -> bool {
         self.trims.iter().any(|(key, below)| {
             let life = LifeId(key.buffer.0);
-            let mut segments = self.readers.get(&key.lane).map(LogReader::segments);
-            if let Some(segments) = &mut segments {
-                segments.pop_if(|newest| newest.life == self.present);
-            }
+            let reader = self.readers.get(&key.lane);
+            let segments = reader.map(|reader| reader.closed(self.present));
             let goes = |segment: &SegmentInfo| segment.life == life && segment.end <= *below;
             segments.is_some_and(|segments| segments.iter().any(goes))
                 || self.book.of(*key).iter().any(|gap| gap.end <= *below)
@@ -200,11 +198,11 @@ impl Keeper {
 
 /// The first number of a lane that is here, or under a gap.
 pub(super) fn first_held(
-    readers: &BTreeMap<Lane, LogReader>,
+    readers: &BTreeMap<Lane, LaneReader>,
     book: &Book,
     key: LaneKey,
 ) -> Option<u64> {
-    let spans = readers.get(&key.lane).map(LogReader::lives);
+    let spans = readers.get(&key.lane).map(LaneReader::lives);
     let spans = spans.into_iter().flatten();
     let of_life = spans.filter(|span| span.life.0 == key.buffer.0);
     let gaps = book.of(key).into_iter().map(|gap| gap.start);

@@ -3,11 +3,12 @@
 use super::gaps::Book;
 use super::keeper::{SharedKeeper, first_held};
 use super::shed::{gap_for, unknown_gap};
-use super::{CursorBody, ONE_ENTRY, lane_starts};
+use super::twice::Stands;
+use super::{CursorBody, LaneReader, lane_starts};
 use crate::limits::{BATCH_READ_TRIES, SUSPECTS_MAX};
 use crate::seal::Origin;
 use std::collections::BTreeMap;
-use tributary_journal::{LifeId, LogError, LogReader};
+use tributary_journal::LogError;
 use tributary_protocol::batch::SealedBatch;
 use tributary_protocol::ids::{BatchKey, BufferId, Lane, LaneKey};
 use tributary_protocol::session::{LaneStart, SenderCursor, Trim};
@@ -16,7 +17,7 @@ use tributary_uplink::{Save, Shed, Spool, SpoolError};
 /// The spool as the uplink sees it.
 #[derive(Debug)]
 pub struct AgentSpool {
-    pub(super) readers: BTreeMap<Lane, LogReader>,
+    pub(super) readers: BTreeMap<Lane, LaneReader>,
     keeper: SharedKeeper,
     pub(super) book: Book,
     /// Acknowledged since the cursor was handed on last.
@@ -27,7 +28,7 @@ pub struct AgentSpool {
 
 impl AgentSpool {
     pub(super) fn new(
-        readers: BTreeMap<Lane, LogReader>,
+        readers: BTreeMap<Lane, LaneReader>,
         keeper: SharedKeeper,
         book: Book,
     ) -> Self {
@@ -53,7 +54,7 @@ impl AgentSpool {
     /// When the disk fails.
     pub(super) fn newest_cover(&self, lane: Lane) -> Result<Option<Origin>, LogError> {
         let mut lives: BTreeMap<BufferId, (u64, u64)> = BTreeMap::new();
-        let spans = self.readers.get(&lane).map(LogReader::lives);
+        let spans = self.readers.get(&lane).map(LaneReader::lives);
         let spans = spans.into_iter().flatten();
         let spans = spans.map(|span| (BufferId(span.life.0), span.first, span.end));
         let gaps = self.book.all().into_iter();
@@ -106,22 +107,14 @@ impl AgentSpool {
             return shed;
         }
         let reader = self.readers.get(&key.lane).ok_or(ReadError::Missing)?;
-        let mut entries = Vec::new();
-        match reader.read(LifeId(key.buffer.0), key.number, ONE_ENTRY, &mut entries) {
-            Ok(()) => {}
-            Err(LogError::Damaged { .. }) => return Err(ReadError::Damaged("its frame".into())),
+        match reader.read(key) {
+            Ok(Stands::Batch(batch)) => Ok(batch),
+            Ok(Stands::Other(_, what)) => Err(ReadError::Damaged(what)),
+            Ok(Stands::Nothing) => Err(ReadError::Missing),
+            Err(LogError::Damaged { .. }) => Err(ReadError::Damaged("its frame".into())),
             // It may have been shed since.
-            Err(LogError::Trimmed { .. }) => {
-                return self.read_gap(key).unwrap_or(Err(ReadError::Missing));
-            }
-            Err(error) => return Err(ReadError::Disk(error)),
-        }
-        let entry = entries.into_iter().find(|entry| entry.number == key.number);
-        let entry = entry.ok_or(ReadError::Missing)?;
-        match SealedBatch::open(entry.bytes) {
-            Ok(batch) if batch.key() == key => Ok(batch),
-            Ok(other) => Err(ReadError::Damaged(format!("{} stands there", other.key()))),
-            Err(error) => Err(ReadError::Damaged(error.to_string())),
+            Err(LogError::Trimmed { .. }) => self.read_gap(key).unwrap_or(Err(ReadError::Missing)),
+            Err(error) => Err(ReadError::Disk(error)),
         }
     }
 

@@ -2,15 +2,15 @@
 //! the agent itself does at its start and when it sends. Nothing that can be read goes.
 
 use super::shed::{gap_for, lane_key};
-use super::{LANES, ONE_ENTRY, OpenError, SpoolConfig, open};
+use super::twice::Stands;
+use super::{LANES, LaneReader, OpenError, SpoolConfig, open};
 use crate::limits::BATCH_READ_TRIES;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-use tributary_journal::{Disk, LifeId, LogError, LogReader, is_kept, keep_copy};
-use tributary_protocol::batch::SealedBatch;
+use tributary_journal::{Disk, LogError, is_kept, keep_copy};
 use tributary_protocol::ids::{BatchKey, BufferId, Lane, LaneKey};
 
 /// What a repair did.
@@ -18,7 +18,8 @@ use tributary_protocol::ids::{BatchKey, BufferId, Lane, LaneKey};
 pub struct Repaired {
     /// Numbers that stand under a gap now.
     pub declared: Vec<(LaneKey, Range<u64>)>,
-    /// Definitions that can't be read: no gap stands for them, and batches that need them wait.
+    /// Definitions that can be read neither here nor in their copy: no gap stands for them, and
+    /// batches that need them wait.
     pub series: Vec<(LaneKey, Range<u64>)>,
     /// Numbers that can't be read, and of whose bytes no copy could be made: not declared.
     pub unkept: Vec<(LaneKey, Range<u64>)>,
@@ -45,7 +46,7 @@ pub fn repair(
             repaired.declared.push((key, numbers));
         }
     }
-    let readers: BTreeMap<Lane, LogReader> = opened.reader.readers.clone();
+    let readers: BTreeMap<Lane, LaneReader> = opened.reader.readers.clone();
     for (lane, reader) in LANES.iter().filter_map(|lane| readers.get_key_value(lane)) {
         let log_dir = dir.join(lane.name());
         for span in reader.lives() {
@@ -101,12 +102,13 @@ enum Found {
 
 /// Reads a batch. A disk that fails for a moment gives wrong bytes, too, and a declared loss is for
 /// ever.
-fn look(reader: &LogReader, key: BatchKey) -> Result<Found, LogError> {
+fn look(reader: &LaneReader, key: BatchKey) -> Result<Found, LogError> {
     let mut found = Found::Whole;
     for _ in 0..BATCH_READ_TRIES {
-        let mut entries = Vec::new();
-        match reader.read(LifeId(key.buffer.0), key.number, ONE_ENTRY, &mut entries) {
-            Ok(()) => {}
+        match reader.read(key) {
+            Ok(Stands::Batch(_)) => return Ok(Found::Whole),
+            Ok(Stands::Nothing) => found = Found::Other(Bytes::new()),
+            Ok(Stands::Other(bytes, _)) => found = Found::Other(bytes),
             Err(LogError::Damaged {
                 segment,
                 offset,
@@ -114,19 +116,11 @@ fn look(reader: &LogReader, key: BatchKey) -> Result<Found, LogError> {
                 ..
             }) => {
                 found = Found::Frame(segment, (offset, bytes));
-                continue;
             }
             // Nothing is there, and nothing was lost.
             Err(LogError::Trimmed { .. }) => return Ok(Found::Whole),
             Err(error) => return Err(error),
         }
-        let entry = entries.drain(..).find(|entry| entry.number == key.number);
-        let bytes = entry.map(|entry| entry.bytes).unwrap_or_default();
-        let batch = SealedBatch::open(bytes.clone()).ok();
-        if batch.is_some_and(|batch| batch.key() == key) {
-            return Ok(Found::Whole);
-        }
-        found = Found::Other(bytes);
     }
     Ok(found)
 }

@@ -1,6 +1,7 @@
 //! The spool: what is damaged is declared, what it covers is found again.
 
 mod cursor_lags;
+mod definitions;
 mod gap_log;
 mod giving_way;
 

@@ -5,6 +5,7 @@ use super::gaps::{Book, Gaps};
 use super::keeper::SharedKeeper;
 use super::policy::{LanePolicy, Policy, RefuseNew};
 use super::shed::{contents, gap_for, lane_key};
+use super::twice::append_copy;
 use super::{DATA_LANES, ENTRY_BATCH, JUDGED_LANES};
 use crate::limits::{CLOCK_SANE_FROM_US, REFUSE_ROOM_BYTES};
 use crate::seal::Now;
@@ -22,6 +23,8 @@ use tributary_uplink::Shed;
 pub(super) struct LaneLog {
     pub(super) writer: LogWriter,
     pub(super) reader: LogReader,
+    /// Of the definitions of series, which lie here twice.
+    pub(super) copy: Option<LogWriter>,
     pub(super) policy: LanePolicy,
 }
 
@@ -73,6 +76,10 @@ impl SpoolWriter {
         let Some(lane) = batches.first().map(|batch| batch.key().lane) else {
             return Ok(batches);
         };
+        let log = lane_of(&mut self.lanes, lane);
+        if let Some(copy) = &mut log.copy {
+            append_copy(copy, &mut self.frame, &batches)?;
+        }
         loop {
             let log = lane_of(&mut self.lanes, lane);
             fill(&mut self.frame, log.writer.next_number(), &batches);

@@ -134,8 +134,8 @@ fn tell(repaired: &Repaired, out: &mut dyn Write) -> Result<(), CommandError> {
     for series in &repaired.series {
         writeln!(
             out,
-            "{}: definitions that can't be read; batches that need them wait, and no gap stands \
-             for them: put the segment back from a copy",
+            "{}: definitions that can't be read, neither here nor in spool/series-copy; batches \
+             that need them wait, and no gap stands for them: put a segment back from a copy",
             named(series)
         )?;
     }
