@@ -503,9 +503,9 @@ fn regions(
     found.push(("header", dice.below(64), promise));
     found.push(("second header", SECOND_HEADER + dice.below(64), promise));
     let frames = frames(image);
-    // Batches that need a damaged definition of series wait for a person, however long.
-    let waits = path.starts_with("spool/series");
-    let Some(last) = frames.len().checked_sub(1).filter(|_| !waits) else {
+    // What lies there twice is all there, the last frame of a life too.
+    let is_twice = path.starts_with("spool/series") || path.starts_with("spool/series-copy");
+    let Some(last) = frames.len().checked_sub(1) else {
         return found;
     };
     let mut places = vec![0, dice.below(frames.len() as u64) as usize, last];
@@ -513,6 +513,7 @@ fn regions(
     for place in places {
         let Frame { at, bytes, .. } = frames[place];
         let promise = match is_newest && place == last {
+            _ if is_twice => Promise::Whole,
             true => Promise::LastFrame,
             false => Promise::Declared,
         };

@@ -3,7 +3,7 @@
 //!
 //! Some bits are flipped back, because it is known that they cost what is promised: one in the last
 //! frame of a log looks like a frame that was being written; of what is kept twice (a segment's
-//! header, a checkpoint, a cursor) both copies; definitions of series, whose batches wait for ever.
+//! header, a checkpoint, a cursor, definitions of series) both copies.
 
 use crate::limits::SEGMENT_BYTES;
 use bytes::Bytes;
@@ -59,8 +59,8 @@ impl Bits {
                 lost: BTreeSet::new(),
             });
         };
-        let was = entries(before, dir, kind)?;
-        let is = entries(disk, dir, kind)?;
+        let was = held(before, dir, kind)?;
+        let is = held(disk, dir, kind)?;
         let lost: BTreeSet<_> = was.into_keys().filter(|it| !is.contains_key(it)).collect();
         // What is behind it in the page cache alone may be gone by the time somebody looks.
         let durable = entries(
@@ -72,7 +72,10 @@ impl Bits {
             let next = (*life, number + 1);
             !lost.contains(&next) && !durable.contains_key(&next)
         };
-        let spared = dir.ends_with("series") || lost.iter().any(is_last);
+        let spared = match twin(dir) {
+            Some(_) => !lost.is_empty(),
+            None => lost.iter().any(is_last),
+        };
         (!spared).then(|| Hit {
             dir: dir.to_owned(),
             lost,
@@ -109,6 +112,24 @@ fn kind_of(dir: &Path) -> Option<LogKind> {
 pub fn letters(disk: &SimDisk) -> Vec<Bytes> {
     let letters = entries(disk, Path::new("/data/deadletter"), LogKind::DeadLetter);
     letters.unwrap_or_default().into_values().collect()
+}
+
+/// The folder that holds what is in this one once more.
+fn twin(dir: &Path) -> Option<PathBuf> {
+    match dir.file_name()?.to_str()? {
+        "series" => Some(dir.with_file_name("series-copy")),
+        "series-copy" => Some(dir.with_file_name("series")),
+        _ => None,
+    }
+}
+
+/// Entries of a log that can be read, there or where they lie once more.
+fn held(disk: &SimDisk, dir: &Path, kind: LogKind) -> Option<BTreeMap<(LifeId, u64), Bytes>> {
+    let mut held = entries(disk, dir, kind)?;
+    if let Some(twin) = twin(dir) {
+        held.extend(entries(disk, &twin, kind)?);
+    }
+    Some(held)
 }
 
 /// Entries of a log that can be read, by a process that opens it now.
