@@ -131,7 +131,7 @@ fn all(asked: &Asked) -> ExitCode {
          in doubt, {twice} in two journals, {gaps} under gaps; {broken} runs \
          with one lost, or twice unmarked"
     );
-    if seeds < asked.at_least {
+    if broken == 0 && seeds < asked.at_least {
         println!("only {seeds} of {} seeds were run", asked.at_least);
         return ExitCode::from(1);
     }
