@@ -59,6 +59,7 @@ impl Swept {
             confused,
             gone,
             unaware,
+            with_it,
             ..
         } = self.stats;
         let bounds = [
@@ -70,6 +71,7 @@ impl Swept {
                 4,
                 "lost by a journal to which its agent did not come back",
             ),
+            (with_it, 4, "with an aggregator that is gone for good"),
             (confused, 1_000, "acknowledged for another batch"),
         ];
         let mut bounds = bounds.into_iter();

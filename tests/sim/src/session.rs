@@ -204,11 +204,12 @@ impl<'a> World<'a> {
         if !quiet || (twins && since < TWINS_US) {
             return false;
         }
-        let machines = &self.machines;
-        self.oracle.finish(|agent, key| {
+        let (machines, sites) = (&self.machines, &self.sites);
+        let left = |agent, key| {
             let mut of_agent = machines.iter().filter(|machine| machine.agent == agent);
             of_agent.any(|machine| machine.spool.stored(key).is_some())
-        });
+        };
+        self.oracle.finish(left, |at| sites[at].gone);
         self.judge_ledgers();
         true
     }

@@ -28,8 +28,9 @@ const FIGURES: [(&str, &str); FIGURES_COUNT] = [
 const FIGURES_COUNT: usize = 9;
 /// What the sums say of each kind.
 const SUMMED: [&str; 4] = ["excused", "lost", "doubled", "repairs"];
-/// Profiles of the simulation in which a disk loses what it had confirmed, or a journal is lost.
-const LIED: [&str; 2] = ["Tails", "LostJournal"];
+/// Profiles of the simulation in which a disk loses what it had confirmed, a journal is lost, or an
+/// aggregator never comes back.
+const LIED: [&str; 3] = ["Tails", "LostJournal", "Failover"];
 /// Where the runs of a row stand.
 const RUNS: usize = 2;
 
@@ -38,7 +39,7 @@ const RUNS: usize = 2;
 pub enum Kind {
     /// A schedule of a simulation.
     Simulated,
-    /// One in which a disk lied about fdatasync, or a journal was lost.
+    /// One in which a disk lied about fdatasync, or a journal or an aggregator was lost for good.
     Lied,
     /// A scope of the model.
     Model,
@@ -60,8 +61,8 @@ impl Kind {
         (Self::Simulated, "simulated", "simulated schedules"),
         (
             Self::Lied,
-            "simulated, disk lied",
-            "more in which a disk lied or a journal was lost",
+            "simulated, disk lost",
+            "more in which a disk lied, or a journal or an aggregator was lost for good",
         ),
         (Self::Model, "model", "scopes of the model"),
         (Self::PowerCut, "power cut", "power cuts"),

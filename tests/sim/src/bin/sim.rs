@@ -123,7 +123,7 @@ fn run_table(sweep: Sweep) -> bool {
             sweep.seeds,
             stats.stored,
             stats.declared,
-            stats.excused + stats.gone + stats.unaware
+            stats.excused + stats.gone + stats.unaware + stats.with_it
         ));
     }
     println!("[{}]", rows.join(","));

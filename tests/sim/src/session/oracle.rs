@@ -321,6 +321,13 @@ impl Oracle {
         journals.filter_map(move |journal| journal.stored(agent, key))
     }
 
+    /// Whose journals have something under a number.
+    fn holders(&self, agent: usize, key: BatchKey) -> impl Iterator<Item = usize> {
+        let journals = self.journals.iter().enumerate();
+        let has = journals.filter(move |(_, journal)| journal.stored(agent, key).is_some());
+        has.map(|(site, _)| site)
+    }
+
     fn is_stored(&self, agent: usize, key: BatchKey) -> bool {
         self.stored(agent, key).next().is_some()
     }
@@ -483,10 +490,16 @@ impl Oracle {
         }
     }
 
-    /// The end of a run: `left` says whether a number is still in a spool of the agent.
-    pub fn finish(&mut self, left: impl Fn(usize, BatchKey) -> bool) {
+    /// The end of a run: `left` says whether a number is still in a spool of the agent, `gone`
+    /// whether a machine never comes back.
+    pub fn finish(&mut self, left: impl Fn(usize, BatchKey) -> bool, gone: impl Fn(usize) -> bool) {
         let sealed = std::mem::take(&mut self.sealed);
         for ((agent, key), hashes) in &sealed {
+            let mut holders = self.holders(*agent, *key);
+            let has_some = holders.next().is_some_and(&gone);
+            let with_it = has_some && holders.all(&gone) && !left(*agent, *key);
+            drop(holders);
+            self.stats.with_it += u64::from(with_it);
             let right =
                 |stored: &Stored| stored.gap || hashes.iter().all(|sealed| *sealed == stored.hash);
             let in_order = self.is_stored(*agent, *key) && self.stored(*agent, *key).all(right);

@@ -97,6 +97,8 @@ pub struct Stats {
     pub gone: u64,
     /// Numbers that a journal lost whose agent did not come back there, so that nobody noticed.
     pub unaware: u64,
+    /// Numbers that an aggregator alone had that is gone for good, and no agent has any more.
+    pub with_it: u64,
     /// Numbers of which an agent said that they are lost.
     pub told: u64,
     /// Events.
@@ -128,6 +130,7 @@ impl Stats {
             twice: self.twice + other.twice,
             gone: self.gone + other.gone,
             unaware: self.unaware + other.unaware,
+            with_it: self.with_it + other.with_it,
             told: self.told + other.told,
             events: self.events + other.events,
         }
