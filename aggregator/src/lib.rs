@@ -11,6 +11,8 @@ pub mod limits;
 
 pub mod ingest;
 
+pub mod fanout;
+
 pub mod keeper;
 
 pub mod lake;

@@ -151,6 +151,29 @@ pub const ALERTS_RECENT_MAX: usize = 1_000;
 /// Bytes of them.
 pub const ALERTS_RECENT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+// --- fan-out --------------------------------------------------------------------------------
+
+/// Rows at which a chunk goes to a sink, whatever its own bound.
+pub const SINK_CHUNK_ROWS_MAX: usize = 256 * 1024;
+/// Bytes of decoded readings at which it goes.
+pub const SINK_CHUNK_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Journal entries at which it goes.
+pub const SINK_CHUNK_ENTRIES_MAX: u64 = 16_384;
+/// Bytes of decoded entries that all sinks share, so that each is decoded once.
+pub const SINK_SHARED_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Refused rows of a chunk above which its first half is looked at alone.
+pub const SINK_REFUSED_MAX: usize = 256;
+/// Milliseconds after a failed try until the next: the first pause, at most.
+pub const SINK_RETRY_MS_MIN: u64 = 200;
+/// Milliseconds after many failed tries until the next, at most.
+pub const SINK_RETRY_MS_MAX: u64 = 30_000;
+/// Seconds that one step of a sink may take before its connection is given up.
+pub const SINK_CALL_SECONDS_MAX: u64 = 120;
+/// Samples of how far a journal and a sink were, from which lag is judged.
+pub const LAG_SAMPLES_MAX: usize = 256;
+/// Microseconds between two of them, at least.
+pub const LAG_SAMPLE_US: i64 = 1_000_000;
+
 // --- http, config ---------------------------------------------------------------------------
 
 /// Agents that `/api/v1/status` lists.
