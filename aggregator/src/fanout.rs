@@ -19,6 +19,8 @@ pub mod tap;
 
 pub mod run;
 
+pub mod postgres;
+
 pub use chunk::Chunk;
 pub use sink::{Sink, SinkError, Standing};
 pub use status::SinkStatus;

@@ -1,5 +1,5 @@
 //! The project's own chores, so that nobody remembers command lines: `tidy`, `codegen`, `results`,
-//! `prove`.
+//! `prove`, `services`.
 //!
 //! `cargo xtask <chore>` runs one. No other crate needs it, and no user's build does.
 #![forbid(unsafe_code)]
@@ -8,6 +8,7 @@
 mod codegen;
 mod prove;
 mod results;
+mod services;
 mod tidy;
 
 use anyhow::{Context, Result};
@@ -33,6 +34,8 @@ enum Chore {
     Results(results::Arguments),
     /// Runs what takes too long for a test, and keeps its figures in benches/RESULTS.md.
     Prove(prove::Arguments),
+    /// Starts and ends what the tests of sinks need: PostgreSQL, Redis, Kafka.
+    Services(services::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Chore::Codegen(arguments) => codegen::run(root(), &arguments).map(|()| true),
         Chore::Results(arguments) => results::run(root(), &arguments).map(|()| true),
         Chore::Prove(arguments) => prove::run(root(), &arguments).map(|()| true),
+        Chore::Services(arguments) => services::run(root(), &arguments).map(|()| true),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
