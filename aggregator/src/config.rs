@@ -3,6 +3,10 @@
 //!
 //! Nothing here opens what is configured. `TRIBUTARY_AGGREGATOR__SECTION__KEY` replaces a setting.
 
+mod sinks;
+
+pub use sinks::{SinkConfig, Target};
+
 use crate::ingest::endpoint::TlsFiles;
 use crate::limits::CONFIG_BYTES_MAX;
 use std::fmt::Write as _;
@@ -40,6 +44,8 @@ pub struct Config {
     pub journal_reserve_bytes: u64,
     /// `lake.flush_interval_ms`: how long a batch waits for its Parquet file, at most.
     pub flush_interval: Duration,
+    /// `sinks.*`: where readings go beside the lake.
+    pub sinks: Vec<SinkConfig>,
 }
 
 /// Why there are no settings.
@@ -94,6 +100,7 @@ impl Config {
             journal_quota_bytes: 4 * 1024 * 1024 * 1024,
             journal_reserve_bytes: 64 * 1024 * 1024,
             flush_interval: Duration::from_secs(5),
+            sinks: Vec::new(),
         }
     }
 
@@ -163,6 +170,7 @@ impl Config {
                 journal_quota_bytes: quota.unwrap_or(defaults.journal_quota_bytes),
                 journal_reserve_bytes: reserve.unwrap_or(defaults.journal_reserve_bytes),
                 flush_interval: Duration::from_millis(flush_ms),
+                sinks: sinks::read(root.section("sinks")),
                 data_dir: defaults.data_dir,
                 tls: defaults.tls,
             }

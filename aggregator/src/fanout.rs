@@ -21,6 +21,8 @@ pub mod run;
 
 pub mod postgres;
 
+pub mod fed;
+
 pub use chunk::Chunk;
 pub use sink::{Sink, SinkError, Standing};
 pub use status::SinkStatus;

@@ -1,6 +1,9 @@
 //! The HTTP side: is it alive, is it ready, what is measured, what is held. It changes nothing,
 //! and authenticates nobody: it listens on the loopback unless it is told otherwise.
 
+use crate::clock::Clock;
+use crate::fanout::SinkStatus;
+use crate::fanout::status::SinkReport;
 use crate::keeper::{KeeperHandle, StatusReport};
 use crate::lake::LakeStatus;
 use crate::limits::{ALERTS_LISTED_DEFAULT, ALERTS_RECENT_MAX};
@@ -27,6 +30,10 @@ pub struct Sources {
     pub keeper: KeeperHandle,
     /// The lake.
     pub lake: Arc<LakeStatus>,
+    /// The other sinks.
+    pub sinks: Vec<Arc<SinkStatus>>,
+    /// What their lag is measured by.
+    pub clock: Clock,
     /// Where metrics are rendered; nothing when somebody else records them.
     pub metrics: Option<PrometheusHandle>,
     /// Cancelled when the process is about to end.
@@ -78,6 +85,7 @@ struct Report {
     batches_accepted: u64,
     readings_accepted: u64,
     lake: LakeReport,
+    sinks: Vec<SinkReport>,
     #[serde(flatten)]
     keeper: Option<StatusReport>,
 }
@@ -107,6 +115,14 @@ impl Sources {
             damaged_entries: lake.damaged(),
             trouble: lake.trouble(),
         }
+    }
+
+    fn sink_reports(&self) -> Vec<SinkReport> {
+        let (now, end) = (self.clock.now(), self.keeper.status().end());
+        self.sinks
+            .iter()
+            .map(|sink| sink.report(now, end))
+            .collect()
     }
 
     fn ready(&self) -> Ready {
@@ -144,6 +160,25 @@ async fn rendered(State(sources): State<Sources>) -> Response {
     metrics::gauge!("tributary_aggregator_journal_end").set(sources.keeper.status().end() as f64);
     metrics::gauge!("tributary_aggregator_lake_position").set(lake.position as f64);
     metrics::gauge!("tributary_aggregator_lake_lag_entries").set(lake.lag_entries as f64);
+    for sink in sources.sink_reports() {
+        let gauge = |name: &'static str, value: f64| {
+            metrics::gauge!(name, "sink" => sink.name.clone()).set(value);
+        };
+        gauge("tributary_aggregator_sink_position", sink.position as f64);
+        gauge(
+            "tributary_aggregator_sink_lag_entries",
+            sink.lag_entries as f64,
+        );
+        gauge("tributary_aggregator_sink_lag_seconds", sink.lag_seconds);
+        gauge(
+            "tributary_aggregator_sink_verdict",
+            f64::from(sink.verdict.code()),
+        );
+        gauge(
+            "tributary_aggregator_sink_newest_received_seconds",
+            sink.newest_received_us as f64 / 1e6,
+        );
+    }
     let ready = if sources.ready().ready { 1.0 } else { 0.0 };
     metrics::gauge!("tributary_aggregator_ready").set(ready);
     let kind = [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
@@ -162,6 +197,7 @@ async fn status(State(sources): State<Sources>) -> Json<Report> {
         batches_accepted: counts.batches(),
         readings_accepted: counts.rows(),
         lake: sources.lake_report(),
+        sinks: sources.sink_reports(),
         keeper,
     })
 }

@@ -27,6 +27,7 @@ pub use store::{Recovered, StoreError};
 pub use twins::{Sign, TwinStatus};
 
 use crate::clock::{Clock, Now};
+use crate::fanout::SinkStatus;
 use crate::lake::LakeStatus;
 use crate::limits::{BATCHES_HELD_BYTES_MAX, COMMIT_BYTES_MAX};
 use books::Books;
@@ -91,6 +92,7 @@ pub struct Keeper {
     durable: watch::Sender<u64>,
     status: Arc<KeeperStatus>,
     lake: Option<Arc<LakeStatus>>,
+    sinks: Vec<Arc<SinkStatus>>,
     sessions: HashMap<AgentId, CancellationToken>,
     seen: status::Seen,
     frame: Frame,
@@ -147,6 +149,7 @@ impl Keeper {
             durable,
             status,
             lake: None,
+            sinks: Vec::new(),
             sessions: HashMap::new(),
             seen: status::Seen::default(),
             frame: Frame::new(),
@@ -162,6 +165,12 @@ impl Keeper {
     /// Segments go only once they are in this lake; without one they stay.
     pub fn follow(&mut self, lake: Arc<LakeStatus>) {
         self.lake = Some(lake);
+    }
+
+    /// Segments go only once they are in these sinks, too; where the journal has no room left, those
+    /// that are not required do not count.
+    pub fn feed(&mut self, sinks: Vec<Arc<SinkStatus>>) {
+        self.sinks = sinks;
     }
 
     /// Runs on the calling thread until `stop`, then answers what waits and ends. Segments go only

@@ -169,8 +169,12 @@ pub const SINK_RETRY_MS_MIN: u64 = 200;
 pub const SINK_RETRY_MS_MAX: u64 = 30_000;
 /// Seconds that one step of a sink may take before its connection is given up.
 pub const SINK_CALL_SECONDS_MAX: u64 = 120;
+/// Sinks beside the lake.
+pub const SINKS_MAX: usize = 16;
 /// Seconds that a sink may take to connect.
 pub const SINK_CONNECT_SECONDS_MAX: u64 = 10;
+/// Bytes of a file with a password.
+pub const SINK_SECRET_BYTES_MAX: u64 = 4 * 1024;
 /// Series whose numbers in a database are remembered.
 pub const SINK_SERIES_CACHED_MAX: usize = 500_000;
 /// Samples of how far a journal and a sink were, from which lag is judged.

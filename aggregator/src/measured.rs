@@ -110,6 +110,18 @@ pub const COUNTERS: &[(&str, &str)] = &[
         "Batches whose names of series there was no room for.",
     ),
     (
+        "tributary_aggregator_sink_errors_total",
+        "Steps of a sink that failed and are tried again, by sink.",
+    ),
+    (
+        "tributary_aggregator_sink_refused_rows_total",
+        "Rows that a sink's target did not take; they lie in its `rejected`, by sink.",
+    ),
+    (
+        "tributary_aggregator_sink_rows_total",
+        "Rows that were written into a sink, by sink.",
+    ),
+    (
         "tributary_aggregator_unverified_replays_total",
         "Batches that were held already and too long ago to compare.",
     ),
@@ -132,6 +144,26 @@ pub const GAUGES: &[(&str, &str)] = &[
     (
         "tributary_aggregator_ready",
         "1 while batches are accepted and the lake is written, else 0.",
+    ),
+    (
+        "tributary_aggregator_sink_lag_entries",
+        "Entries of the journal that are not in a sink yet, by sink.",
+    ),
+    (
+        "tributary_aggregator_sink_lag_seconds",
+        "Seconds since the oldest of them became durable, by sink.",
+    ),
+    (
+        "tributary_aggregator_sink_newest_received_seconds",
+        "When the newest reading in a sink reached its agent, seconds since 1970, by sink.",
+    ),
+    (
+        "tributary_aggregator_sink_position",
+        "Entries of the journal that are in a sink, by sink.",
+    ),
+    (
+        "tributary_aggregator_sink_verdict",
+        "How a sink's lag goes: 0 ok, 1 warn (falls behind), 2 stall, 3 stop (fails), by sink.",
     ),
 ];
 

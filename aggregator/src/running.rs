@@ -3,7 +3,10 @@
 //! It ends in the order in which a batch travels: ingest stops accepting and says goodbye, the
 //! keeper answers what waits, the lake writes what is durable, HTTP goes last.
 
+use crate::clock::Clock;
 use crate::config::Config;
+use crate::fanout::SinkStatus;
+use crate::fanout::fed::Fed;
 use crate::http::{self, Sources};
 use crate::ingest::Ingest;
 use crate::ingest::endpoint::{EndpointError, endpoint};
@@ -119,6 +122,7 @@ struct Stages {
     keeper: Option<JoinHandle<()>>,
     lake_stop: CancellationToken,
     lake: Option<JoinHandle<Result<u64, LakeError>>>,
+    sinks: Fed,
     http_stop: CancellationToken,
     http: JoinSet<io::Result<()>>,
 }
@@ -227,6 +231,10 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, A
     let (lake_handle, requests) = LakeHandle::new();
     let lake = open_lake(&config, (&mut keeper, &parts), &lake_handle).await?;
 
+    let sinks = Fed::start(&config.sinks, &parts, |run| {
+        thread("sink", Arc::clone(&lock), run)
+    })?;
+    keeper.feed(sinks.statuses().to_vec());
     let lake_stop = CancellationToken::new();
     let runtime = tokio::runtime::Handle::current();
     let lake_thread = {
@@ -243,6 +251,8 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, A
         log: parts.log,
         keeper: parts.handle.clone(),
         lake: Arc::clone(lake_handle.status()),
+        sinks: sinks.statuses().to_vec(),
+        clock: Clock::start(),
         metrics,
         stop: stop.clone(),
     };
@@ -267,6 +277,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, A
             keeper: Some(keeper_thread),
             lake_stop,
             lake: Some(lake_thread),
+            sinks,
             http_stop,
             http,
         },
@@ -302,6 +313,11 @@ impl Running {
     /// What was written into the lake since the start.
     pub fn lake(&self) -> &Arc<LakeStatus> {
         self.lake.status()
+    }
+
+    /// What was written into the other sinks since the start.
+    pub fn sinks(&self) -> &[Arc<SinkStatus>] {
+        self.stages.sinks.statuses()
     }
 
     /// The routes of the HTTP side, for whoever serves them elsewhere too.
@@ -356,6 +372,9 @@ impl Stages {
                 _ => Err(AggregatorError::Stage("lake")),
             },
         };
+        if !self.sinks.end().await {
+            return Err(AggregatorError::Stage("sinks"));
+        }
         self.http_stop.cancel();
         while self.http.join_next().await.is_some() {}
         flushed

@@ -9,16 +9,16 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_postgres::{Client, NoTls};
 use tokio_util::sync::CancellationToken;
+use tributary_aggregator::fanout::SinkStatus;
 use tributary_aggregator::fanout::courier::Pace;
 use tributary_aggregator::fanout::postgres::{Postgres, PostgresConfig};
 use tributary_aggregator::fanout::run::Running;
 use tributary_aggregator::fanout::tap::Shared;
-use tributary_aggregator::fanout::SinkStatus;
 use tributary_aggregator::lake::load::Content;
 use tributary_aggregator::lake::sink::Item;
 use tributary_protocol::ids::LogId;
-use tributary_protocol::reading::{Meta, Readings, Value};
 use tributary_protocol::ids::SeriesId;
+use tributary_protocol::reading::{Meta, Readings, Value};
 
 const LOG: LogId = LogId([0xab; 16]);
 const ROWS: u32 = 40;
@@ -57,12 +57,21 @@ impl Database {
         tasks.spawn(async { drop(connection.await) });
         let drop = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
         client.batch_execute(&drop).await.unwrap();
-        client.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
+        client
+            .batch_execute(&format!("CREATE DATABASE {name}"))
+            .await
+            .unwrap();
         config.dbname(name);
         let port = config.get_ports()[0];
         let client = connect(&config, &mut tasks).await;
         let server = SocketAddr::from(([127, 0, 0, 1], port));
-        Some(Self { _server: guard, client, config, server, _tasks: tasks })
+        Some(Self {
+            _server: guard,
+            client,
+            config,
+            server,
+            _tasks: tasks,
+        })
     }
 
     /// The configuration that goes through a relay.
@@ -85,20 +94,40 @@ async fn connect(config: &tokio_postgres::Config, tasks: &mut JoinSet<()>) -> Cl
     client
 }
 
+fn config_of(config: &tokio_postgres::Config) -> PostgresConfig {
+    PostgresConfig {
+        host: "127.0.0.1".to_owned(),
+        port: config.get_ports()[0],
+        database: config.get_dbname().unwrap().to_owned(),
+        user: config.get_user().unwrap().to_owned(),
+        password_file: None,
+        ca: None,
+        retention_days: None,
+    }
+}
+
 fn running(
     config: tokio_postgres::Config,
     make: fn(u64) -> Item,
     end: &Arc<AtomicU64>,
     rows: usize,
 ) -> Running<Postgres> {
-    let feed = || Box::new(MadeFeed { end: Arc::clone(end), make });
-    let config = PostgresConfig { connection: config, tls: None, retention_days: None };
+    let feed = || {
+        Box::new(MadeFeed {
+            end: Arc::clone(end),
+            make,
+        })
+    };
+    let config = config_of(&config);
     Running {
         sink: Postgres::new(config, Box::new(FiveNames), 0),
         log: LOG,
         tap: Shared::new(feed()).tap(feed()),
-        pace: Pace { rows, age_us: 50_000 },
-        status: Arc::new(SinkStatus::new("warehouse")),
+        pace: Pace {
+            rows,
+            age_us: 50_000,
+        },
+        status: Arc::new(SinkStatus::new("warehouse", true)),
         random: || 0,
     }
 }
@@ -126,8 +155,12 @@ async fn drain(config: tokio_postgres::Config, make: fn(u64) -> Item, end: u64) 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lost_answers_to_commits_and_killed_sinks_and_servers_double_nothing() {
-    let Some(folder) = service("POSTGRES") else { return };
-    let Some(database) = Database::make("t_once").await else { return };
+    let Some(folder) = service("POSTGRES") else {
+        return;
+    };
+    let Some(database) = Database::make("t_once").await else {
+        return;
+    };
     let relay = Relay::start(database.server, b"COMMIT\0").await;
     relay.every.store(3, Ordering::SeqCst);
     let entries = 1_400_u64;
@@ -144,7 +177,9 @@ async fn lost_answers_to_commits_and_killed_sinks_and_servers_double_nothing() {
         if lives > 20 {
             relay.every.store(0, Ordering::SeqCst);
         }
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
         let target = (end.load(Ordering::SeqCst) + 20 + random % 60).min(entries);
         end.store(target, Ordering::SeqCst);
         // It ends somewhere in a commit: some time after an answer was lost, or before all is there.
@@ -166,7 +201,10 @@ async fn lost_answers_to_commits_and_killed_sinks_and_servers_double_nothing() {
             break;
         }
     }
-    assert!(relay.swallowed.load(Ordering::SeqCst) > 5, "few answers were lost");
+    assert!(
+        relay.swallowed.load(Ordering::SeqCst) > 5,
+        "few answers were lost"
+    );
     let mut tasks = JoinSet::new();
     let client = connect(&database.config, &mut tasks).await;
     let count = async |sql: &str| -> i64 { client.query_one(sql, &[]).await.unwrap().get(0) };
@@ -174,26 +212,41 @@ async fn lost_answers_to_commits_and_killed_sinks_and_servers_double_nothing() {
     let batches = of(|entry| matches!(entry % 7, 0 | 1 | 2 | 4));
     let rows = batches * i64::from(ROWS);
     assert_eq!(count("SELECT count(*) FROM tributary.readings").await, rows);
-    let distinct = "SELECT count(DISTINCT (agent, buffer, lane, batch, \"row\")) FROM tributary.readings";
+    let distinct =
+        "SELECT count(DISTINCT (agent, buffer, lane, batch, \"row\")) FROM tributary.readings";
     assert_eq!(count(distinct).await, rows);
-    assert_eq!(count("SELECT count(*) FROM tributary.gaps").await, of(|entry| entry % 7 == 3));
-    assert_eq!(count("SELECT count(*) FROM tributary.rejected").await, of(|entry| entry % 7 == 6));
+    assert_eq!(
+        count("SELECT count(*) FROM tributary.gaps").await,
+        of(|entry| entry % 7 == 3)
+    );
+    assert_eq!(
+        count("SELECT count(*) FROM tributary.rejected").await,
+        of(|entry| entry % 7 == 6)
+    );
     let kept = "SELECT count(*) FROM tributary.batches WHERE kind = 'readings'";
     assert_eq!(count(kept).await, batches);
-    assert_eq!(count("SELECT next FROM tributary.sink_cursor").await, entries as i64);
+    assert_eq!(
+        count("SELECT next FROM tributary.sink_cursor").await,
+        entries as i64
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_value_is_there_to_the_bit() {
-    let Some(database) = Database::make("t_bits").await else { return };
+    let Some(database) = Database::make("t_bits").await else {
+        return;
+    };
     drain(database.config.clone(), item, 14).await;
-    let sql = "SELECT batch, \"row\", value_f64, value_i64, value_bool, value_str, quality, device_seq,
+    let sql =
+        "SELECT batch, \"row\", value_f64, value_i64, value_bool, value_str, quality, device_seq,
                       late, clock_suspect, maybe_repeat, no_device_time, device, metric, unit,
                       (extract(epoch FROM event_time) * 1000000)::bigint
                FROM tributary.readings WHERE batch = 8 ORDER BY \"row\"";
     let found = database.client.query(sql, &[]).await.unwrap();
     let (_, content) = batch(8, ROWS);
-    let Content::Readings(readings) = content else { panic!() };
+    let Content::Readings(readings) = content else {
+        panic!()
+    };
     assert_eq!(found.len(), readings.len());
     for (row, reading) in found.iter().zip(readings.rows()) {
         let (float, integer): (Option<f64>, Option<i64>) = (row.get(2), row.get(3));
@@ -211,7 +264,10 @@ async fn every_value_is_there_to_the_bit() {
         assert_eq!(row.get::<_, i32>(6), reading.meta.quality);
         assert_eq!(row.get::<_, Option<i64>>(7), reading.meta.device_seq);
         let flags: [bool; 4] = std::array::from_fn(|at| row.get(8 + at));
-        assert_eq!(flags, std::array::from_fn(|bit| reading.meta.flags.0 >> bit & 1 == 1));
+        assert_eq!(
+            flags,
+            std::array::from_fn(|bit| reading.meta.flags.0 >> bit & 1 == 1)
+        );
         assert_eq!(row.get::<_, i64>(15), reading.meta.event_time);
     }
 }
@@ -223,8 +279,16 @@ fn bad_item(entry: u64) -> Item {
     }
     let mut readings = Readings::new();
     for row in 0..50 {
-        let event_time = if row == 17 { i64::MIN + 3 } else { crate::made::EPOCH_US };
-        let meta = Meta { event_time, received_time: crate::made::EPOCH_US, ..Meta::default() };
+        let event_time = if row == 17 {
+            i64::MIN + 3
+        } else {
+            crate::made::EPOCH_US
+        };
+        let meta = Meta {
+            event_time,
+            received_time: crate::made::EPOCH_US,
+            ..Meta::default()
+        };
         let text = if row == 33 { "nul \0 inside" } else { "well" };
         readings.push(SeriesId(4), meta, Value::Str(text)).unwrap();
     }
@@ -233,10 +297,17 @@ fn bad_item(entry: u64) -> Item {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_it_refuses_are_found_and_kept_with_the_reason() {
-    let Some(database) = Database::make("t_refused").await else { return };
+    let Some(database) = Database::make("t_refused").await else {
+        return;
+    };
     let status = drain_with_refusals(&database, 20).await;
     let all = 19 * i64::from(ROWS) + 48;
-    assert_eq!(database.count("SELECT count(*) FROM tributary.readings").await, all);
+    assert_eq!(
+        database
+            .count("SELECT count(*) FROM tributary.readings")
+            .await,
+        all
+    );
     let sql = "SELECT \"row\", reason, payload FROM tributary.rejected ORDER BY \"row\"";
     let rows = database.client.query(sql, &[]).await.unwrap();
     let found: Vec<i32> = rows.iter().map(|row| row.get(0)).collect();
@@ -264,7 +335,9 @@ async fn drain_with_refusals(database: &Database, entries: u64) -> Arc<SinkStatu
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_opened_it_later_fences_the_other() {
-    let Some(database) = Database::make("t_fenced").await else { return };
+    let Some(database) = Database::make("t_fenced").await else {
+        return;
+    };
     let end = Arc::new(AtomicU64::new(10));
     let (sender, durable) = watch::channel(0);
     let mut tasks = JoinSet::new();
@@ -293,15 +366,27 @@ async fn whoever_opened_it_later_fences_the_other() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_at_the_server_is_said_and_mended_there() {
-    let Some(database) = Database::make("t_wrong").await else { return };
+    let Some(database) = Database::make("t_wrong").await else {
+        return;
+    };
     let mut absent = database.config.clone();
     absent.dbname("t_absent");
     let said = trouble(absent, 5).await;
-    assert!(said.contains("3D000") && said.contains("create the database"), "{said}");
+    assert!(
+        said.contains("3D000") && said.contains("create the database"),
+        "{said}"
+    );
     drain(database.config.clone(), item, 5).await;
-    database.client.batch_execute("DROP TABLE tributary.reading CASCADE").await.unwrap();
+    database
+        .client
+        .batch_execute("DROP TABLE tributary.reading CASCADE")
+        .await
+        .unwrap();
     let said = trouble(database.config.clone(), 9).await;
-    assert!(said.contains("missing: reading") && said.contains("replay"), "{said}");
+    assert!(
+        said.contains("missing: reading") && said.contains("replay"),
+        "{said}"
+    );
 }
 
 /// What a sink says that can't get on.
@@ -318,4 +403,50 @@ async fn trouble(config: tokio_postgres::Config, end: u64) -> String {
         }
         tokio::task::yield_now().await;
     }
+}
+
+/// A row for each of five days, the first of them far in the past, and one far in the future.
+fn days_item(entry: u64) -> Item {
+    let day = 24 * crate::made::HOUR_US;
+    let now = tributary_aggregator::clock::wall_us();
+    let mut readings = Readings::new();
+    for days in [-4_000, -40, -2, -1, 0, 900] {
+        let event_time = now + days * day;
+        let meta = Meta {
+            event_time,
+            received_time: now,
+            ..Meta::default()
+        };
+        readings.push(SeriesId(2), meta, Value::I64(days)).unwrap();
+    }
+    Item::Batch(Box::new((origin(entry), Content::Readings(readings))))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn days_have_partitions_and_go_when_they_are_old() {
+    let Some(database) = Database::make("t_days").await else {
+        return;
+    };
+    drain(database.config.clone(), days_item, 2).await;
+    let parts = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'tributary.reading'::regclass";
+    assert_eq!(database.count(parts).await, 1 + 4);
+    let others = "SELECT count(*) FROM tributary.reading_other";
+    assert_eq!(database.count(others).await, 4);
+    let end = Arc::new(AtomicU64::new(3));
+    let mut again = running(database.config.clone(), days_item, &end, 1_000);
+    let mut config = config_of(&database.config);
+    config.retention_days = Some(30);
+    again.sink = Postgres::new(config, Box::new(FiveNames), 0);
+    let status = Arc::clone(&again.status);
+    let (_sender, durable) = watch::channel(0);
+    let mut task = JoinSet::new();
+    task.spawn(again.run(durable, CancellationToken::new()));
+    while status.position() < 3 {
+        tokio::task::yield_now().await;
+    }
+    // What the third batch brought of old days came behind the removal: it goes at the next one.
+    let left = "SELECT count(*) FROM tributary.readings WHERE batch < 2";
+    assert_eq!(database.count(left).await, 2 * 4);
+    let batches = "SELECT count(*) FROM tributary.batches";
+    assert_eq!(database.count(batches).await, 3);
 }

@@ -26,11 +26,22 @@ pub fn kill_and_start(folder: &str) {
     let folder = PathBuf::from(folder);
     let pid = std::fs::read_to_string(folder.join("pid")).unwrap();
     let pid = pid.lines().next().unwrap().trim().to_owned();
-    assert!(Command::new("kill").args(["-KILL", &pid]).status().unwrap().success());
+    assert!(
+        Command::new("kill")
+            .args(["-KILL", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
     while std::fs::exists(format!("/proc/{pid}/cwd")).unwrap_or(false) {
         std::thread::yield_now();
     }
-    assert!(Command::new(folder.join("start")).status().unwrap().success());
+    assert!(
+        Command::new(folder.join("start"))
+            .status()
+            .unwrap()
+            .success()
+    );
 }
 
 /// A relay that swallows answers: behind a request with these bytes the answer is read, and then

@@ -81,7 +81,10 @@ fn up(root: &Path, note: &Path, names: &[Service]) -> Result<()> {
     );
     fs::create_dir_all(note).with_context(|| format!("making {}", note.display()))?;
     // Never in memory: what the tests kill has to find its files again.
-    let dir = PathBuf::from(format!("/var/tmp/tributary-services-{}", std::process::id()));
+    let dir = PathBuf::from(format!(
+        "/var/tmp/tributary-services-{}",
+        std::process::id()
+    ));
     fs::create_dir(&dir).with_context(|| format!("making {}", dir.display()))?;
     fs::write(note.join("dir"), dir.display().to_string())?;
     let mut env = String::new();
@@ -98,14 +101,22 @@ fn up(root: &Path, note: &Path, names: &[Service]) -> Result<()> {
                 return Err(error.context(format!("{service:?} does not start; nothing runs")));
             }
         };
-        let _ = writeln!(env, "TRIBUTARY_TEST_{}='{}'", started.name, dir_of(&dir, *service));
+        let _ = writeln!(
+            env,
+            "TRIBUTARY_TEST_{}='{}'",
+            started.name,
+            dir_of(&dir, *service)
+        );
         for (key, value) in started.env {
             let _ = writeln!(env, "TRIBUTARY_TEST_{}_{key}='{value}'", started.name);
         }
     }
     fs::write(note.join("env"), &env)?;
     print!("{env}");
-    println!("# in {}; ended by `cargo xtask services down`", note.join("env").display());
+    println!(
+        "# in {}; ended by `cargo xtask services down`",
+        note.join("env").display()
+    );
     Ok(())
 }
 
@@ -179,7 +190,11 @@ fn apt(file: &Path, packages: &[&str]) -> Result<()> {
             .stdout(Stdio::null())
             .status()
             .context("running apt-get (Debian, Ubuntu); elsewhere install them by hand")?;
-        ensure!(status.success(), "apt-get {}: {status}", arguments.join(" "));
+        ensure!(
+            status.success(),
+            "apt-get {}: {status}",
+            arguments.join(" ")
+        );
         Ok(())
     };
     run(&["update", "-q"])?;
@@ -191,10 +206,21 @@ fn apt(file: &Path, packages: &[&str]) -> Result<()> {
 /// Writes the script that starts a service, and runs it.
 fn start_by(folder: &Path, script: &str) -> Result<()> {
     let file = folder.join("start");
-    fs::write(&file, format!("#!/usr/bin/env bash\nset -eu\ncd {}\n{script}", folder.display()))?;
+    fs::write(
+        &file,
+        format!(
+            "#!/usr/bin/env bash\nset -eu\ncd {}\n{script}",
+            folder.display()
+        ),
+    )?;
     fs::set_permissions(&file, fs::Permissions::from_mode(0o755))?;
     let status = Command::new(&file).stdin(Stdio::null()).status()?;
-    ensure!(status.success(), "{}: {status}\n{}", file.display(), tail(&folder.join("log")));
+    ensure!(
+        status.success(),
+        "{}: {status}\n{}",
+        file.display(),
+        tail(&folder.join("log"))
+    );
     Ok(())
 }
 
@@ -203,7 +229,11 @@ fn answers(port: u16, folder: &Path) -> Result<()> {
     let until = Instant::now() + PATIENCE;
     while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
         let log = || tail(&folder.join("log"));
-        ensure!(Instant::now() < until, "it does not listen on {port}\n{}", log());
+        ensure!(
+            Instant::now() < until,
+            "it does not listen on {port}\n{}",
+            log()
+        );
         std::thread::sleep(Duration::from_millis(100)); // polls another program's port
     }
     Ok(())

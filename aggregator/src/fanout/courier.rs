@@ -252,7 +252,9 @@ impl Courier {
             SinkError::Stuck(_) | SinkError::Refused(_) => self.backoff.stuck(random),
             SinkError::Again(_) => self.backoff.failed(random),
         };
-        let pause = i64::try_from(pause).unwrap_or(i64::MAX).saturating_mul(1_000);
+        let pause = i64::try_from(pause)
+            .unwrap_or(i64::MAX)
+            .saturating_mul(1_000);
         self.state = State::Closed(now.saturating_add(pause));
         self.trouble = Some(error);
     }

@@ -58,7 +58,10 @@ impl Lag {
                 self.thin();
             }
         }
-        let fresh = self.samples.back().is_none_or(|it| at - it.at >= LAG_SAMPLE_US);
+        let fresh = self
+            .samples
+            .back()
+            .is_none_or(|it| at - it.at >= LAG_SAMPLE_US);
         if fresh {
             self.samples.push_back(Sample { at, end, position });
         }
@@ -123,10 +126,30 @@ mod tests {
     #[test]
     fn each_course_has_its_verdict() {
         let courses: [(&str, &[(u64, u64)], bool, Verdict); 6] = [
-            ("all there once", &[(10, 5), (20, 20), (40, 21)], false, Verdict::Ok),
-            ("comes closer", &[(10, 0), (20, 15), (30, 28)], false, Verdict::Ok),
-            ("falls behind", &[(10, 5), (30, 6), (60, 7)], false, Verdict::Warn),
-            ("stands", &[(10, 5), (30, 5), (60, 5)], false, Verdict::Stall),
+            (
+                "all there once",
+                &[(10, 5), (20, 20), (40, 21)],
+                false,
+                Verdict::Ok,
+            ),
+            (
+                "comes closer",
+                &[(10, 0), (20, 15), (30, 28)],
+                false,
+                Verdict::Ok,
+            ),
+            (
+                "falls behind",
+                &[(10, 5), (30, 6), (60, 7)],
+                false,
+                Verdict::Warn,
+            ),
+            (
+                "stands",
+                &[(10, 5), (30, 5), (60, 5)],
+                false,
+                Verdict::Stall,
+            ),
             ("stands and fails", &[(10, 5), (30, 5)], true, Verdict::Stop),
             ("nothing to do", &[(10, 10), (10, 10)], true, Verdict::Ok),
         ];
@@ -150,6 +173,9 @@ mod tests {
             lag.note(second * LAG_SAMPLE_US, second as u64 + 1, 0);
         }
         assert!(lag.ends.len() <= LAG_SAMPLES_MAX + 1);
-        assert_eq!(lag.behind_us(100_000 * LAG_SAMPLE_US, 0), 100_000 * LAG_SAMPLE_US);
+        assert_eq!(
+            lag.behind_us(100_000 * LAG_SAMPLE_US, 0),
+            100_000 * LAG_SAMPLE_US
+        );
     }
 }

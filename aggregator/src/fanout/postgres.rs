@@ -5,6 +5,7 @@
 //! way. A batch that another aggregator brought already (it was in doubt) is refused by the key
 //! of `batches`. Nothing here decides when a chunk goes, or what follows from an error.
 
+mod connect;
 mod copy;
 mod errors;
 mod plan;
@@ -15,7 +16,7 @@ use super::sink::{Sink, SinkError, Standing};
 use crate::clock::wall_us;
 use crate::lake::Table;
 use crate::lake::load::Names;
-use crate::limits::{SINK_CALL_SECONDS_MAX, SINK_CONNECT_SECONDS_MAX, SINK_SERIES_CACHED_MAX};
+use crate::limits::{SINK_CALL_SECONDS_MAX, SINK_SERIES_CACHED_MAX};
 use bytes::Bytes;
 use copy::Tuples;
 use errors::judge;
@@ -23,8 +24,8 @@ use futures_util::SinkExt;
 use plan::{Brings, Plan, PlannedBatch, PlannedRows, SeriesKey};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
+use std::path::PathBuf;
 use std::pin::pin;
-use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_postgres::{Client, NoTls, Transaction};
 use tributary_protocol::ids::LogId;
@@ -36,13 +37,21 @@ fn bigint(number: u64) -> i64 {
 }
 
 /// Where the database is, and how its tables are kept.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PostgresConfig {
-    /// How to connect.
-    pub connection: tokio_postgres::Config,
-    /// Whom to trust; none: the connection is not encrypted.
-    pub tls: Option<rustls::ClientConfig>,
-    /// Days after which readings go; none: they stay.
+    /// `host`: a name or an address.
+    pub host: String,
+    /// `port`.
+    pub port: u16,
+    /// `database`.
+    pub database: String,
+    /// `user`.
+    pub user: String,
+    /// `password_file`: read at each connection.
+    pub password_file: Option<PathBuf>,
+    /// `ca`: PEM; read at each connection. None: it is not encrypted.
+    pub ca: Option<PathBuf>,
+    /// `retention_days`: readings go after so many days; none: they stay.
     pub retention_days: Option<u32>,
 }
 
@@ -55,6 +64,8 @@ pub struct Postgres {
     series: HashMap<SeriesKey, i64>,
     /// Days whose partitions are there.
     days: BTreeSet<i64>,
+    /// The day on which what is too old was removed last.
+    retained: Option<i64>,
     /// Entries that a journal has had before this sink was there.
     begun: u64,
 }
@@ -76,26 +87,27 @@ impl Postgres {
             connection: None,
             series: HashMap::new(),
             days: BTreeSet::new(),
+            retained: None,
             begun,
         }
     }
 
-    async fn connect(&self) -> Result<(Client, JoinSet<()>), tokio_postgres::Error> {
+    async fn connect(&self) -> Result<(Client, JoinSet<()>), SinkError> {
         let mut driver = JoinSet::new();
-        let mut config = self.config.connection.clone();
-        config.connect_timeout(Duration::from_secs(SINK_CONNECT_SECONDS_MAX));
-        let client = match &self.config.tls {
+        let config = connect::settings(&self.config)?;
+        let wrong = |error| judge(&error);
+        let client = match &self.config.ca {
             None => {
-                let (client, connection) = config.connect(NoTls).await?;
+                let (client, connection) = config.connect(NoTls).await.map_err(wrong)?;
                 driver.spawn(async move {
                     // The client's next call says the same.
                     let _ = connection.await;
                 });
                 client
             }
-            Some(tls) => {
-                let tls = tokio_postgres_rustls::MakeRustlsConnect::new(tls.clone());
-                let (client, connection) = config.connect(tls).await?;
+            Some(ca) => {
+                let tls = tokio_postgres_rustls::MakeRustlsConnect::new(connect::tls(ca)?);
+                let (client, connection) = config.connect(tls).await.map_err(wrong)?;
                 driver.spawn(async move {
                     let _ = connection.await;
                 });
@@ -106,7 +118,7 @@ impl Postgres {
     }
 
     async fn open_cursor(&mut self, log: LogId) -> Result<Standing, SinkError> {
-        let (mut client, driver) = self.connect().await.map_err(|error| judge(&error))?;
+        let (mut client, driver) = self.connect().await?;
         let wrong = |error| judge(&error);
         // Rows that a server may forget again must not let the journal go.
         let limit = SINK_CALL_SECONDS_MAX * 1_000;
@@ -120,7 +132,10 @@ impl Postgres {
         let begun = bigint(self.begun);
         let insert = "INSERT INTO tributary.sink_cursor (log, next, begun, epoch)
                       VALUES ($1::text::uuid, $2, $2, 0) ON CONFLICT DO NOTHING";
-        client.execute(insert, &[&log, &begun]).await.map_err(wrong)?;
+        client
+            .execute(insert, &[&log, &begun])
+            .await
+            .map_err(wrong)?;
         // Waits for a commit that is still under way, and then sees it.
         let fence = "UPDATE tributary.sink_cursor SET epoch = epoch + 1
                      WHERE log = $1::text::uuid RETURNING next, epoch";
@@ -137,11 +152,7 @@ impl Postgres {
         })
     }
 
-    async fn write(
-        &mut self,
-        chunk: &Chunk,
-        only: Option<&Range<usize>>,
-    ) -> Result<(), SinkError> {
+    async fn write(&mut self, chunk: &Chunk, only: Option<&Range<usize>>) -> Result<(), SinkError> {
         let Some(connection) = &mut self.connection else {
             return Err(SinkError::Again("there is no connection".to_owned()));
         };
@@ -152,6 +163,13 @@ impl Postgres {
         for day in missing {
             make_partition(&mut connection.client, day).await?;
             self.days.insert(day);
+        }
+        if let Some(days) = self.config.retention_days
+            && only.is_none()
+            && self.retained != Some(schema::day(now))
+        {
+            remove_old(&mut connection.client, schema::day(now) - i64::from(days)).await?;
+            self.retained = Some(schema::day(now));
         }
         let wrong = |error| judge(&error);
         let (log, epoch) = (connection.log.clone(), connection.epoch);
@@ -220,12 +238,21 @@ async fn migrate(client: &mut Client) -> Result<(), SinkError> {
     transaction.batch_execute(begin).await.map_err(wrong)?;
     // Another aggregator may have been here between the two looks.
     let asked = "SELECT coalesce(max(version), 0) FROM tributary.version";
-    let version: i32 = transaction.query_one(asked, &[]).await.map_err(wrong)?.get(0);
-    let steps = (version..).zip(schema::STEPS).skip(usize::try_from(version).unwrap_or(0));
+    let version: i32 = transaction
+        .query_one(asked, &[])
+        .await
+        .map_err(wrong)?
+        .get(0);
+    let steps = (version..)
+        .zip(schema::STEPS)
+        .skip(usize::try_from(version).unwrap_or(0));
     for (at, step) in (version..).zip(steps.map(|(_, step)| step)) {
         transaction.batch_execute(step).await.map_err(wrong)?;
         let note = "INSERT INTO tributary.version (version) VALUES ($1)";
-        transaction.execute(note, &[&(at + 1)]).await.map_err(wrong)?;
+        transaction
+            .execute(note, &[&(at + 1)])
+            .await
+            .map_err(wrong)?;
     }
     transaction.commit().await.map_err(wrong)
 }
@@ -234,7 +261,10 @@ async fn check_tables(client: &Client) -> Result<(), SinkError> {
     let asked = "SELECT name FROM unnest($1::text[]) name
                  WHERE to_regclass('tributary.' || name) IS NULL";
     let names: Vec<&str> = schema::TABLES.to_vec();
-    let missing = client.query(asked, &[&names]).await.map_err(|error| judge(&error))?;
+    let missing = client
+        .query(asked, &[&names])
+        .await
+        .map_err(|error| judge(&error))?;
     let missing: Vec<String> = missing.iter().map(|row| row.get(0)).collect();
     match missing.is_empty() {
         true => Ok(()),
@@ -252,7 +282,8 @@ fn days_of(plan: &Plan<'_>, now: i64) -> BTreeSet<i64> {
         _ => None,
     });
     let rows = readings.flat_map(|rows| rows.rows.iter());
-    rows.filter_map(|(_, row, _)| schema::day_of(row.meta.event_time, now)).collect()
+    rows.filter_map(|(_, row, _)| schema::day_of(row.meta.event_time, now))
+        .collect()
 }
 
 /// In a transaction of its own: whoever reads the table waits no longer than this takes.
@@ -263,12 +294,37 @@ async fn make_partition(client: &mut Client, day: i64) -> Result<(), SinkError> 
     transaction.batch_execute(lock).await.map_err(wrong)?;
     let asked = "SELECT to_regclass($1) IS NOT NULL";
     let name = format!("tributary.{}", schema::partition_name(day));
-    let there: bool = transaction.query_one(asked, &[&name]).await.map_err(wrong)?.get(0);
+    let there: bool = transaction
+        .query_one(asked, &[&name])
+        .await
+        .map_err(wrong)?
+        .get(0);
     if !there {
         let sql = schema::partition_sql(day);
         transaction.batch_execute(&sql).await.map_err(wrong)?;
     }
     transaction.commit().await.map_err(wrong)
+}
+
+/// Removes readings of days before this one. Which batches were here is remembered.
+async fn remove_old(client: &mut Client, before: i64) -> Result<(), SinkError> {
+    let wrong = |error| judge(&error);
+    let asked = "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+                 WHERE i.inhparent = 'tributary.reading'::regclass
+                   AND c.relname ~ '^reading_[0-9]{8}$' AND c.relname < $1";
+    let first = schema::partition_name(before);
+    let old = client.query(asked, &[&first]).await.map_err(wrong)?;
+    for row in &old {
+        let name: &str = row.get(0);
+        let sql = format!("DROP TABLE tributary.{name}");
+        client.batch_execute(&sql).await.map_err(wrong)?;
+        tracing::info!(
+            name,
+            "a day of readings is older than `retention_days`: removed"
+        );
+    }
+    let rest = schema::remove_sql(before);
+    client.batch_execute(&rest).await.map_err(wrong)
 }
 
 async fn move_cursor(
@@ -280,7 +336,9 @@ async fn move_cursor(
     let swap = "UPDATE tributary.sink_cursor SET next = $1, moved = now()
                 WHERE log = $2::text::uuid AND next = $3 AND epoch = $4";
     let (next, first) = (bigint(chunk.end()), bigint(chunk.first()));
-    let moved = transaction.execute(swap, &[&next, &log, &first, &epoch]).await;
+    let moved = transaction
+        .execute(swap, &[&next, &log, &first, &epoch])
+        .await;
     match moved.map_err(|error| judge(&error))? {
         1 => Ok(()),
         _ => Err(SinkError::Fenced(format!(
@@ -298,8 +356,11 @@ async fn series_numbers(
 ) -> Result<(Vec<i64>, Vec<(SeriesKey, i64)>), SinkError> {
     let wrong = |error| judge(&error);
     // In one order everywhere, so that two aggregators do not wait for each other.
-    let missing: BTreeSet<&SeriesKey> =
-        plan.series.iter().filter(|key| !known.contains_key(*key)).collect();
+    let missing: BTreeSet<&SeriesKey> = plan
+        .series
+        .iter()
+        .filter(|key| !known.contains_key(*key))
+        .collect();
     let missing: Vec<&SeriesKey> = missing.into_iter().collect();
     let mut fresh = Vec::new();
     if !missing.is_empty() {
@@ -329,7 +390,9 @@ async fn series_numbers(
         );
         let rows = transaction.query(&select, &values).await.map_err(wrong)?;
         if rows.len() != missing.len() {
-            return Err(SinkError::Again("series went while they were used".to_owned()));
+            return Err(SinkError::Again(
+                "series went while they were used".to_owned(),
+            ));
         }
         let numbers = rows.iter().map(|row| row.get::<_, i64>(0));
         fresh = missing.into_iter().cloned().zip(numbers).collect();
@@ -375,7 +438,11 @@ async fn take_batches(
     let kinds = of(&|it| it.kind.to_owned());
     let rows = number(&|it| bigint(it.readings as u64));
     let counts = number(&|it| bigint(it.numbers));
-    let hashes: Vec<&[u8]> = order.iter().filter_map(batch).map(|it| &it.origin.hash.0[..]).collect();
+    let hashes: Vec<&[u8]> = order
+        .iter()
+        .filter_map(batch)
+        .map(|it| &it.origin.hash.0[..])
+        .collect();
     let entries = number(&|it| bigint(it.origin.entry));
     let sql = "WITH given AS (
             SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[]::uuid[], $4::text[]::uuid[],
@@ -392,10 +459,13 @@ async fn take_batches(
         SELECT g.place, t.id FROM given g
         LEFT JOIN taken t USING (tenant, agent, buffer, lane, batch)";
     let found = transaction
-        .query(sql, &[
-            &places, &tenants, &agents, &buffers, &lanes, &numbers, &kinds, &rows, &counts,
-            &hashes, &entries, &log,
-        ])
+        .query(
+            sql,
+            &[
+                &places, &tenants, &agents, &buffers, &lanes, &numbers, &kinds, &rows, &counts,
+                &hashes, &entries, &log,
+            ],
+        )
         .await
         .map_err(wrong)?;
     let mut taken: BTreeMap<usize, Taken> = BTreeMap::new();
@@ -418,8 +488,15 @@ async fn held(transaction: &Transaction<'_>, batch: &PlannedBatch<'_>) -> Result
                  WHERE agent = $1::text::uuid AND buffer = $2::text::uuid AND lane = $3
                    AND batch = $4 AND tenant = $5";
     let key = batch.origin.key;
-    let (agent, buffer) = (batch.origin.agent.uuid().to_string(), key.buffer.to_string());
-    let (lane, number, tenant) = (key.lane.name(), bigint(key.number), batch.origin.agent.tenant());
+    let (agent, buffer) = (
+        batch.origin.agent.uuid().to_string(),
+        key.buffer.to_string(),
+    );
+    let (lane, number, tenant) = (
+        key.lane.name(),
+        bigint(key.number),
+        batch.origin.agent.tenant(),
+    );
     let row = transaction
         .query_one(asked, &[&agent, &buffer, &lane, &number, &tenant])
         .await
@@ -538,7 +615,9 @@ fn encode(
 ) -> Result<Tables, SinkError> {
     let mut tables = Tables::default();
     let refused = |error: copy::NoTime| SinkError::Refused(error.to_string());
-    let journal = u128::from_str_radix(&log.replace('-', ""), 16).unwrap_or(0).to_be_bytes();
+    let journal = u128::from_str_radix(&log.replace('-', ""), 16)
+        .unwrap_or(0)
+        .to_be_bytes();
     for (batch, taken) in plan.batches.iter().zip(taken) {
         let origin = batch.origin;
         let reject = |tables: &mut Tables, row: Option<i32>, reason: &str, payload: &[u8]| {
@@ -626,9 +705,7 @@ async fn copy_in(
     }
     let wrong = |error| judge(&error);
     let columns = match table {
-        "rejected" => {
-            " (tenant, agent, buffer, lane, batch, \"row\", log, entry, reason, payload)"
-        }
+        "rejected" => " (tenant, agent, buffer, lane, batch, \"row\", log, entry, reason, payload)",
         _ => "",
     };
     let sql = format!("COPY tributary.{table}{columns} FROM STDIN (FORMAT binary)");

@@ -5,6 +5,7 @@ use super::sink::{Sink, SinkError};
 use super::status::SinkStatus;
 use super::tap::Tap;
 use crate::clock::Clock;
+use crate::lake::sink::Item;
 use crate::limits::SINK_CALL_SECONDS_MAX;
 use std::future::Future;
 use std::sync::Arc;
@@ -30,9 +31,7 @@ pub struct Running<S> {
 }
 
 /// A step, for so long at most: what hangs is given up like what failed.
-async fn bounded<T>(
-    step: impl Future<Output = Result<T, SinkError>>,
-) -> Result<T, SinkError> {
+async fn bounded<T>(step: impl Future<Output = Result<T, SinkError>>) -> Result<T, SinkError> {
     let limit = Duration::from_secs(SINK_CALL_SECONDS_MAX);
     tokio::time::timeout(limit, step).await.unwrap_or_else(|_| {
         Err(SinkError::Again(format!(
@@ -103,6 +102,15 @@ impl<S: Sink> Running<S> {
     }
 
     fn read(&mut self, entry: u64, courier: &mut Courier, clock: Clock) {
+        let first = self.tap.first();
+        if entry < first && self.status.is_required() {
+            courier.on_trimmed(first);
+            return self.status.note(courier.trouble(), true);
+        }
+        if entry < first {
+            let lost = Item::Damaged(entry..first);
+            return courier.on_read(clock.now(), Arc::new(lost));
+        }
         match self.tap.next(entry) {
             Ok(Some(item)) => courier.on_read(clock.now(), item),
             Ok(None) => {}

@@ -13,6 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 #[derive(Debug)]
 pub struct SinkStatus {
     name: String,
+    required: bool,
     position: AtomicU64,
     rows: AtomicU64,
     refused: AtomicU64,
@@ -29,6 +30,8 @@ pub struct SinkStatus {
 pub struct SinkReport {
     /// As it is called in the configuration.
     pub name: String,
+    /// Whether the journal keeps what it lacks whatever that costs.
+    pub required: bool,
     /// Journal entries below are in it.
     pub position: u64,
     /// Entries that are durable and not in it.
@@ -51,9 +54,10 @@ pub struct SinkReport {
 
 impl SinkStatus {
     /// Of a sink that did nothing yet.
-    pub fn new(name: impl Into<String>) -> Self {
+    pub fn new(name: impl Into<String>, required: bool) -> Self {
         Self {
             name: name.into(),
+            required,
             position: AtomicU64::new(0),
             rows: AtomicU64::new(0),
             refused: AtomicU64::new(0),
@@ -69,6 +73,11 @@ impl SinkStatus {
     /// As it is called in the configuration.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether the journal keeps what it lacks whatever that costs.
+    pub fn is_required(&self) -> bool {
+        self.required
     }
 
     /// Every journal entry below is in the sink; 0 as long as it did not open.
@@ -154,6 +163,7 @@ impl SinkStatus {
         lag.note(now, end, position);
         SinkReport {
             name: self.name.clone(),
+            required: self.required,
             position,
             lag_entries: end.saturating_sub(position),
             lag_seconds: lag.behind_us(now, position) as f64 / 1e6,

@@ -92,6 +92,11 @@ impl Shared {
 }
 
 impl Tap {
+    /// The first entry that the journal still has.
+    pub fn first(&self) -> u64 {
+        self.own.first()
+    }
+
     /// One past the last durable entry.
     pub fn end(&self) -> u64 {
         self.own.end()

@@ -246,6 +246,11 @@ impl Store {
         self.positions.drain(..surplus);
     }
 
+    /// Whether the journal finds no room for its next segment.
+    pub fn is_short(&self) -> bool {
+        self.reader.is_short()
+    }
+
     /// Gives up the segments below the older of two checkpoints and below `sinks`.
     ///
     /// # Errors

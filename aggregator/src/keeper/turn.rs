@@ -278,9 +278,9 @@ impl Keeper {
     /// Writes the checkpoint that is due, and gives up what it and the lake no longer need.
     fn tidy(&mut self) {
         if self.checkpoint_due {
-            let in_lake = self.lake.as_ref().map_or(0, |lake| lake.position());
+            let below = self.in_all_sinks().unwrap_or(0);
             // Behind this checkpoint, the one that is newest now is the older one.
-            let below = in_lake.min(self.store.newest_checkpoint());
+            let below = below.min(self.store.newest_checkpoint());
             let quarantine = &self.quarantine;
             let needed = |agent: &AgentId, buffer| quarantine.has(agent, buffer);
             self.judge.books.drop_retired(below, needed);
@@ -295,9 +295,23 @@ impl Keeper {
         self.trim();
     }
 
+    /// Entries below are where they belong; nothing while nobody says so.
+    fn in_all_sinks(&self) -> Option<u64> {
+        let lake = self.lake.as_ref()?;
+        let is_short = self.store.is_short();
+        let waited_for = self
+            .sinks
+            .iter()
+            .filter(|sink| sink.is_required() || !is_short);
+        let least = waited_for.map(|sink| sink.position()).min();
+        Some(least.map_or(lake.position(), |least| least.min(lake.position())))
+    }
+
     fn trim(&self) {
-        let Some(lake) = &self.lake else { return };
-        if let Err(error) = self.store.trim(lake.position()) {
+        let Some(below) = self.in_all_sinks() else {
+            return;
+        };
+        if let Err(error) = self.store.trim(below) {
             tracing::error!(%error, "the journal cannot be trimmed");
         }
     }

@@ -46,6 +46,10 @@ impl Item {
 
 /// The durable part of one journal.
 pub trait Feed: Send {
+    /// The first entry that is still there.
+    fn first(&self) -> u64 {
+        0
+    }
     /// One past the last durable entry.
     fn end(&self) -> u64;
     /// The entry `from`, or that it is damaged; nothing at the end. One at a time: whoever

@@ -123,6 +123,12 @@ fn gap_rows(gap: &Gap, runs: &[Range<u64>]) -> Vec<GapRow> {
 }
 
 impl Feed for JournalFeed {
+    fn first(&self) -> u64 {
+        let segments = self.reader.segments();
+        let own = segments.iter().filter(|segment| segment.life == self.life);
+        own.map(|segment| segment.first).min().unwrap_or(0)
+    }
+
     fn end(&self) -> u64 {
         self.reader.end(self.life).unwrap_or(0) + u64::from(planted!(BeyondDurable))
     }

@@ -14,12 +14,15 @@ pub fn start(dir: &Path) -> Result<Started> {
     let folder = folder(dir, "postgres")?;
     // Debian's package makes this user.
     let user = "postgres";
-    let is_root = fs::metadata("/proc/self").is_ok_and(|own| {
-        std::os::unix::fs::MetadataExt::uid(&own) == 0
-    });
+    let is_root =
+        fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
     if is_root {
         let owned = Command::new("chown").arg(user).arg(&folder).status()?;
-        ensure!(owned.success(), "chown {user} {}: {owned}", folder.display());
+        ensure!(
+            owned.success(),
+            "chown {user} {}: {owned}",
+            folder.display()
+        );
     }
     let become_it = match is_root {
         true => format!("setpriv --reuid={user} --regid={user} --init-groups "),
@@ -56,7 +59,9 @@ ln -sf data/postmaster.pid pid
 
 fn newest(versions: &Path) -> Result<PathBuf> {
     let found = fs::read_dir(versions).with_context(|| versions.display().to_string())?;
-    let mut found: Vec<PathBuf> = found.filter_map(|it| Some(it.ok()?.path().join("bin"))).collect();
+    let mut found: Vec<PathBuf> = found
+        .filter_map(|it| Some(it.ok()?.path().join("bin")))
+        .collect();
     found.retain(|bin| bin.join("initdb").exists());
     found.sort();
     found.pop().context("no version of PostgreSQL has initdb")

@@ -89,11 +89,15 @@ impl Target {
         let ids = ids(chunk);
         let is_out = |place: usize| chunk.refused().contains_key(&place);
         let places = || ids.iter().enumerate();
-        let rows: Vec<u64> = places().filter(|(at, _)| !is_out(*at)).map(|(_, id)| *id).collect();
+        let rows: Vec<u64> = places()
+            .filter(|(at, _)| !is_out(*at))
+            .map(|(_, id)| *id)
+            .collect();
         if let Some(error) = self.refuses(&rows) {
             return Err(error);
         }
-        self.rejected.extend(places().filter(|(at, _)| is_out(*at)).map(|(_, id)| *id));
+        self.rejected
+            .extend(places().filter(|(at, _)| is_out(*at)).map(|(_, id)| *id));
         self.rows.extend(rows);
         self.next = chunk.end();
         Ok(())
@@ -222,18 +226,27 @@ proptest! {
 
 #[test]
 fn a_sink_ahead_of_its_journal_ends_and_says_what_to_do() {
-    let pace = Pace { rows: 10, age_us: 1 };
+    let pace = Pace {
+        rows: 10,
+        age_us: 1,
+    };
     let mut courier = Courier::new(pace);
     assert_eq!(courier.poll(0, 5), Step::Open);
     assert!(courier.on_open(Standing { next: 6 }, 5).is_none());
     assert_eq!(courier.poll(0, 5), Step::End);
     let said = courier.trouble().expect("trouble").to_string();
-    assert!(said.contains("rolled back") && said.contains("restore"), "{said}");
+    assert!(
+        said.contains("rolled back") && said.contains("restore"),
+        "{said}"
+    );
 }
 
 #[test]
 fn whoever_is_fenced_ends_and_whoever_is_stuck_comes_back_seldom() {
-    let pace = Pace { rows: 10, age_us: 1 };
+    let pace = Pace {
+        rows: 10,
+        age_us: 1,
+    };
     let mut courier = Courier::new(pace);
     let password = SinkError::Stuck("password refused".to_owned());
     courier.on_failed(0, password.clone(), 0);

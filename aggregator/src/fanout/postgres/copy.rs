@@ -94,7 +94,8 @@ impl Tuples {
 
     /// `bytea`, or a `text` in UTF-8. Longer than 2 GiB nothing here is.
     pub fn bytes(&mut self, value: &[u8]) {
-        self.open.put_i32(i32::try_from(value.len()).unwrap_or(i32::MAX));
+        self.open
+            .put_i32(i32::try_from(value.len()).unwrap_or(i32::MAX));
         self.open.put_slice(value);
     }
 
@@ -160,6 +161,10 @@ mod tests {
         let bytes: usize = blocks.iter().map(Bytes::len).sum();
         assert_eq!(bytes, 19 + 1_000 * (2 + 4 + 1_000) + 2);
         assert!(blocks.len() > 3);
-        assert!(blocks.last().is_some_and(|last| last.ends_with(&[0xff, 0xff])));
+        assert!(
+            blocks
+                .last()
+                .is_some_and(|last| last.ends_with(&[0xff, 0xff]))
+        );
     }
 }

@@ -10,7 +10,9 @@ pub fn judge(error: &Error) -> SinkError {
     match error.as_db_error() {
         Some(said) => of_server(said),
         None => {
-            let cause = error.source().map_or(String::new(), |cause| format!(": {cause}"));
+            let cause = error
+                .source()
+                .map_or(String::new(), |cause| format!(": {cause}"));
             let text = format!("PostgreSQL does not answer: {error}{cause}");
             match error.is_closed() || cause.is_empty() || !cause.contains("certificate") {
                 true => SinkError::Again(text),

@@ -179,9 +179,14 @@ pub const DAYS_BEFORE: i64 = 400;
 /// Days after today; later ones are of clocks that are wrong.
 pub const DAYS_AFTER: i64 = 2;
 
+/// The day of a time, counted from 1970.
+pub fn day(time: i64) -> i64 {
+    time.div_euclid(DAY_US)
+}
+
 /// The day of a time, counted from 1970, if it has a partition of its own.
 pub fn day_of(event_time: i64, now: i64) -> Option<i64> {
-    let (day, today) = (event_time.div_euclid(DAY_US), now.div_euclid(DAY_US));
+    let (day, today) = (day(event_time), day(now));
     (today - DAYS_BEFORE..=today + DAYS_AFTER)
         .contains(&day)
         .then_some(day)
@@ -207,14 +212,21 @@ pub fn partition_name(day: i64) -> String {
     format!("reading_{year:04}{month:02}{day:02}")
 }
 
+fn midnight(day: i64) -> String {
+    let (year, month, day) = civil(day);
+    format!("timestamptz '{year:04}-{month:02}-{day:02} 00:00:00+00'")
+}
+
+/// Removes what lies outside of the days' partitions and is before this day.
+pub fn remove_sql(before: i64) -> String {
+    let before = midnight(before);
+    format!("DELETE FROM tributary.reading_other WHERE event_time < {before}")
+}
+
 /// Makes a day's partition. What lies of that day among the others comes with it: it was far
 /// ahead when it was written, and is not any more.
 pub fn partition_sql(day: i64) -> String {
-    let bound = |day: i64| {
-        let (year, month, day) = civil(day);
-        format!("timestamptz '{year:04}-{month:02}-{day:02} 00:00:00+00'")
-    };
-    let (name, from, to) = (partition_name(day), bound(day), bound(day + 1));
+    let (name, from, to) = (partition_name(day), midnight(day), midnight(day + 1));
     let mut sql = String::new();
     // Writing to a text cannot fail.
     let _ = write!(
