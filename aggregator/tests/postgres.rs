@@ -1,14 +1,17 @@
 //! The sink `postgresql` against a real server: whatever fails, every row is there once.
 
 use crate::made::{FiveNames, MadeFeed, batch, gap, origin};
+use crate::sealed::{BUFFER, readings, series};
 use crate::services::{Relay, kill_and_start, service};
+use crate::uplink::{Memory, configured};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_postgres::{Client, NoTls};
 use tokio_util::sync::CancellationToken;
+use tributary_aggregator::config::{SinkConfig, Target};
 use tributary_aggregator::fanout::SinkStatus;
 use tributary_aggregator::fanout::courier::Pace;
 use tributary_aggregator::fanout::postgres::{Postgres, PostgresConfig};
@@ -16,8 +19,8 @@ use tributary_aggregator::fanout::run::Running;
 use tributary_aggregator::fanout::tap::Shared;
 use tributary_aggregator::lake::load::Content;
 use tributary_aggregator::lake::sink::Item;
-use tributary_protocol::ids::LogId;
-use tributary_protocol::ids::SeriesId;
+use tributary_aggregator::start;
+use tributary_protocol::ids::{BatchHash, Lane, LogId, SeriesId};
 use tributary_protocol::reading::{Meta, Readings, Value};
 
 const LOG: LogId = LogId([0xab; 16]);
@@ -449,4 +452,166 @@ async fn days_have_partitions_and_go_when_they_are_old() {
     assert_eq!(database.count(left).await, 2 * 4);
     let batches = "SELECT count(*) FROM tributary.batches";
     assert_eq!(database.count(batches).await, 3);
+}
+
+/// What another aggregator brings of the same lane: all of it is there, but one batch that differs.
+fn others_item(entry: u64) -> Item {
+    let mut item = item(entry);
+    if let Item::Batch(batch) = &mut item {
+        batch.0.in_doubt = true;
+        if entry == 8 {
+            batch.0.hash = BatchHash::of(b"something else");
+        }
+    }
+    item
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_two_aggregators_bring_is_there_once_and_a_contradiction_is_kept_apart() {
+    let Some(database) = Database::make("t_two").await else {
+        return;
+    };
+    drain(database.config.clone(), item, 14).await;
+    let end = Arc::new(AtomicU64::new(21));
+    let mut other = running(database.config.clone(), others_item, &end, 1_000);
+    other.log = LogId([0xcd; 16]);
+    let status = Arc::clone(&other.status);
+    let (_sender, durable) = watch::channel(0);
+    let mut task = JoinSet::new();
+    task.spawn(other.run(durable, CancellationToken::new()));
+    while status.position() < 21 {
+        tokio::task::yield_now().await;
+    }
+    let rows = 12 * i64::from(ROWS);
+    assert_eq!(
+        database
+            .count("SELECT count(*) FROM tributary.readings")
+            .await,
+        rows
+    );
+    let brought = "SELECT count(*) FROM tributary.batches
+                   WHERE in_doubt AND kind = 'readings' AND log::text LIKE 'cdcd%'";
+    assert_eq!(database.count(brought).await, 4, "what it brought alone");
+    let apart = "SELECT count(*) FROM tributary.rejected WHERE reason LIKE 'journal abab%entry 8'";
+    assert_eq!(database.count(apart).await, 1);
+    assert_eq!(
+        database
+            .count("SELECT count(*) FROM tributary.sink_cursor")
+            .await,
+        2
+    );
+}
+
+/// Alerts and an aggregate, and a text in each lane that is no JSON.
+fn spoken_item(entry: u64) -> Item {
+    let (lane, json) = match entry {
+        0 => (
+            Lane::Alerts,
+            r#"{"id":"a1","state":"raised","score":0.5,"value":null}"#,
+        ),
+        _ => (
+            Lane::Aggregates,
+            r#"{"window":"minute","count":60,"mean":1.25,"p95":null}"#,
+        ),
+    };
+    let mut readings = Readings::new();
+    for text in [json, "no json"] {
+        let meta = Meta {
+            event_time: crate::made::EPOCH_US,
+            ..Meta::default()
+        };
+        readings.push(SeriesId(4), meta, Value::Str(text)).unwrap();
+    }
+    let mut origin = origin(entry);
+    origin.key.lane = lane;
+    Item::Batch(Box::new((origin, Content::Readings(readings))))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn alerts_and_aggregates_are_asked_for_by_their_columns() {
+    let Some(database) = Database::make("t_spoken").await else {
+        return;
+    };
+    drain(database.config.clone(), spoken_item, 2).await;
+    let sql = "SELECT alert_id, state, score, value, device, text_as_it_came
+               FROM tributary.alerts ORDER BY \"row\"";
+    let rows = database.client.query(sql, &[]).await.unwrap();
+    let (id, state): (Option<&str>, Option<&str>) = (rows[0].get(0), rows[0].get(1));
+    assert_eq!((id, state), (Some("a1"), Some("raised")));
+    assert_eq!(
+        (
+            rows[0].get::<_, Option<f64>>(2),
+            rows[0].get::<_, Option<f64>>(3)
+        ),
+        (Some(0.5), None)
+    );
+    assert_eq!(rows[1].get::<_, Option<&str>>(5), Some("no json"));
+    let sql = "SELECT \"window\", count, mean FROM tributary.aggregates WHERE json IS NOT NULL";
+    let row = database.client.query_one(sql, &[]).await.unwrap();
+    assert_eq!(
+        (
+            row.get::<_, &str>(0),
+            row.get::<_, i64>(1),
+            row.get::<_, f64>(2)
+        ),
+        ("minute", 60, 1.25)
+    );
+}
+
+/// A whole aggregator, stopped and started: what its agents were acknowledged is in the lake and in
+/// the database, and the shutdown waits for both.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_aggregator_acknowledged_is_in_its_database_when_it_has_ended() {
+    let Some(database) = Database::make("t_whole").await else {
+        return;
+    };
+    let dir = tempfile::TempDir::new().unwrap();
+    let (mut config, mut uplink) = configured(&dir);
+    config.sinks = vec![SinkConfig {
+        name: "warehouse".to_owned(),
+        required: true,
+        pace: Pace {
+            rows: 10_000,
+            age_us: 20_000,
+        },
+        target: Target::Postgres(config_of(&database.config)),
+    }];
+    let mut sent = 0;
+    let memory = Memory::default();
+    let (sealed, queue) = mpsc::channel(256);
+    let (status, _watch) = watch::channel(tributary_uplink::Status::default());
+    let first = start(config.clone(), CancellationToken::new())
+        .await
+        .unwrap();
+    config.uplink = first.uplink_addr();
+    uplink.target.address = config.uplink.to_string();
+    let sender = tributary_protocol::session::Sender::new(BUFFER, Vec::new());
+    let sending = tributary_uplink::run(uplink, sender, memory.clone(), queue, status);
+    let feeding = async {
+        let mut running = first;
+        sealed.send(memory.put(series(0, 0, 3))).await.unwrap();
+        for _ in 0..3 {
+            for _ in 0..10 {
+                let batch = memory.put(readings(sent, 3, 50, 0));
+                sealed.send(batch).await.unwrap();
+                sent += 1;
+            }
+            running.shut_down().await.unwrap();
+            running = start(config.clone(), CancellationToken::new())
+                .await
+                .unwrap();
+        }
+        drop(sealed);
+        running
+    };
+    let (all, running) = tokio::join!(sending, feeding);
+    assert!(all, "something was not acknowledged");
+    let end = running.keeper().end();
+    running.shut_down().await.unwrap();
+    let rows = i64::try_from(sent).unwrap() * 50;
+    let counted = "SELECT count(*) FROM tributary.readings";
+    assert_eq!(database.count(counted).await, rows);
+    // A journal that was empty when it was opened again has another name.
+    let next = "SELECT max(next) FROM tributary.sink_cursor";
+    assert_eq!(database.count(next).await, i64::try_from(end).unwrap());
 }

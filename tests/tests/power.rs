@@ -62,11 +62,13 @@ fn bits_hide_no_loss(recording: &Recording) {
     let (stopped, lost) = stopped.with_a_gap();
     let bits = stopped.bits_of_gaps(1, &lost);
     assert!(!bits.is_empty(), "no bit of a declared loss");
+    let mut declared = 0;
     for bit in &bits {
         let outcome = stopped.flip(recording, bit);
         assert!(outcome.keeps(recording, bit), "{bit:#?}\n{outcome:#?}");
-        assert!(!outcome.losses.is_empty(), "{bit:#?}\n{outcome:#?}");
+        declared += outcome.losses.len();
     }
+    assert!(declared > 0, "none of them is declared again");
 }
 
 #[test]

@@ -6,10 +6,15 @@
 //! of `batches`. Nothing here decides when a chunk goes, or what follows from an error.
 
 mod connect;
-mod copy;
 mod errors;
-mod plan;
 pub mod schema;
+mod tables;
+
+mod batches;
+mod copy;
+mod encode;
+mod plan;
+mod series;
 
 use super::chunk::Chunk;
 use super::sink::{Sink, SinkError, Standing};
@@ -17,19 +22,21 @@ use crate::clock::wall_us;
 use crate::lake::Table;
 use crate::lake::load::Names;
 use crate::limits::{SINK_CALL_SECONDS_MAX, SINK_SERIES_CACHED_MAX};
+use batches::take_batches;
 use bytes::Bytes;
 use copy::Tuples;
+use encode::encode;
 use errors::judge;
 use futures_util::SinkExt;
-use plan::{Brings, Plan, PlannedBatch, PlannedRows, SeriesKey};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use plan::{Brings, Plan, SeriesKey};
+use series::series_numbers;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::pin::pin;
 use tokio::task::JoinSet;
 use tokio_postgres::{Client, NoTls, Transaction};
 use tributary_protocol::ids::LogId;
-use tributary_protocol::reading::Value;
 
 /// Bytes of the largest number that `bigint` holds; entries and numbers stay far below.
 fn bigint(number: u64) -> i64 {
@@ -127,7 +134,7 @@ impl Postgres {
              SET idle_in_transaction_session_timeout = {limit}"
         );
         client.batch_execute(&settings).await.map_err(wrong)?;
-        migrate(&mut client).await?;
+        tables::migrate(&mut client).await?;
         let log = log.to_string();
         let begun = bigint(self.begun);
         let insert = "INSERT INTO tributary.sink_cursor (log, next, begun, epoch)
@@ -161,14 +168,14 @@ impl Postgres {
         let days = days_of(&plan, now);
         let missing: Vec<i64> = days.difference(&self.days).copied().collect();
         for day in missing {
-            make_partition(&mut connection.client, day).await?;
+            tables::make_partition(&mut connection.client, day).await?;
             self.days.insert(day);
         }
         if let Some(days) = self.config.retention_days
             && only.is_none()
             && self.retained != Some(schema::day(now))
         {
-            remove_old(&mut connection.client, schema::day(now) - i64::from(days)).await?;
+            tables::remove_old(&mut connection.client, schema::day(now) - i64::from(days)).await?;
             self.retained = Some(schema::day(now));
         }
         let wrong = |error| judge(&error);
@@ -210,72 +217,6 @@ impl Sink for Postgres {
     }
 }
 
-/// Makes the tables, or brings them up to date.
-async fn migrate(client: &mut Client) -> Result<(), SinkError> {
-    let wrong = |error| judge(&error);
-    let asked = "SELECT to_regclass('tributary.version') IS NOT NULL";
-    let there: bool = client.query_one(asked, &[]).await.map_err(wrong)?.get(0);
-    let mut version = 0;
-    if there {
-        let asked = "SELECT coalesce(max(version), 0) FROM tributary.version";
-        version = client.query_one(asked, &[]).await.map_err(wrong)?.get(0);
-    }
-    if version > schema::VERSION {
-        return Err(SinkError::Stuck(format!(
-            "the tables are of version {version}, and this build writes version {}: run the newer \
-             build here, too",
-            schema::VERSION
-        )));
-    }
-    if version == schema::VERSION {
-        return check_tables(client).await;
-    }
-    let transaction = client.transaction().await.map_err(wrong)?;
-    let begin = "SELECT pg_advisory_xact_lock(hashtext('tributary.schema'));
-                 CREATE SCHEMA IF NOT EXISTS tributary;
-                 CREATE TABLE IF NOT EXISTS tributary.version (
-                     version integer PRIMARY KEY, applied timestamptz NOT NULL DEFAULT now())";
-    transaction.batch_execute(begin).await.map_err(wrong)?;
-    // Another aggregator may have been here between the two looks.
-    let asked = "SELECT coalesce(max(version), 0) FROM tributary.version";
-    let version: i32 = transaction
-        .query_one(asked, &[])
-        .await
-        .map_err(wrong)?
-        .get(0);
-    let steps = (version..)
-        .zip(schema::STEPS)
-        .skip(usize::try_from(version).unwrap_or(0));
-    for (at, step) in (version..).zip(steps.map(|(_, step)| step)) {
-        transaction.batch_execute(step).await.map_err(wrong)?;
-        let note = "INSERT INTO tributary.version (version) VALUES ($1)";
-        transaction
-            .execute(note, &[&(at + 1)])
-            .await
-            .map_err(wrong)?;
-    }
-    transaction.commit().await.map_err(wrong)
-}
-
-async fn check_tables(client: &Client) -> Result<(), SinkError> {
-    let asked = "SELECT name FROM unnest($1::text[]) name
-                 WHERE to_regclass('tributary.' || name) IS NULL";
-    let names: Vec<&str> = schema::TABLES.to_vec();
-    let missing = client
-        .query(asked, &[&names])
-        .await
-        .map_err(|error| judge(&error))?;
-    let missing: Vec<String> = missing.iter().map(|row| row.get(0)).collect();
-    match missing.is_empty() {
-        true => Ok(()),
-        false => Err(SinkError::Stuck(format!(
-            "tables of the schema tributary are missing: {}; put them back from a copy, or drop the \
-             schema and fill it again by `tributary-aggregator replay`",
-            missing.join(", ")
-        ))),
-    }
-}
-
 fn days_of(plan: &Plan<'_>, now: i64) -> BTreeSet<i64> {
     let readings = plan.batches.iter().filter_map(|batch| match &batch.brings {
         Brings::Rows(rows) if rows.table == Table::Readings => Some(rows),
@@ -284,47 +225,6 @@ fn days_of(plan: &Plan<'_>, now: i64) -> BTreeSet<i64> {
     let rows = readings.flat_map(|rows| rows.rows.iter());
     rows.filter_map(|(_, row, _)| schema::day_of(row.meta.event_time, now))
         .collect()
-}
-
-/// In a transaction of its own: whoever reads the table waits no longer than this takes.
-async fn make_partition(client: &mut Client, day: i64) -> Result<(), SinkError> {
-    let wrong = |error| judge(&error);
-    let transaction = client.transaction().await.map_err(wrong)?;
-    let lock = "SELECT pg_advisory_xact_lock(hashtext('tributary.reading'))";
-    transaction.batch_execute(lock).await.map_err(wrong)?;
-    let asked = "SELECT to_regclass($1) IS NOT NULL";
-    let name = format!("tributary.{}", schema::partition_name(day));
-    let there: bool = transaction
-        .query_one(asked, &[&name])
-        .await
-        .map_err(wrong)?
-        .get(0);
-    if !there {
-        let sql = schema::partition_sql(day);
-        transaction.batch_execute(&sql).await.map_err(wrong)?;
-    }
-    transaction.commit().await.map_err(wrong)
-}
-
-/// Removes readings of days before this one. Which batches were here is remembered.
-async fn remove_old(client: &mut Client, before: i64) -> Result<(), SinkError> {
-    let wrong = |error| judge(&error);
-    let asked = "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-                 WHERE i.inhparent = 'tributary.reading'::regclass
-                   AND c.relname ~ '^reading_[0-9]{8}$' AND c.relname < $1";
-    let first = schema::partition_name(before);
-    let old = client.query(asked, &[&first]).await.map_err(wrong)?;
-    for row in &old {
-        let name: &str = row.get(0);
-        let sql = format!("DROP TABLE tributary.{name}");
-        client.batch_execute(&sql).await.map_err(wrong)?;
-        tracing::info!(
-            name,
-            "a day of readings is older than `retention_days`: removed"
-        );
-    }
-    let rest = schema::remove_sql(before);
-    client.batch_execute(&rest).await.map_err(wrong)
 }
 
 async fn move_cursor(
@@ -346,353 +246,6 @@ async fn move_cursor(
              copies of one journal; stop one of them, and restart the other"
         ))),
     }
-}
-
-/// The numbers of a plan's series, and those of them that are not known to be committed.
-async fn series_numbers(
-    transaction: &Transaction<'_>,
-    plan: &Plan<'_>,
-    known: &HashMap<SeriesKey, i64>,
-) -> Result<(Vec<i64>, Vec<(SeriesKey, i64)>), SinkError> {
-    let wrong = |error| judge(&error);
-    // In one order everywhere, so that two aggregators do not wait for each other.
-    let missing: BTreeSet<&SeriesKey> = plan
-        .series
-        .iter()
-        .filter(|key| !known.contains_key(*key))
-        .collect();
-    let missing: Vec<&SeriesKey> = missing.into_iter().collect();
-    let mut fresh = Vec::new();
-    if !missing.is_empty() {
-        let column = |of: &dyn Fn(&SeriesKey) -> String| -> Vec<String> {
-            missing.iter().map(|key| of(key)).collect()
-        };
-        let tenants = column(&|key| key.agent.tenant().to_owned());
-        let agents = column(&|key| key.agent.uuid().to_string());
-        let devices = column(&|key| key.name.device.to_string());
-        let metrics = column(&|key| key.name.metric.to_string());
-        let units = column(&|key| key.name.unit.to_string());
-        let kinds = column(&|key| key.name.value_type.name().to_owned());
-        let given = "unnest($1::text[], $2::text[]::uuid[], $3::text[], $4::text[], $5::text[], \
-                     $6::text[])";
-        let insert = format!(
-            "INSERT INTO tributary.series (tenant, agent, device, metric, unit, value_type)
-             SELECT * FROM {given} ON CONFLICT DO NOTHING"
-        );
-        let values: [&(dyn tokio_postgres::types::ToSql + Sync); 6] =
-            [&tenants, &agents, &devices, &metrics, &units, &kinds];
-        transaction.execute(&insert, &values).await.map_err(wrong)?;
-        let select = format!(
-            "SELECT s.id FROM {given} WITH ORDINALITY
-                 AS u (tenant, agent, device, metric, unit, value_type, place)
-             JOIN tributary.series s USING (tenant, agent, device, metric, unit, value_type)
-             ORDER BY u.place"
-        );
-        let rows = transaction.query(&select, &values).await.map_err(wrong)?;
-        if rows.len() != missing.len() {
-            return Err(SinkError::Again(
-                "series went while they were used".to_owned(),
-            ));
-        }
-        let numbers = rows.iter().map(|row| row.get::<_, i64>(0));
-        fresh = missing.into_iter().cloned().zip(numbers).collect();
-    }
-    let found: HashMap<&SeriesKey, i64> = fresh.iter().map(|(key, id)| (key, *id)).collect();
-    let number = |key: &SeriesKey| known.get(key).or_else(|| found.get(key)).copied();
-    let numbers: Option<Vec<i64>> = plan.series.iter().map(number).collect();
-    let numbers = numbers.ok_or_else(|| SinkError::Again("a series has no number".to_owned()))?;
-    Ok((numbers, fresh))
-}
-
-/// What became of a batch.
-enum Taken {
-    /// It is new here, under this number.
-    Fresh(i64),
-    /// It is here, brought by whom: these are its rows a second time.
-    There,
-    /// Something else is here under its name.
-    Contradicted(String),
-}
-
-async fn take_batches(
-    transaction: &Transaction<'_>,
-    log: &str,
-    plan: &Plan<'_>,
-) -> Result<Vec<Taken>, SinkError> {
-    let wrong = |error| judge(&error);
-    let mut order: Vec<usize> = (0..plan.batches.len()).collect();
-    let batch = |place: &usize| plan.batches.get(*place);
-    order.sort_by_key(|place| batch(place).map(|it| (&it.origin.agent, it.origin.key)));
-    let of = |text: &dyn Fn(&PlannedBatch<'_>) -> String| -> Vec<String> {
-        order.iter().filter_map(batch).map(text).collect()
-    };
-    let number = |value: &dyn Fn(&PlannedBatch<'_>) -> i64| -> Vec<i64> {
-        order.iter().filter_map(batch).map(value).collect()
-    };
-    let places: Vec<i64> = order.iter().map(|place| *place as i64).collect();
-    let tenants = of(&|it| it.origin.agent.tenant().to_owned());
-    let agents = of(&|it| it.origin.agent.uuid().to_string());
-    let buffers = of(&|it| it.origin.key.buffer.to_string());
-    let lanes = of(&|it| it.origin.key.lane.name().to_owned());
-    let numbers = number(&|it| bigint(it.origin.key.number));
-    let kinds = of(&|it| it.kind.to_owned());
-    let rows = number(&|it| bigint(it.readings as u64));
-    let counts = number(&|it| bigint(it.numbers));
-    let hashes: Vec<&[u8]> = order
-        .iter()
-        .filter_map(batch)
-        .map(|it| &it.origin.hash.0[..])
-        .collect();
-    let entries = number(&|it| bigint(it.origin.entry));
-    let sql = "WITH given AS (
-            SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[]::uuid[], $4::text[]::uuid[],
-                $5::text[], $6::bigint[], $7::text[], $8::bigint[], $9::bigint[], $10::bytea[],
-                $11::bigint[])
-            AS u (place, tenant, agent, buffer, lane, batch, kind, \"rows\", numbers, hash, entry)
-        ), taken AS (
-            INSERT INTO tributary.batches (tenant, agent, buffer, lane, batch, kind, \"rows\",
-                numbers, hash, in_doubt, log, entry)
-            SELECT tenant, agent, buffer, lane, batch, kind, \"rows\"::integer, numbers, hash,
-                false, $12::text::uuid, entry FROM given
-            ON CONFLICT DO NOTHING RETURNING id, tenant, agent, buffer, lane, batch
-        )
-        SELECT g.place, t.id FROM given g
-        LEFT JOIN taken t USING (tenant, agent, buffer, lane, batch)";
-    let found = transaction
-        .query(
-            sql,
-            &[
-                &places, &tenants, &agents, &buffers, &lanes, &numbers, &kinds, &rows, &counts,
-                &hashes, &entries, &log,
-            ],
-        )
-        .await
-        .map_err(wrong)?;
-    let mut taken: BTreeMap<usize, Taken> = BTreeMap::new();
-    for row in &found {
-        let (place, id): (i64, Option<i64>) = (row.get(0), row.get(1));
-        let place = usize::try_from(place).unwrap_or(usize::MAX);
-        let fate = match (id, plan.batches.get(place)) {
-            (Some(id), _) => Taken::Fresh(id),
-            (None, Some(batch)) => held(transaction, batch).await?,
-            (None, None) => continue,
-        };
-        taken.insert(place, fate);
-    }
-    Ok(taken.into_values().collect())
-}
-
-/// A batch that is here already: seldom, so one at a time.
-async fn held(transaction: &Transaction<'_>, batch: &PlannedBatch<'_>) -> Result<Taken, SinkError> {
-    let asked = "SELECT hash, log::text, entry FROM tributary.batches
-                 WHERE agent = $1::text::uuid AND buffer = $2::text::uuid AND lane = $3
-                   AND batch = $4 AND tenant = $5";
-    let key = batch.origin.key;
-    let (agent, buffer) = (
-        batch.origin.agent.uuid().to_string(),
-        key.buffer.to_string(),
-    );
-    let (lane, number, tenant) = (
-        key.lane.name(),
-        bigint(key.number),
-        batch.origin.agent.tenant(),
-    );
-    let row = transaction
-        .query_one(asked, &[&agent, &buffer, &lane, &number, &tenant])
-        .await
-        .map_err(|error| judge(&error))?;
-    let hash: &[u8] = row.get(0);
-    if hash == batch.origin.hash.0 {
-        return Ok(Taken::There);
-    }
-    let (log, entry): (String, i64) = (row.get(1), row.get(2));
-    Ok(Taken::Contradicted(format!(
-        "journal {log} brought something else under this number, as its entry {entry}"
-    )))
-}
-
-/// Rows for COPY, by table.
-#[derive(Default)]
-struct Tables {
-    reading: Tuples,
-    alert: Tuples,
-    aggregate: Tuples,
-    gap: Tuples,
-    rejected: Tuples,
-}
-
-impl Tables {
-    fn each(self) -> [(&'static str, Tuples); 5] {
-        [
-            ("reading", self.reading),
-            ("alert", self.alert),
-            ("aggregate", self.aggregate),
-            ("gap", self.gap),
-            ("rejected", self.rejected),
-        ]
-    }
-
-    fn readings(
-        &mut self,
-        batch: i64,
-        planned: &PlannedRows<'_>,
-        series: &[i64],
-    ) -> Result<(), copy::NoTime> {
-        for (place, row, at) in &planned.rows {
-            let out = match planned.table {
-                Table::Alerts => &mut self.alert,
-                Table::Aggregates => &mut self.aggregate,
-                Table::Readings | Table::Gaps => &mut self.reading,
-            };
-            let is_reading = matches!(planned.table, Table::Readings | Table::Gaps);
-            out.begin(if is_reading { 12 } else { 7 });
-            out.i64(batch);
-            out.i32(*place);
-            out.i64(series.get(*at).copied().unwrap_or_default());
-            out.time(row.meta.event_time)?;
-            out.time(row.meta.received_time)?;
-            let value = planned.readings.value(row);
-            if is_reading {
-                values(out, value);
-                out.i32(row.meta.quality);
-                match row.meta.device_seq {
-                    Some(number) => out.i64(number),
-                    None => out.null(),
-                }
-                out.i16(i16::from(row.meta.flags.0));
-            } else {
-                document(out, value);
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The value in the column of its type, nothing in the others.
-fn values(out: &mut Tuples, value: Value<'_>) {
-    match value {
-        Value::F64(x) => out.f64(x),
-        Value::F32(x) => out.f64(crate::lake::columns::widen(x)),
-        _ => out.null(),
-    }
-    match value {
-        Value::I64(x) => out.i64(x),
-        _ => out.null(),
-    }
-    match value {
-        Value::Bool(x) => out.bool(x),
-        _ => out.null(),
-    }
-    match value {
-        Value::Str(x) => out.text(x),
-        _ => out.null(),
-    }
-}
-
-/// JSON as JSON, and what is none as it came.
-fn document(out: &mut Tuples, value: Value<'_>) {
-    let text = match value {
-        Value::Str(text) => text.to_owned(),
-        other => format!("{other:?}"),
-    };
-    match serde_json::from_str::<serde::de::IgnoredAny>(&text) {
-        Ok(_) => {
-            out.json(&text);
-            out.null();
-        }
-        Err(_) => {
-            out.null();
-            out.text(&text);
-        }
-    }
-}
-
-fn encode(
-    plan: &Plan<'_>,
-    log: &str,
-    taken: &[Taken],
-    series: &[i64],
-) -> Result<Tables, SinkError> {
-    let mut tables = Tables::default();
-    let refused = |error: copy::NoTime| SinkError::Refused(error.to_string());
-    let journal = u128::from_str_radix(&log.replace('-', ""), 16)
-        .unwrap_or(0)
-        .to_be_bytes();
-    for (batch, taken) in plan.batches.iter().zip(taken) {
-        let origin = batch.origin;
-        let reject = |tables: &mut Tables, row: Option<i32>, reason: &str, payload: &[u8]| {
-            let out = &mut tables.rejected;
-            out.begin(10);
-            out.text(origin.agent.tenant());
-            out.bytes(&origin.agent.uuid().0);
-            out.bytes(&origin.key.buffer.0);
-            out.text(origin.key.lane.name());
-            out.i64(bigint(origin.key.number));
-            match row {
-                Some(row) => out.i32(row),
-                None => out.null(),
-            }
-            out.bytes(&journal);
-            out.i64(bigint(origin.entry));
-            out.text(&reason.replace('\0', "\u{fffd}"));
-            out.bytes(payload);
-        };
-        let id = match taken {
-            Taken::Fresh(id) => *id,
-            Taken::There => continue,
-            Taken::Contradicted(reason) => {
-                reject(&mut tables, None, reason, &origin.sealed);
-                continue;
-            }
-        };
-        for (row, reason, payload) in &batch.rejected {
-            reject(&mut tables, *row, reason, payload);
-        }
-        match &batch.brings {
-            Brings::Nothing => {}
-            Brings::Rows(rows) => tables.readings(id, rows, series).map_err(refused)?,
-            Brings::Gaps(rows) => {
-                for row in rows {
-                    let out = &mut tables.gap;
-                    out.begin(10);
-                    out.i64(id);
-                    out.bytes(&journal);
-                    out.i64(bigint(origin.entry));
-                    out.i64(bigint(row.first));
-                    out.i64(bigint(row.count));
-                    match row.readings {
-                        Some(count) => out.i64(bigint(count)),
-                        None => out.null(),
-                    }
-                    out.time(row.event_first).map_err(refused)?;
-                    out.time(row.event_last).map_err(refused)?;
-                    out.text(&row.reason);
-                    out.text(&row.detail);
-                }
-            }
-        }
-    }
-    for entries in &plan.damaged {
-        damaged(&mut tables.gap, &journal, entries).map_err(refused)?;
-    }
-    Ok(tables)
-}
-
-/// Entries of the journal that nobody can read: whose they were is not known.
-fn damaged(out: &mut Tuples, journal: &[u8], entries: &Range<u64>) -> Result<(), copy::NoTime> {
-    out.begin(10);
-    out.null();
-    out.bytes(journal);
-    out.i64(bigint(entries.start));
-    out.i64(bigint(entries.start));
-    out.i64(bigint(entries.end.saturating_sub(entries.start)));
-    out.null();
-    out.time(0)?;
-    out.time(0)?;
-    out.text("damaged");
-    let (from, to) = (entries.start, entries.end);
-    out.text(&format!("entries {from}..{to} of the journal"));
-    Ok(())
 }
 
 async fn copy_in(

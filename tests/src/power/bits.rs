@@ -387,7 +387,13 @@ impl Outcome {
                 Kind::Other => false,
             }
         };
-        let is_gone = self.lost > 0 || !self.missing.rows.is_empty();
+        // A batch whose declaration is lost, and its messages are not: they are sealed again, under
+        // another name.
+        let rows_gone = match bit.path.starts_with(GAPS) {
+            true => self.missing.told() > 0,
+            false => !self.missing.rows.is_empty(),
+        };
+        let is_gone = self.lost > 0 || rows_gone;
         let has_unknown = self.losses.iter().any(|loss| loss.readings.is_none());
         let is_enough = has_unknown || self.set_apart > 0 || self.lost <= self.declared();
         let is_said = !is_gone || !self.losses.is_empty() || self.set_apart > 0;

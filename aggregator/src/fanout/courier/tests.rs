@@ -31,6 +31,7 @@ fn item(entry: u64, rows: u64) -> Arc<Item> {
             number: entry,
         },
         hash: BatchHash([0; 32]),
+        in_doubt: false,
         sealed: bytes::Bytes::new(),
     };
     let rows = (0..rows).map(|place| row(entry * 1_000 + place)).collect();
