@@ -167,8 +167,8 @@ impl Keeper {
         self.lake = Some(lake);
     }
 
-    /// Segments go only once they are in these sinks, too; where the journal has no room left, those
-    /// that are not required do not count.
+    /// Segments go only once they are in these sinks, too; where the journal has no room left,
+    /// those that are not required do not count.
     pub fn feed(&mut self, sinks: Vec<Arc<SinkStatus>>) {
         self.sinks = sinks;
     }

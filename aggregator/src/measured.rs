@@ -151,7 +151,7 @@ pub const GAUGES: &[(&str, &str)] = &[
     ),
     (
         "tributary_aggregator_sink_lag_seconds",
-        "Seconds since the oldest of them became durable, by sink.",
+        "How long ago the oldest of them became durable, in seconds, by sink.",
     ),
     (
         "tributary_aggregator_sink_newest_received_seconds",

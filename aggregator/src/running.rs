@@ -203,6 +203,18 @@ fn thread<T: Send + 'static>(
     spawned.map_err(|_| AggregatorError::System("a thread"))
 }
 
+fn open_keeper(config: &Config) -> Result<(Keeper, KeeperParts), AggregatorError> {
+    let disk: Arc<dyn Disk> = Arc::new(OsDisk);
+    let keeper_config = KeeperConfig {
+        dir: config.data_dir.clone(),
+        journal: config.journal(),
+        new_log: new_log()?,
+    };
+    let (keeper, parts) = Keeper::open(&disk, &keeper_config)?;
+    tracing::info!(log = %parts.log, recovered = ?parts.recovered, "journal and ledger are open");
+    Ok((keeper, parts))
+}
+
 /// Starts the aggregator; it runs until `stop`, or until it is [shut down](Running::shut_down).
 ///
 /// # Errors
@@ -220,14 +232,7 @@ pub async fn start(config: Config, stop: CancellationToken) -> Result<Running, A
         })?;
     let lock = Arc::new(DirLock::acquire(&config.data_dir)?);
     whole_journal(&config.data_dir)?;
-    let disk: Arc<dyn Disk> = Arc::new(OsDisk);
-    let keeper_config = KeeperConfig {
-        dir: config.data_dir.clone(),
-        journal: config.journal(),
-        new_log: new_log()?,
-    };
-    let (mut keeper, parts) = Keeper::open(&disk, &keeper_config)?;
-    tracing::info!(log = %parts.log, recovered = ?parts.recovered, "journal and ledger are open");
+    let (mut keeper, parts) = open_keeper(&config)?;
     let (lake_handle, requests) = LakeHandle::new();
     let lake = open_lake(&config, (&mut keeper, &parts), &lake_handle).await?;
 

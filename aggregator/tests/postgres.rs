@@ -185,7 +185,7 @@ async fn lost_answers_to_commits_and_killed_sinks_and_servers_double_nothing() {
             .wrapping_add(1);
         let target = (end.load(Ordering::SeqCst) + 20 + random % 60).min(entries);
         end.store(target, Ordering::SeqCst);
-        // It ends somewhere in a commit: some time after an answer was lost, or before all is there.
+        // It ends somewhere in a commit: behind an answer that was lost, or before all is there.
         let lost = relay.swallowed.load(Ordering::SeqCst);
         let is_near = || status.position() + random % 20 >= target;
         while relay.swallowed.load(Ordering::SeqCst) == lost && !is_near() {
@@ -387,7 +387,7 @@ async fn what_is_wrong_at_the_server_is_said_and_mended_there() {
         .unwrap();
     let said = trouble(database.config.clone(), 9).await;
     assert!(
-        said.contains("missing: reading") && said.contains("replay"),
+        said.contains("missing: reading") && said.contains("drop the schema"),
         "{said}"
     );
 }

@@ -2,8 +2,7 @@
 //! below a folder of its own, and ended again, exactly those.
 //!
 //! Each service has a folder with a script `start`, a file `pid` and a log; so a test can kill one
-//! and start it again. Where they are stands in `target/services/env`, a line each, as a shell reads it,
-//! for the tests.
+//! and start it again. Where they are stands in `target/services/env`, as a shell reads it.
 
 mod kafka;
 mod postgres;
@@ -242,7 +241,8 @@ fn answers(port: u16, folder: &Path) -> Result<()> {
 fn tail(log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(20)..].join("\n")
+    let last = lines.get(lines.len().saturating_sub(20)..);
+    last.unwrap_or_default().join("\n")
 }
 
 fn folder(dir: &Path, name: &str) -> Result<PathBuf> {

@@ -3,8 +3,8 @@
 //! The rules, and they are all there are:
 //! - a chunk is read from where the sink stands, and goes when it is full or old;
 //! - after a step that failed, whatever the reason, the sink is opened anew, and the position that
-//!   it gives decides: at the chunk's end, the chunk is there; at its beginning, it is not, and goes
-//!   once more as it was; anywhere else, the chunk is forgotten and read again from there;
+//!   it gives decides: at the chunk's end, the chunk is there; at its beginning, it is not, and
+//!   goes once more as it was; anywhere else, the chunk is forgotten and read again from there;
 //! - only a refusal leaves the sink open, and begins a search for the rows.
 
 use super::backoff::Backoff;
@@ -199,9 +199,9 @@ impl Courier {
     pub fn on_trimmed(&mut self, first: u64) {
         let next = self.chunk.end();
         let _ = self.give_up(&format!(
-            "the sink stands at entry {next} of this journal, which begins at {first}: the sink was \
-             put back to an earlier state; put its newest copy back, or fill it again by \
-             `tributary-aggregator replay`"
+            "the sink stands at entry {next} of this journal, which begins at {first}: it was put \
+             back to an earlier state; put its newest copy back, or take its cursor away: then it \
+             begins anew with what the journal has, and the lake has the rest"
         ));
     }
 

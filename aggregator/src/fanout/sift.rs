@@ -1,8 +1,8 @@
 //! Which rows of a refused chunk are refused: by halves. Pure.
 //!
 //! k rows of n cost about 2 k log2(n / k) attempts. Where a chunk has more than
-//! [`SINK_REFUSED_MAX`], its first half is looked at alone; what a single batch has of them is found
-//! whatever it costs, for nothing else would ever let the sink go on.
+//! [`SINK_REFUSED_MAX`], its first half is looked at alone; what a single batch has of them is
+//! found whatever it costs, for nothing else would ever let the sink go on.
 
 use crate::limits::SINK_REFUSED_MAX;
 use std::ops::Range;
@@ -28,7 +28,7 @@ pub enum Sifted {
 }
 
 impl Sift {
-    /// A search among so many rows that were refused together, of a chunk that can be halved or not.
+    /// A search among so many rows that were refused together; whether their chunk can be halved.
     pub fn new(rows: usize, reason: String, divisible: bool) -> Self {
         let mut sift = Self {
             todo: Vec::new(),

@@ -36,7 +36,8 @@ pub fn start(dir: &Path) -> Result<Started> {
             "if [ ! -d data ]; then
     {become_it}{bin}/initdb -D data -U tributary -A trust --no-locale -E UTF8 > log 2>&1
     printf '%s\\n' \"listen_addresses = '127.0.0.1'\" 'port = {port}' \\
-        \"unix_socket_directories = ''\" 'shared_buffers = 256MB' 'max_wal_size = 2GB' >> data/postgresql.conf
+        \"unix_socket_directories = ''\" 'shared_buffers = 256MB' 'max_wal_size = 2GB' \\
+        >> data/postgresql.conf
 fi
 # One that was killed leaves its file, and its children end by themselves.
 for own in $(grep -l '' /proc/[0-9]*/stat 2> /dev/null); do

@@ -43,8 +43,8 @@ fn of_server(said: &DbError) -> SinkError {
             "{text}; grant the sink's user what docs/sinks.md lists"
         )),
         (_, "42P01" | "42703" | "3F000") => SinkError::Stuck(format!(
-            "{text}; a table of the sink is not as it was made: put it back from a copy, or fill \
-             another database by `tributary-aggregator replay`"
+            "{text}; a table of the sink is not as it was made: put it back from a copy, or drop \
+             the schema tributary: then the sink begins anew with what the journal has"
         )),
         (_, "3D000") => SinkError::Stuck(format!("{text}; create the database")),
         (_, "25006") => SinkError::Again(format!("{text}; the server is a standby")),

@@ -66,7 +66,7 @@ CREATE TABLE tributary.batches (
     UNIQUE (agent, buffer, lane, batch, tenant)
 );
 COMMENT ON TABLE tributary.batches IS
-    'Every batch that is in these tables, whichever aggregator brought it: a second copy is refused.';
+    'Every batch in these tables, whichever aggregator brought it: a second copy is refused.';
 
 CREATE TABLE tributary.reading (
     batch_id bigint NOT NULL,
@@ -127,7 +127,7 @@ CREATE TABLE tributary.rejected (
     at timestamptz NOT NULL DEFAULT now()
 );
 COMMENT ON TABLE tributary.rejected IS
-    'Readings (row is set; payload is JSON) and whole batches (payload is the sealed batch) that could not be rows.';
+    'What could not be rows: readings (row is set, payload is JSON), and whole sealed batches.';
 
 CREATE VIEW tributary.readings AS
 SELECT b.tenant, b.agent, b.buffer, b.lane, b.batch, r."row", s.device, s.metric,

@@ -64,8 +64,9 @@ async fn check_tables(client: &Client) -> Result<(), SinkError> {
     match missing.is_empty() {
         true => Ok(()),
         false => Err(SinkError::Stuck(format!(
-            "tables of the schema tributary are missing: {}; put them back from a copy, or drop the \
-             schema and fill it again by `tributary-aggregator replay`",
+            "tables of the schema tributary are missing: {}; put them back from a copy, or drop \
+             the schema: then the sink begins anew with what the journal has, and the lake has \
+             the rest",
             missing.join(", ")
         ))),
     }
