@@ -125,7 +125,8 @@ mod tests {
 
     #[test]
     fn each_course_has_its_verdict() {
-        let courses: [(&str, &[(u64, u64)], bool, Verdict); 6] = [
+        type Course = (&'static str, &'static [(u64, u64)], bool, Verdict);
+        let courses: [Course; 6] = [
             (
                 "all there once",
                 &[(10, 5), (20, 20), (40, 21)],
