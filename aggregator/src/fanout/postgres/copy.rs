@@ -141,10 +141,10 @@ mod tests {
     #[test]
     fn times_are_what_postgresql_has_and_nothing_else() {
         let mut tuples = Tuples::default();
-        for bad in [i64::MIN, i64::MAX, TIME_MIN + EPOCH_US - 1] {
+        for bad in [i64::MIN, TIME_MIN + EPOCH_US - 1] {
             assert_eq!(tuples.time(bad), Err(NoTime(bad)));
         }
-        for good in [0, EPOCH_US, -EPOCH_US, TIME_MIN + EPOCH_US, i64::MAX / 2] {
+        for good in [0, EPOCH_US, -EPOCH_US, TIME_MIN + EPOCH_US, i64::MAX] {
             assert_eq!(tuples.time(good), Ok(()));
         }
     }
