@@ -27,7 +27,8 @@ SCHEMA = json.loads((ROOT / "docs/aggregate.schema.json").read_text())
 GOLDEN = json.loads((ROOT / "protocol/tests/data/aggregate.json").read_text())
 TEXTS = "tenant agent buffer lane window kind device metric unit closed revision json"
 DOUBLES = "min max mean std first last p50 p95 p99"
-OTHERS = {"batch": "int64", "row": "int32", "count": "int64", "late": "int64", "complete": "bool", "trusted": "bool"}
+OTHERS = {"batch": "int64", "row": "int32", "count": "int64", "late": "int64", "complete": "bool", "trusted": "bool",
+          "in_doubt": "bool"}
 TIMES = "window_from window_to event_time received_time"
 SAME = f"window kind unit count {DOUBLES} complete late trusted closed revision"
 

@@ -26,7 +26,8 @@ SCHEMA = json.loads((ROOT / "docs/alert.schema.json").read_text())
 GOLDEN = json.loads((ROOT / "protocol/tests/data/alert.json").read_text())
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 TEXTS = "tenant agent buffer lane alert_id state kind device metric unit detector part revision severity text json"
-NUMBERS = {"batch": "int64", "row": "int32", "score": "double", "value": "double", "late": "bool"}
+NUMBERS = {"batch": "int64", "row": "int32", "score": "double", "value": "double", "late": "bool",
+           "in_doubt": "bool"}
 TIMES = "event_time received_time detection_time window_from window_to"
 SAME = "state kind unit detector part revision severity score value late text"
 

@@ -156,6 +156,21 @@ async fn the_status_of_a_stopped_agent_is_what_lies_there() {
 }
 
 #[tokio::test]
+async fn a_status_says_that_what_is_stored_can_not_be_told() {
+    let dir = TempDir::new().unwrap();
+    std::fs::create_dir(dir.path().join("wal")).unwrap();
+    std::fs::write(dir.path().join("spool"), "no folder").unwrap();
+    for (more, expected) in [(&[][..], "can't be told"), (&["--json"][..], "\"error\"")] {
+        let program = StatusProgram::try_parse_from(["status"].iter().chain(more)).unwrap();
+        let mut out = Vec::new();
+        let done = status::run(&program.arguments, &config(dir.path(), MENDED), &mut out);
+        let said = String::from_utf8(out).unwrap();
+        assert!(done.unwrap_err().to_string().contains("no agent runs"));
+        assert!(said.contains(expected) && said.contains("spool"), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn a_damaged_batch_is_named_by_file_and_byte_and_declared_by_a_repair() {
     let dir = TempDir::new().unwrap();
     agent(dir.path(), 4).await;

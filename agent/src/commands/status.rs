@@ -2,7 +2,7 @@
 
 use super::alert::CommandError;
 use super::buffer::listed;
-use crate::buffer::View;
+use crate::buffer::{BufferError, View};
 use crate::config::Config;
 use crate::control::{Answer, AskError, Request, ask, fenced_line};
 use crate::deadletter::show::escaped;
@@ -54,10 +54,17 @@ pub fn run(
     }
 }
 
-/// What lies in the folder of an agent that does not run; nothing where none ever did.
+/// What lies in the folder of an agent that does not run, or why that can't be told; nothing where
+/// none ever did.
 fn say_stored(dir: &Path, json: bool, out: &mut dyn Write) -> std::io::Result<()> {
-    let Ok(view) = View::open(dir) else {
-        return Ok(());
+    let view = match View::open(dir) {
+        Ok(view) => view,
+        Err(BufferError::NoData { .. }) => return Ok(()),
+        Err(error) if json => {
+            let stored = serde_json::json!({ "running": false, "error": error.to_string() });
+            return writeln!(out, "{stored}");
+        }
+        Err(error) => return writeln!(out, "what it has stored can't be told: {error}"),
     };
     if json {
         let stored = serde_json::json!({ "running": false, "buffers": view.list() });
