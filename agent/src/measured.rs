@@ -6,6 +6,10 @@ use metrics::{describe_counter, describe_gauge, describe_histogram};
 /// What grows only, since the process began.
 pub const COUNTERS: &[(&str, &str)] = &[
     (
+        "tributary_agent_series_copy_errors_total",
+        "Times that the copy of the definitions of series was given up until a restart.",
+    ),
+    (
         "tributary_agent_acknowledged_and_lost_batches_total",
         "Batches that an aggregator had acknowledged and its journal lost, by what became of them.",
     ),

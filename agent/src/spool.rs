@@ -240,7 +240,7 @@ pub(crate) fn open_sized(
             declare_missing(lane, &opened.reader, &body, &mut gaps, &mut owed)?;
             finish_shedding(lane, &opened.reader, &gaps.book)?;
         }
-        let (copy, reader) = twice::open((disk, dir), (lane, config), &opened, &mut damage)?;
+        let (copy, reader) = twice::open((disk, dir), (lane, config), &opened, &mut damage);
         readers.insert(lane, reader);
         damage.extend(opened.recovery.damage);
         let log = LaneLog {

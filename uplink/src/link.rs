@@ -516,6 +516,8 @@ impl<S: Spool> Uplink<S> {
                 Ok(batch) => batch,
                 Err(error) if error.passing => {
                     warn!(%error, "tried again soon");
+                    // Our own disk holds this up, and not the aggregator.
+                    self.way.moves(now);
                     let until = now.saturating_add(us(BACKOFF_MIN));
                     self.hold = (Some(until), self.hold.1);
                     return None;

@@ -1,11 +1,13 @@
 //! Definitions of series lie on the disk twice: without one of them nothing that needs it can be
 //! named, and there is nothing that could stand for it. The copy is a log of its own with the same
 //! batches under the same numbers, and is written first: it holds all that the lane's log holds,
-//! and at most what was on its way there. What one of them can't give back, the other does.
+//! and at most what was on its way there, until it fails. What one of them can't give back, the
+//! other does.
 
 use super::{ENTRY_BATCH, ONE_ENTRY};
 use crate::limits::SERIES_COPY_SEGMENT_BYTES;
 use bytes::Bytes;
+use metrics::counter;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -25,19 +27,27 @@ pub(super) fn open(
     (lane, config): (Lane, LogConfig),
     log: &Opened,
     damage: &mut Vec<Damage>,
-) -> Result<(Option<LogWriter>, LaneReader), LogError> {
+) -> (Option<LogWriter>, LaneReader) {
     if lane != Lane::Series {
-        return Ok((None, LaneReader::new(log.reader.clone(), None)));
+        return (None, LaneReader::new(log.reader.clone(), None));
     }
     let config = LogConfig {
         segment_bytes: config.segment_bytes.min(SERIES_COPY_SEGMENT_BYTES),
         ..config
     };
     let life = Open::NewLife(log.writer.life());
-    let copy = Log::open(Arc::clone(disk), &dir.join(COPY_FOLDER), config, life)?;
+    let copy = match Log::open(Arc::clone(disk), &dir.join(COPY_FOLDER), config, life) {
+        Ok(copy) => copy,
+        Err(error) => {
+            // What makes the lane safer must not keep an agent from starting.
+            tracing::error!(%error, "the copy of the definitions of series can't be opened");
+            counter!("tributary_agent_series_copy_errors_total").increment(1);
+            return (None, LaneReader::new(log.reader.clone(), None));
+        }
+    };
     damage.extend(copy.recovery.damage);
     let reader = LaneReader::new(log.reader.clone(), Some(copy.reader));
-    Ok((Some(copy.writer), reader))
+    (Some(copy.writer), reader)
 }
 
 /// Makes batches durable in the copy, but for those that are: what failed behind it comes again as

@@ -77,8 +77,14 @@ impl SpoolWriter {
             return Ok(batches);
         };
         let log = lane_of(&mut self.lanes, lane);
-        if let Some(copy) = &mut log.copy {
-            append_copy(copy, &mut self.frame, &batches)?;
+        if let Some(copy) = &mut log.copy
+            && let Err(error) = append_copy(copy, &mut self.frame, &batches)
+        {
+            // It makes things safer, and must hold nothing up. Numbers are not left out in it: for
+            // the rest of this life it is as short as it is.
+            tracing::warn!(%error, "definitions of series lie once from here on, until a restart");
+            counter!("tributary_agent_series_copy_errors_total").increment(1);
+            log.copy = None;
         }
         loop {
             let log = lane_of(&mut self.lanes, lane);
