@@ -175,7 +175,7 @@ impl Postgres {
             && only.is_none()
             && self.retained != Some(schema::day(now))
         {
-            tables::remove_old(&mut connection.client, schema::day(now) - i64::from(days)).await?;
+            tables::remove_old(&mut connection.client, (schema::day(now), days)).await?;
             self.retained = Some(schema::day(now));
         }
         let wrong = |error| judge(&error);

@@ -102,7 +102,11 @@ impl<S: Sink> Running<S> {
     }
 
     fn read(&mut self, entry: u64, courier: &mut Courier, clock: Clock) {
-        let first = self.tap.first();
+        // Where a chunk begins: looking at every entry would cost more than reading it.
+        let first = match courier.chunk().is_empty() {
+            true => self.tap.first(),
+            false => 0,
+        };
         if entry < first && self.status.is_required() {
             courier.on_trimmed(first);
             return self.status.note(courier.trouble(), true);
@@ -111,14 +115,12 @@ impl<S: Sink> Running<S> {
             let lost = Item::Damaged(entry..first);
             return courier.on_read(clock.now(), Arc::new(lost));
         }
-        match self.tap.next(entry) {
-            Ok(Some(item)) => courier.on_read(clock.now(), item),
-            Ok(None) => {}
-            Err(error) => {
-                let error = SinkError::Again(error.to_string());
-                courier.on_failed(clock.now(), error, (self.random)());
-                self.status.note(courier.trouble(), true);
-            }
-        }
+        let why = match self.tap.next(entry) {
+            Ok(Some(item)) => return courier.on_read(clock.now(), item),
+            Ok(None) => format!("the journal does not give entry {entry}, which is durable"),
+            Err(error) => error.to_string(),
+        };
+        courier.on_failed(clock.now(), SinkError::Again(why), (self.random)());
+        self.status.note(courier.trouble(), true);
     }
 }

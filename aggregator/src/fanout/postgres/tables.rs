@@ -92,9 +92,16 @@ pub(super) async fn make_partition(client: &mut Client, day: i64) -> Result<(), 
     transaction.commit().await.map_err(wrong)
 }
 
-/// Removes readings of days before this one. Which batches were here is remembered.
-pub(super) async fn remove_old(client: &mut Client, before: i64) -> Result<(), SinkError> {
+/// Removes readings that are older than so many days. Which batches were here is remembered.
+pub(super) async fn remove_old(
+    client: &mut Client,
+    (today_here, retention_days): (i64, u32),
+) -> Result<(), SinkError> {
     let wrong = |error| judge(&error);
+    // Of two clocks the one that is behind: one that jumped ahead must not take everything away.
+    let asked = "SELECT floor(extract(epoch FROM now()) / 86400)::bigint";
+    let today: i64 = client.query_one(asked, &[]).await.map_err(wrong)?.get(0);
+    let before = today.min(today_here) - i64::from(retention_days);
     let asked = "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
                  WHERE i.inhparent = 'tributary.reading'::regclass
                    AND c.relname ~ '^reading_[0-9]{8}$' AND c.relname < $1";
